@@ -1,0 +1,1 @@
+"""lrtune finds the learning rate."""

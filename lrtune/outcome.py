@@ -1,0 +1,53 @@
+"""How a trial ended: an enum whose values are sentences that a user can read."""
+
+from __future__ import annotations
+
+import enum
+
+__all__ = ["Outcome"]
+
+
+class Outcome(enum.Enum):
+    """How a trial ended.
+
+    ``Outcome.NON_FINITE.value`` is a sentence for people, ``.key`` a word for files and tables, and
+    ``.group`` the word under which the trials of a result are counted.
+    """
+
+    COMPLETED = "trained to its end"
+    PRUNED = "stopped early, because others looked better"
+    NON_FINITE = "diverged: the loss, a gradient or a weight became NaN or infinite"
+    EXPLODED = "diverged: the loss rose far above that of the untrained model"
+    STUCK = "diverged: it stayed at the level of a constant prediction"
+    OUT_OF_MEMORY = "ran out of memory"
+    STALLED = "stopped, because it made no progress for too long"
+    INTERRUPTED = "interrupted before its end"
+    FAILED = "the training code failed"
+
+    @property
+    def key(self) -> str:
+        """The outcome as one lower-case word, e.g. ``"non_finite"``."""
+        return self.name.lower()
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the learning rate was too high for this run."""
+        return self in (Outcome.NON_FINITE, Outcome.EXPLODED, Outcome.STUCK)
+
+    @property
+    def group(self) -> str:
+        """The word under which the trial is counted in a result."""
+        if self.diverged:
+            return "diverged"
+        return "failed" if self is Outcome.STALLED else self.key
+
+    @classmethod
+    def from_key(cls, key: str) -> Outcome:
+        """The outcome of that key.
+
+        Raises
+        ------
+        KeyError
+            If there is none.
+        """
+        return cls[key.upper()]

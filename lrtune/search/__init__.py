@@ -1,0 +1,1 @@
+"""Strategies: what trains next, and how far. One file a strategy, one contract (:mod:`lrtune.search.base`)."""

@@ -1,0 +1,198 @@
+"""The contract of the family: what a strategy is shown, and what it may answer.
+
+A strategy owns nothing that it could not rebuild from the study: :meth:`Strategy.next` is a function
+of the :class:`Situation` alone (and of the seed in it), so a killed search goes on exactly where it
+stood, and a second worker needs no messages from the first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from lrtune.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lrtune.recipe import Recipe
+    from lrtune.space import Space
+
+__all__ = ["Action", "Continue", "Finish", "Seen", "Situation", "Start", "Stop", "Strategy", "Wait"]
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """One trial, as a strategy sees it.
+
+    Attributes
+    ----------
+    number
+        The trial's number in the Optuna study.
+    recipe
+        What the run was told.
+    epochs, values
+        The metric's curve: how far (epochs, may be fractional, increasing) and its value there, in
+        the metric's own sign. Non-finite values may occur at the end of a diverged run. Empty before
+        the first report.
+    outcome
+        How it ended; None while it is paused or running and may still be continued.
+    until
+        Up to which epoch it is being trained right now by some worker; None when nobody trains it.
+    mine
+        Whether whoever asks can continue it without training it again from its start.
+    """
+
+    number: int
+    recipe: Recipe
+    epochs: Floats
+    values: Floats
+    outcome: Outcome | None = None
+    until: float | None = None
+    mine: bool = True
+
+    @property
+    def trained(self) -> float:
+        """Epochs trained so far."""
+        return float(self.epochs[-1]) if len(self.epochs) else 0.0
+
+    @property
+    def open(self) -> bool:
+        """Whether it is paused, so that whoever asks may continue it."""
+        return self.outcome is None and self.until is None and self.mine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """All that a strategy may base its next decision on.
+
+    Attributes
+    ----------
+    space
+        What is searched (already widened, where it was).
+    epochs
+        Epochs of one full training, at least 1. Yields of a generator trainer.
+    direction
+        Whether a smaller or a larger metric is better.
+    trials
+        Every trial of the study, in the order of their numbers.
+    spent
+        Cost so far in full trainings, what is being trained right now included.
+    budget
+        The most that may be spent, in full trainings; None for no such limit. Never to be overspent:
+        the sum of ``spent`` and of what an action asks for stays at or below it.
+    self_stopping
+        Whether the strategy may end the search of its own accord (no limit was given).
+    widen
+        How many decades the learning-rate range may still be widened.
+    untrained
+        The metric's value before training, where the trainer knows it.
+    finest
+        The smallest piece of training worth asking for, in epochs (1 for generators; less where a
+        trainer can evaluate within an epoch).
+    seed
+        The search's seed. Derive every random number from it and from the trials seen.
+    exhausted
+        Whether the limit on the number of trials is reached: only Continue, Stop and Finish remain.
+    """
+
+    space: Space
+    epochs: int
+    direction: Literal["minimize", "maximize"] = "minimize"
+    trials: Sequence[Seen] = ()
+    spent: float = 0.0
+    budget: float | None = None
+    self_stopping: bool = False
+    widen: float = 0.0
+    untrained: float | None = None
+    finest: float = 1.0
+    seed: int = 0
+    exhausted: bool = False
+
+    @property
+    def left(self) -> float:
+        """Full trainings that may still be spent; infinite without a budget."""
+        return float("inf") if self.budget is None else self.budget - self.spent
+
+    @property
+    def sign(self) -> float:
+        """+1 if the metric is minimised, -1 if it is maximised."""
+        return 1.0 if self.direction == "minimize" else -1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Start a new trial and train it up to an epoch.
+
+    Attributes
+    ----------
+    params
+        The point of the space; None leaves it to the strategy's Optuna sampler.
+    until
+        Train up to this epoch.
+    seed
+        Added to the study's own seed for the run (0: the same weights and data order as every other
+        trial, so that trials are paired; 1, 2, ... for repeats).
+    why
+        A few words for the log, e.g. ``"first look"``.
+    """
+
+    params: Mapping[str, Any] | None
+    until: float
+    seed: int = 0
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Continue:
+    """Train a paused trial on, up to an epoch."""
+
+    number: int
+    until: float
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Give a paused trial up."""
+
+    number: int
+    outcome: Outcome = Outcome.PRUNED
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """Nothing to do until a trial that is being trained elsewhere reports."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """End the search; what is still paused is told as pruned.
+
+    Attributes
+    ----------
+    why
+        One sentence for the result's ``stopped_because``.
+    """
+
+    why: str = field(default="the search is complete")
+
+
+Action: TypeAlias = Start | Continue | Stop | Wait | Finish
+
+
+class Strategy(Protocol):
+    """Decides what trains next, and how far."""
+
+    @property
+    def name(self) -> str:
+        """The name under which a study file selects it."""
+
+    def next(self, situation: Situation, /) -> Action:
+        """The next piece of work; a function of the situation alone."""
