@@ -13,7 +13,7 @@
     ├── StorageError                4   storage unavailable, damaged, full or incompatible
     ├── MismatchError               5   the stored study is another one; carries the difference
     ├── LockedError                 6   another run holds the job's lock
-    └── InterruptedSearch           130, 143 or 129   stopped by a signal, cleanly
+    └── InterruptedSearchError           130, 143 or 129   stopped by a signal, cleanly
 
 A message is one sentence that names the value, what is allowed and the next step.
 """
@@ -23,7 +23,7 @@ from __future__ import annotations
 __all__ = [
     "DataError",
     "InputError",
-    "InterruptedSearch",
+    "InterruptedSearchError",
     "LockedError",
     "LrtuneError",
     "MismatchError",
@@ -104,7 +104,7 @@ class LockedError(LrtuneError):
     exit_code = 6
 
 
-class InterruptedSearch(LrtuneError):
+class InterruptedSearchError(LrtuneError):
     """The search was stopped by a signal; what it had learned is kept.
 
     Parameters
