@@ -1,0 +1,269 @@
+"""Divergence: the one rule, and the one place that decides what a sampler is told of it.
+
+Three looks at a run, from near to far:
+
+* :class:`StepGuard` sees every training loss and answers at the step;
+* :func:`judge` sees the curve after every report, before anything else is done with it;
+* :func:`told` turns a trial's end into what a sampler may learn from: a fair value, or *infeasible*.
+
+What is worth nothing is measured, not assumed: the first training loss of a run is that of the
+untrained model, and a :class:`Reference` holds the metric of the untrained model and of a constant
+predictor where the trainer knows them. Losses may be negative and metrics maximised, so "far above"
+is counted in units of a spread, never as a plain multiple.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from lrtune.curve import Curve, Direction
+from lrtune.outcome import Outcome
+
+__all__ = ["Judgement", "Reference", "StepGuard", "Told", "judge", "told"]
+
+EXPLODED_STEP = 100.0
+"""Spreads above the untrained loss at which a step counts as exploded. Large: at the edge of stability
+the loss rises by an order of magnitude and comes back (Lewkowycz et al. 2020, the catapult phase)."""
+
+PATIENCE_STEPS = 10
+"""Steps in a row that must be exploded: one spike, or one bad batch, recovers."""
+
+HOPELESS = 1e6
+"""Spreads above the untrained loss from which no step is waited for."""
+
+EXPLODED_REPORT = 10.0
+"""Spreads beyond the untrained metric at which a report counts as exploded; two in a row are needed."""
+
+STUCK_REPORTS = 3
+"""Reports in a row at the level of a constant prediction before a run is called stuck."""
+
+STUCK_MARGIN = 0.02
+"""How much better than a constant prediction, as a share of it, still counts as no better."""
+
+STUCK_SHARE = 0.1
+"""Share of the run that must lie behind before it can be called stuck, counted from the warmup's end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """What knowing nothing is worth, in the metric's own sign; None where unknown."""
+
+    untrained: float | None = None
+    chance: float | None = None
+
+    def worst(self, direction: Direction) -> float | None:
+        """The worse of the two that are known."""
+        known = [v for v in (self.untrained, self.chance) if v is not None and math.isfinite(v)]
+        if not known:
+            return None
+        return max(known) if direction == "minimize" else min(known)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """That a run has diverged, and why, in one sentence with the numbers."""
+
+    outcome: Outcome
+    why: str
+
+
+class StepGuard:
+    """Sees every training loss of one run and says at the step when it has diverged.
+
+    Parameters
+    ----------
+    untrained
+        The training loss before the first step; None takes the first finite loss seen, which is that
+        of the untrained model where losses are measured before each update.
+    """
+
+    __slots__ = ("_exploded", "_origin", "_seen", "_spread", "why")
+
+    def __init__(self, untrained: float | None = None) -> None:
+        self._origin = untrained
+        self._spread = 0.0 if untrained is None else abs(untrained)
+        self._exploded = 0
+        self._seen = 0
+        self.why = ""
+
+    def see(self, loss: float) -> Outcome | None:
+        """Look at the next training loss; the outcome if the run has diverged, and `why` says more."""
+        self._seen += 1
+        if not math.isfinite(loss):
+            self.why = f"the training loss was {loss} at step {self._seen}"
+            return Outcome.NON_FINITE
+        if self._origin is None:
+            self._origin = loss
+        rise = loss - self._origin
+        if rise <= 0:  # a fall is the run's own measure of what its losses are worth
+            self._spread = max(self._spread, -rise, abs(self._origin))
+            self._exploded = 0
+            return None
+        spread = max(self._spread, abs(self._origin)) or 1.0
+        self._exploded = self._exploded + 1 if rise > EXPLODED_STEP * spread else 0
+        if self._exploded < PATIENCE_STEPS and rise <= HOPELESS * spread:
+            return None
+        self.why = f"the training loss rose from {self._origin:.4g} to {loss:.4g} by step {self._seen}"
+        return Outcome.EXPLODED
+
+    def state(self) -> dict[str, float | int | None]:
+        """What :meth:`restore` takes, as plain JSON."""
+        return {"origin": self._origin, "spread": self._spread, "exploded": self._exploded, "seen": self._seen}
+
+    def restore(self, state: dict[str, float | int | None]) -> None:
+        """Go on from a saved state."""
+        self._origin = None if state["origin"] is None else float(state["origin"])
+        self._spread = float(state["spread"] or 0.0)
+        self._exploded = int(state["exploded"] or 0)
+        self._seen = int(state["seen"] or 0)
+
+
+def judge(
+    curve: Curve,
+    metric: str,
+    direction: Direction,
+    *,
+    epochs: float,
+    reference: Reference | None = None,
+    warmup: float = 0.0,
+    learned_above: bool = False,
+) -> Judgement | None:
+    """Whether the run that reported this curve has diverged; None while it has not.
+
+    Parameters
+    ----------
+    curve
+        All that it reported, whatever the names.
+    metric, direction
+        The metric that counts, and its better side.
+    epochs
+        Epochs of the full run.
+    reference
+        What knowing nothing is worth.
+    warmup
+        Share of the run that is warmup: nobody is stuck before its end.
+    learned_above
+        Whether a run with a higher learning rate has learned: then this one is slow, not stuck.
+    """
+    last = curve.last
+    if last is None:
+        return None
+    for name, value in last.values.items():
+        if not math.isfinite(value):
+            return Judgement(outcome=Outcome.NON_FINITE, why=f"{name} was {value} at step {last.step}")
+    reached, values = curve.of(metric)
+    if len(values) == 0:
+        return None
+    worse = values if direction == "minimize" else -values
+    reference = reference or Reference()
+    exploded = _exploded(worse, reference, direction)
+    if exploded:
+        origin = values[0] if reference.worst(direction) is None else reference.worst(direction)
+        why = f"{metric} went from {origin:.4g} to {values[-1]:.4g} by step {last.step}"
+        return Judgement(outcome=Outcome.EXPLODED, why=why)
+    past = reached[-1] - warmup * epochs > STUCK_SHARE * epochs
+    if past and not learned_above and _stuck(curve, worse, reference, direction):
+        why = (
+            f"{metric} was still {values[-1]:.4g} at step {last.step}, "
+            f"no better than a constant prediction ({reference.worst(direction):.4g}), and no longer falling"
+        )
+        return Judgement(outcome=Outcome.STUCK, why=why)
+    return None
+
+
+def _exploded(worse: npt.NDArray[np.float64], reference: Reference, direction: Direction) -> bool:
+    """Whether the last two values lie far beyond the untrained one; `worse` grows as things get worse."""
+    known = reference.worst(direction)
+    sign = 1.0 if direction == "minimize" else -1.0
+    origin = float(worse[0]) if known is None else sign * known
+    spread = max(abs(origin), origin - float(worse.min()), abs(float(np.median(worse[:1])))) or 1.0
+    if known is not None:  # a first value far beyond the reference is no measure of it
+        spread = max(abs(origin), origin - float(worse.min())) or 1.0
+    rises = worse[-2:] - origin
+    if len(rises) < 2:  # noqa: PLR2004 -- a single report may be a spike, unless nothing comes back from there
+        return bool(rises[-1] > HOPELESS * spread)
+    return bool((rises > EXPLODED_REPORT * spread).all() or rises[-1] > HOPELESS * spread)
+
+
+def _stuck(curve: Curve, worse: npt.NDArray[np.float64], reference: Reference, direction: Direction) -> bool:
+    """Whether the last values are no better than a constant prediction and nothing falls any more.
+
+    A learning rate that is far too small looks the same but for one thing: its training loss falls,
+    slowly and steadily.
+    """
+    known = reference.worst(direction)
+    if known is None or len(worse) < STUCK_REPORTS:
+        return False
+    origin = known if direction == "minimize" else -known
+    if (worse[-STUCK_REPORTS:] < origin - STUCK_MARGIN * max(abs(origin), 1e-12)).any():
+        return False
+    falling = curve.of("train_loss")[1] if "train_loss" in curve.names else worse
+    recent = falling[-max(STUCK_REPORTS + 1, len(falling) // 2) :]
+    steps = np.diff(recent)
+    return len(steps) < 2 or float((steps < 0).mean()) < 0.8  # noqa: PLR2004 -- a coin shows 0.8 seldom
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a sampler is told of a trial's end.
+
+    Attributes
+    ----------
+    value
+        A finite value in the metric's own sign, or None where there is nothing to tell.
+    violation
+        Above 0 if the point is infeasible: the more, the sooner it diverged.
+    """
+
+    value: float | None
+    violation: float = 0.0
+
+
+def told(
+    outcome: Outcome,
+    value: float | None,
+    *,
+    trained: float,
+    known: Sequence[float],
+    direction: Direction,
+    expected: float | None = None,
+) -> Told:
+    """What a sampler is told of a trial that ended.
+
+    A diverged trial is never a silent failure: it is infeasible, the more so the sooner it diverged,
+    and for samplers that know no constraints it is worth the worst finite value seen. A pruned one is
+    worth what it was expected to reach, but no better than the best: it was stopped for looking worse.
+
+    Parameters
+    ----------
+    outcome
+        How it ended.
+    value
+        Its result where it has one; for a pruned trial its last value.
+    trained
+        Share of the full run that it trained, 0 to 1.
+    known
+        Results of the completed trials.
+    direction
+        Better side of the metric.
+    expected
+        For a pruned trial, what it would have reached had it gone on like its peers.
+    """
+    finite = [v for v in known if math.isfinite(v)]
+    worst = (max if direction == "minimize" else min)(finite, default=None)
+    best = (min if direction == "minimize" else max)(finite, default=None)
+    if outcome.diverged or outcome is Outcome.OUT_OF_MEMORY:
+        return Told(value=worst, violation=2.0 - min(max(trained, 0.0), 1.0))
+    if outcome is Outcome.COMPLETED:
+        return Told(value=value)
+    if outcome is Outcome.PRUNED and value is not None and math.isfinite(value):
+        guess = value if expected is None else expected
+        if best is not None:
+            guess = max(guess, best) if direction == "minimize" else min(guess, best)
+        return Told(value=guess)
+    return Told(value=None)
