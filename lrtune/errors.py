@@ -6,6 +6,7 @@
     ├── InputError                  2   usage, study file, space or data: nothing has been trained
     │   ├── SpaceError              2   a space that cannot be searched
     │   ├── RecipeError             2   a recipe that cannot be trained
+    │   ├── CheckpointError         2   a paused run's file that is damaged, foreign or unsafe
     │   ├── DataError               2   a table that cannot be learned from
     │   └── StudyFileError          2   a study or job file that cannot be read
     ├── SearchError                 3   the search ended without one completed trial
@@ -21,6 +22,7 @@ A message is one sentence that names the value, what is allowed and the next ste
 from __future__ import annotations
 
 __all__ = [
+    "CheckpointError",
     "DataError",
     "InputError",
     "InterruptedSearchError",
@@ -54,6 +56,10 @@ class SpaceError(InputError):
 
 class RecipeError(InputError):
     """A recipe that cannot be trained."""
+
+
+class CheckpointError(InputError):
+    """A paused run's file that is damaged, foreign or unsafe; nothing of it has been executed."""
 
 
 class DataError(InputError):

@@ -1,0 +1,210 @@
+"""Checkpoints: what goes in comes out, bit for bit; what is not ours is refused and never executed."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import stat
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trainer_contract import same
+
+from lrtune import checkpoints
+from lrtune.errors import CheckpointError, InputError, StorageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+arrays = hnp.arrays(
+    dtype=st.one_of(
+        hnp.floating_dtypes(),
+        hnp.integer_dtypes(),
+        hnp.unsigned_integer_dtypes(),
+        hnp.boolean_dtypes(),
+        hnp.complex_number_dtypes(),
+    ),
+    shape=hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4),
+)
+leaves = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(max_size=40), arrays)
+names = st.one_of(st.text(max_size=6), st.sampled_from(["$array", "$bytes", "$dict", "skeleton", "a0"]))
+states = st.dictionaries(
+    names,
+    st.recursive(
+        leaves,
+        lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(names, inner, max_size=3)),
+        max_leaves=8,
+    ),
+    max_size=4,
+)
+
+STATE: dict[str, Any] = {"weights": np.arange(1000.0), "nested": {"steps": 3, "keys": [b"abc", None, "x"]}}
+
+
+@given(states)
+@settings(max_examples=150, deadline=None)
+def test_what_goes_in_comes_out(state: dict[str, Any]) -> None:
+    assert same(checkpoints.decode(checkpoints.encode(state)), state)
+
+
+@given(states)
+@settings(max_examples=50, deadline=None)
+def test_its_size_is_at_least_that_of_its_arrays(state: dict[str, Any]) -> None:
+    assert checkpoints.nbytes(state) >= sum(v.nbytes for v in state.values() if isinstance(v, np.ndarray))
+
+
+def test_size_counts_arrays_and_bytes() -> None:
+    assert 8000 <= checkpoints.nbytes(STATE) <= 8300
+    assert checkpoints.nbytes({"raw": b"x" * 5000}) >= 5000
+
+
+def test_a_file_is_private_and_alone(tmp_path: Path) -> None:
+    path = tmp_path / "run.npz"
+    checkpoints.save(path, STATE)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert os.listdir(tmp_path) == ["run.npz"]  # noqa: PTH208 -- hidden files count
+    assert same(checkpoints.load(path), STATE)
+
+
+def test_saving_again_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "run.npz"
+    checkpoints.save(path, STATE)
+    checkpoints.save(path, {"other": 1})
+    assert checkpoints.load(path) == {"other": 1}
+
+
+def test_a_failed_save_leaves_the_old_file_and_no_rubbish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run.npz"
+    checkpoints.save(path, STATE)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="No space left"):
+        checkpoints.save(path, {"other": 1})
+    assert same(checkpoints.load(path), STATE)
+    assert [item.name for item in tmp_path.iterdir()] == ["run.npz"]
+
+
+def test_a_missing_folder_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="cannot be written"):
+        checkpoints.save(tmp_path / "no" / "run.npz", STATE)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"x": object()},
+        {"x": (1, 2)},
+        {1: "x"},
+        {"x": np.array([object()])},
+        {"x": np.array(["text"])},
+        {"x": np.float64(1.0)},
+        {"x": [{"y": {3}}]},
+    ],
+)
+def test_a_state_of_something_else_is_a_bug_of_the_trainer(wrong: Any) -> None:
+    with pytest.raises(TypeError):
+        checkpoints.encode(wrong)
+
+
+class Bomb:
+    """Unpickling this makes a folder."""
+
+    def __init__(self, marker: str) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.mkdir, (self.marker,))
+
+
+def written(kind: str, path: Path, bomb: Bomb) -> None:
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps(bomb))
+    elif kind == "object array":
+        np.savez(path, skeleton=np.array([bomb], dtype=object))
+    elif kind == "object array inside":
+        skeleton = b'{"format": "lrtune-state-1", "state": {"x": {"$array": 0}}}'
+        np.savez(path, skeleton=np.frombuffer(skeleton, dtype=np.uint8), a0=np.array([bomb], dtype=object))
+    else:
+        with zipfile.ZipFile(path, "w") as archive:  # what torch.save writes
+            archive.writestr("archive/data.pkl", pickle.dumps(bomb))
+            archive.writestr("skeleton.npy", pickle.dumps(bomb))
+
+
+@pytest.mark.parametrize("kind", ["pickle", "object array", "object array inside", "zip"])
+def test_a_malicious_file_is_refused_and_not_executed(kind: str, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    path = tmp_path / "run.npz"
+    written(kind, path, Bomb(str(marker)))
+    with pytest.raises(CheckpointError):
+        checkpoints.load(path)
+    assert not marker.exists()
+
+
+@pytest.mark.slow
+def test_what_torch_saves_is_refused_and_not_executed(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    marker, path = tmp_path / "marker", tmp_path / "run.npz"
+    torch.save({"weights": Bomb(str(marker))}, path)
+    with pytest.raises(CheckpointError):
+        checkpoints.load(path)
+    assert not marker.exists()
+
+
+@given(st.integers(0, 9000), st.integers(0, 255))
+@settings(max_examples=150, deadline=None)
+def test_one_damaged_byte_is_refused_or_without_effect(position: int, byte: int) -> None:
+    data = bytearray(checkpoints.encode(STATE))
+    data[position % len(data)] = byte
+    try:
+        state = checkpoints.decode(bytes(data))
+    except CheckpointError:
+        return
+    assert same(state, STATE)
+
+
+@given(st.integers(0, 9000))
+@settings(max_examples=50, deadline=None)
+def test_a_truncated_file_is_refused(length: int) -> None:
+    data = checkpoints.encode(STATE)
+    with pytest.raises(CheckpointError):
+        checkpoints.decode(data[: length % len(data)])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"format": "lrtune-state-1", "state": [1]}',
+        '{"format": "other", "state": {}}',
+        "[]",
+        "no json",
+        '{"format": "lrtune-state-1", "state": {"x": {"$array": 7}}}',
+        '{"format": "lrtune-state-1", "state": {"x": {"$array": "../../etc"}}}',
+        '{"format": "lrtune-state-1"}',
+        "[" * 100_000,
+    ],
+)
+def test_a_wrong_skeleton_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.npz"
+    np.savez(path, skeleton=np.frombuffer(text.encode(), dtype=np.uint8))
+    with pytest.raises(CheckpointError):
+        checkpoints.load(path)
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=50, deadline=None)
+def test_any_bytes_are_refused(data: bytes) -> None:
+    with pytest.raises(InputError):
+        checkpoints.decode(data)
+
+
+def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="No such file"):
+        checkpoints.load(tmp_path / "none.npz")
