@@ -1,0 +1,78 @@
+"""Sessions: ``nox -s tests``, ``lint``, ``types``, ``docs``, ``bench``, ``minimums``, ``faults``."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["lint", "types", "tests", "docs"]
+nox.options.reuse_existing_virtualenvs = True
+
+HERE = Path(__file__).parent
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+LOWER_BOUND = re.compile(r"^(?P<name>[A-Za-z0-9_.-]+)(\[[^]]*\])?>=(?P<version>[0-9.]+)")
+
+
+def _install(session: nox.Session, *extras: str) -> None:
+    session.install("-c", "constraints.txt", "-e", f".[{','.join(extras)}]")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The suite, with branch coverage."""
+    _install(session, "test")
+    session.run("pytest", "-n", "2", "--cov", "--cov-report=term", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """The catalogue of faults, against the real command, the slow ones included."""
+    _install(session, "test")
+    session.run("pytest", "-m", "faults", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Every rule of ruff, and its formatter."""
+    _install(session, "dev")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy, strict."""
+    _install(session, "dev")
+    session.run("mypy")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The pages; a broken link or an unlisted page fails."""
+    _install(session, "docs")
+    session.run("python", "docs/architecture.py", "--check")
+    session.run("mkdocs", "build", "--strict", "--site-dir", "build/site")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The benchmarks: all of them, or those named, e.g. ``nox -s bench -- range_test``."""
+    _install(session, "test")
+    folder = HERE / "studies" / "benchmarks"
+    names = session.posargs or sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+    for name in names:
+        session.run("python", str(folder / f"{name}.py"), env=ONE_THREAD)
+
+
+@nox.session
+def minimums(session: nox.Session) -> None:
+    """The suite at the lowest versions that pyproject.toml allows."""
+    project = tomllib.loads((HERE / "pyproject.toml").read_text())["project"]
+    bounds = filter(None, map(LOWER_BOUND.match, project["dependencies"]))
+    lowest = Path(session.create_tmp()) / "lowest.txt"
+    lowest.write_text("".join(f"{bound['name']}=={bound['version']}\n" for bound in bounds))
+    session.install("-c", str(lowest), "-e", ".[test]")
+    session.run("pytest", "-n", "2", *session.posargs, env=ONE_THREAD)
