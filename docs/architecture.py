@@ -1,4 +1,4 @@
-"""Draws docs/architecture.md from the layering table that the suite holds: ``python docs/architecture.py [--check]``."""
+"""Draws docs/architecture.md from the layering table of the suite: ``python docs/architecture.py [--check]``."""
 
 from __future__ import annotations
 

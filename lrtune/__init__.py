@@ -1,1 +1,76 @@
-"""lrtune finds the learning rate."""
+"""lrtune finds the learning rate.
+
+The names below are loaded when they are first used, so that ``import lrtune`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lrtune.curve import Curve, Point
+    from lrtune.errors import (
+        DataError,
+        InputError,
+        InterruptedSearchError,
+        LockedError,
+        LrtuneError,
+        MismatchError,
+        RecipeError,
+        SearchError,
+        SpaceError,
+        StorageError,
+        StudyFileError,
+        UserCodeError,
+    )
+    from lrtune.outcome import Outcome
+    from lrtune.recipe import Recipe
+    from lrtune.space import Space
+
+__all__ = [
+    "Curve",
+    "DataError",
+    "InputError",
+    "InterruptedSearchError",
+    "LockedError",
+    "LrtuneError",
+    "MismatchError",
+    "Outcome",
+    "Point",
+    "Recipe",
+    "RecipeError",
+    "SearchError",
+    "Space",
+    "SpaceError",
+    "StorageError",
+    "StudyFileError",
+    "UserCodeError",
+    "__version__",
+]
+
+_HOMES = {
+    "curve": ("Curve", "Point"),
+    "errors": tuple(name for name in __all__ if name.endswith("Error")),
+    "outcome": ("Outcome",),
+    "recipe": ("Recipe",),
+    "space": ("Space",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("lrtune")
+    if name not in _HOME:
+        msg = f"module 'lrtune' has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = getattr(importlib.import_module(f"lrtune.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -7,7 +7,7 @@ Three looks at a run, from near to far:
 * :func:`told` turns a trial's end into what a sampler may learn from: a fair value, or *infeasible*.
 
 What is worth nothing is measured, not assumed: the first training loss of a run is that of the
-untrained model, and a :class:`Reference` holds the metric of the untrained model and of a constant
+untrained model, and a :class:`Baseline` holds the metric of the untrained model and of a constant
 predictor where the trainer knows them. Losses may be negative and metrics maximised, so "far above"
 is counted in units of a spread, never as a plain multiple.
 """
@@ -15,16 +15,20 @@ is counted in units of a spread, never as a plain multiple.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from lrtune.curve import Curve, Direction
 from lrtune.outcome import Outcome
 
-__all__ = ["Judgement", "Reference", "StepGuard", "Told", "judge", "told"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lrtune.curve import Curve, Direction
+
+__all__ = ["Baseline", "Judgement", "StepGuard", "Told", "judge", "told"]
 
 EXPLODED_STEP = 100.0
 """Spreads above the untrained loss at which a step counts as exploded. Large: at the edge of stability
@@ -50,8 +54,16 @@ STUCK_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reference:
-    """What knowing nothing is worth, in the metric's own sign; None where unknown."""
+class Baseline:
+    """What knowing nothing is worth, in the metric's own sign; None where the trainer cannot say.
+
+    Attributes
+    ----------
+    untrained
+        The metric of the untrained model on the held-out part.
+    chance
+        The metric of the best constant prediction on the held-out part.
+    """
 
     untrained: float | None = None
     chance: float | None = None
@@ -129,7 +141,7 @@ def judge(
     direction: Direction,
     *,
     epochs: float,
-    reference: Reference | None = None,
+    baseline: Baseline | None = None,
     warmup: float = 0.0,
     learned_above: bool = False,
 ) -> Judgement | None:
@@ -143,7 +155,7 @@ def judge(
         The metric that counts, and its better side.
     epochs
         Epochs of the full run.
-    reference
+    baseline
         What knowing nothing is worth.
     warmup
         Share of the run that is warmup: nobody is stuck before its end.
@@ -160,43 +172,40 @@ def judge(
     if len(values) == 0:
         return None
     worse = values if direction == "minimize" else -values
-    reference = reference or Reference()
-    exploded = _exploded(worse, reference, direction)
+    baseline = baseline or Baseline()
+    exploded = _exploded(worse, baseline, direction)
     if exploded:
-        origin = values[0] if reference.worst(direction) is None else reference.worst(direction)
+        origin = values[0] if baseline.worst(direction) is None else baseline.worst(direction)
         why = f"{metric} went from {origin:.4g} to {values[-1]:.4g} by step {last.step}"
         return Judgement(outcome=Outcome.EXPLODED, why=why)
     past = reached[-1] - warmup * epochs > STUCK_SHARE * epochs
-    if past and not learned_above and _stuck(curve, worse, reference, direction):
+    if past and not learned_above and _stuck(curve, worse, baseline, direction):
         why = (
             f"{metric} was still {values[-1]:.4g} at step {last.step}, "
-            f"no better than a constant prediction ({reference.worst(direction):.4g}), and no longer falling"
+            f"no better than a constant prediction ({baseline.worst(direction):.4g}), and no longer falling"
         )
         return Judgement(outcome=Outcome.STUCK, why=why)
     return None
 
 
-def _exploded(worse: npt.NDArray[np.float64], reference: Reference, direction: Direction) -> bool:
+def _exploded(worse: npt.NDArray[np.float64], baseline: Baseline, direction: Direction) -> bool:
     """Whether the last two values lie far beyond the untrained one; `worse` grows as things get worse."""
-    known = reference.worst(direction)
-    sign = 1.0 if direction == "minimize" else -1.0
-    origin = float(worse[0]) if known is None else sign * known
-    spread = max(abs(origin), origin - float(worse.min()), abs(float(np.median(worse[:1])))) or 1.0
-    if known is not None:  # a first value far beyond the reference is no measure of it
-        spread = max(abs(origin), origin - float(worse.min())) or 1.0
+    known = baseline.worst(direction)
+    origin = float(worse[0]) if known is None else known if direction == "minimize" else -known
+    spread = max(abs(origin), origin - float(worse.min())) or 1.0
     rises = worse[-2:] - origin
     if len(rises) < 2:  # noqa: PLR2004 -- a single report may be a spike, unless nothing comes back from there
         return bool(rises[-1] > HOPELESS * spread)
     return bool((rises > EXPLODED_REPORT * spread).all() or rises[-1] > HOPELESS * spread)
 
 
-def _stuck(curve: Curve, worse: npt.NDArray[np.float64], reference: Reference, direction: Direction) -> bool:
+def _stuck(curve: Curve, worse: npt.NDArray[np.float64], baseline: Baseline, direction: Direction) -> bool:
     """Whether the last values are no better than a constant prediction and nothing falls any more.
 
     A learning rate that is far too small looks the same but for one thing: its training loss falls,
     slowly and steadily.
     """
-    known = reference.worst(direction)
+    known = baseline.worst(direction)
     if known is None or len(worse) < STUCK_REPORTS:
         return False
     origin = known if direction == "minimize" else -known

@@ -68,7 +68,7 @@ LAYERS = (
     Layer(
         name="study",
         holds="the one loop: ask, advance, judge, tell",
-        modules=("records", "study"),
+        modules=("records", "progress", "study"),
         others=("numpy", "optuna"),
         guests={},
     ),

@@ -45,7 +45,9 @@ class Seen:
     until
         Up to which epoch it is being trained right now by some worker; None when nobody trains it.
     mine
-        Whether whoever asks can continue it without training it again from its start.
+        Whether whoever asks may continue it: a generator's run lives in one process and waits for it.
+    again
+        Epochs that continuing it would train a second time, because its state was lost; they are paid.
     """
 
     number: int
@@ -55,6 +57,7 @@ class Seen:
     outcome: Outcome | None = None
     until: float | None = None
     mine: bool = True
+    again: float = 0.0
 
     @property
     def trained(self) -> float:

@@ -17,6 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
+from lrtune.divergence import Baseline
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -29,22 +31,6 @@ __all__ = ["Baseline", "Report", "Run", "State", "Trainer"]
 State: TypeAlias = dict[str, Any]
 """What a checkpoint holds: dicts with string keys, lists, str, int, float, bool, None, bytes and numpy
 arrays of numbers, nested at will. Never a pickle, never an object."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Baseline:
-    """What knowing nothing is worth, in the metric's own sign; None where the trainer cannot say.
-
-    Attributes
-    ----------
-    untrained
-        The metric of the untrained model on the held-out part.
-    chance
-        The metric of the best constant prediction on the held-out part.
-    """
-
-    untrained: float | None = None
-    chance: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
