@@ -40,7 +40,7 @@ LAYERS = (
     Layer(
         name="words",
         holds="what everyone talks about",
-        modules=("errors", "outcome", "curve", "schedules", "recipe"),
+        modules=("errors", "outcome", "curve", "schedules", "recipe", "names", "redaction"),
         others=("numpy",),
         guests={},
     ),
@@ -82,7 +82,7 @@ LAYERS = (
     Layer(
         name="doors",
         holds="where people come in",
-        modules=("config", "jobs", "cli", "commands"),
+        modules=("tomlfile", "loading", "config", "jobs", "cli", "commands"),
         others=("numpy",),
         guests={"cli": ("typer", "rich"), "commands": ("typer", "rich")},
     ),
