@@ -69,8 +69,8 @@ def shared(first: dict[int, Key], second: dict[int, Key]) -> tuple[list[Key], li
     return [first[step] for step in steps], [second[step] for step in steps]
 
 
-class TrainerContract:
-    """What holds for every trainer."""
+class Contract:
+    """What every part of the contract needs; a test class says what `recipes` and `trainer` are."""
 
     recipes: ClassVar[tuple[Recipe, ...]]
 
@@ -83,6 +83,10 @@ class TrainerContract:
 
     def most_steps(self, recipe: Recipe) -> int:
         return recipe.epochs * self.trainer().steps_per_epoch(recipe)
+
+
+class TrainerContract(Contract):
+    """What holds for every trainer."""
 
     def test_it_is_a_trainer_and_starts_runs(self) -> None:
         trainer = self.trainer()
@@ -195,11 +199,8 @@ class TrainerContract:
             assert value is None or math.isfinite(value)
 
 
-class NotSavingContract:
+class NotSavingContract(Contract):
     """What holds for a trainer whose runs cannot save."""
-
-    def start(self, recipes: Sequence[Recipe] | None = None) -> Run:
-        raise NotImplementedError
 
     def test_it_has_no_state(self) -> None:
         run = self.start()
@@ -210,16 +211,8 @@ class NotSavingContract:
         run.close()
 
 
-class SavingContract:
+class SavingContract(Contract):
     """What holds for a trainer whose runs save and restore."""
-
-    recipes: ClassVar[tuple[Recipe, ...]]
-
-    def trainer(self) -> Trainer:
-        raise NotImplementedError
-
-    def start(self, recipes: Sequence[Recipe] | None = None) -> Run:
-        raise NotImplementedError
 
     @pytest.mark.parametrize("cut", [0, 1, 3, 5])
     def test_save_restore_and_continue_equals_never_stopped(self, cut: int, tmp_path: Path) -> None:
@@ -293,7 +286,7 @@ class SavingContract:
             self.start([self.recipes[0]]).restore(state)
 
 
-class BowlContract:
+class BowlContract(Contract):
     """What holds for a trainer that can do plain gradient descent on least squares."""
 
     bowl_epochs: ClassVar[int] = 400
