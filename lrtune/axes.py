@@ -165,7 +165,7 @@ def _range(name: str, value: Any) -> Range:
         raise SpaceError(msg)
     low, high = (number(name, end) for end in value)
     if not low < high:
-        advice = "give a single value to fix it" if low == high and name != "lr" else "give the smaller one first"
+        advice = "give the smaller one first" if low > high else "a range needs two different numbers"
         msg = f"space: {name}: low must be < high (got {low:g} and {high:g}); {advice}"
         raise SpaceError(msg)
     if name == "warmup" and low < 1 <= high:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Space", "suggest"]
 
 UNUSUAL_LR = 1e3
+MOST_DECADES = 60  # more than from the lowest to the highest
 SGD_LIKE = ("sgd", "asgd", "momentum", "nesterov", "lars")
 
 
@@ -230,8 +231,8 @@ class Space:
     def widened(self, low_decades: float = 0.0, high_decades: float = 0.0) -> Space:
         """The same space with a learning-rate range that reaches further, within what is allowed at all."""
         low, high = self.lr_range
-        low = max(low / 10**low_decades, LOWEST_LR)
-        high = min(high * 10**high_decades, HIGHEST_LR)
+        low = max(low / 10.0 ** min(low_decades, MOST_DECADES), LOWEST_LR)
+        high = min(high * 10.0 ** min(high_decades, MOST_DECADES), HIGHEST_LR)
         return Space.from_json({**self.to_json(), "lr": {"low": low, "high": high}})
 
     def difference(self, other: Space) -> list[str]:
