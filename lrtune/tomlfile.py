@@ -215,16 +215,18 @@ class Table:
             return value
         raise self.refused(key, "true or false")
 
-    def number(self, key: str, *, most: float, zero: bool = False, below: bool = False) -> float | None:
-        """A number above zero (or zero itself, if `zero`) and at most `most` (or below it, if `below`)."""
+    def number(
+        self, key: str, *, low: float = 0.0, high: float, above: bool = False, below: bool = False
+    ) -> float | None:
+        """A number in [low, high]; without its low end if `above`, without its high end if `below`."""
         value = self.raw(key)
         if value is None:
             return None
         good = isinstance(value, int | float) and not isinstance(value, bool)
-        if good and (0 < value < most or (not below and value == most) or (zero and value == 0)):  # false for NaN
+        if good and (low < value < high or (not above and value == low) or (not below and value == high)):  # not NaN
             return float(value)
-        low, high = "of at least 0" if zero else "above 0", "below" if below else "at most"
-        raise self.refused(key, f"a number {low} and {high} {most:g}")
+        bounds = f"{'above' if above else 'of at least'} {low:g} and {'below' if below else 'at most'} {high:g}"
+        raise self.refused(key, f"a number {bounds}")
 
     def whole(self, key: str, *, least: int, most: int) -> int | None:
         """A whole number in [least, most]."""
