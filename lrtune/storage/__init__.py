@@ -1,0 +1,22 @@
+"""Where a study outlives its process: SQLite by default, PostgreSQL by URL, memory by choice.
+
+The family's contract: whatever :func:`open_storage` returns is a storage of Optuna's, passes Optuna's
+own public suite, and raises :class:`~lrtune.errors.StorageError` with one sentence when it gives up.
+"""
+
+from __future__ import annotations
+
+from lrtune.storage.address import resolve_storage
+from lrtune.storage.exclusion import exclusive
+from lrtune.storage.locks import Held
+from lrtune.storage.opening import open_storage
+from lrtune.storage.retrying import RetryingStorage
+
+__all__ = ["Held", "RetryingStorage", "exclusive", "open_storage", "reopen", "resolve_storage"]
+
+
+def reopen(shown: str, retry_seconds: float) -> RetryingStorage:
+    """The storage that was pickled; its password is not in the pickle but in ``LRTUNE_STORAGE`` or libpq's places."""
+    from lrtune.storage.opening import open_again
+
+    return open_again(shown, retry_seconds)

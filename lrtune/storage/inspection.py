@@ -1,0 +1,199 @@
+"""A look at an existing file before anything is opened for writing: what is not ours stays as it is.
+
+Plain Optuna adds its tables to whatever SQLite file it is given, and modifies a too old one before it
+refuses it. Here everything is read first, without a lock, a table or a side file left behind.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import os
+import sqlite3
+import stat
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from lrtune.errors import StorageError
+from lrtune.redaction import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+__all__ = ["Found", "inspect_file", "judge_tables", "known_versions"]
+
+MAGIC = b"SQLite format 3\0"
+CHECKED_BYTES = 64 * 2**20  # a quick check reads all of a file: about 0.3 s for this much
+ELSEWHERE = "choose another storage"
+
+
+class Found(enum.Enum):
+    """What stands where the storage should be."""
+
+    NOTHING = "nothing yet"
+    EMPTY = "an empty file"
+    UNFINISHED = "an Optuna storage whose creation was cut off"
+    READY = "an Optuna storage of this version"
+
+
+def inspect_file(path: Path, shown: str) -> Found:
+    """What the file is, read-only.
+
+    Raises
+    ------
+    StorageError
+        If it cannot become or be a storage: missing folder, not a regular file, a dangling link, not
+        writable, not an SQLite file, damaged, foreign, or of another schema version.
+    """
+    if _kind(path, shown) is Found.NOTHING:
+        return Found.NOTHING
+    size = path.stat().st_size
+    if size == 0:
+        return Found.EMPTY
+    _check_header(path, shown, size)
+    try:
+        return _read(path, shown, size, unchanging=_at_rest(path))
+    except sqlite3.Error:
+        pass  # a writer may have come in between; or a crashed one left a journal, which only a writer rolls back
+    try:
+        return _read(path, shown, size, unchanging=False)
+    except sqlite3.Error as error:
+        msg = f"{shown} is damaged ({error}); restore a copy of it, or {ELSEWHERE}"
+        raise StorageError(msg) from None
+
+
+def _kind(path: Path, shown: str) -> Found | None:
+    folder = path.parent
+    if not folder.is_dir():
+        msg = f"{shown}: the folder {folder} does not exist; create it, or {ELSEWHERE}"
+        raise StorageError(msg)
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if path.is_symlink():
+            msg = f"{shown} is a link to {redact(path.readlink())}, which does not exist; remove the link"
+            raise StorageError(msg) from None
+        _check_writable(folder, f"{shown}: the folder {folder}")
+        return Found.NOTHING
+    except OSError as error:
+        msg = f"{shown} cannot be looked at ({error.strerror}); {ELSEWHERE}"
+        raise StorageError(msg) from None
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "not a regular file"
+        msg = f"{shown} is {kind}, where a file is needed; {ELSEWHERE}"
+        raise StorageError(msg)
+    _check_writable(path, shown)
+    _check_writable(folder, f"{shown}: the folder {folder}")
+    return None
+
+
+def _check_writable(path: Path, shown: str) -> None:
+    # Asked of the real user's rights: enough, since lrtune is never installed set-uid.
+    if not os.access(path, os.R_OK | os.W_OK):
+        msg = f"not writable: {shown}; make it readable and writable for this user, or {ELSEWHERE}"
+        raise StorageError(msg)
+
+
+def _check_header(path: Path, shown: str, size: int) -> None:
+    with path.open("rb") as stream:
+        head = stream.read(100)
+    if not head.startswith(MAGIC):
+        msg = f"{shown} is not an SQLite file (it begins with {head[:12]!r}); {ELSEWHERE}"
+        raise StorageError(msg)
+    page = int.from_bytes(head[16:18], "big")
+    page = 65_536 if page == 1 else page
+    pages = int.from_bytes(head[28:32], "big")
+    counted = head[24:28] == head[92:96]  # else the header's page count is not valid (sqlite.org/fileformat)
+    if len(head) < 100 or page < 512 or page & (page - 1) or (counted and _at_rest(path) and pages * page > size):  # noqa: PLR2004 -- of the file format
+        msg = f"{shown} is damaged (it is cut off: {size} bytes); restore a copy of it, or {ELSEWHERE}"
+        raise StorageError(msg)
+
+
+def _at_rest(path: Path) -> bool:
+    return not any(path.with_name(path.name + suffix).exists() for suffix in ("-wal", "-journal"))
+
+
+def _read(path: Path, shown: str, size: int, *, unchanging: bool) -> Found:
+    # An unchanging read leaves no -shm file beside a foreign one. With a journal left by a crash a
+    # read-only connection cannot recover, so that one is opened as SQLite means it to be opened.
+    mode = "mode=ro&immutable=1" if unchanging else "mode=ro" if _at_rest(path) else "mode=rw"
+    with closing(sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True, timeout=10)) as connection:
+        tables = {str(name) for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
+        tables = {name for name in tables if not name.startswith("sqlite_")}
+        version = _cell(connection, "select version_num from alembic_version", "alembic_version" in tables)
+        schema = _cell(connection, "select schema_version from version_info", "version_info" in tables)
+        found = judge_tables(tables, version, schema, shown)
+        if size <= CHECKED_BYTES and found is not Found.EMPTY:
+            verdict = str(connection.execute("pragma quick_check(1)").fetchone()[0])
+            if verdict != "ok":
+                raise sqlite3.DatabaseError(verdict.splitlines()[-1])
+    return found
+
+
+def _cell(connection: sqlite3.Connection, query: str, there: bool) -> object:  # noqa: FBT001 -- a predicate
+    row = connection.execute(query).fetchone() if there else None
+    return row[0] if row else None
+
+
+def judge_tables(tables: Iterable[str], version: object, schema: object, shown: str, *, shared: bool = False) -> Found:
+    """What a database with these tables and versions is.
+
+    Parameters
+    ----------
+    tables
+        The names of all its tables.
+    version, schema
+        The content of ``alembic_version`` and of ``version_info.schema_version``, None where there is none.
+    shared
+        Whether tables of others may stand beside Optuna's (a PostgreSQL database).
+
+    Raises
+    ------
+    StorageError
+        If it belongs to something else, or is of another schema version.
+    """
+    tables = set(tables)
+    ours, head, versions, old = known_versions()
+    if not tables:
+        return Found.EMPTY
+    if not shared and not tables <= ours | {"alembic_version"}:
+        foreign = min(tables - ours)
+        if {"studies", "trials", "version_info"} - tables:
+            msg = f"{shown} is not an Optuna storage (it holds a table {foreign!r}); {ELSEWHERE}"
+            raise StorageError(msg)
+    if version is not None and str(version) != head:
+        raise StorageError(_other_version(str(version), versions, shown, tables & ours))
+    if version is None and schema is not None and schema != old:
+        raise StorageError(_other_version("v0.9.0.a", versions, shown, tables & ours))
+    return Found.READY if version is not None and ours <= tables else Found.UNFINISHED
+
+
+def _other_version(version: str, versions: frozenset[str], shown: str, ours: set[str]) -> str:
+    if not ours:
+        return f"{shown} holds another application's tables (alembic_version is {version}); {ELSEWHERE}"
+    if version in versions:
+        return (
+            f"{shown} has the schema {version} of an older Optuna; copy it, then run: "
+            f"optuna storage upgrade --storage {_upgrade_url(shown)}"
+        )
+    return f"{shown} has the schema {version} of a newer Optuna; run: pip install --upgrade optuna"
+
+
+def _upgrade_url(shown: str) -> str:
+    return shown if "://" in shown else f"sqlite:///{shown}"
+
+
+@functools.cache
+def known_versions() -> tuple[frozenset[str], str, frozenset[str], int]:
+    """Optuna's tables, its newest schema, all its schemas, and its schema number of before alembic."""
+    from optuna.storages import RDBStorage
+    from optuna.storages._rdb import models
+
+    scratch = RDBStorage("sqlite:///:memory:")
+    try:
+        head, every = scratch.get_head_version(), frozenset(scratch.get_all_versions())
+    finally:
+        scratch.remove_session()
+        scratch.engine.dispose()
+    return frozenset(models.BaseModel.metadata.tables), head, every, int(models.SCHEMA_VERSION)

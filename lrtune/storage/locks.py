@@ -1,0 +1,245 @@
+"""Locks that the kernel or the server frees when their holder dies, however it dies.
+
+A lock file is held by ``flock``, a PostgreSQL lock by ``pg_advisory_lock`` on a connection of its own,
+memory by a thread lock. All three may be taken again by the thread that already holds them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import socket
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Protocol
+
+from lrtune.errors import StorageError
+from lrtune.storage.faults import is_storage_fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import sqlalchemy
+
+__all__ = ["FileLock", "Held", "ServerLock", "ThreadLock"]
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.1  # seconds between two tries
+_every_file_lock: weakref.WeakSet[FileLock] = weakref.WeakSet()
+
+
+class Held(Protocol):
+    """A lock that is held."""
+
+    def lost(self) -> bool:
+        """Whether it was lost while held, because the server that kept it restarted; asks the server."""
+
+
+class _Reentrant:
+    """One holder among the threads of this process, which may hold it more than once."""
+
+    def __init__(self, shown: str) -> None:
+        self._shown = shown
+        self._threads = threading.RLock()
+        self._depth = 0
+
+    @contextlib.contextmanager
+    def hold(self, timeout: float) -> Iterator[Held]:
+        """Hold the lock for the block.
+
+        Raises
+        ------
+        StorageError
+            If another thread or process still holds it after `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        if not self._threads.acquire(timeout=max(0.0, timeout)):
+            raise StorageError(self._refusal("another thread of this process", timeout))
+        try:
+            if self._depth == 0:
+                self._take(deadline, timeout)
+            self._depth += 1
+            try:
+                yield self
+            finally:
+                self._depth -= 1
+                if self._depth == 0:
+                    self._free()
+        finally:
+            self._threads.release()
+
+    def lost(self) -> bool:
+        """Never: the kernel keeps it for as long as this process lives."""
+        return False
+
+    def _take(self, deadline: float, timeout: float) -> None:
+        """Nothing beyond the threads."""
+
+    def _free(self) -> None:
+        """Nothing beyond the threads."""
+
+    def _refusal(self, holder: str, timeout: float) -> str:
+        return f"{self._shown} has been held by {holder} for {timeout:.0f} s; end that process, or try again later"
+
+
+class ThreadLock(_Reentrant):
+    """A lock among the threads of this process."""
+
+
+class FileLock(_Reentrant):
+    """A lock among all processes of this machine (and of an NFS mount): ``flock`` on a file of its own.
+
+    The file stays where it is when the lock is freed: removing it would let two processes hold two
+    different files of the same name.
+    """
+
+    def __init__(self, path: Path, shown: str) -> None:
+        super().__init__(shown)
+        self._path = path
+        self._descriptor = -1
+        _every_file_lock.add(self)
+
+    def _take(self, deadline: float, timeout: float) -> None:
+        import fcntl
+
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+        try:
+            descriptor = os.open(self._path, flags, 0o600)
+        except OSError as error:
+            msg = f"not writable: {self._path} ({error.strerror}); make its folder writable, or choose another storage"
+            raise StorageError(msg) from None
+        try:
+            for _ in _tries(deadline):
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    self._descriptor = descriptor
+                    _sign(descriptor)
+                    return
+            raise StorageError(self._refusal(_holder(descriptor), timeout))
+        finally:
+            if self._descriptor != descriptor:
+                os.close(descriptor)
+
+    def _free(self) -> None:
+        import fcntl
+
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # also where a forked child still has the descriptor
+            os.close(descriptor)
+
+    def forget(self) -> None:
+        """In a forked child: the parent's lock is not ours, and must not outlive the parent through us."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+        self._threads, self._depth = threading.RLock(), 0
+
+
+def _forget_all() -> None:
+    for lock in list(_every_file_lock):
+        lock.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
+
+
+def _tries(deadline: float) -> Iterator[int]:
+    pause, count = FIRST_PAUSE, 0
+    while True:
+        yield count
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return
+        time.sleep(min(pause, left))
+        pause, count = min(pause * 1.5, LONGEST_PAUSE), count + 1
+
+
+def _sign(descriptor: int) -> None:
+    with contextlib.suppress(OSError):  # who holds it is a courtesy; a full disk must not cost the lock
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        text = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
+    except OSError:
+        text = ""
+    return text if text.isprintable() and text else "another process"
+
+
+class ServerLock(_Reentrant):
+    """A lock among all who use one PostgreSQL database; the server frees it with the connection.
+
+    While it waits it holds no connection, so that a server with few of them can serve the holder.
+    """
+
+    def __init__(
+        self, engine: sqlalchemy.Engine, key: str, shown: str, *, retry: Callable[[Callable[[], bool]], bool]
+    ) -> None:
+        super().__init__(shown)
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._retry = retry
+        self._number = int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:8], signed=True)
+        self._connection: sqlalchemy.Connection | None = None
+
+    def _take(self, deadline: float, timeout: float) -> None:
+        for _ in _tries(deadline):
+            if self._retry(self._try):
+                return
+        raise StorageError(self._refusal("another process", timeout))
+
+    def _try(self) -> bool:
+        import sqlalchemy
+
+        connection = self._engine.connect()
+        try:
+            query = sqlalchemy.text("select pg_try_advisory_lock(:number)")
+            if connection.execute(query, {"number": self._number}).scalar():
+                self._connection = connection
+                return True
+        except BaseException:
+            _discard(connection)
+            raise
+        connection.close()
+        return False
+
+    def _free(self) -> None:
+        import sqlalchemy
+
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            query = sqlalchemy.text("select pg_advisory_unlock(:number)")
+            connection.execute(query, {"number": self._number})
+            connection.close()
+        except Exception as error:
+            _discard(connection)  # the connection is gone, and the lock with it
+            if not is_storage_fault(error):
+                raise
+
+    def lost(self) -> bool:
+        """Whether the connection that held it is gone, and the lock with it."""
+        import sqlalchemy
+
+        if self._connection is None:
+            return True
+        try:
+            self._connection.execute(sqlalchemy.text("select 1"))
+        except Exception as error:
+            if not is_storage_fault(error):
+                raise
+            return True
+        return False
+
+
+def _discard(connection: sqlalchemy.Connection) -> None:
+    with contextlib.suppress(Exception):  # it is broken already; nothing is left to be told
+        connection.invalidate()
+    with contextlib.suppress(Exception):
+        connection.close()
