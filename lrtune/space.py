@@ -284,7 +284,7 @@ class Space:
         return [self._factor({"optimizer": name}, batch) for name in names for batch in _ends(axis)]
 
 
-class Suggests(Protocol):
+class _Suggests(Protocol):
     """The part of an Optuna trial that :func:`suggest` uses."""
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
@@ -297,7 +297,7 @@ class Suggests(Protocol):
         """One of the choices."""
 
 
-def suggest(trial: Suggests, space: Space, *, epochs: int = 1, seed: int = 0) -> Recipe:
+def suggest(trial: _Suggests, space: Space, *, epochs: int = 1, seed: int = 0) -> Recipe:
     """A recipe for an Optuna objective of your own: what `trial` suggests within `space`.
 
     ::
@@ -310,7 +310,7 @@ def suggest(trial: Suggests, space: Space, *, epochs: int = 1, seed: int = 0) ->
     return space.recipe(params, epochs=epochs, seed=seed)
 
 
-def _suggested(trial: Suggests, name: str, distribution: Distribution) -> Any:
+def _suggested(trial: _Suggests, name: str, distribution: Distribution) -> Any:
     if isinstance(distribution, FloatDistribution):
         return trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
     if isinstance(distribution, IntDistribution):

@@ -47,7 +47,7 @@ LAYERS = (
     Layer(
         name="rules",
         holds="decisions as pure functions",
-        modules=("space", "divergence", "diagnosis", "readers"),
+        modules=("axes", "space", "divergence", "diagnosis", "readers"),
         others=("numpy", "scipy", "optuna.distributions"),
         guests={},
     ),
@@ -75,7 +75,7 @@ LAYERS = (
     Layer(
         name="reading",
         holds="study to tables, tables to figures, figures to a page",
-        modules=("analysis", "figures", "report"),
+        modules=("analysis", "snippets", "figures", "report"),
         others=("numpy", "scipy"),
         guests={"analysis": ("pandas", "optuna"), "figures": ("plotly",), "report": ("plotly",)},
     ),

@@ -7,6 +7,7 @@ last step. A schedule moves the learning rate alone: the cycling of momentum tha
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import difflib
 import math
@@ -30,7 +31,7 @@ MOST_OPTIONS = 100  # numbers in one option
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
+class Schedule(abc.ABC):
     """Multiplier of the peak learning rate over a run; subclasses say how in :meth:`_multiplier`.
 
     Raises
@@ -59,8 +60,9 @@ class Schedule:
         multiplier = self._multiplier(p)
         return multiplier if p.ndim else float(multiplier)
 
+    @abc.abstractmethod
     def _multiplier(self, p: Floats) -> Floats:
-        raise NotImplementedError
+        """The multipliers at progress `p`, already within 0 .. 1, of the same shape."""
 
     @property
     def family(self) -> str:
@@ -85,9 +87,9 @@ class Schedule:
         """Go on from a state."""
         del state
 
+    @abc.abstractmethod
     def describe(self) -> str:
         """One clause for people, to be read after "the learning rate"."""
-        raise NotImplementedError
 
     def __str__(self) -> str:
         options = [

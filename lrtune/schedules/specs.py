@@ -12,6 +12,7 @@ from lrtune.errors import RecipeError
 from lrtune.schedules import cycles, decays
 from lrtune.schedules.base import Floats, Schedule, shown, suggestion
 from lrtune.schedules.plateau import Plateau
+from lrtune.schedules.sweep import Sweep
 from lrtune.schedules.warmup import Warmup, with_warmup
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ SCHEDULES: dict[str, type[Schedule]] = {
         cycles.OneCycle,
         decays.InverseSqrt,
         decays.WarmupStableDecay,
+        Sweep,
         Plateau,
     )
 }
