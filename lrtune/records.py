@@ -12,9 +12,9 @@ from lrtune.outcome import Outcome
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lrtune.divergence import Baseline
     from lrtune.recipe import Recipe
     from lrtune.space import Space
-    from lrtune.training.base import Baseline
 
 __all__ = ["Piece", "Record", "StudyRecord"]
 
