@@ -1,0 +1,178 @@
+"""One optimizer step: forward and backward in micro-batches, clipping, scaling, and room for it in memory.
+
+The batch that the optimizer sees is always the recipe's. Where it does not fit it is cut into
+micro-batches whose gradients are added up, each weighted by its share of the samples, which for a loss
+that is a mean is the gradient of the whole batch. Only BatchNorm can tell: it then sees statistics of
+micro-batches, and counts those of a failed attempt in its running averages.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lrtune.training.faults import is_out_of_memory
+from lrtune.training.precision import autocast, free_memory, scaler_for
+from lrtune.training.tensors import cut, length
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+
+    from lrtune.training.objectives import Objective
+
+__all__ = ["NoMemoryError", "Stepper"]
+
+LOWEST_SCALE = 2.0**-14
+"""Scale of the loss below which fp16 gradients have overflowed at any scale: only a divergence does that."""
+
+
+class NoMemoryError(Exception):
+    """Not even one sample fits; it never leaves the trainer."""
+
+
+class Stepper:
+    """Takes optimizer steps with one model.
+
+    Parameters
+    ----------
+    model, optimizer
+        On the same device.
+    objective
+        The loss, a mean over the samples.
+    device, precision
+        Where, and in which format the forward pass computes.
+    clip_norm
+        Largest norm of all gradients together; None for no limit.
+    accumulate
+        Micro-batches into which each batch is cut from the beginning.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        objective: Objective,
+        *,
+        device: torch.device,
+        precision: str,
+        clip_norm: float | None,
+        accumulate: int,
+    ) -> None:
+        self.model, self.optimizer, self.objective = model, optimizer, objective
+        self.device, self.precision = device, precision
+        self.clip_norm, self.accumulate = clip_norm, accumulate
+        self.scaler = scaler_for(precision, device)
+        self.micro: int | None = None
+        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def step(self, batch: Any) -> torch.Tensor:
+        """Train on a batch; its loss before the step, detached, on the device.
+
+        Raises
+        ------
+        NoMemoryError
+            If not even one sample fits.
+        """
+        loss = self._gradients(batch)
+        if self.scaler is None:
+            self._clip()
+            self.optimizer.step()
+            return loss
+        if self.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            self._clip()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss
+
+    def _clip(self) -> None:
+        if self.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self._parameters, self.clip_norm)
+
+    def _gradients(self, batch: Any) -> torch.Tensor:
+        """The gradients of the whole batch, in smaller pieces each time that memory runs out."""
+        host = torch.get_rng_state()
+        device = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        while True:
+            try:
+                return self._backward(batch)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                why = str(error)
+            # Not within the handler: there the traceback still holds the tensors that filled the memory.
+            self.optimizer.zero_grad(set_to_none=True)
+            free_memory(self.device)
+            torch.set_rng_state(host)
+            if device is not None:
+                torch.cuda.set_rng_state(device, self.device)
+            self._halve(length(batch), why)
+
+    def _halve(self, samples: int, why: str) -> None:
+        now = max(end - begin for begin, end in self._pieces(samples)) if samples else 0
+        if now <= 1:
+            raise NoMemoryError(why)
+        self.micro = now // 2
+
+    def _pieces(self, samples: int) -> list[tuple[int, int]]:
+        """Where a batch is cut: as few pieces as may be, of sizes that differ by one at most."""
+        count = min(self.accumulate, samples)
+        if self.micro is not None:
+            count = max(count, math.ceil(samples / self.micro))
+        edges = [samples * piece // count for piece in range(count + 1)]
+        return list(pairwise(edges))
+
+    def _backward(self, batch: Any) -> torch.Tensor:
+        self.optimizer.zero_grad(set_to_none=True)
+        samples = length(batch) if self.accumulate > 1 or self.micro is not None else 0
+        if samples <= 1:
+            return self._one(batch, 1.0)
+        losses = [
+            self._one(cut(batch, begin, end, samples), (end - begin) / samples) for begin, end in self._pieces(samples)
+        ]
+        return torch.stack(losses).sum()
+
+    def _one(self, batch: Any, share: float) -> torch.Tensor:
+        with autocast(self.precision, self.device):
+            loss = self.objective(self.model, batch)
+            if share != 1.0:
+                loss = loss * share
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        return loss.detach()
+
+    def trouble(self) -> str:
+        """What is not finite: ``"a gradient"``, ``"a weight"``, or nothing; reads from the device once.
+
+        Gradients that a scaler has not yet brought to their size may overflow: then its scale is asked.
+        """
+        if self.scaler is not None and self.scaler.get_scale() < LOWEST_SCALE:
+            return "a gradient"
+        weights = [_largest(parameter.detach()) for parameter in self._parameters if parameter.numel()]
+        gradients = [] if self.scaler is not None else [_largest(gradient) for gradient in self._dense_gradients()]
+        if not weights:
+            return ""
+        finite = torch.isfinite(torch.stack([*gradients, *weights])).tolist()
+        if not all(finite[: len(gradients)]):
+            return "a gradient"
+        return "" if all(finite) else "a weight"
+
+    def _dense_gradients(self) -> Iterator[torch.Tensor]:
+        for parameter in self._parameters:
+            gradient = parameter.grad
+            if gradient is not None and gradient.numel():
+                yield gradient.coalesce().values() if gradient.is_sparse else gradient
+
+    def park(self) -> None:
+        """Forget the gradients: the next step makes its own."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+def _largest(tensor: torch.Tensor) -> torch.Tensor:
+    """The largest magnitude, which unlike a sum of squares cannot overflow on its own."""
+    largest: torch.Tensor = torch.linalg.vector_norm(tensor, math.inf)
+    return largest.float()
