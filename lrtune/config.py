@@ -52,25 +52,25 @@ class Training:
         ``"sklearn.linear_model:SGDClassifier"``, or ``"model.py:pipeline"``.
     options
         Arguments of the estimator.
-    lr_parameter
+    learning_rate_parameter
         Name of its learning-rate parameter, where lrtune does not know the estimator.
     data
         Path of a CSV or Parquet file beside the study file, or the name of a bundled data set.
     target, weight, drop
         Columns: what is predicted, the sample weights, what is left out.
-    held_out
+    valid_fraction
         Fraction of the rows on which the metric is measured.
     """
 
     trainer: str | None = None
     estimator: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    lr_parameter: str | None = None
+    learning_rate_parameter: str | None = None
     data: str | None = None
     target: str | None = None
     weight: str | None = None
     drop: tuple[str, ...] = ()
-    held_out: float | None = None
+    valid_fraction: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +125,8 @@ class StudyFile:
         """Keyword arguments for :func:`lrtune.study.tune`, those left to lrtune and the storage left out."""
         told = dataclasses.asdict(self.question) | dataclasses.asdict(self.search)
         del told["storage"]
+        if isinstance(told["widen"], bool):
+            told["widen"] = None if told["widen"] else 0.0
         return {name: value for name, value in told.items() if value is not None}
 
     def make_trainer(self) -> Any:
@@ -142,8 +144,8 @@ class StudyFile:
         return self._estimator_trainer()
 
     def _estimator_trainer(self) -> Any:
+        from lrtune.training.datafile import kind_of, load_table, prepared
         from lrtune.training.estimator import SklearnTrainer
-        from lrtune.training.table import kind_of, load_table, prepared
 
         told = self.training
         estimator = self._estimator()
@@ -155,9 +157,16 @@ class StudyFile:
             weight=told.weight,
             drop=told.drop,
         )
-        given = {"sample_weight": table.weight, "lr_parameter": told.lr_parameter, "valid_fraction": told.held_out}
-        known = {name: value for name, value in given.items() if value is not None}
-        return SklearnTrainer(prepared(estimator, table), table.X, table.y, **known)
+        given = {"learning_rate_parameter": told.learning_rate_parameter, "valid_fraction": told.valid_fraction}
+        known: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return SklearnTrainer(
+            prepared(estimator, table),
+            table.X,
+            table.y,
+            sample_weight=table.weight,
+            metrics=(self.question.metric,),
+            **known,
+        )
 
     def _estimator(self) -> Any:
         from lrtune.loading import load
@@ -275,19 +284,19 @@ def _training(table: Table) -> Training:
         trainer=trainer,
         estimator=estimator,
         options=table.table("options").plain(),
-        lr_parameter=table.text("lr_parameter"),
+        learning_rate_parameter=table.text("learning_rate_parameter"),
         data=table.text("data"),
         target=table.text("target"),
         weight=table.text("weight"),
         drop=tuple(_texts(table, "drop")),
-        held_out=table.number("held_out", high=1, above=True, below=True),
+        valid_fraction=table.number("valid_fraction", high=1, above=True, below=True),
     )
     if (trainer is None) == (estimator is None):
         both = "both are given; keep one" if trainer else "neither is given"
         msg = f'{table.where("trainer")} or estimator is needed ({both}); e.g. trainer = "train.py:trainer"'
         raise StudyFileError(msg)
     if trainer is not None:
-        for key in ("options", "lr_parameter", "data", "target", "weight", "drop", "held_out"):
+        for key in ("options", "learning_rate_parameter", "data", "target", "weight", "drop", "valid_fraction"):
             if key in table:
                 msg = f"{table.where(key)} goes with an estimator, not with a trainer; leave it out"
                 raise StudyFileError(msg)

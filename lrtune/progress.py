@@ -79,8 +79,7 @@ class Progress:
     elapsed
         Seconds since this call began.
     counts
-        Number of trials by outcome group (`Outcome.group`); what is open may be counted as
-        ``"running"`` and ``"paused"``.
+        Number of trials by outcome group (`Outcome.group`); what has not ended is ``"open"``.
     best, best_value, best_curve
         The best recipe so far, its value, and its metric as (epoch, value) pairs.
     band
@@ -123,7 +122,7 @@ class Progress:
 
     @property
     def _finished(self) -> int:
-        return sum(count for group, count in self.counts.items() if group not in {"running", "paused"})
+        return sum(count for group, count in self.counts.items() if group != "open")
 
     def _at_pace(self, done: float, limit: float | None) -> float | None:
         if limit is None or done <= 0:

@@ -13,7 +13,7 @@ from sklearn.preprocessing import MinMaxScaler
 
 from lrtune.errors import DataError
 from lrtune.training.csvfile import MOST_COLUMNS, read_csv
-from lrtune.training.table import BUNDLED, kind_of, load_table, prepared
+from lrtune.training.datafile import BUNDLED, kind_of, load_table, prepared
 
 if TYPE_CHECKING:
     from pathlib import Path

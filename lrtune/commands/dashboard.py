@@ -1,0 +1,78 @@
+"""``lrtune dashboard``: Optuna's own dashboard on the study's storage, on this machine alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lrtune.commands.options import Debug, Out, Storage, StudyPath, default_out, stored_at
+from lrtune.commands.output import note, say
+from lrtune.errors import InputError, StorageError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["register"]
+
+HOST = "127.0.0.1"  # it has no password of its own
+LOWEST_PORT, HIGHEST_PORT = 1, 65535
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("dashboard")(dashboard)
+
+
+def dashboard(
+    study: StudyPath,
+    *,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8080,
+    storage: Storage = None,
+    out: Out = None,
+    debug: Debug = False,
+) -> None:
+    """Show a study in optuna-dashboard on 127.0.0.1, until interrupted; it may be running meanwhile."""
+    del debug
+    if not LOWEST_PORT <= port <= HIGHEST_PORT:
+        msg = f"--port must be from {LOWEST_PORT} to {HIGHEST_PORT} (got {port})"
+        raise InputError(msg)
+    app = _app(storage, study, out)
+    _serve(app, port)
+
+
+def _app(storage: str | None, study: Any, out: Any) -> Any:
+    from lrtune.commands.stored import opened
+    from lrtune.config import read_study
+
+    try:
+        import optuna_dashboard  # type: ignore[import-untyped]
+    except ImportError:
+        msg = "the dashboard is not installed; install it with: pip install 'lrtune[dashboard]'"
+        raise InputError(msg) from None
+    told = read_study(study)
+    folder = out or default_out(told.question.name)
+    return optuna_dashboard.wsgi(opened(stored_at(storage, told.search.storage, told.folder, folder)))
+
+
+def _serve(app: Any, port: int) -> None:
+    from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+    class Quiet(WSGIRequestHandler):
+        """A handler that does not print every request."""
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    try:
+        server = make_server(HOST, port, app, handler_class=Quiet)
+    except OSError as error:
+        msg = f"port {port} cannot be listened on ({error.strerror}); give another one with --port"
+        raise StorageError(msg) from None
+    say(f"http://{HOST}:{server.server_port}/dashboard/")
+    note("Ctrl-C ends it.")
+    with server:
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            note("the dashboard has ended")

@@ -1,0 +1,58 @@
+"""``--fresh``: the study that is there gets another name, and nothing of it is lost."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+from lrtune.commands.output import note
+from lrtune.errors import LockedError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import optuna
+    from optuna.storages import BaseStorage
+
+__all__ = ["set_aside"]
+
+LONGEST = 170  # of the 200 characters that a name may have
+
+
+def set_aside(storage: BaseStorage, name: str, checkpoints: Path) -> None:
+    """Rename the study of that name, if there is one, and the folder of its saved runs.
+
+    Raises
+    ------
+    LockedError
+        If somebody is searching it right now.
+    lrtune.errors.StorageError
+        If the storage cannot be written to.
+    """
+    import optuna
+
+    from lrtune.storage import exclusive
+
+    stamp = dt.datetime.now(tz=dt.UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    with exclusive(storage, name):
+        if name not in {study.study_name for study in storage.get_all_studies()}:
+            return
+        study = optuna.load_study(study_name=name, storage=storage)
+        _refuse_if_busy(study, name)
+        aside = f"{name[:LONGEST]} until {stamp}"
+        optuna.copy_study(from_study_name=name, from_storage=storage, to_storage=storage, to_study_name=aside)
+        storage.delete_study(storage.get_study_id_from_name(name))
+        if checkpoints.exists():
+            checkpoints.rename(checkpoints.with_name(f"{checkpoints.name} until {stamp}".replace(":", "-")))
+    note(f"lrtune: the study that was there is called {aside!r} now")
+
+
+def _refuse_if_busy(study: optuna.Study, name: str) -> None:
+    from lrtune.leases import alive
+    from lrtune.ledger import RECORD, decode
+
+    for trial in study.get_trials(deepcopy=False):
+        claim = decode(trial.number, trial.user_attrs[RECORD]).claim if RECORD in trial.user_attrs else None
+        if claim is not None and alive(claim.lease):
+            msg = f"study {name!r} is being searched right now (trial {trial.number}); stop that first, or wait for it"
+            raise LockedError(msg)

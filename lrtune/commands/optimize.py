@@ -1,0 +1,196 @@
+"""``lrtune optimize``: from a study file, or from options alone, to an answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path  # noqa: TC003 -- typer reads the annotations at run time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lrtune.commands.options import Debug, Out, Storage, default_out, stored_at
+from lrtune.commands.output import clean, note, own_stdout, say, say_json, write_atomically
+from lrtune.errors import InputError, SearchError, StorageError
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+    from lrtune.config import StudyFile
+    from lrtune.result import Result
+
+__all__ = ["register"]
+
+CHECKPOINTS = "checkpoints"
+RETRY_SECONDS = 30.0
+MOST_RETRY_SECONDS = 86_400.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("optimize")(optimize)
+
+
+def optimize(
+    study: Annotated[Path | None, typer.Argument(metavar="[STUDY.toml]", help="The study file.")] = None,
+    *,
+    strategy: Annotated[str | None, typer.Option(help="freeze-thaw, tpe, gp, qmc, random or grid.")] = None,
+    budget: Annotated[float | None, typer.Option(help="The most to spend, in full trainings.")] = None,
+    trials: Annotated[int | None, typer.Option(help="The most trials to start.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds after which to end.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every decision and every run.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that train side by side.")] = None,
+    lr: Annotated[str | None, typer.Option(metavar="LOW,HIGH", help="Learning rates to search.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of one full training.")] = None,
+    name: Annotated[str | None, typer.Option("--study", metavar="NAME", help="Name of the study.")] = None,
+    metric: Annotated[str | None, typer.Option(help="What is watched, e.g. valid_loss.")] = None,
+    direction: Annotated[str | None, typer.Option(help="minimize or maximize.")] = None,
+    widen: Annotated[
+        bool | None, typer.Option("--widen/--no-widen", help="Whether the range may grow where the best is at its end.")
+    ] = None,
+    stall_timeout: Annotated[float | None, typer.Option(help="Seconds without progress that end a trial.")] = None,
+    trial_timeout: Annotated[float | None, typer.Option(help="Seconds that end a trial.")] = None,
+    checkpoint_every: Annotated[float | None, typer.Option(help="Seconds of training between checkpoints.")] = None,
+    storage: Storage = None,
+    storage_retry: Annotated[float | None, typer.Option(help="Seconds that an outage is waited for.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; the old study is moved aside.")] = False,
+    out: Out = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on stdout.")
+    ] = False,
+    json_log: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Append a line of JSON for each finished trial.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the answer.")] = False,
+    estimator: Annotated[
+        str | None, typer.Option(metavar="MODULE:CLASS", help="Without a study file: a scikit-learn estimator.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="A CSV or Parquet file, or digits, iris, wine, breast_cancer, diabetes.")
+    ] = None,
+    target: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column that is predicted.")] = None,
+    weight: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column of sample weights.")] = None,
+    drop: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="A column to leave out; repeatable.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Find the learning rate of a study; the same command again goes on where it stopped."""
+    given = dict(locals())
+    told = Told(
+        study=study,
+        given=given,
+        storage=storage,
+        storage_retry=storage_retry,
+        fresh=fresh,
+        out=out,
+        json=json,
+        json_log=json_log,
+        quiet=quiet,
+    )
+    told.run()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What the command line said; `given` holds the options that stand over the study file."""
+
+    study: Path | None
+    given: dict[str, Any]
+    storage: str | None
+    storage_retry: float | None
+    fresh: bool
+    out: Path | None
+    json: bool
+    json_log: Path | None
+    quiet: bool
+
+    def run(self) -> None:
+        """Search, write, answer.
+
+        Raises
+        ------
+        lrtune.errors.LrtuneError
+            Whatever ends it without an answer; carries the exit code.
+        """
+        if self.study is None and self.given["estimator"] is None:
+            msg = "nothing to tune: give a study file, or --estimator with --data; see lrtune optimize --help"
+            raise InputError(msg)
+        if self.storage_retry is not None and not 0 <= self.storage_retry <= MOST_RETRY_SECONDS:
+            msg = f"--storage-retry must be from 0 to {MOST_RETRY_SECONDS:g} seconds (got {self.storage_retry})"
+            raise InputError(msg)
+        from lrtune.config import read_study
+
+        study = read_study(self.study, self.given)
+        out = self.out or default_out(study.question.name)
+        where = stored_at(self.storage, study.search.storage, study.folder, out)
+        with own_stdout():
+            trainer = study.make_trainer()
+            _make_folder(out)
+            result = self._search(study, trainer, self._opened(where, study.question.name, out), out)
+        self._answer(result, out)
+
+    def _opened(self, where: str, name: str, out: Path) -> BaseStorage:
+        from lrtune.commands.fresh import set_aside
+        from lrtune.storage import open_storage
+
+        retry = RETRY_SECONDS if self.storage_retry is None else self.storage_retry
+        storage = open_storage(where, retry_seconds=retry, warn=lambda line: note(f"lrtune: warning: {line}"))
+        if self.fresh:
+            set_aside(storage, name, out / CHECKPOINTS)
+        return storage
+
+    def _search(self, study: StudyFile, trainer: Any, storage: BaseStorage, out: Path) -> Result:
+        from lrtune.commands.live import watching
+        from lrtune.commands.stopping import stopped, stops
+        from lrtune.result import Result
+        from lrtune.study import tune
+
+        with stops() as flag, watching(quiet=self.quiet, json_log=self.json_log) as observer:
+            try:
+                result = tune(
+                    trainer,
+                    study.space,
+                    **study.arguments(),
+                    storage=storage,
+                    checkpoints=out / CHECKPOINTS,
+                    observer=observer,
+                    should_stop=lambda: flag.requested,
+                )
+            except SearchError as error:
+                if isinstance(found := getattr(error, "result", None), Result):
+                    _write(found, out)
+                raise
+        if flag.requested:
+            raise stopped(flag, result)
+        return result
+
+    def _answer(self, result: Result, out: Path) -> None:
+        page = _write(result, out)
+        if self.json:
+            say_json(result.to_json())
+            return
+        for warning in result.warnings:
+            note(f"lrtune: warning: {warning}")
+        say(result.text())
+        say(f"\nreport   {page}\nresult   {out / 'result.json'}\nThe same command again goes on from here.")
+
+
+def _write(result: Result, out: Path) -> Path:
+    """Write ``result.json`` and the page; returns the page's path."""
+    import json
+
+    page = out / "report.html"
+    write_atomically(out / "result.json", json.dumps(clean(result.to_json()), indent=2, allow_nan=False) + "\n")
+    result.report(page)
+    return page
+
+
+def _make_folder(out: Path) -> None:
+    """The output folder, once it can be written to."""
+    import tempfile
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        msg = f"not writable: {out} ({error.strerror}); give another folder with --out"
+        raise StorageError(msg) from None

@@ -1,0 +1,150 @@
+"""What the commands print: answers on stdout, all else on stderr, nothing secret on either, and no traceback.
+
+A closed pipe ends nothing: the search goes on, and what it finds is in its files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any, TextIO
+
+from lrtune.errors import LrtuneError, StorageError
+from lrtune.redaction import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["clean", "complain", "debugging", "note", "own_stdout", "say", "say_json", "write_atomically"]
+
+STDOUT = 1
+PRIVATE = 0o600
+
+_state = {"debug": False}
+
+
+def debugging(value: bool | None = None) -> bool:  # noqa: FBT001 -- the callback of a flag
+    """Whether tracebacks are shown; remembers the value if one is given."""
+    if value is not None:
+        _state["debug"] = value
+    return _state["debug"]
+
+
+def say(text: str) -> None:
+    """One line or more on stdout.
+
+    Raises
+    ------
+    StorageError
+        If stdout cannot be written to, other than by a closed pipe.
+    """
+    if sys.stdout is None:  # closed by whoever started us
+        return
+    try:
+        sys.stdout.write(redact(text) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _mute()
+    except UnicodeEncodeError:
+        say(text.encode("ascii", "backslashreplace").decode("ascii"))
+    except OSError as error:
+        _mute()
+        msg = f"the standard output cannot be written to ({error.strerror}); the results are in the output folder"
+        raise StorageError(msg) from None
+
+
+def say_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    say(json.dumps(clean(value), indent=2, allow_nan=False))
+
+
+def clean(value: Any) -> Any:
+    """The JSON value with every secret hidden in its texts."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {key: clean(item) for key, item in value.items()}
+    return [clean(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def note(text: str) -> None:
+    """One line or more on stderr; where that cannot be written to, nothing."""
+    if sys.stderr is None:
+        return
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(redact(text) + "\n")
+        sys.stderr.flush()
+
+
+def complain(error: BaseException) -> None:
+    """The last line on stderr; before it the user's own traceback, and with ``--debug`` ours too."""
+    if debugging():
+        note("".join(traceback.format_exception(error)).rstrip())
+    else:
+        for text in (getattr(error, "user_traceback", ""), *getattr(error, "__notes__", ())):
+            if text:
+                note(str(text).rstrip())
+    said = " ".join(str(error).split()) if isinstance(error, LrtuneError) else _bug(error)
+    note(f"lrtune: error: {said}")
+
+
+def _bug(error: BaseException) -> str:
+    said = " ".join(str(error).split())
+    return f"this is a bug of lrtune's ({type(error).__name__}: {said}); run it with --debug and report what it prints"
+
+
+@contextlib.contextmanager
+def own_stdout() -> Iterator[None]:
+    """Within it, whatever else prints to stdout (the user's code, its children) goes to stderr."""
+    try:
+        real = sys.stdout is not None and sys.stdout.fileno() == STDOUT
+    except (OSError, ValueError):
+        real = False
+    with contextlib.redirect_stdout(sys.stderr):
+        if not real:
+            yield
+            return
+        kept = os.dup(STDOUT)
+        os.dup2(2, STDOUT)
+        try:
+            yield
+        finally:
+            os.dup2(kept, STDOUT)
+            os.close(kept)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """The file is the old or the new one, never a part; it is its owner's alone.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with _private(beside) as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        msg = f"{path}: cannot be written ({error.strerror}); the trials are kept, make room and run it again"
+        raise StorageError(msg) from None
+
+
+def _private(path: Path) -> TextIO:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
+    return os.fdopen(os.open(path, flags, PRIVATE), "w", encoding="utf-8")
+
+
+def _mute() -> None:
+    """Stdout to nowhere, so that the interpreter's last flush finds nothing to complain of."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
