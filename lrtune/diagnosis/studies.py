@@ -241,7 +241,7 @@ def _within_noise(study: _Study) -> Finding | None:
     return Finding(
         kind=FindingKind.WITHIN_NOISE,
         evidence={"spread": spread, "noise": study.noise},
-        why=f"the {len(values)} completed trials lie within {spread:.2g} of each other, where another seed alone moves a "
+        why=f"the {len(values)} completed trials lie within {spread:.2g} of each other, where chance alone moves a "
         f"result by {study.noise:.2g}",
         advice="take any of them; what there is to gain lies elsewhere, or needs repeats to be seen",
     )
@@ -336,7 +336,7 @@ def _schedule(study: _Study) -> Finding | None:
     return Finding(
         kind=FindingKind.SCHEDULE_IRRELEVANT,
         evidence={"gap": gap, "noise": study.noise},
-        why=f"the best under {len(held)} schedules differ by {gap:.2g}, another seed alone moves a result by {study.noise:.2g}",
+        why=f"the best under {len(held)} schedules differ by {gap:.2g}, chance alone moves a result by {study.noise:.2g}",
         advice=f"take the simplest of {', '.join(held)}",
     )
 
