@@ -1,0 +1,246 @@
+"""The losses that scikit-learn's estimators minimise, vectorised: one number a row, and a constant's best.
+
+scikit-learn computes them in Cython inside of ``partial_fit`` and does not give them away; here they are
+for held-out rows and for a minibatch before its update. What ``valid_loss`` means for an estimator:
+
+==============================  =====================================================================
+estimator                       loss of a row
+==============================  =====================================================================
+``SGDClassifier`` and kin       its ``loss`` at the decision value; with more than two classes the sum
+                                of its one-vs-rest losses, which is what it minimises. For
+                                ``perceptron`` the hinge loss: its own is zero for a model of zeros.
+``SGDRegressor`` and kin        its ``loss``; ``squared_error`` is half the squared error, as there
+``MLPClassifier``               log loss
+``MLPRegressor``                half the squared error, mean over the outputs; Poisson's where asked
+other classifiers               log loss of ``predict_proba``, else hinge loss of
+                                ``decision_function``, else the share of wrong answers
+other regressors                half the squared error
+==============================  =====================================================================
+
+Penalties are no part of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize_scalar
+from scipy.special import xlogy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Criterion", "Elementwise", "Labels", "Linear", "Probability", "mean"]
+
+Floats: TypeAlias = npt.NDArray[np.floating[Any]]
+
+FARTHEST = 40.0  # decision values beyond it say no more in double precision
+
+
+def hinge(target: Floats, decision: Floats) -> Floats:
+    """Hinge loss."""
+    return np.maximum(0.0, 1.0 - target * decision)
+
+
+def squared_hinge(target: Floats, decision: Floats) -> Floats:
+    """Squared hinge loss."""
+    return hinge(target, decision) ** 2
+
+
+def logistic(target: Floats, decision: Floats) -> Floats:
+    """Log loss of a decision value."""
+    return np.logaddexp(0.0, -target * decision)
+
+
+def modified_huber(target: Floats, decision: Floats) -> Floats:
+    """Zhang 2004: squared hinge, linear beyond a margin of -1."""
+    margin = target * decision
+    return np.where(margin >= -1.0, np.maximum(0.0, 1.0 - margin) ** 2, -4.0 * margin)
+
+
+def half_squared(target: Floats, decision: Floats) -> Floats:
+    """Half the squared error."""
+    return 0.5 * (target - decision) ** 2
+
+
+def huber(target: Floats, decision: Floats, *, epsilon: float) -> Floats:
+    """Half the squared error up to `epsilon`, linear beyond."""
+    error = np.abs(target - decision)
+    return np.where(error <= epsilon, 0.5 * error**2, epsilon * error - 0.5 * epsilon**2)
+
+
+def insensitive(target: Floats, decision: Floats, *, epsilon: float) -> Floats:
+    """Absolute error beyond `epsilon`."""
+    return np.maximum(0.0, np.abs(target - decision) - epsilon)
+
+
+def squared_insensitive(target: Floats, decision: Floats, *, epsilon: float) -> Floats:
+    """Squared error beyond `epsilon`."""
+    return insensitive(target, decision, epsilon=epsilon) ** 2
+
+
+def poisson(target: Floats, prediction: Floats) -> Floats:
+    """Half the Poisson deviance."""
+    return xlogy(target, target / prediction) - target + prediction
+
+
+PLAIN = {
+    "hinge": hinge,
+    "squared_hinge": squared_hinge,
+    "perceptron": hinge,
+    "log_loss": logistic,
+    "modified_huber": modified_huber,
+    "squared_error": half_squared,
+    "poisson": poisson,
+}
+WITH_EPSILON = {
+    "huber": huber,
+    "epsilon_insensitive": insensitive,
+    "squared_epsilon_insensitive": squared_insensitive,
+}
+
+
+def named(name: str, epsilon: float) -> Callable[[Floats, Floats], Floats]:
+    """The loss of scikit-learn's name."""
+    return PLAIN[name] if name in PLAIN else partial(WITH_EPSILON[name], epsilon=epsilon)
+
+
+class Criterion(Protocol):
+    """One loss a row, for an estimator that has been fitted.
+
+    Targets are class numbers 0 .. K-1 for classifiers, values for regressors.
+    """
+
+    def rows(self, estimator: Any, X: Any, target: Any) -> Floats:  # noqa: N803 -- scikit-learn's name
+        """Losses of the rows, shape (n,)."""
+
+    def constant(self, target: Any, weight: Floats | None) -> float:
+        """The mean loss of the best constant prediction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linear:
+    """Loss of decision values, for estimators with ``coef_`` or a ``decision_function``.
+
+    Attributes
+    ----------
+    loss
+        Of targets and decisions.
+    classes
+        Number of classes; 0 for a regressor.
+    direct
+        Whether ``coef_`` and ``intercept_`` are at hand, which saves scikit-learn's checks.
+    """
+
+    loss: Callable[[Floats, Floats], Floats]
+    classes: int
+    direct: bool = True
+
+    def rows(self, estimator: Any, X: Any, target: Any) -> Floats:  # noqa: N803
+        """Losses of the rows; of a model of zeros where it has seen nothing yet."""
+        decision = self._decision(estimator, X)
+        if self.classes > 2:  # noqa: PLR2004 -- one column for two classes
+            return self.loss(self._signs(target), decision).sum(axis=1)  # type: ignore[no-any-return]
+        return self.loss(self._signs(target) if self.classes else target, decision)
+
+    def _decision(self, estimator: Any, X: Any) -> Floats:  # noqa: N803
+        if not self.direct:
+            return np.asarray(estimator.decision_function(X), dtype=np.float64)
+        coef = getattr(estimator, "coef_", None)
+        if coef is None:
+            many = self.classes > 2  # noqa: PLR2004
+            return np.zeros((X.shape[0], self.classes) if many else X.shape[0])
+        decision = np.asarray(X @ np.atleast_2d(coef).T + estimator.intercept_, dtype=np.float64)
+        return decision if decision.shape[1] > 1 else decision[:, 0]
+
+    def _signs(self, codes: Any) -> Floats:
+        if self.classes == 2:  # noqa: PLR2004
+            return np.where(codes == 1, 1.0, -1.0)
+        signs = np.full((len(codes), self.classes), -1.0)
+        signs[np.arange(len(codes)), codes] = 1.0
+        return signs
+
+    def constant(self, target: Any, weight: Floats | None) -> float:
+        """The best constant decision values, one for each column, found by search: the losses are convex."""
+        targets = self._signs(target) if self.classes else np.asarray(target, dtype=np.float64)
+        columns = targets.reshape(len(targets), -1).T
+        return float(sum(self._best(column, weight) for column in columns))
+
+    def _best(self, column: Floats, weight: Floats | None) -> float:
+        low, high = (-FARTHEST, FARTHEST) if self.classes else (float(column.min()), float(column.max()))
+
+        def loss(constant: float) -> float:
+            return mean(self.loss(column, np.full_like(column, constant)), weight)
+
+        if not low < high:
+            return loss(low)
+        found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-9 * (high - low)})
+        return float(found.fun)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probability:
+    """Log loss of ``predict_proba``."""
+
+    classes: int
+
+    def rows(self, estimator: Any, X: Any, target: Any) -> Floats:  # noqa: N803
+        """Losses of the rows."""
+        share = np.asarray(estimator.predict_proba(X), dtype=np.float64)
+        share = share / share.sum(axis=1, keepdims=True)
+        chosen = share[np.arange(len(share)), target]
+        losses: Floats = -np.log(np.clip(chosen, np.finfo(np.float64).eps, None))
+        return losses
+
+    def constant(self, target: Any, weight: Floats | None) -> float:
+        """The entropy of the classes."""
+        counts = np.bincount(target, weights=weight, minlength=self.classes)
+        share = counts / counts.sum()
+        return float(-xlogy(share, share).sum())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """Share of wrong answers, for a classifier that tells nothing but a class."""
+
+    names: npt.NDArray[Any]
+
+    def rows(self, estimator: Any, X: Any, target: Any) -> Floats:  # noqa: N803
+        """1 where it is wrong."""
+        wrong: Floats = (np.asarray(estimator.predict(X)) != self.names[target]).astype(np.float64)
+        return wrong
+
+    def constant(self, target: Any, weight: Floats | None) -> float:
+        """The share of all but the commonest class."""
+        counts = np.bincount(target, weights=weight, minlength=len(self.names))
+        return float(1.0 - counts.max() / counts.sum())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elementwise:
+    """Loss of ``predict``, mean over the outputs."""
+
+    loss: Callable[[Floats, Floats], Floats] = half_squared
+
+    def rows(self, estimator: Any, X: Any, target: Any) -> Floats:  # noqa: N803
+        """Losses of the rows."""
+        prediction = np.asarray(estimator.predict(X), dtype=np.float64)
+        return self.loss(target, prediction.reshape(np.shape(target))).reshape(len(target), -1).mean(axis=1)  # type: ignore[no-any-return]
+
+    def constant(self, target: Any, weight: Floats | None) -> float:
+        """Of the mean, which is the best for the squared error and for Poisson's."""
+        values = np.asarray(target, dtype=np.float64).reshape(len(target), -1)
+        middle = np.broadcast_to(np.average(values, axis=0, weights=weight), values.shape)
+        return mean(self.loss(values, middle).mean(axis=1), weight)
+
+
+def mean(losses: Floats, weight: Floats | None) -> float:
+    """The weighted mean of losses; NaN where all weights are zero."""
+    if weight is None:
+        return float(losses.mean())
+    total = float(weight.sum())
+    return float(losses @ weight) / total if total > 0 else float("nan")
