@@ -21,6 +21,11 @@ A message is one sentence that names the value, what is allowed and the next ste
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lrtune.result import Result
+
 __all__ = [
     "CheckpointError",
     "DataError",
@@ -71,9 +76,16 @@ class StudyFileError(InputError):
 
 
 class SearchError(LrtuneError):
-    """The search ended without one completed trial."""
+    """The search ended without one completed trial.
+
+    Attributes
+    ----------
+    result
+        What can be said all the same (a :class:`lrtune.result.Result`), where there is anything.
+    """
 
     exit_code = 3
+    result: Result | None = None
 
 
 class UserCodeError(SearchError):

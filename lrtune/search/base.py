@@ -42,6 +42,8 @@ class Seen:
         the first report.
     outcome
         How it ended; None while it is paused or running and may still be continued.
+    result
+        Its result under the study's value rule where it is completed, e.g. the mean of its last epochs.
     until
         Up to which epoch it is being trained right now by some worker; None when nobody trains it.
     mine
@@ -55,6 +57,7 @@ class Seen:
     epochs: Floats
     values: Floats
     outcome: Outcome | None = None
+    result: float | None = None
     until: float | None = None
     mine: bool = True
     again: float = 0.0

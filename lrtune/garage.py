@@ -1,0 +1,161 @@
+"""The garage: where paused runs stand, in memory up to a limit, beyond that on disk.
+
+A run that can save is written to disk whenever it is parked (where the study has a folder for it), so
+a killed process loses at most the piece it was training; the one in memory is kept all the same, since
+going on with it costs nothing. The checkpoint carries the curve with it: whoever restores the run
+knows exactly what it had reported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lrtune import checkpoints
+from lrtune.curve import Curve
+from lrtune.errors import LrtuneError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lrtune.recipe import Recipe
+    from lrtune.training.base import Run, Trainer
+
+__all__ = ["Garage", "Parked"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Parked:
+    """A run of one recipe, with what it has reported and where it stands.
+
+    Attributes
+    ----------
+    run
+        The run itself.
+    curve
+        What it has reported.
+    step
+        Steps it has taken; beyond the curve's last point where it stopped within a piece.
+    """
+
+    run: Run
+    curve: Curve
+    step: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Garage:
+    """Keeps paused runs and brings them back.
+
+    Attributes
+    ----------
+    trainer
+        Who starts runs.
+    folder
+        Where they are saved; None for nowhere: then all are kept in memory.
+    memory_limit
+        Bytes of runs in memory; the one used longest ago goes first, if it is on disk.
+    """
+
+    trainer: Trainer
+    folder: Path | None = None
+    memory_limit: int = 2**30
+    _live: OrderedDict[int, Parked] = field(default_factory=OrderedDict)
+    _sizes: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def saving(self) -> bool:
+        """Whether runs are saved to disk."""
+        return self.folder is not None and self.trainer.saves
+
+    def holds(self, number: int) -> bool:
+        """Whether the run of that trial is here in memory."""
+        return number in self._live
+
+    def fetch(self, number: int, recipe: Recipe, known: Curve) -> Parked:
+        """Bring the run of a trial back: from memory, from disk, or started anew.
+
+        Parameters
+        ----------
+        number
+            The trial's number.
+        recipe
+            What the run was told.
+        known
+            What the study knows of its curve: a run in memory that another worker has overtaken, and a
+            checkpoint that has fallen behind, are not continued.
+        """
+        parked = self._live.pop(number, None)
+        if parked is not None and parked.curve.trained >= known.trained:
+            return parked
+        if parked is not None:
+            parked.run.close()
+        run = self.trainer.start([recipe])
+        if not self.saved(number):
+            return Parked(run=run, curve=Curve())
+        try:
+            state = checkpoints.load(self._path(number))
+            run.restore(state["run"])
+            return Parked(run=run, curve=Curve.from_json(state["curve"]), step=int(state["step"]))
+        except (LrtuneError, KeyError, TypeError, ValueError):  # damaged: what it holds is trained again
+            run.close()
+            self._path(number).unlink(missing_ok=True)
+            return Parked(run=self.trainer.start([recipe]), curve=Curve())
+
+    def park(self, number: int, parked: Parked) -> bool:
+        """Keep a paused run; whether it is on disk now."""
+        saved = self.save(number, parked)
+        parked.run.park()
+        self._live[number] = parked
+        self._make_room()
+        return saved
+
+    def save(self, number: int, parked: Parked) -> bool:
+        """Write a run to disk, where runs are saved; whether it was."""
+        if not self.saving:
+            return False
+        state = parked.run.state()
+        if state is None:
+            return False
+        whole: dict[str, Any] = {"run": state, "curve": parked.curve.to_json(), "step": parked.step}
+        self._sizes[number] = checkpoints.nbytes(whole)
+        checkpoints.save(self._path(number), whole)
+        return True
+
+    def saved(self, number: int) -> bool:
+        """Whether a checkpoint of that trial lies on disk."""
+        return self.folder is not None and self.trainer.saves and self._path(number).is_file()
+
+    def forget(self, number: int) -> None:
+        """Let go of a trial that has ended."""
+        parked = self._live.pop(number, None)
+        if parked is not None:
+            parked.run.close()
+        self._sizes.pop(number, None)
+        if self.folder is not None:
+            self._path(number).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close every run in memory; what is on disk stays."""
+        for parked in self._live.values():
+            with contextlib.suppress(Exception):  # one that fails to close keeps no other open
+                parked.run.close()
+        self._live.clear()
+
+    def _make_room(self) -> None:
+        """Close what was used longest ago until the rest fits; only what is on disk can go."""
+        total = sum(self._sizes.get(number, 0) for number in self._live)
+        for number in list(self._live):
+            if total <= self.memory_limit:
+                return
+            if self.saved(number):
+                self._live.pop(number).run.close()
+                total -= self._sizes.get(number, 0)
+
+    def _path(self, number: int) -> Path:
+        if self.folder is None:
+            msg = "this garage has no folder"
+            raise ValueError(msg)
+        return self.folder / f"{number}.npz"

@@ -1,0 +1,450 @@
+"""The one loop: ask, advance, judge, tell.
+
+Under the study's lock a piece of work is decided and claimed; outside of it the run is trained; under
+the lock again what came of it is written. Any number of processes may run this loop on one study.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+import traceback
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from optuna.trial import TrialState
+
+from lrtune import schedules
+from lrtune.divergence import STUCK_MARGIN, Baseline
+from lrtune.errors import InputError, StorageError, UserCodeError
+from lrtune.outcome import Outcome
+from lrtune.piece import PieceEnd, Watch, train
+from lrtune.records import Piece
+from lrtune.search.base import Action, Continue, Finish, Seen, Situation, Start, Stop, Wait
+from lrtune.storage import exclusive
+
+if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import Callable
+
+    from lrtune.garage import Garage, Parked
+    from lrtune.ledger import Entry, Ledger
+    from lrtune.recipe import Recipe
+    from lrtune.search.base import Strategy
+    from lrtune.settings import Settings
+    from lrtune.space import Space
+    from lrtune.training.base import Trainer
+
+__all__ = ["HOPELESS_TRIALS", "Finished", "Search"]
+
+HOPELESS_TRIALS = 10
+"""Trials that all diverged, with none that did not, after which any search gives up."""
+
+FINEST_SHARE = 0.02
+"""Share of a full training below which a look says too little, where an epoch is longer than that."""
+
+IDLE_SECONDS = 0.05
+RENEW_SECONDS = 30.0
+TRACEBACK_CHARACTERS = 4000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """A piece of training that this process has claimed."""
+
+    entry: Entry
+    until: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """That the search has ended.
+
+    Attributes
+    ----------
+    why
+        One sentence.
+    interrupted
+        Whether it was stopped from outside and goes on when it is run again.
+    """
+
+    why: str
+    interrupted: bool = False
+
+
+Decision: TypeAlias = Work | Finished | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Search:
+    """One process's part of a search.
+
+    Attributes
+    ----------
+    trainer, settings, strategy
+        What is searched, and how.
+    space
+        What is searched; grows when it is widened.
+    ledger, garage
+        What outlives the process, and the runs.
+    should_stop
+        Asked often: whether to stop from outside.
+    deadline
+        On the monotonic clock; None for none.
+    listen
+        Called with one line after every event, and with an empty one between.
+    baseline
+        What knowing nothing is worth; None until the trainer was asked.
+    widened, learned
+        Called when the space was widened, and when the baseline is known.
+    """
+
+    trainer: Trainer
+    settings: Settings
+    strategy: Strategy
+    space: Space
+    ledger: Ledger
+    garage: Garage
+    should_stop: Callable[[], bool]
+    deadline: float | None
+    listen: Callable[[str, Search], object]
+    widened: Callable[[Space], object]
+    learned: Callable[[Baseline], object]
+    baseline: Baseline | None = None
+    warnings: list[str] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    training: tuple[Entry, float] | None = None
+
+    def run(self) -> Finished:
+        """Work until the search has ended.
+
+        Raises
+        ------
+        UserCodeError
+            If the user's training code raises before any trial has reported anything.
+        LrtuneError
+            Whatever else makes going on useless.
+        """
+        while True:
+            with self._locked():
+                decision = self._decide()
+            if isinstance(decision, Finished):
+                return decision
+            if decision is None:
+                time.sleep(IDLE_SECONDS)
+            else:
+                self._perform(decision)
+
+    def _locked(self) -> contextlib.AbstractContextManager[object]:
+        return exclusive(self.ledger.storage, self.ledger.study.study_name)
+
+    # -- decide ---------------------------------------------------------------------------------------
+
+    def _decide(self) -> Decision:
+        """Decide and claim the next piece of work; None where there is none right now."""
+        self.refresh()
+        if self.should_stop():
+            return Finished(why="stopped from outside", interrupted=True)
+        ending = self._ending()
+        if ending:
+            busy = any(entry.claim for entry in self.entries)
+            return None if busy else Finished(why=ending)
+        while True:
+            action = self._adopted() or self.strategy.next(self.situation())
+            if isinstance(action, Work):
+                return action
+            if isinstance(action, Stop):
+                self._stop(action)
+                continue
+            return self._claimed(action)
+
+    def refresh(self) -> None:
+        """Read every trial again, taking over what dead processes held."""
+        self.ledger.clear_strays()
+        self.entries = self.ledger.recover(self.ledger.entries())
+
+    def _ending(self) -> str:
+        """Why any strategy would end here, or nothing."""
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            return f"the time limit of {self.settings.limits.timeout:g} s is reached"
+        outcomes = [entry.record.outcome for entry in self.entries]
+        lost = {Outcome.FAILED, Outcome.STALLED, Outcome.OUT_OF_MEMORY}
+        ended = [outcome for outcome in outcomes if outcome is not None]
+        most = self.settings.failures
+        if len(ended) >= most and all(outcome in lost for outcome in ended[-most:]):
+            return f"{most} trials in a row failed: {self._last_why()}"
+        diverged = [outcome is not None and outcome.diverged for outcome in outcomes]
+        if len(diverged) >= HOPELESS_TRIALS and all(diverged):
+            low = self.space.lr_range[0]
+            return (
+                f"all of the first {len(diverged)} trials diverged: lower the range of the learning rate below {low:g}"
+            )
+        return ""
+
+    def _last_why(self) -> str:
+        reasons = [entry.record.why for entry in self.entries if entry.record.why]
+        return reasons[-1].strip().splitlines()[-1] if reasons else "no reason was given"
+
+    def situation(self) -> Situation:
+        """All that the strategy may base its decision on."""
+        limits = self.settings.limits
+        return Situation(
+            space=self.space,
+            epochs=self.settings.epochs,
+            direction=self.settings.direction,
+            trials=[self._seen(entry) for entry in self.entries],
+            spent=self.ledger.spent(self.entries),
+            budget=limits.budget,
+            self_stopping=not limits.any,
+            widen=self._widening_left(),
+            untrained=self.baseline.untrained if self.baseline else None,
+            finest=self._finest(),
+            seed=self.settings.seed,
+            exhausted=limits.trials is not None and len(self.entries) >= limits.trials,
+        )
+
+    def _seen(self, entry: Entry) -> Seen:
+        seen = self.ledger.seen(entry)
+        return dataclasses.replace(seen, again=0.0) if self.garage.holds(entry.number) else seen
+
+    def _widening_left(self) -> float:
+        low, high = self.ledger.study.user_attrs.get("lrtune:range", self.space.lr_range)
+        now_low, now_high = self.space.lr_range
+        used = math.log10(low / now_low) + math.log10(now_high / high)
+        return max(0.0, self.settings.widen - used)
+
+    def _finest(self) -> float:
+        middle = self.space.recipe(self._middle(), epochs=self.settings.epochs)
+        steps = self.trainer.steps_per_epoch(middle)
+        if steps == 1:
+            return 1.0
+        return min(1.0, max(1.0 / steps, FINEST_SHARE * self.settings.epochs))
+
+    def _middle(self) -> dict[str, object]:
+        import numpy as np
+
+        from lrtune.search.sampled import from_unit
+
+        return from_unit(self.space, np.full(len(self.space.names), 0.5))
+
+    def _adopted(self) -> Work | None:
+        """A trial that somebody enqueued in the Optuna study comes first."""
+        waiting = self.ledger.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if not waiting or (self.settings.limits.budget is not None and self.situation().left < 1):
+            return None
+        trial = self.ledger.study.ask(dict(self.space.distributions()))
+        recipe = self.space.recipe(trial.params, epochs=self.settings.epochs, seed=self.settings.seed)
+        until = float(self.settings.epochs)
+        return Work(entry=self.ledger.adopt(trial, recipe, until), until=until, why="enqueued by hand")
+
+    def _stop(self, action: Stop) -> None:
+        entry = self._entry(action.number)
+        record = dataclasses.replace(entry.record, outcome=action.outcome, why=action.why)
+        self._replace(self.ledger.end(dataclasses.replace(entry, record=record)))
+        self.garage.forget(action.number)
+        self.listen(f"trial {action.number}: {action.why or action.outcome.value}", self)
+
+    def _claimed(self, action: Action) -> Decision:
+        if isinstance(action, Wait):
+            return None
+        if isinstance(action, Finish):
+            return None if any(entry.claim for entry in self.entries) else Finished(why=action.why)
+        if isinstance(action, Start):
+            return self._started(action)
+        if isinstance(action, Continue):
+            entry = self._entry(action.number)
+            again = self._seen(entry).again
+            self._afford(action.until - entry.record.curve.trained + again)
+            return Work(entry=self.ledger.claim(entry, action.until, again), until=action.until, why=action.why)
+        msg = f"a strategy answered {action!r}, which is no action"
+        raise TypeError(msg)
+
+    def _started(self, action: Start) -> Work:
+        if action.params is None:
+            msg = f"the strategy {self.strategy.name!r} started a trial without a point"
+            raise TypeError(msg)
+        self._afford(action.until)
+        low, high = self.space.lr_range
+        if not low <= action.params["lr"] <= high:
+            self._widen(float(action.params["lr"]))
+        seed = self.settings.seed + action.seed
+        recipe = self.space.recipe(action.params, epochs=self.settings.epochs, seed=seed)
+        schedules.parse(recipe.schedule)
+        entry = self.ledger.start(self.space, action.params, recipe, action.until, action.why)
+        return Work(entry=entry, until=action.until, why=action.why)
+
+    def _afford(self, epochs: float) -> None:
+        """Hold the strategy to the budget: it is never overspent."""
+        budget = self.settings.limits.budget
+        spent = self.ledger.spent(self.entries)
+        if budget is not None and spent + epochs / self.settings.epochs > budget * (1 + 1e-9):
+            msg = f"the strategy {self.strategy.name!r} asked for {epochs:g} epochs with {budget - spent:g} trainings left"
+            raise RuntimeError(msg)
+
+    def _widen(self, lr: float) -> None:
+        low, high = self.space.lr_range
+        self.space = self.space.widened(
+            low_decades=max(0.0, math.log10(low / lr)), high_decades=max(0.0, math.log10(lr / high))
+        )
+        self.widened(self.space)
+        low, high = self.space.lr_range
+        self.warnings.append(
+            f"the best learning rate lay at the end of the range, which was widened to {low:g} to {high:g}"
+        )
+
+    # -- perform --------------------------------------------------------------------------------------
+
+    def _perform(self, work: Work) -> None:
+        """Train a claimed piece and write what came of it."""
+        entry = work.entry
+        recipe = entry.record.recipe
+        began, clock = time.time(), time.monotonic()
+        self.training = (entry, work.until)
+        self.listen("", self)
+        parked: Parked | None = None
+        begin, spe = 0.0, 1
+        raised: BaseException | None = None
+        try:
+            self._learn_baseline(recipe)
+            spe = self.trainer.steps_per_epoch(recipe)
+            parked = self.garage.fetch(entry.number, recipe, entry.record.curve)
+            begin = parked.step / spe
+            end = train(parked, recipe, work.until, self._watch(entry, spe))
+        except (StorageError, KeyboardInterrupt) as error:
+            raised, end = error, PieceEnd(interrupted=True)
+        except InputError as error:
+            raised, end = error, PieceEnd(outcome=Outcome.FAILED, why=str(error))
+        except BaseException as error:  # noqa: BLE001 -- user code may raise anything, SystemExit too
+            raised, end = self._failed(error)
+        at = parked.step / spe if parked is not None else begin
+        piece = Piece(
+            at=began, seconds=time.monotonic() - clock, begin=begin, end=at, worker=self.ledger.me.worker, why=work.why
+        )
+        if isinstance(raised, StorageError):
+            raise raised
+        self._write(work, parked, end, piece)
+        if raised is not None:
+            raise raised
+
+    def _learn_baseline(self, recipe: Recipe) -> None:
+        if self.baseline is None:
+            self.baseline = self.trainer.baseline(recipe, self.settings.metric)
+            self.learned(self.baseline)
+
+    def _watch(self, entry: Entry, spe: int) -> Watch:
+        renewed = [time.monotonic()]
+
+        def progressed(_epoch: float) -> None:
+            if time.monotonic() - renewed[0] > RENEW_SECONDS:
+                renewed[0] = time.monotonic()
+                with self._locked():
+                    if self.ledger.holds(entry):
+                        self.ledger.renew(entry)
+            self.listen("", self)
+
+        def stop() -> bool:
+            late = self.deadline is not None and time.monotonic() >= self.deadline
+            return late or self.should_stop()
+
+        return Watch(
+            settings=self.settings,
+            steps_per_epoch=spe,
+            baseline=self.baseline,
+            learned_above=self._learned_above(entry.record.recipe),
+            should_stop=stop,
+            save=lambda parked: self.garage.save(entry.number, parked),
+            progressed=progressed,
+        )
+
+    def _learned_above(self, recipe: Recipe) -> bool:
+        """Whether a run with a higher learning rate is clearly better than knowing nothing."""
+        origin = self.baseline.worst(self.settings.direction) if self.baseline else None
+        if origin is None:
+            return False
+        sign = 1.0 if self.settings.direction == "minimize" else -1.0
+        for entry in self.entries:
+            values = entry.record.curve.of(self.settings.metric)[1]
+            learned = len(values) and sign * (origin - values[-1]) > 2 * STUCK_MARGIN * max(abs(origin), 1e-12)
+            if learned and entry.record.recipe.lr > recipe.lr:
+                return True
+        return False
+
+    def _failed(self, error: BaseException) -> tuple[UserCodeError | None, PieceEnd]:
+        """What an exception in the user's code means: for the trial, and for the whole search."""
+        if isinstance(error, MemoryError):
+            why = f"the training code ran out of memory ({error})"
+            return None, PieceEnd(outcome=Outcome.OUT_OF_MEMORY, why=why)
+        if isinstance(error, SystemExit):
+            return None, PieceEnd(outcome=Outcome.FAILED, why=f"the training code called sys.exit({error.code!r})")
+        text = "".join(traceback.format_exception(error))[-TRACEBACK_CHARACTERS:]
+        end = PieceEnd(outcome=Outcome.FAILED, why=text)
+        if any(len(entry.record.curve) for entry in self.entries):
+            return None, end
+        last = text.strip().splitlines()[-1]
+        msg = f"the training code failed in its first trial ({last}); mend it and run the same command again"
+        return UserCodeError(msg, user_traceback=text), end
+
+    def _write(self, work: Work, parked: Parked | None, end: PieceEnd, piece: Piece) -> None:
+        """Write what came of a piece, unless somebody else has taken the trial over."""
+        saved = parked is not None and end.outcome is None and self.garage.park(work.entry.number, parked)
+        with self._locked():
+            self.training = None
+            if not self.ledger.holds(work.entry):
+                self.warnings.append(f"trial {work.entry.number} was taken over while this process slept")
+                self.garage.forget(work.entry.number)
+                return
+            entry = self._written(work.entry, parked, end, piece, saved=saved)
+            if end.outcome is not None:
+                entry = self.ledger.end(entry)
+                self.garage.forget(entry.number)
+            else:
+                self.ledger.write(entry)
+            self._replace(entry)
+            self.listen(_line(entry, self.settings), self)
+
+    def _written(self, entry: Entry, parked: Parked | None, end: PieceEnd, piece: Piece, *, saved: bool) -> Entry:
+        record = entry.record
+        curve = parked.curve if parked is not None else record.curve
+        outcome, why, value = end.outcome, end.why, None
+        if outcome is Outcome.COMPLETED:
+            value = self.settings.value.of(curve.of(self.settings.metric)[1], self.settings.direction)
+            if value is None:
+                outcome, why = Outcome.FAILED, f"the run ended without a finite value of {self.settings.metric!r}"
+        record = dataclasses.replace(
+            record,
+            curve=curve,
+            outcome=outcome,
+            why=why,
+            value=value,
+            trained=record.trained + piece.epochs,
+            pieces=(*record.pieces, piece),
+        )
+        live = outcome is None and not saved and parked is not None
+        entry = dataclasses.replace(
+            entry, record=record, claim=None, saved=saved, holder=self.ledger.me if live else None
+        )
+        if not (outcome is not None and outcome.diverged):
+            self.ledger.report(entry)
+        return entry
+
+    def _entry(self, number: int) -> Entry:
+        return next(entry for entry in self.entries if entry.number == number)
+
+    def _replace(self, entry: Entry) -> None:
+        kept = [other for other in self.entries if other.number != entry.number]
+        self.entries = sorted([*kept, entry], key=lambda other: other.number)
+
+
+def _line(entry: Entry, settings: Settings) -> str:
+    """One plain line about what a trial has just done."""
+    record = entry.record
+    head = f"trial {record.number}: lr {record.recipe.lr:.3g}"
+    if record.outcome is Outcome.COMPLETED:
+        return f"{head}, {settings.metric} {record.value:.5g}"
+    if record.outcome is not None:
+        return f"{head}, {record.outcome.value}"
+    values = record.curve.of(settings.metric)[1]
+    now = f", {settings.metric} {values[-1]:.5g}" if len(values) else ""
+    return f"{head}, at epoch {record.curve.trained:.4g} of {settings.epochs}{now}"

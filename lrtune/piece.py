@@ -1,0 +1,189 @@
+"""A piece of training: one run goes on up to an epoch, watched at every report."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lrtune.divergence import Baseline, judge
+from lrtune.errors import InputError
+from lrtune.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lrtune.garage import Parked
+    from lrtune.recipe import Recipe
+    from lrtune.settings import Settings
+    from lrtune.training.base import Report
+
+__all__ = ["PieceEnd", "Watch", "train"]
+
+FIRST_CHUNK = 16
+"""Steps of the first look at how fast a run is."""
+
+CHUNK_SECONDS = 0.5
+"""A run is asked for about so much work at once, so that a signal is heard in time."""
+
+JUDGED_IN_FULL = 300
+"""Points from which on the curve is judged at every hundredth of its length only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """What is looked at while a piece is trained.
+
+    Attributes
+    ----------
+    settings
+        The search's.
+    steps_per_epoch
+        Of this run.
+    baseline
+        What knowing nothing is worth.
+    learned_above
+        Whether a run with a higher learning rate has learned.
+    should_stop
+        Asked between chunks: whether to stop at once.
+    save
+        Called every ``settings.checkpoint_every`` seconds with the run as it stands.
+    progressed
+        Called after every chunk with the epochs reached.
+    """
+
+    settings: Settings
+    steps_per_epoch: int
+    baseline: Baseline | None
+    learned_above: bool
+    should_stop: Callable[[], bool]
+    save: Callable[[Parked], object]
+    progressed: Callable[[float], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PieceEnd:
+    """How a piece ended.
+
+    Attributes
+    ----------
+    outcome
+        None if the run is paused and can go on.
+    why
+        One sentence, where there is an outcome other than COMPLETED.
+    interrupted
+        Whether it was stopped before the piece's end.
+    """
+
+    outcome: Outcome | None = None
+    why: str = ""
+    interrupted: bool = False
+
+
+def train(parked: Parked, recipe: Recipe, until: float, watch: Watch) -> PieceEnd:
+    """Train a run up to an epoch; its curve grows and it moves on in place.
+
+    It is evaluated at the end of every epoch and at the end of the piece.
+
+    Raises
+    ------
+    InputError
+        If the run never reports the metric.
+    Exception
+        Whatever the user's own code raises.
+    """
+    spe = watch.steps_per_epoch
+    total = recipe.epochs * spe
+    target = total if until >= recipe.epochs else min(round(until * spe), total)
+    chunk, saved_at = FIRST_CHUNK, time.monotonic()
+    while parked.step < target:
+        boundary = min((parked.step // spe + 1) * spe, target)
+        steps = max(1, min(chunk, boundary - parked.step))
+        evaluate = parked.step + steps == boundary
+        began = time.monotonic()
+        reports = parked.run.advance(steps, evaluate=evaluate)
+        seconds = time.monotonic() - began
+        parked.step += steps
+        chunk = _next_chunk(chunk, steps, seconds)
+        end = _heard(parked, reports, watch, evaluate=evaluate)
+        watch.progressed(parked.step / spe)
+        if end is not None:
+            return end
+        if watch.should_stop():
+            return PieceEnd(interrupted=True)
+        if time.monotonic() - saved_at > watch.settings.checkpoint_every:
+            watch.save(parked)
+            saved_at = time.monotonic()
+    return PieceEnd(outcome=Outcome.COMPLETED) if parked.step >= total else PieceEnd()
+
+
+def _next_chunk(chunk: int, steps: int, seconds: float) -> int:
+    if steps < chunk and seconds < CHUNK_SECONDS:
+        return chunk  # it was cut by a boundary: no reason to shrink
+    rate = steps / max(seconds, 1e-6)
+    return max(1, min(int(rate * CHUNK_SECONDS), chunk * 8))
+
+
+def _heard(parked: Parked, reports: list[Report], watch: Watch, *, evaluate: bool) -> PieceEnd | None:
+    """Add what was reported to the curve, and judge it before anything else is done with it."""
+    for report in reports:
+        failed = report.outcome not in {None, Outcome.COMPLETED}
+        last = parked.curve.last
+        if (evaluate or failed) and (last is None or report.point.step > last.step):
+            parked.curve.append(report.point)
+        if failed:
+            return PieceEnd(outcome=report.outcome, why=report.why)
+        if not evaluate:
+            continue
+        end = _judged(parked, watch) or _patience(parked, watch)
+        if end is not None:
+            return end
+        if report.outcome is Outcome.COMPLETED:
+            _demand_metric(parked, watch)
+            return PieceEnd(outcome=Outcome.COMPLETED, why=report.why)
+    return None
+
+
+def _judged(parked: Parked, watch: Watch) -> PieceEnd | None:
+    curve, settings = parked.curve, watch.settings
+    last = curve.last
+    if last is None:
+        return None
+    if not last.values:
+        return None
+    _demand_metric(parked, watch)
+    count = len(curve)
+    if count > JUDGED_IN_FULL and count % (count // 100) and all(map(math.isfinite, last.values.values())):
+        return None
+    recipe = parked.run.recipes[0]
+    verdict = judge(
+        curve,
+        settings.metric,
+        settings.direction,
+        epochs=settings.epochs,
+        baseline=watch.baseline,
+        warmup=recipe.warmup if recipe.warmup < 1 else 0.0,
+        learned_above=watch.learned_above,
+    )
+    return None if verdict is None else PieceEnd(outcome=verdict.outcome, why=verdict.why)
+
+
+def _demand_metric(parked: Parked, watch: Watch) -> None:
+    metric = watch.settings.metric
+    if metric not in parked.curve.names:
+        names = ", ".join(parked.curve.names) or "nothing"
+        msg = f"the training does not report the metric {metric!r} (it reports {names}); choose one of those"
+        raise InputError(msg)
+
+
+def _patience(parked: Parked, watch: Watch) -> PieceEnd | None:
+    """Whether the run has gone without a better value for as long as patience allows."""
+    patience = watch.settings.patience
+    if patience is None:
+        return None
+    epochs, values = parked.curve.of(watch.settings.metric)
+    worse = values if watch.settings.direction == "minimize" else -values
+    if epochs[-1] - epochs[int(worse.argmin())] < patience:
+        return None
+    return PieceEnd(outcome=Outcome.COMPLETED, why=f"no better value for {patience} epochs")

@@ -1,0 +1,54 @@
+"""From the Optuna study back to plain records: the inverse of the ledger, for all that reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lrtune.curve import ValueRule
+from lrtune.divergence import Baseline
+from lrtune.errors import InputError
+from lrtune.ledger import RECORD, decode
+from lrtune.records import StudyRecord
+from lrtune.space import Space
+
+if TYPE_CHECKING:
+    import optuna
+
+__all__ = ["BASELINE", "NOTICES", "RESULT", "SETTINGS", "SPACE", "read"]
+
+SETTINGS = "lrtune:settings"
+SPACE = "lrtune:space"
+BASELINE = "lrtune:baseline"
+NOTICES = "lrtune:notices"
+RESULT = "lrtune:result"
+
+
+def read(study: optuna.Study) -> StudyRecord:
+    """Everything that was recorded of a study.
+
+    Raises
+    ------
+    InputError
+        If lrtune did not make it.
+    """
+    attributes = study.user_attrs
+    if SETTINGS not in attributes:
+        msg = f"study {study.study_name!r} was not made by lrtune: give one that was, or run `lrtune optimize` first"
+        raise InputError(msg)
+    settings = attributes[SETTINGS]
+    trials = [trial for trial in study.get_trials(deepcopy=False) if RECORD in trial.user_attrs]
+    return StudyRecord(
+        name=study.study_name,
+        metric=settings["metric"],
+        direction=settings["direction"],
+        epochs=settings["epochs"],
+        rule=ValueRule.parse(settings["value"]),
+        space=Space.from_json(attributes[SPACE]),
+        seed=settings["seed"],
+        strategy=settings["strategy"],
+        records=tuple(decode(trial.number, trial.user_attrs[RECORD]).record for trial in trials),
+        baseline=Baseline(**attributes[BASELINE]) if BASELINE in attributes else None,
+        notices=tuple(attributes.get(NOTICES, ())),
+        result=attributes.get(RESULT, {}),
+        environment=settings["environment"],
+    )

@@ -1,0 +1,51 @@
+"""The strategies by name: the one list that the command line, study files and errors read."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from lrtune.errors import InputError
+
+if TYPE_CHECKING:
+    from lrtune.search.base import Strategy
+
+__all__ = ["DEFAULT", "NAMES", "make"]
+
+NAMES = ("freeze-thaw", "tpe", "gp", "qmc", "random", "grid")
+DEFAULT = "freeze-thaw"
+
+
+def make(name: str, *, prune: bool | None = None, points: int | None = None) -> Strategy:
+    """The strategy of that name.
+
+    Parameters
+    ----------
+    name
+        One of :data:`NAMES`.
+    prune
+        Whether runs that fall behind are given up; None takes the strategy's own habit. Freeze-thaw
+        always does, the grid never.
+    points
+        Learning rates of the grid; None takes as many as the budget allows.
+
+    Raises
+    ------
+    InputError
+        If there is no such strategy.
+    """
+    from lrtune.search import grid, sampled
+
+    if name == "freeze-thaw":
+        from lrtune.search.freeze_thaw import FreezeThaw
+
+        return FreezeThaw()
+    if name == "grid":
+        return grid.Grid(points=points)
+    makers = {"tpe": sampled.TPE, "gp": sampled.GP, "qmc": sampled.QMC, "random": sampled.RandomSearch}
+    if name not in makers:
+        near = difflib.get_close_matches(name, NAMES, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        msg = f"strategy must be one of {', '.join(NAMES)} (got {name!r}){hint}"
+        raise InputError(msg)
+    return makers[name]() if prune is None else makers[name](prune=prune)

@@ -1,0 +1,124 @@
+"""A shadow of the study in which Optuna's samplers search well.
+
+Optuna's samplers learn from what an Optuna study holds, and that is not quite what they should learn
+from: pruned trials are invisible to some and ranked by their last step by others, diverged ones must
+be *infeasible* and not failed, and the learning rate is entangled with the batch size. So a sampler is
+asked in a study of its own, in memory, made anew from the real one at each question: in decoupled
+coordinates (:meth:`lrtune.space.Space.decoupled`), every ended trial told as
+:func:`lrtune.divergence.told` decides, every running one as running. The real study keeps what truly
+happened. And because the sampler is seeded from the search's seed and the number of trials, neither a
+second worker nor a resumed search ever repeats a point.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import optuna
+from optuna.trial import TrialState
+
+from lrtune.divergence import told
+from lrtune.outcome import Outcome
+from lrtune.search.rungs import family, value_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from lrtune.search.base import Seen, Situation
+
+__all__ = ["expected_end", "propose", "quiet", "seed_of"]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Optuna's own announcements of a new study and of experimental parts are not for lrtune's users."""
+    verbosity = optuna.logging.get_verbosity()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))
+        try:
+            yield
+        finally:
+            optuna.logging.set_verbosity(verbosity)
+
+
+def seed_of(*parts: object) -> int:
+    """A seed of 32 bits from anything that prints the same each time."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big")
+
+
+def propose(situation: Situation, sampler: Callable[[int], optuna.samplers.BaseSampler]) -> dict[str, Any]:
+    """The next point of the space, as a sampler made for this very question proposes it.
+
+    Parameters
+    ----------
+    situation
+        The study so far.
+    sampler
+        Makes a sampler from a seed.
+    """
+    with quiet():
+        seed = seed_of(situation.seed, len(situation.trials))
+        shadow = optuna.create_study(direction=situation.direction, sampler=sampler(seed))
+    known = _known(situation)
+    for seen in situation.trials:
+        _copy(shadow, seen, situation, known)
+    trial = shadow.ask(dict(situation.space.decoupled()))
+    return situation.space.from_decoupled(trial.params)
+
+
+def expected_end(seen: Seen, situation: Situation) -> float | None:
+    """What a run would reach at its end if it went on as its completed peers did from where it stands.
+
+    Its own last value plus the median of what they gained from there; peers of its schedule family
+    where there are any.
+    """
+    if not len(seen.values):
+        return None
+    ends = [peer for peer in situation.trials if peer.outcome is Outcome.COMPLETED and len(peer.values)]
+    near = [peer for peer in ends if family(peer.recipe) == family(seen.recipe)] or ends
+    gains = [float(peer.values[-1]) - then for peer in near if (then := value_at(peer, seen.trained)) is not None]
+    last = float(seen.values[-1])
+    return last + float(np.median(gains)) if gains else last
+
+
+def _known(situation: Situation) -> list[float]:
+    return [
+        float(seen.result) for seen in situation.trials if seen.outcome is Outcome.COMPLETED and seen.result is not None
+    ]
+
+
+def _copy(shadow: optuna.Study, seen: Seen, situation: Situation, known: Sequence[float]) -> None:
+    """Add one trial to the shadow, as the sampler should see it."""
+    params = situation.space.params(seen.recipe)
+    if seen.outcome in {Outcome.FAILED, Outcome.INTERRUPTED, Outcome.STALLED} or not situation.space.contains(params):
+        return
+    frozen = optuna.trial.create_trial(
+        state=TrialState.RUNNING,
+        params=situation.space.to_decoupled(params),
+        distributions=dict(situation.space.decoupled()),
+    )
+    shadow.add_trial(frozen)
+    if seen.outcome is None:
+        return
+    copy = shadow.get_trials(deepcopy=False)[-1]
+    last = float(seen.values[-1]) if len(seen.values) else None
+    verdict = told(
+        seen.outcome,
+        seen.result if seen.outcome is Outcome.COMPLETED else last,
+        trained=seen.trained / situation.epochs,
+        known=known,
+        direction=situation.direction,
+        expected=expected_end(seen, situation),
+    )
+    # Every trial carries the constraint, the feasible ones below zero: the GP sampler wants it of all or of none.
+    trial = optuna.trial.Trial(shadow, copy._trial_id)  # noqa: SLF001 -- Trial is public, a trial's id is not
+    trial.set_constraint("diverged", verdict.violation or -1.0)
+    if verdict.value is None and verdict.violation <= 0:
+        shadow.tell(copy.number, state=TrialState.FAIL)
+        return
+    shadow.tell(copy.number, 0.0 if verdict.value is None else verdict.value)

@@ -1,0 +1,410 @@
+"""A study: made or gone on with, searched, answered. The front of the one loop."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+
+from lrtune.curve import Direction, ValueRule
+from lrtune.divergence import Baseline
+from lrtune.environment import environment
+from lrtune.errors import InputError, MismatchError, SearchError
+from lrtune.garage import Garage
+from lrtune.ledger import RECORD, Ledger, at_work
+from lrtune.loop import Finished, Search
+from lrtune.outcome import Outcome
+from lrtune.progress import Ended, Progress, Training
+from lrtune.reading import BASELINE, NOTICES, RESULT, SETTINGS, SPACE
+from lrtune.result import Edge, Result
+from lrtune.search.answer import answer
+from lrtune.search.catalogue import DEFAULT, make
+from lrtune.search.shadow import quiet
+from lrtune.settings import Limits, Settings
+from lrtune.space import Space
+from lrtune.storage import exclusive, open_storage
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator, Mapping
+
+    from optuna.storages import BaseStorage
+
+    from lrtune.ledger import Entry
+    from lrtune.progress import Observer
+    from lrtune.search.base import Strategy
+    from lrtune.training.base import Trainer
+
+__all__ = ["as_trainer", "conduct", "tune"]
+
+SCHEMA = 1
+"""Version of what lrtune keeps in a study."""
+
+
+def tune(
+    trainer: Trainer | Callable[..., Any],
+    space: Space | Mapping[str, Any],
+    *,
+    epochs: int,
+    metric: str = "valid_loss",
+    direction: Direction = "minimize",
+    strategy: str | Strategy = DEFAULT,
+    budget: float | None = None,
+    trials: int | None = None,
+    timeout: float | None = None,
+    seed: int = 0,
+    value: str = "last",
+    storage: str | os.PathLike[str] | BaseStorage | None = None,
+    name: str = "lrtune",
+    checkpoints: str | os.PathLike[str] | None = None,
+    observer: Observer | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    **options: Any,
+) -> Result:
+    """Find the learning rate.
+
+    Parameters
+    ----------
+    trainer
+        A trainer, or a generator function of a recipe that yields once an epoch.
+    space
+        What is searched; a mapping is read like the ``[space]`` of a study file.
+    epochs
+        Epochs of one full training; yields of a generator.
+    metric, direction, value
+        What counts, its better side, and which number of its curve is a trial's result: ``"last"``,
+        ``"best"`` or ``"tail:K"``, the mean of the last K.
+    strategy
+        Who decides what trains next: a name of :data:`lrtune.search.catalogue.NAMES`, or an object of
+        that contract.
+    budget, trials, timeout
+        Limits in full trainings, trials and seconds, any mix of them. With none given the search ends
+        by itself, at 6 full trainings at the latest.
+    seed
+        Of every decision and every run.
+    storage
+        None keeps the study in memory; a path or URL keeps it, and the same call again resumes.
+    name
+        Of the study in its storage.
+    checkpoints
+        Folder of saved runs; the default is a folder beside a storage file.
+    observer
+        Called with a :class:`lrtune.progress.Progress` at every event.
+    should_stop
+        Asked often; True ends the search as an interruption that can be resumed.
+    options
+        Further fields of :class:`lrtune.settings.Settings`, e.g. ``patience=5``.
+
+    Raises
+    ------
+    InputError
+        If anything given cannot be used.
+    SearchError
+        If no trial completed; its message says what to try.
+    StorageError, MismatchError
+        If the storage cannot be used, or holds another study under that name.
+    """
+    known = {field.name for field in dataclasses.fields(Settings)}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        msg = f"tune() has no option {unknown[0]!r} (it has {', '.join(sorted(known))})"
+        raise InputError(msg)
+    settings = Settings(
+        name=name,
+        epochs=epochs,
+        metric=metric,
+        direction=direction,
+        value=ValueRule.parse(value),
+        strategy=strategy if isinstance(strategy, str) else DEFAULT,
+        seed=seed,
+        limits=Limits(budget=budget, trials=trials, timeout=timeout),
+        checkpoints=Path(checkpoints) if checkpoints is not None else None,
+        **options,
+    )
+    return conduct(
+        as_trainer(trainer, metric),
+        space if isinstance(space, Space) else Space.from_mapping(space),
+        settings,
+        storage=open_storage(storage),
+        strategy=None if isinstance(strategy, str) else strategy,
+        observer=observer,
+        should_stop=should_stop,
+    )
+
+
+def conduct(
+    trainer: Trainer,
+    space: Space,
+    settings: Settings,
+    *,
+    storage: BaseStorage,
+    strategy: Strategy | None = None,
+    observer: Observer | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Result:
+    """Search with everything made and checked; see :func:`tune`.
+
+    Raises
+    ------
+    SearchError
+        If no trial completed. Its attribute ``result`` holds what can be said all the same.
+    """
+    started = time.monotonic()
+    study = _opened(trainer, space, settings, storage)
+    space = Space.from_json(study.user_attrs[SPACE])
+    deadline = None if settings.limits.timeout is None else started + settings.limits.timeout
+    with _folder(settings, storage) as folder, at_work() as me:
+        search = Search(
+            trainer=trainer,
+            settings=settings,
+            strategy=strategy or make(settings.strategy, prune=settings.prune, points=settings.points),
+            space=space,
+            ledger=Ledger(storage=storage, study=study, settings=settings, me=me),
+            garage=Garage(trainer=trainer, folder=folder, memory_limit=settings.memory_limit),
+            should_stop=should_stop or _never,
+            deadline=deadline,
+            listen=_listener(observer, started),
+            widened=lambda wider: study.set_user_attr(SPACE, wider.to_json()),
+            learned=lambda baseline: study.set_user_attr(BASELINE, dataclasses.asdict(baseline)),
+            baseline=Baseline(**study.user_attrs[BASELINE]) if BASELINE in study.user_attrs else None,
+        )
+        try:
+            finished = search.run()
+        finally:
+            search.garage.close()
+        return _concluded(search, finished)
+
+
+def as_trainer(given: Trainer | Callable[..., Any], metric: str) -> Trainer:
+    """The trainer given, or one for the generator function given.
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+    """
+    from lrtune.training.base import Trainer
+    from lrtune.training.loop import GeneratorTrainer
+
+    if isinstance(given, Trainer) and not isinstance(given, type):
+        return given
+    return GeneratorTrainer(given, metric=metric)
+
+
+def _never() -> bool:
+    return False
+
+
+def _concluded(search: Search, finished: Finished) -> Result:
+    """Tell what is still open as pruned, and say what was found."""
+    study = search.ledger.study
+    with exclusive(search.ledger.storage, study.study_name):
+        search.refresh()
+        if not finished.interrupted:
+            _end_open(search)
+        result = _result(search, finished.why)
+        study.set_user_attr(RESULT, result.to_json())
+    if result.best_recipe is None and not finished.interrupted:
+        error = SearchError(f"no trial was trained to its end: {finished.why}; {_advice(search)}")
+        error.result = result
+        raise error
+    return result
+
+
+def _end_open(search: Search) -> None:
+    for entry in search.entries:
+        if entry.record.outcome is None and entry.claim is None:
+            record = dataclasses.replace(entry.record, outcome=Outcome.PRUNED, why="the search ended")
+            search.ledger.end(dataclasses.replace(entry, record=record))
+            search.garage.forget(entry.number)
+    search.refresh()
+
+
+def _advice(search: Search) -> str:
+    outcomes = [entry.record.outcome for entry in search.entries if entry.record.outcome is not None]
+    low, high = search.space.lr_range
+    if outcomes and all(outcome.diverged for outcome in outcomes):
+        return f"every learning rate diverged: try a range further down, such as {low / 1e3:.0e} to {low:.0e}"
+    if any(outcome is Outcome.FAILED for outcome in outcomes):
+        return "mend the training code and run the same command again"
+    return f"raise the budget, or narrow the range from {low:g} to {high:g}"
+
+
+def _result(search: Search, why: str) -> Result:
+    entries, settings = search.entries, search.settings
+    found = answer(search.situation())
+    best = next((e.record for e in entries if found.best is not None and e.number == found.best), None)
+    counts = Counter(entry.record.outcome.group for entry in entries if entry.record.outcome is not None)
+    epochs = sum(entry.record.trained for entry in entries)
+    return Result(
+        name=settings.name,
+        metric=settings.metric,
+        direction=settings.direction,
+        best_recipe=None if best is None else best.recipe,
+        best_value=None if best is None else best.value,
+        band=found.band,
+        edge=Edge(lr=found.edge.lr, low=found.edge.low, high=found.edge.high),
+        cost=epochs / settings.epochs,
+        epochs_trained=epochs,
+        trials_by_outcome=dict(counts),
+        stopped_because=why,
+        warnings=tuple(
+            dict.fromkeys([*search.space.warnings, *search.trainer.notices, *search.warnings, *found.warnings])
+        ),
+        study=search.ledger.study,
+    )
+
+
+# -- opening ------------------------------------------------------------------------------------------
+
+
+def _opened(trainer: Trainer, space: Space, settings: Settings, storage: BaseStorage) -> optuna.Study:
+    """Make the study, or check that the one there is the same and go on with it."""
+    with exclusive(storage, settings.name):
+        there = settings.name in {study.study_name for study in storage.get_all_studies()}
+        if there:
+            study = optuna.load_study(study_name=settings.name, storage=storage)
+            _check_same(study, trainer, space, settings)
+            return study
+        with quiet():
+            study = optuna.create_study(study_name=settings.name, storage=storage, direction=settings.direction)
+            study.set_metric_names([settings.metric])
+        study.set_user_attr(SPACE, space.to_json())
+        study.set_user_attr(NOTICES, list(trainer.notices))
+        study.set_user_attr("lrtune:range", list(space.lr_range))
+        study.set_user_attr(SETTINGS, _description(trainer, space, settings))
+        return study
+
+
+def _description(trainer: Trainer, space: Space, settings: Settings) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        **settings.identity(),
+        "strategy": settings.strategy,
+        "seed": settings.seed,
+        "space": space.to_json(),
+        "work": dict(trainer.fingerprint()),
+        "environment": environment(),
+    }
+
+
+def _check_same(study: optuna.Study, trainer: Trainer, space: Space, settings: Settings) -> None:
+    """Refuse to go on with another study; say what differs.
+
+    Raises
+    ------
+    MismatchError
+        With both sides of every difference.
+    """
+    stored = study.user_attrs.get(SETTINGS)
+    if stored is None:
+        made = any(RECORD in trial.user_attrs for trial in study.get_trials(deepcopy=False))
+        what = "is damaged" if made else "was not made by lrtune"
+        msg = f"study {settings.name!r} in this storage {what}: choose another name"
+        raise MismatchError(msg)
+    now = json.loads(json.dumps(_description(trainer, space, settings)))
+    lines = [f"{key}: {stored.get(key)} -> {now[key]}" for key in settings.identity() if stored.get(key) != now[key]]
+    lines += Space.from_json(stored["space"]).difference(space)
+    work = {**stored.get("work", {}), **now["work"]}
+    lines += [
+        f"{key}: {stored['work'].get(key)} -> {now['work'].get(key)}"
+        for key in work
+        if stored["work"].get(key) != now["work"].get(key)
+    ]
+    if study.direction.name.lower() != settings.direction:
+        lines.append(f"direction: {study.direction.name.lower()} -> {settings.direction}")
+    if lines:
+        msg = (
+            f"study {settings.name!r} was made for something else ({'; '.join(dict.fromkeys(lines))}): "
+            "change it back, choose another name, or start anew with --fresh"
+        )
+        raise MismatchError(msg)
+
+
+@contextlib.contextmanager
+def _folder(settings: Settings, storage: BaseStorage) -> Iterator[Path | None]:
+    """Where paused runs are saved: the folder given, or one that goes with this process."""
+    if settings.checkpoints is not None:
+        settings.checkpoints.mkdir(parents=True, exist_ok=True)
+        yield settings.checkpoints
+        return
+    del storage
+    if math.isinf(settings.memory_limit):
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="lrtune-") as folder:
+        yield Path(folder)
+
+
+def _listener(observer: Observer | None, started: float) -> Callable[[str, Search], object]:
+    if observer is None:
+        return lambda _event, _search: None
+    best_so_far: dict[str, Any] = {}
+
+    def listen(event: str, search: Search) -> None:
+        observer(_progress(event, search, started, best_so_far))
+
+    return listen
+
+
+def _progress(event: str, search: Search, started: float, memory: dict[str, Any]) -> Progress:
+    settings, entries = search.settings, search.entries
+    done = [e.record for e in entries if e.record.outcome is Outcome.COMPLETED and e.record.value is not None]
+    sign = 1.0 if settings.direction == "minimize" else -1.0
+    best = min(done, key=lambda record: sign * float(record.value or 0.0), default=None)
+    if best is not None and memory.get("best") != len(done):
+        memory.update(best=len(done), band=answer(search.situation()).band)
+    fresh = [e for e in entries if e.told and e.number not in memory.setdefault("told", set())]
+    memory["told"].update(e.number for e in fresh)
+    curve: tuple[tuple[float, float], ...] = ()
+    if best is not None:
+        epochs, values = best.curve.of(settings.metric)
+        curve = tuple(zip(epochs.tolist(), values.tolist(), strict=True))
+    return Progress(
+        event=event,
+        name=settings.name,
+        metric=settings.metric,
+        direction=settings.direction,
+        epochs=settings.epochs,
+        budget=settings.limits.budget,
+        timeout=settings.limits.timeout,
+        trials_limit=settings.limits.trials,
+        spent=search.ledger.spent(entries),
+        elapsed=time.monotonic() - started,
+        counts=dict(Counter("open" if e.record.outcome is None else e.record.outcome.group for e in entries)),
+        best=None if best is None else best.recipe,
+        best_value=None if best is None else best.value,
+        best_curve=curve,
+        band=memory.get("band"),
+        training=_training(search),
+        ended=tuple(_ended(entry) for entry in fresh),
+        warnings=tuple(search.warnings),
+    )
+
+
+def _training(search: Search) -> tuple[Training, ...]:
+    mine = [search.training] if search.training is not None else []
+    others = [(e, e.claim.until) for e in search.entries if e.claim and all(e.number != m.number for m, _ in mine)]
+    return tuple(
+        Training(number=e.number, recipe=e.record.recipe, trained=e.record.curve.trained, until=until)
+        for e, until in [*mine, *others]
+    )
+
+
+def _ended(entry: Entry) -> Ended:
+    record = entry.record
+    return Ended(
+        number=record.number,
+        recipe=record.recipe,
+        outcome=record.outcome or Outcome.INTERRUPTED,
+        value=record.value,
+        trained=record.trained,
+    )
