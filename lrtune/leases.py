@@ -145,7 +145,7 @@ def steady_now() -> float:
 
 @functools.cache
 def host_id() -> str:
-    """This machine: its name, and a hash of its machine id where it has one."""
+    """The name of this machine, and a hash of its machine id where it has one."""
     secret = _text(Path("/etc/machine-id")) or _text(Path("/var/lib/dbus/machine-id"))
     digest = hashlib.sha256(f"lrtune:{secret}".encode()).hexdigest()[:12] if secret else ""
     return f"{socket.gethostname()}:{digest}" if digest else socket.gethostname()

@@ -65,7 +65,7 @@ class StopFlag:
         An Event would not do: it takes a lock, and a handler that runs inside its wait would hang.
         """
         if self.number is None:
-            select.select([self._reader], [], [], max(0.0, seconds))
+            select.select([self._reader] if self._reader >= 0 else [], [], [], max(0.0, seconds))
         return self.requested
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from optuna.testing.pytest_storages import StorageTestCase
+from postgres_server import PASSWORD, PostgresServer
 
 from lrtune.storage import RetryingStorage, open_storage
 
@@ -29,3 +30,22 @@ class TestMemory(StorageTestCase):
     @pytest.fixture
     def storage(self) -> BaseStorage:
         return open_storage(None)
+
+
+@pytest.fixture(scope="module")
+def database(postgres: PostgresServer) -> str:
+    return postgres.new_database()
+
+
+@pytest.mark.slow
+@pytest.mark.postgres
+class TestPostgres(StorageTestCase):
+    @pytest.fixture
+    def storage(self, database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[BaseStorage]:
+        monkeypatch.setenv("PGPASSWORD", PASSWORD)  # a pickle holds none
+        storage = open_storage(database)
+        assert isinstance(storage, RetryingStorage)
+        yield storage
+        for study in storage.get_all_studies():
+            storage.delete_study(study._study_id)
+        storage.close()

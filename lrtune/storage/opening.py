@@ -120,7 +120,7 @@ def _sqlite(
     rdb = storage.retry(build)
     rdb.engine.dispose()
     database.harden(rdb.engine)
-    storage.backend, storage.engine = get_storage(rdb), rdb.engine
+    storage.serve(get_storage(rdb), rdb.engine)
     return storage
 
 
@@ -146,7 +146,7 @@ def _open_server(address: ServerAddress, retry_seconds: float, warn: Callable[[s
         engine.dispose()
     rdb.engine.dispose()
     database.harden(rdb.engine)
-    storage.backend, storage.engine = get_storage(rdb), rdb.engine
+    storage.serve(get_storage(rdb), rdb.engine)
     storage.retry_seconds = retry_seconds
     return storage
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
+import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
@@ -61,6 +62,11 @@ class RetryingStorage(BaseStorage):
         self._warn = warn
         self.engine: sqlalchemy.Engine | None = None
         self._highest: dict[int, int] = {}  # by study: the newest trial that this process knows of
+
+    def serve(self, backend: BaseStorage, engine: sqlalchemy.Engine) -> None:
+        """Use this backend from now on; its connections are closed when the storage is no longer used."""
+        self.backend, self.engine = backend, engine
+        weakref.finalize(self, engine.dispose)
 
     def __repr__(self) -> str:
         return f"<lrtune storage {self.database.shown}>"
