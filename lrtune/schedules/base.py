@@ -23,7 +23,7 @@ from lrtune.errors import RecipeError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["Floats", "Schedule", "number", "numbers", "shown", "suggestion", "word"]
+__all__ = ["Floats", "Schedule", "number", "numbers", "percent", "shown", "suggestion", "word", "written"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -93,7 +93,7 @@ class Schedule(abc.ABC):
 
     def __str__(self) -> str:
         options = [
-            f"{field.name}={_written(getattr(self, field.name))}"
+            f"{field.name}={written(getattr(self, field.name))}"
             for field in dataclasses.fields(self)
             if "allowed" in field.metadata and getattr(self, field.name) != field.default
         ]
@@ -186,10 +186,15 @@ def shown(value: object) -> str:
         return "a number of too many digits"
 
 
-def _written(value: Any) -> str:
+def percent(fraction: float) -> str:
+    """A fraction of the peak, for people."""
+    return f"{100 * fraction:.3g} % of its peak" if fraction else "zero"
+
+
+def written(value: Any) -> str:
     """An option as :func:`~lrtune.schedules.parse` reads it, exactly."""
     if isinstance(value, tuple):
-        return f"[{', '.join(map(_written, value))}]"
+        return f"[{', '.join(map(written, value))}]"
     if isinstance(value, str):
         return value
     short = f"{value:g}"

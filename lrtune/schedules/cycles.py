@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from lrtune.schedules.base import Floats, Schedule, number, word
+from lrtune.schedules.base import Floats, Schedule, number, percent, word
 
 __all__ = ["CosineRestarts", "Cyclical", "OneCycle"]
 
@@ -43,7 +43,7 @@ class CosineRestarts(Schedule):
     def describe(self) -> str:
         """One clause for people."""
         longer = f", each {self.growth:g} times as long as the one before" if self.growth > 1 else ""
-        return f"falls {self.cycles} times along half a cosine to {100 * self.floor:.3g} % of its peak{longer}"
+        return f"falls {self.cycles} times along half a cosine to {percent(self.floor)}{longer}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

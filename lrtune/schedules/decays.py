@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lrtune.schedules.base import Floats, Schedule, number, numbers, word
+from lrtune.schedules.base import Floats, Schedule, number, numbers, percent, word
 
 __all__ = [
     "Constant",
@@ -84,7 +84,7 @@ class Exponential(Schedule):
 
     def describe(self) -> str:
         """One clause for people."""
-        return f"falls by the same factor in every step, to {_percent(self.end)} at the end"
+        return f"falls by the same factor in every step, to {percent(self.end)} at the end"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +100,7 @@ class Polynomial(Schedule):
 
     def describe(self) -> str:
         """One clause for people."""
-        return f"falls with the power {self.power:g} of what is left of the run, to {_percent(self.floor)}"
+        return f"falls with the power {self.power:g} of what is left of the run, to {percent(self.floor)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +120,7 @@ class Linear(Schedule):
 
     def describe(self) -> str:
         """One clause for people."""
-        return f"falls in a straight line to {_percent(self.floor)}"
+        return f"falls in a straight line to {percent(self.floor)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +141,7 @@ class Cosine(Schedule):
 
     def describe(self) -> str:
         """One clause for people."""
-        return f"falls along half a cosine to {_percent(self.floor)}"
+        return f"falls along half a cosine to {percent(self.floor)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +160,7 @@ class InverseSqrt(Schedule):
 
     def describe(self) -> str:
         """One clause for people."""
-        return f"falls as one over the square root of the step, to {_percent(float(self(1.0)))} at the end"
+        return f"falls as one over the square root of the step, to {percent(float(self(1.0)))} at the end"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,8 +184,4 @@ class WarmupStableDecay(Schedule):
     def describe(self) -> str:
         """One clause for people."""
         shape = {"linear": "in a straight line", "cosine": "along half a cosine", "sqrt": "as 1 - sqrt"}[self.shape]
-        return f"stays at its peak, then falls {shape} to {_percent(self.floor)} over the last {100 * self.decay:.3g} %"
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.3g} % of its peak" if fraction else "zero"
+        return f"stays at its peak, then falls {shape} to {percent(self.floor)} over the last {100 * self.decay:.3g} %"

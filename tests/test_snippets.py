@@ -1,0 +1,198 @@
+"""The code that a person pastes does what lrtune trained with, at every step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import SGDClassifier, SGDRegressor
+
+from lrtune.errors import InputError
+from lrtune.recipe import Recipe
+from lrtune.schedules import SCHEDULES, for_recipe, parse
+from lrtune.snippets import TORCH_OPTIMIZERS, snippet
+
+EPOCHS, BATCHES = 12, 20
+TOTAL = EPOCHS * BATCHES
+SPECS = [
+    "constant",
+    "step",
+    "step(every=0.05, factor=0.7)",
+    "multistep(at=[0.25, 0.5, 0.9], factor=0.3)",
+    "exponential(end=0.2)",
+    "polynomial(power=3, floor=0.05)",
+    "linear",
+    "linear(floor=0.3)",
+    "cosine",
+    "cosine(floor=0.1)",
+    "cosine_restarts(cycles=6, floor=0.1)",
+    "cosine_restarts(cycles=4, growth=2)",
+    "cosine_restarts(cycles=3, growth=1.5)",
+    "cyclical",
+    "cyclical(mode=triangular2, cycles=3, up=0.3)",
+    "cyclical(mode=exp_range, cycles=5, end=0.02, floor=0)",
+    "onecycle",
+    "onecycle(up=0.45, start=0.2, shape=linear)",
+    "inverse_sqrt",
+    "wsd",
+    "wsd(decay=0.4, floor=0.1, shape=cosine)",
+    "wsd(decay=1, shape=sqrt)",
+    "sweep",
+    "sweep(ratio=1000, over=0.8)",
+]
+WARMUPS = [0.0, 0.25, 0.1, 7]
+
+
+def recipe(**settings: Any) -> Recipe:
+    return Recipe(**{"lr": 0.3, "epochs": EPOCHS, **settings})
+
+
+def run(code: str, **names: Any) -> dict[str, Any]:
+    compile(code, "snippet", "exec")
+    exec(code, names)  # noqa: S102 -- what a person pastes
+    return names
+
+
+def torch_names(**more: Any) -> dict[str, Any]:
+    model = torch.nn.Linear(2, 1)
+    return {"model": model, "train_loader": range(BATCHES), **more}
+
+
+def expected(what: Recipe) -> np.ndarray:
+    schedule = for_recipe(what, TOTAL)
+    return what.lr * schedule(np.arange(TOTAL) / TOTAL)
+
+
+def test_every_schedule_is_written() -> None:
+    assert {parse(spec).family for spec in SPECS} | {"plateau"} == set(SCHEDULES)
+
+
+@pytest.mark.parametrize("warmup", WARMUPS)
+@pytest.mark.parametrize("spec", SPECS)
+def test_the_torch_lines_follow_the_schedule_at_every_step(spec: str, warmup: float) -> None:
+    what = recipe(schedule=spec, warmup=warmup, optimizer="sgd")
+    names = run(snippet(what), **torch_names())
+    optimizer, scheduler, lrs = names["optimizer"], names.get("scheduler"), []
+    for _ in range(TOTAL):
+        lrs.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+    np.testing.assert_allclose(lrs, expected(what), rtol=1e-9, atol=1e-15)
+    assert (scheduler is None) == (spec == "constant" and not warmup)
+
+
+@pytest.mark.parametrize("warmup", WARMUPS)
+@pytest.mark.parametrize("spec", SPECS)
+def test_the_sklearn_lines_follow_the_schedule_at_every_step(spec: str, warmup: float) -> None:
+    what = recipe(schedule=spec, warmup=warmup)
+    model = SGDClassifier()
+    names = run(snippet(what, "sklearn"), model=model, batches=range(BATCHES))
+    assert model.learning_rate == "constant"
+    if "learn" not in names:
+        assert (spec, warmup, model.eta0) == ("constant", 0.0, what.lr)
+        return
+    features, labels, lrs = np.array([[0.0], [1.0]]), np.array([0, 1]), []
+    for step in range(TOTAL):
+        names["learn"](step, features, labels, classes=[0, 1])
+        lrs.append(model.eta0)
+    np.testing.assert_allclose(lrs, expected(what), rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("warmup", WARMUPS)
+@pytest.mark.parametrize("kind", ["torch", "sklearn"])
+def test_plateau_listens_in_pasted_code_as_well(kind: Any, warmup: float) -> None:
+    what = recipe(schedule="plateau(patience=1, factor=0.5, floor=0.2)", warmup=warmup, optimizer="sgd")
+    ours, warm = for_recipe(what, TOTAL), warmup if warmup >= 1 else warmup * TOTAL
+    model: Any = SGDRegressor() if kind == "sklearn" else torch.nn.Linear(2, 1)
+    names = run(snippet(what, kind), model=model, batches=range(BATCHES), train_loader=range(BATCHES))
+    got, want = [], []
+    for epoch in range(EPOCHS):
+        for step in range(epoch * BATCHES, (epoch + 1) * BATCHES):
+            if kind == "sklearn":
+                names["learn"](step, np.zeros((1, 1)), np.zeros(1))
+                got.append(model.eta0)
+            else:
+                if warmup:
+                    names["warm_up"](step)
+                got.append(names["optimizer"].param_groups[0]["lr"])
+            want.append(what.lr * ours(step / TOTAL))
+        done = (epoch + 1) * BATCHES
+        ours.update(1.0, progress=done / TOTAL)
+        if done >= warm:
+            (names["plateau"].update if kind == "sklearn" else names["scheduler"].step)(1.0)
+    np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-15)
+    assert min(want[-BATCHES:]) < what.lr / 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "options"),
+    [
+        ({"optimizer": "sgd"}, torch.optim.SGD, {"momentum": 0}),
+        ({"optimizer": "momentum"}, torch.optim.SGD, {"momentum": 0.9, "nesterov": False}),
+        ({"optimizer": "nesterov", "momentum": 0.8}, torch.optim.SGD, {"momentum": 0.8, "nesterov": True}),
+        (
+            {"optimizer": "SGD(momentum=0.7)", "weight_decay": 0.1},
+            torch.optim.SGD,
+            {"momentum": 0.7, "weight_decay": 0.1},
+        ),
+        ({"optimizer": "adamw", "momentum": 0.8}, torch.optim.AdamW, {"betas": (0.8, 0.999)}),
+        ({"optimizer": "adam(betas=(0.5, 0.9))", "momentum": 0.8}, torch.optim.Adam, {"betas": (0.8, 0.9)}),
+        ({"optimizer": "rmsprop", "momentum": 0.5}, torch.optim.RMSprop, {"momentum": 0.5}),
+    ],
+)
+def test_the_optimizer_is_built_as_the_recipe_says(
+    settings: dict[str, Any], kind: type, options: dict[str, Any]
+) -> None:
+    optimizer = run(snippet(recipe(**settings)), **torch_names())["optimizer"]
+    assert type(optimizer) is kind
+    assert {name: optimizer.defaults[name] for name in options} == options
+    assert optimizer.defaults["lr"] == 0.3
+
+
+def test_the_names_of_the_optimizers_are_pytorchs() -> None:
+    theirs = {
+        name
+        for name, kind in vars(torch.optim).items()
+        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
+    }
+    assert set(TORCH_OPTIMIZERS) == theirs - {"Optimizer", "LBFGS"}
+
+
+@pytest.mark.parametrize("optimizer", [None, "my_own", "sgd(0.9", "sgd(0.9)"])
+def test_an_optimizer_of_the_users_own_is_left_to_them(optimizer: str | None) -> None:
+    mine = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.3)
+    code = snippet(recipe(optimizer=optimizer, schedule="cosine"))
+    assert "lr=0.3" in code
+    assert run(code, **torch_names(optimizer=mine))["optimizer"] is mine
+
+
+def test_groups_keep_their_ratios() -> None:
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in (0.3, 0.03)]
+    names = run(snippet(recipe(schedule="linear")), **torch_names(optimizer=torch.optim.SGD(groups)))
+    for _ in range(TOTAL // 2):
+        names["optimizer"].step()
+        names["scheduler"].step()
+    assert [group["lr"] for group in names["optimizer"].param_groups] == pytest.approx([0.15, 0.015])
+
+
+def test_the_number_of_steps_can_be_given() -> None:
+    assert "total_steps = 5000\n" in snippet(recipe(schedule="linear"), total_steps=5000)
+
+
+def test_the_head_says_it_in_words() -> None:
+    what = recipe(schedule="cosine", batch_size=64, layer_decay=0.8)
+    head = snippet(what).splitlines()[:2]
+    assert head == [
+        "# The learning rate falls along half a cosine to zero. Found by lrtune for 12 epochs, batches of 64.",
+        "# Each block of layers learns 0.8 times as fast as the one above it.",
+    ]
+
+
+def test_bad_ones_are_refused() -> None:
+    with pytest.raises(InputError, match="kind must be torch or sklearn"):
+        snippet(recipe(), "jax")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="did you mean cosine"):
+        snippet(recipe(schedule="cosin"))
