@@ -19,7 +19,7 @@ SHORTEST_SECRET = 6  # a shorter one would be found inside ordinary words
 # Greedy up to the last @ of the word: people do write passwords that hold an unescaped @ or a slash.
 _USERINFO = re.compile(r"(?P<head>[A-Za-z][A-Za-z0-9+.\-]*://[^\s:/@'\"]*):(?P<secret>[^\s'\"]*)@")
 _NAMED = re.compile(
-    r"(?P<head>\b(?:ssl)?(?:password|passwd|pwd)\b['\"]?\s*[=:]\s*)"
+    r"(?P<head>\b(?:ssl|pg)?(?:password|passwd|pwd)\b['\"]?\s*[=:]\s*)"
     r"(?P<secret>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s&,;'\")}\]]+)",
     re.IGNORECASE,
 )
