@@ -10,20 +10,27 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import lrtune.leases
 from lrtune.leases import LEASE_SECONDS, Lease, alive, process_start, steady_now
 
-SLEEPER = (
-    "import json, time, lrtune.leases as l; print(json.dumps(l.Lease.mine().to_json()), flush=True); time.sleep(60)"
-)
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SLEEPER = """
+import json, time
+from lrtune.leases import Lease
+print(json.dumps(Lease.mine().to_json()), flush=True)
+time.sleep(60)
+"""
 linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 
 
 @pytest.fixture
-def other() -> tuple[subprocess.Popen[str], Lease]:
+def other() -> Iterator[tuple[subprocess.Popen[str], Lease]]:
     process = subprocess.Popen([sys.executable, "-c", SLEEPER], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     with process.stdout:

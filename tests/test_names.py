@@ -32,7 +32,7 @@ def test_a_printable_name_is_taken(name: str) -> None:
 
 @pytest.mark.parametrize("name", BAD)
 def test_any_other_is_refused_with_its_rule(name: str) -> None:
-    with pytest.raises(InputError, match="study name: it .* allowed are 1 to 200") as caught:
+    with pytest.raises(InputError, match=r"study name: it .* allowed are 1 to 200") as caught:
         valid_name(name)
     message = str(caught.value)
     assert message.isprintable()

@@ -156,14 +156,17 @@ def test_a_waiting_thread_wakes_up() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_dies_of_its_signal(commands: list[Command]) -> None:
+def test_a_forked_child_dies_of_its_signal() -> None:
     program = (
         "import os, signal, time\nfrom lrtune.signals import stopping\n"
+        "reader, writer = os.pipe()\n"
         "with stopping() as flag:\n"
         "    child = os.fork()\n"
         "    if child == 0:\n"
+        "        os.write(writer, b'.')\n"
         "        time.sleep(60)\n"
         "        os._exit(0)\n"
+        "    os.read(reader, 1)\n"
         "    os.kill(child, signal.SIGTERM)\n"
         "    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flag.requested)\n"
     )
