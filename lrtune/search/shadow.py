@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
+from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
 from lrtune.divergence import told
@@ -26,11 +28,19 @@ from lrtune.outcome import Outcome
 from lrtune.search.rungs import family, value_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from optuna.distributions import BaseDistribution
 
     from lrtune.search.base import Seen, Situation
 
 __all__ = ["expected_end", "propose", "quiet", "seed_of"]
+
+SCALED = frozenset({"lr", "batch_size"})
+"""What the scaled learning rate speaks for."""
+
+ATTEMPTS = 8
+"""How often a sampler is asked again where its proposal lies beyond the edge of divergence."""
 
 
 @contextlib.contextmanager
@@ -61,14 +71,48 @@ def propose(situation: Situation, sampler: Callable[[int], optuna.samplers.BaseS
     sampler
         Makes a sampler from a seed.
     """
-    with quiet():
-        seed = seed_of(situation.seed, len(situation.trials))
-        shadow = optuna.create_study(direction=situation.direction, sampler=sampler(seed))
     known = _known(situation)
-    for seen in situation.trials:
-        _copy(shadow, seen, situation, known)
-    trial = shadow.ask(dict(situation.space.decoupled()))
-    return situation.space.from_decoupled(trial.params)
+    axes = _axes(situation)
+    params: dict[str, Any] = {}
+    for attempt in range(ATTEMPTS):
+        seed = seed_of(situation.seed, len(situation.trials), *([attempt] if attempt else []))
+        with quiet():
+            shadow = optuna.create_study(direction=situation.direction, sampler=sampler(seed))
+            for seen in situation.trials:
+                _copy(shadow, seen, situation, known, axes)
+            trial = shadow.ask(axes)
+        params = situation.space.from_decoupled(trial.params)
+        if situation.space.scaled_lr(params) < _edge(params, situation):
+            break
+    return params
+
+
+def _axes(situation: Situation) -> dict[str, BaseDistribution]:
+    """The decoupled space; where nothing but the learning rate (and the batch) is searched, up to the edge."""
+    axes: dict[str, BaseDistribution] = dict(situation.space.decoupled())
+    lr = axes["lr"]
+    if set(axes) <= SCALED and isinstance(lr, FloatDistribution):
+        edge = _edge({}, situation)
+        axes["lr"] = FloatDistribution(lr.low, min(lr.high, edge), log=True) if edge > lr.low else lr
+    return axes
+
+
+def _edge(params: Mapping[str, Any], situation: Situation) -> float:
+    """The scaled learning rate from which a point can only diverge: one did there, and none lives beyond.
+
+    Compared at the same other settings: a run that diverged tells much about everything to its right,
+    and little about other schedules or optimizers. Infinite while nothing has diverged.
+    """
+    space = situation.space
+    alike = [seen for seen in situation.trials if _alike(space.params(seen.recipe), params)]
+    lrs = {seen.number: space.scaled_lr(space.params(seen.recipe)) for seen in alike}
+    bad = {seen.number for seen in alike if seen.outcome is not None and seen.outcome.diverged}
+    reach = max((lrs[seen.number] for seen in alike if seen.number not in bad and len(seen.values)), default=0.0)
+    return min((lrs[number] for number in bad if lrs[number] > reach), default=math.inf)
+
+
+def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return all(one.get(name) == value for name, value in other.items() if name not in SCALED)
 
 
 def expected_end(seen: Seen, situation: Situation) -> float | None:
@@ -92,15 +136,25 @@ def _known(situation: Situation) -> list[float]:
     ]
 
 
-def _copy(shadow: optuna.Study, seen: Seen, situation: Situation, known: Sequence[float]) -> None:
+def _copy(
+    shadow: optuna.Study,
+    seen: Seen,
+    situation: Situation,
+    known: Sequence[float],
+    axes: dict[str, BaseDistribution],
+) -> None:
     """Add one trial to the shadow, as the sampler should see it."""
     params = situation.space.params(seen.recipe)
     if seen.outcome in {Outcome.FAILED, Outcome.INTERRUPTED, Outcome.STALLED} or not situation.space.contains(params):
         return
+    point = situation.space.to_decoupled(params)
+    lr = axes["lr"]
+    if isinstance(lr, FloatDistribution) and not lr.low <= point["lr"] <= lr.high:
+        return  # beyond the edge
     frozen = optuna.trial.create_trial(
         state=TrialState.RUNNING,
-        params=situation.space.to_decoupled(params),
-        distributions=dict(situation.space.decoupled()),
+        params=point,
+        distributions=axes,
     )
     shadow.add_trial(frozen)
     if seen.outcome is None:
