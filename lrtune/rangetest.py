@@ -20,6 +20,7 @@ import numpy as np
 
 from lrtune import readers
 from lrtune.errors import InputError
+from lrtune.outcome import Outcome
 from lrtune.recipe import Recipe
 from lrtune.schedules.sweep import Sweep as SweepSchedule
 
@@ -35,11 +36,17 @@ Confidence: TypeAlias = Literal["good", "fair", "unreliable here"]
 FEWEST_STEPS = 20
 """Steps below which a sweep has no shape."""
 
+LEAST_STEPS, MOST_STEPS = 40, 150
+"""Steps of a sweep where nobody says; more add little, eight decades are 19 steps each by then."""
+
+SHARE = 0.24
+"""Share of a full training that all sweeps together may cost by default."""
+
 APART = 1.0
 """Decades between the seeds' readings from which they disagree; half of it costs the "good"."""
 
 BELOW = 20.0
-"""The interval starts this factor below the steepest fall: a sweep passes each learning rate in a step or two,
+"""The interval starts this factor below the middle of the fall: a sweep passes each learning rate in a step or two,
 a training stays for thousands, and what falls slowly here arrives there."""
 
 ABOVE_EDGE, ABOVE_MINIMUM = 2.0, 5.0
@@ -149,7 +156,7 @@ def range_test(
     *,
     low: float = 1e-7,
     high: float = 10.0,
-    steps: int = 150,
+    steps: int | None = None,
     seeds: int = 3,
     recipe: Recipe | None = None,
     keep: Run | None = None,
@@ -163,7 +170,8 @@ def range_test(
     low, high
         Ends of the sweep.
     steps
-        Optimizer steps of one sweep, at least 20.
+        Optimizer steps of one sweep, at least 20. None: 150, fewer where all sweeps together would cost more
+        than a quarter of a full training, but at least 40.
     seeds
         Sweeps, under the recipe's seed and those after it; one alone can never be "good".
     recipe
@@ -181,6 +189,8 @@ def range_test(
     _check(low, high, steps, seeds)
     recipe = Recipe(lr=high) if recipe is None else recipe
     per_epoch = trainer.steps_per_epoch(recipe)
+    if steps is None:
+        steps = min(MOST_STEPS, max(LEAST_STEPS, int(SHARE * recipe.epochs * per_epoch / seeds)))
     kept = None if keep is None else keep.state()
     try:
         told = [_recipe(recipe.with_seed(recipe.seed + k), low, high, steps, per_epoch) for k in range(seeds)]
@@ -202,12 +212,12 @@ def range_test(
     )
 
 
-def _check(low: float, high: float, steps: int, seeds: int) -> None:
+def _check(low: float, high: float, steps: int | None, seeds: int) -> None:
     if not 0 < low < high < math.inf:
         msg = f"range test: low must be positive and below a finite high (got {low:g} and {high:g})"
         raise InputError(msg)
-    if steps < FEWEST_STEPS:
-        msg = f"range test: a sweep needs at least {FEWEST_STEPS} steps (got {steps}); 100 to 200 are usual"
+    if steps is not None and steps < FEWEST_STEPS:
+        msg = f"range test: a sweep needs at least {FEWEST_STEPS} steps (got {steps}); {MOST_STEPS} are usual"
         raise InputError(msg)
     if seeds < 1:
         msg = f"range test: at least one seed is needed (got {seeds}); 3 are usual"
@@ -257,15 +267,17 @@ def _steps(run: Run, recipe: Recipe, per_epoch: int) -> Iterator[tuple[float, fl
         if not reports:
             return
         report = reports[-1]
+        value = report.point.values.get("train_loss", math.nan)
+        if report.outcome is not None and report.outcome is not Outcome.COMPLETED:
+            exploded = report.outcome is Outcome.EXPLODED  # then the value is that of the step alone
+            yield _applied(report, recipe), value if exploded else math.nan, report.why
+            return
         within = (report.point.step - 1) % per_epoch
         before = total if within else 0.0
-        mean = report.point.values.get("train_loss", math.nan)
-        total = mean * (within + 1)
+        total = value * (within + 1)
         loss = total - before
-        if abs(loss) < DIGITS * abs(before):
-            loss = math.nan
-        ended = report.why if report.outcome is not None and report.outcome.key != "completed" else ""
-        yield _applied(report, recipe), loss if math.isfinite(loss) else math.nan, ended
+        swallowed = within > 0 and abs(loss) < DIGITS * abs(before)
+        yield _applied(report, recipe), math.nan if swallowed or not math.isfinite(loss) else loss, ""
 
 
 def _applied(report: Report, recipe: Recipe) -> float:
@@ -304,17 +316,17 @@ def _lost(losses: Sequence[float]) -> str:
 def _verdict(sweeps: Sequence[Sweep], swept: tuple[float, float]) -> tuple[tuple[float, float] | None, Confidence, str]:
     """The interval, the confidence and the sentence with its reasons."""
     read = [sweep.readings for sweep in sweeps]
-    falls = [(r["steepest"], 10 * r["minimum / 10"]) for r in read if r["steepest"] and r["minimum / 10"]]
+    falls = [(r["valley"], 10 * r["minimum / 10"]) for r in read if r["valley"] and r["minimum / 10"]]
     if 2 * len(falls) <= len(sweeps):
         ends = "; ".join(sorted({sweep.ended for sweep in sweeps if sweep.ended}))
         why = f"the loss fell by more than its noise in {len(falls)} of {len(sweeps)} sweeps"
         return None, "unreliable here", why + (f" ({ends})" if ends else "")
-    spread = max(_decades(column) for column in zip(*falls, strict=True))
+    spread = _decades([middle for middle, _ in falls])
     if spread > APART:
         return None, "unreliable here", f"the seeds disagree by {spread:.1f} decades on where the loss falls"
     edges = [edge for r in read if (edge := r["edge"]) is not None]
     reached = len(edges) == len(sweeps)
-    low = max(min(steep for steep, _ in falls) / BELOW, swept[0])
+    low = max(min(middle for middle, _ in falls) / BELOW, swept[0])
     high = min(max(minimum for _, minimum in falls) * ABOVE_MINIMUM, swept[1])
     if reached:
         high = min(max(edges) * ABOVE_EDGE, high)

@@ -37,11 +37,20 @@ CEILING = 2.0
 """Losses are cut off at this many falls above the start, so that an explosion does not smear backwards."""
 
 NOISE = 4.0
-"""Standard errors of the smoothed loss that a fall must exceed to count as one: the lowest of some thirty
-independent values lies 2.2 standard errors down by chance."""
+"""Standard errors that a fall must exceed to count as one: the lowest of some thirty independent values lies
+2.2 standard errors down by chance."""
+
+RISE = 10.0
+"""Standard deviations of the losses above the start at which a sweep that never falls counts as exploded."""
 
 BEGUN = 0.1
 """Share of the whole fall at which it counts as begun."""
+
+FEWEST_NEAR = 3
+"""Losses within two kernel widths below which there is no level: a line needs two, and one to disagree."""
+
+ROUNDING = 1e-9
+"""Relative size of what is rounding."""
 
 LOST = 0.5
 """Share of the whole fall, given back, at which a run counts as beyond its edge."""
@@ -58,8 +67,9 @@ def smooth(lrs: Numbers, losses: Numbers) -> tuple[Floats, Floats]:
     InputError
         If the lists differ in length, or the learning rates are not positive and increasing.
     """
-    x, clean, _, _ = _prepared(lrs, losses)
-    return _local_line(x, clean)
+    seen = _prepared(lrs, losses)
+    level, slope, _ = _local_line(seen.x, seen.clean)
+    return level, slope
 
 
 def steepest(lrs: Numbers, losses: Numbers) -> float | None:
@@ -103,18 +113,18 @@ def edge(lrs: Numbers, losses: Numbers) -> float | None:
 
     A sweep that never falls has an edge where it explodes.
     """
-    x, clean, start, noise = _prepared(lrs, losses)
-    held = np.flatnonzero(np.isfinite(clean))
+    seen = _prepared(lrs, losses)
+    held = np.flatnonzero(np.isfinite(seen.clean))
     if len(held) < FEWEST:
         return None
     fall = _fall(lrs, losses)
     if fall is None:
-        beyond = np.flatnonzero(clean > start + max(10 * noise, 0.5 * abs(start)))
+        beyond = np.flatnonzero(seen.quiet > seen.start + RISE * seen.noise + ROUNDING * abs(seen.start))
     else:
         beyond = fall.bottom + np.flatnonzero(fall.level[fall.bottom :] > fall.least + LOST * fall.depth)
     if len(beyond):
-        return float(10 ** x[beyond[0]])
-    return float(10 ** x[held[-1]]) if held[-1] < len(x) - 1 else None
+        return seen.lr(int(beyond[0]))
+    return seen.lr(int(held[-1])) if held[-1] < len(seen.x) - 1 else None
 
 
 READERS: Mapping[str, Callable[[Numbers, Numbers], float | None]] = {
@@ -124,6 +134,23 @@ READERS: Mapping[str, Callable[[Numbers, Numbers], float | None]] = {
     "minimum / 10": minimum_over_ten,
     "edge": edge,
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """A sweep as it is looked at: log10 lr; losses without spikes and infinities, and without explosions too.
+
+    `start` is their level before anything happens, `noise` the standard deviation around their trend.
+    """
+
+    x: Floats
+    quiet: Floats
+    clean: Floats
+    start: float = np.nan
+    noise: float = np.nan
+
+    def lr(self, index: int) -> float:
+        return float(10 ** self.x[index])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,19 +171,20 @@ class _Fall:
 
 def _fall(lrs: Numbers, losses: Numbers) -> _Fall | None:
     """The fall of a sweep; None where it never falls by more than its noise."""
-    x, clean, start, noise = _prepared(lrs, losses)
-    level, slope = _local_line(x, clean)
+    seen = _prepared(lrs, losses)
+    level, slope, spread = _local_line(seen.x, seen.clean)
     if not np.isfinite(level).any():
         return None
     bottom = int(np.nanargmin(level))
     least = float(level[bottom])
-    together = np.sum(np.abs(x - x[bottom]) <= 2 * WIDTH)  # losses that make one smoothed level
-    rounding = 1e-9 * max(abs(start), abs(least))
-    if start - least <= max(NOISE * noise / np.sqrt(max(together, 1)), rounding):
+    # The start is a median of its losses, whose variance is pi / 2 times that of a mean.
+    error = seen.noise * np.sqrt(spread[bottom] ** 2 + np.pi / 2 / _starting(len(level)))
+    if seen.start - least <= max(NOISE * error, ROUNDING * max(abs(seen.start), abs(least))):
         return None
+    start = seen.start
     before = np.flatnonzero(level[: bottom + 1] > start - BEGUN * (start - least))
     return _Fall(
-        x=x,
+        x=seen.x,
         level=level,
         slope=slope,
         onset=int(before[-1]) if len(before) else 0,
@@ -166,8 +194,8 @@ def _fall(lrs: Numbers, losses: Numbers) -> _Fall | None:
     )
 
 
-def _prepared(lrs: Numbers, losses: Numbers) -> tuple[Floats, Floats, float, float]:
-    """log10 lr; losses without spikes, explosions and infinities; their level at the start; their noise."""
+def _prepared(lrs: Numbers, losses: Numbers) -> _Seen:
+    """The sweep as it is looked at; all NaN where there are too few finite losses."""
     rates, y = np.asarray(lrs, dtype=np.float64), np.array(losses, dtype=np.float64)
     if rates.shape != y.shape or rates.ndim != 1:
         msg = f"a sweep is two lists of one length (got shapes {rates.shape} and {y.shape}); give a loss for each rate"
@@ -176,15 +204,20 @@ def _prepared(lrs: Numbers, losses: Numbers) -> tuple[Floats, Floats, float, flo
         msg = f"a sweep's learning rates must be positive, finite and increasing (got {rates[0]:g} ... {rates[-1]:g})"
         raise InputError(msg)
     held = np.flatnonzero(np.isfinite(y))
-    x, clean = np.log10(rates), np.full(len(y), np.nan)
+    x, quiet = np.log10(rates), np.full(len(y), np.nan)
     if len(held) < FEWEST:
-        return x, clean, np.nan, np.nan
-    start = float(np.median(y[held][: max(3, round(START * len(y)))]))
+        return _Seen(x=x, quiet=quiet, clean=quiet)
+    start = float(np.median(y[held][: _starting(len(y))]))
     # The median of the differences of normal noise is 0.954 standard deviations; of the first half, before all moves.
     noise = float(np.median(np.abs(np.diff(y[held][: max(FEWEST, len(y) // 2)]))) / 0.954)
-    quiet = _median_of_five(y[held])
-    clean[held] = np.minimum(quiet, start + CEILING * max(start - float(quiet.min()), noise))
-    return x, clean, start, noise
+    quiet[held] = _median_of_five(y[held])
+    ceiling = start + CEILING * max(start - float(quiet[held].min()), noise)
+    return _Seen(x=x, quiet=quiet, clean=np.minimum(quiet, ceiling), start=start, noise=noise)
+
+
+def _starting(steps: int) -> int:
+    """How many losses make the start of a sweep."""
+    return max(3, round(START * steps))
 
 
 def _median_of_five(values: Floats) -> Floats:
@@ -192,16 +225,20 @@ def _median_of_five(values: Floats) -> Floats:
     return np.asarray(np.median(np.lib.stride_tricks.sliding_window_view(padded, 5), axis=1), dtype=np.float64)
 
 
-def _local_line(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """Value and slope at each x of the weighted least-squares line through what lies around it."""
+def _local_line(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
+    """Value and slope at each x of the weighted least-squares line through what lies around it.
+
+    And the standard deviation of that value for noise of one.
+    """
     held = np.isfinite(y)
     dx = x[None, held] - x[:, None]
     weights = np.exp(-0.5 * (dx / WIDTH) ** 2)
     s0, s1, s2 = weights.sum(1), (weights * dx).sum(1), (weights * dx**2).sum(1)
-    t0, t1 = weights @ y[held], (weights * dx) @ y[held]
     determinant = s0 * s2 - s1**2
-    enough = ((np.abs(dx) <= 2 * WIDTH).sum(1) >= 3) & (determinant > 1e-9 * s0 * s2)  # noqa: PLR2004 -- a line and one more
-    level, slope = np.full(len(x), np.nan), np.full(len(x), np.nan)
-    level[enough] = ((s2 * t0 - s1 * t1) / np.where(enough, determinant, 1.0))[enough]
-    slope[enough] = ((s0 * t1 - s1 * t0) / np.where(enough, determinant, 1.0))[enough]
-    return level, slope
+    bare = ((np.abs(dx) <= 2 * WIDTH).sum(1) < FEWEST_NEAR) | (determinant <= ROUNDING * s0 * s2)
+    scale = np.where(bare, 1.0, determinant)[:, None]
+    at = weights * (s2[:, None] - s1[:, None] * dx) / scale
+    along = weights * (s0[:, None] * dx - s1[:, None]) / scale
+    level, slope = at @ y[held], along @ y[held]
+    level[bare], slope[bare] = np.nan, np.nan
+    return level, slope, np.sqrt((at**2).sum(1))
