@@ -26,11 +26,20 @@ if TYPE_CHECKING:
     )
     from lrtune.outcome import Outcome
     from lrtune.recipe import Recipe
-    from lrtune.space import Space
+    from lrtune.result import Edge, Result
+    from lrtune.search.pruner import DivergencePruner
+    from lrtune.space import Space, suggest
+    from lrtune.study import tune
+    from lrtune.training.estimator import SklearnTrainer
+    from lrtune.training.loop import GeneratorTrainer
+    from lrtune.training.network import TorchTrainer
 
 __all__ = [
     "Curve",
     "DataError",
+    "DivergencePruner",
+    "Edge",
+    "GeneratorTrainer",
     "InputError",
     "InterruptedSearchError",
     "LockedError",
@@ -40,13 +49,18 @@ __all__ = [
     "Point",
     "Recipe",
     "RecipeError",
+    "Result",
     "SearchError",
+    "SklearnTrainer",
     "Space",
     "SpaceError",
     "StorageError",
     "StudyFileError",
+    "TorchTrainer",
     "UserCodeError",
     "__version__",
+    "suggest",
+    "tune",
 ]
 
 _HOMES = {
@@ -54,7 +68,13 @@ _HOMES = {
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "outcome": ("Outcome",),
     "recipe": ("Recipe",),
-    "space": ("Space",),
+    "result": ("Edge", "Result"),
+    "search.pruner": ("DivergencePruner",),
+    "space": ("Space", "suggest"),
+    "study": ("tune",),
+    "training.estimator": ("SklearnTrainer",),
+    "training.loop": ("GeneratorTrainer",),
+    "training.network": ("TorchTrainer",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
