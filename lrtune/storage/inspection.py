@@ -52,15 +52,19 @@ def inspect_file(path: Path, shown: str) -> Found:
     if size == 0:
         return Found.EMPTY
     _check_header(path, shown, size)
+    state = path.stat().st_mtime_ns, size
     try:
         return _read(path, shown, size, unchanging=_at_rest(path))
-    except sqlite3.Error:
-        pass  # a writer may have come in between; or a crashed one left a journal, which only a writer rolls back
-    try:
-        return _read(path, shown, size, unchanging=False)
     except sqlite3.Error as error:
-        msg = f"{shown} is damaged ({error}); restore a copy of it, or {ELSEWHERE}"
-        raise StorageError(msg) from None
+        damage = error
+    if not _at_rest(path) or (path.stat().st_mtime_ns, path.stat().st_size) != state:
+        # A writer came in between; or one that crashed left a journal, which only a writer rolls back.
+        try:
+            return _read(path, shown, size, unchanging=False)
+        except sqlite3.Error as error:
+            damage = error
+    msg = f"{shown} is damaged ({damage}); restore a copy of it, or {ELSEWHERE}"
+    raise StorageError(msg)
 
 
 def _kind(path: Path, shown: str) -> Found | None:
@@ -158,7 +162,7 @@ def judge_tables(tables: Iterable[str], version: object, schema: object, shown: 
     if not tables:
         return Found.EMPTY
     if not shared and not tables <= ours | {"alembic_version"}:
-        foreign = min(tables - ours)
+        foreign = min(tables - ours - {"alembic_version"})
         if {"studies", "trials", "version_info"} - tables:
             msg = f"{shown} is not an Optuna storage (it holds a table {foreign!r}); {ELSEWHERE}"
             raise StorageError(msg)
