@@ -12,30 +12,34 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.base import is_classifier
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.metrics import get_scorer, get_scorer_names
 from sklearn.pipeline import Pipeline
 
+from lrtune import checkpoints
 from lrtune.errors import DataError, InputError
 from lrtune.recipe import Recipe
 from lrtune.schedules import for_recipe
 from lrtune.training import fitted, tables
 from lrtune.training.base import Baseline
+from lrtune.training.faults import first_line
+from lrtune.training.kinds import takes_weights
 from lrtune.training.minibatches import OVERFLOW, MinibatchRun, quiet
-from lrtune.training.steppers import Kind, Stepper, cloned, kind_of
+from lrtune.training.parts import Raw, check_valid
+from lrtune.training.steppers import Kind, LinearKind, Stepper, cloned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lrtune.training.tables import Array, Table
 
 __all__ = ["SklearnTrainer"]
 
 LOSSES = ("train_loss", "valid_loss")
 DEFAULT_BATCH = 32
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+PER_ROW = "linear models of scikit-learn update after each row: batch_size only sets how often the schedule moves"
 ANY_RECIPE = Recipe(lr=1.0)
+SMALL_RATE = 1e-3
 
 
 class SklearnTrainer:
@@ -97,38 +101,69 @@ class SklearnTrainer:
         if not 0 < valid_fraction < 1:
             msg = f"valid_fraction must lie between 0 and 1 (got {valid_fraction!r}); 0.25 holds out a quarter"
             raise InputError(msg)
+        check_valid(valid)
         self._pipeline, last = _parts(estimator)
         self._estimator = estimator
         self._batch_size = _batch_size(batch_size, last)
         self._scorers = {name: _scorer(name) for name in metrics if name not in LOSSES}
         self._split = "given" if valid is not None else f"{valid_fraction:g} of the rows, seed {split_seed}"
-        self._digest = tables.digest(X, y, sample_weight, *(valid or ()))
-        raw = _Raw(X, y, sample_weight, valid, fraction=valid_fraction, seed=split_seed)
+        raw = Raw(X, y, sample_weight, valid, fraction=valid_fraction, seed=split_seed)
         self._shape = raw.shape
         self._kind, train, held = raw.prepared(self._pipeline, last, learning_rate_parameter)
         self.train, self.valid = train, held
+        self._digest = tables.digest(X, y, sample_weight, *(valid or ()))
         self._notices = [*self._kind.notices, *raw.notices]
         self._unsavable: str | None = None
         self._try_out()
 
     def _try_out(self) -> None:
-        """One minibatch at a learning rate of zero, so that what cannot work is said before any training."""
-        stepper = self.untrained(ANY_RECIPE)
-        if stepper is None:
-            return
+        """One minibatch before any training, so that what cannot work is said at once."""
+        name = self._kind.name
+        if (self.train.weight is not None) and not takes_weights(self._kind.template):
+            msg = f"{name} takes no sample_weight; leave it out, or use another estimator"
+            raise DataError(msg)
+        stepper = self.untrained(ANY_RECIPE) or self._stepped(SMALL_RATE)
         try:
             fitted.taken(stepper.estimator)
+            self._check_rate()
         except fitted.UnsavableError as error:
             self._unsavable = str(error)
-            self._notices.append(f"runs of {self._kind.name} cannot be saved, because {error}; a restart begins anew")
-        for name in self._scorers:
+            self._notices.append(f"runs of {name} cannot be saved, because {error}; a restart begins anew")
+        for metric in self._scorers:
             try:
                 with quiet():
-                    self._score(name, stepper.estimator)
+                    self._score(metric, stepper.estimator)
             except (AttributeError, TypeError, ValueError) as error:
-                text = str(error).splitlines()[0][:200]
-                msg = f"the metric {name!r} cannot score {self._kind.name} on this table ({text}); choose another"
+                msg = f"the metric {metric!r} cannot score {name} on this table ({first_line(error)}); choose another"
                 raise InputError(msg) from error
+
+    def _stepped(self, rate: float) -> Stepper:
+        """The estimator after one minibatch.
+
+        Raises
+        ------
+        InputError
+            If it cannot be trained at all.
+        """
+        stepper = self._kind.stepper(ANY_RECIPE)
+        try:
+            with quiet():
+                stepper.step(self.train.take(np.arange(self.rows_per_step(ANY_RECIPE))), rate)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            msg = f"{self._kind.name} cannot be trained on this table: {first_line(error)}"
+            raise InputError(msg) from error
+        return stepper
+
+    def _check_rate(self) -> None:
+        """Tell the user of a learning rate that changes nothing: only a parameter of their choice can be one."""
+        if type(self._kind) is not Kind:
+            return
+        one, other = (fitted.taken(self._stepped(rate).estimator) for rate in (SMALL_RATE, 10 * SMALL_RATE))
+        if checkpoints.encode(one) == checkpoints.encode(other):
+            rate = self._kind.rate
+            self._notices.append(
+                f"{rate} of {self._kind.name} changed nothing in the first minibatch; is it its learning rate?"
+            )
 
     @property
     def saves(self) -> bool:
@@ -155,6 +190,8 @@ class SklearnTrainer:
         """
         for recipe in recipes:
             for_recipe(recipe, recipe.epochs * self.steps_per_epoch(recipe))
+            if recipe.batch_size is not None and isinstance(self._kind, LinearKind) and PER_ROW not in self._notices:
+                self._notices.append(PER_ROW)
         return MinibatchRun(self, recipes)
 
     def rows_per_step(self, recipe: Recipe) -> int:
@@ -173,7 +210,7 @@ class SklearnTrainer:
         try:
             with quiet():
                 stepper.step(tables.Table(X=batch.X, y=batch.y, target=batch.target, weight=None), 0.0)
-        except (ArithmeticError, TypeError, ValueError):
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
             return None
         return stepper
 
@@ -236,49 +273,6 @@ class SklearnTrainer:
         }
 
 
-class _Raw:
-    """The table as the user gave it, until it is split and prepared."""
-
-    def __init__(self, X: Any, y: Any, weight: Any, valid: Any, *, fraction: float, seed: int) -> None:  # noqa: N803
-        self.X, self.y, self.weight = X, y, weight
-        self.valid, self.fraction, self.seed = valid, fraction, seed
-        self.notices: list[str] = []
-        rows = _same_length(X, y, "X", "y")
-        self.shape = rows, int(getattr(X, "shape", (rows, 0))[1]) if len(getattr(X, "shape", ())) > 1 else _width(X)
-
-    def prepared(self, pipeline: Pipeline | None, last: Any, rate: str | None) -> tuple[Kind, Table, Table]:
-        """The kind of estimator, the training part and the held-out part, both as numbers."""
-        classifier = is_classifier(last)
-        outputs = not classifier
-        y = tables.targets(self.y, classifier=classifier, outputs=outputs)
-        weight = tables.weights(self.weight, len(y))
-        if self.valid is None:
-            codes = np.unique(y, return_inverse=True)[1] if classifier else None
-            first, second, stratified = tables.held_out(codes, len(y), self.fraction, self.seed)
-            if classifier and not stratified:
-                self.notices.append("the held-out part is not stratified: some class has too few rows for it")
-            parts = [(tables.rows_of(self.X, r), y[r], None if weight is None else weight[r]) for r in (first, second)]
-        else:
-            parts = [(self.X, y, weight), self._given(classifier=classifier, outputs=outputs)]
-        if parts[0][1].dtype.kind != parts[1][1].dtype.kind and classifier:
-            msg = f"y holds {parts[0][1].dtype} and the held-out y {parts[1][1].dtype}; classes must be of one kind"
-            raise DataError(msg)
-        kind = kind_of(last, rate, np.concatenate([parts[0][1], parts[1][1]]))
-        (train_x, train_y, train_w), (valid_x, valid_y, valid_w) = parts
-        train_x, valid_x = _transformed(pipeline, train_x, train_y, valid_x)
-        return kind, _table(kind, train_x, train_y, train_w), _table(kind, valid_x, valid_y, valid_w)
-
-    def _given(self, *, classifier: bool, outputs: bool) -> tuple[Any, Array, Array | None]:
-        if not isinstance(self.valid, tuple) or len(self.valid) not in {2, 3}:
-            msg = "valid must be (X, y) or (X, y, sample_weight)"
-            raise InputError(msg)
-        X, y, *rest = self.valid  # noqa: N806
-        _same_length(X, y, "the held-out X", "the held-out y")
-        plain = tables.targets(y, classifier=classifier, outputs=outputs, fewest=1, what="the held-out y")
-        weight = tables.weights(rest[0] if rest else None, len(plain), what="the held-out sample_weight")
-        return X, plain, weight
-
-
 def _parts(estimator: Any) -> tuple[Pipeline | None, Any]:
     """The steps to be fitted once, and the estimator to be trained."""
     if isinstance(estimator, type) or not hasattr(estimator, "get_params"):
@@ -307,45 +301,6 @@ def _scorer(name: str) -> Any:
         hint = f"did you mean {near[0]!r}?" if near else "see sklearn.metrics.get_scorer_names()"
         msg = f"the metric {name!r} is none of train_loss, valid_loss and scikit-learn's scorers; {hint}"
         raise InputError(msg) from None
-
-
-def _same_length(X: Any, y: Any, first: str, second: str) -> int:  # noqa: N803
-    rows, others = tables.length(X, first), tables.length(y, second)
-    if rows != others:
-        msg = f"{first} has {rows} rows and {second} has {others}; they must be equally many"
-        raise DataError(msg)
-    if rows == 0:
-        msg = f"{first} has no rows"
-        raise DataError(msg)
-    return rows
-
-
-def _width(X: Any) -> int:  # noqa: N803
-    try:
-        return len(X[0])
-    except (TypeError, IndexError, KeyError):
-        return 1
-
-
-def _transformed(pipeline: Pipeline | None, train: Any, y: Array, valid: Any) -> tuple[Any, Any]:
-    """Both parts as numbers, by the pipeline's earlier steps where there are any."""
-    if pipeline is None:
-        return tables.features(train), tables.features(valid, what="the held-out X")
-    steps = cloned(pipeline)
-    try:
-        train, valid = steps.fit_transform(train, y), steps.transform(valid)
-    except ValueError as error:
-        text = str(error).splitlines()[0][:200]
-        msg = f"the earlier steps of the pipeline cannot take this table ({text}); mend the table or the steps"
-        raise DataError(msg) from error
-    what = "X after the pipeline's earlier steps"
-    return tables.features(train, what=what), tables.features(valid, what=what)
-
-
-def _table(kind: Kind, X: Any, y: Array, weight: Array | None) -> Table:  # noqa: N803
-    if kind.classes is None:
-        return tables.Table(X=X, y=y, target=y, weight=weight)
-    return tables.Table(X=X, y=y, target=np.searchsorted(kind.classes, y), weight=weight)
 
 
 def _described(estimator: Any, kind: Kind) -> str:

@@ -101,7 +101,7 @@ class Member:
         return epochs * len(self.work.train) + min(steps * self.rows, len(self.work.train))
 
     def advance(self, steps: int, *, evaluate: bool) -> Report:
-        """Train by up to so many minibatches and say where it stands; the member's number is filled in later."""
+        """Train by up to so many minibatches and say where it stands; the run fills its number in."""
         outcome, why, values = None, "", {}
         try:
             for _ in range(min(steps, self.last_step - self.step)):
@@ -109,11 +109,26 @@ class Member:
             values = self._measured(evaluate=evaluate)
             if self.step == self.last_step:
                 outcome, self.done = Outcome.COMPLETED, True
-        except _Fault as fault:
+        except Exception as error:
+            fault = self._fault(error)
+            if fault is None:
+                raise
             outcome, why, values = fault.outcome, fault.why, dict(fault.values)
             self.done, self.stepper = True, None
-        point = Point(step=self.step, epoch=self.step / self.per_epoch, samples=self.samples, values=values, lr=self.lr)
+        samples, epoch = self.samples, self.step / self.per_epoch
+        point = Point(step=self.step, epoch=epoch, samples=samples, values=values, lr=self.lr)
         return Report(member=0, point=point, outcome=outcome, why=why)
+
+    def _fault(self, error: Exception) -> _Fault | None:
+        """The outcome that an exception stands for; None where it is the user's own."""
+        if isinstance(error, _Fault):
+            return error
+        if isinstance(error, ValueError) and OVERFLOW.search(str(error)):
+            why = f"the weights overflowed at step {self.step} ({first_line(error)})"
+            return _Fault(Outcome.NON_FINITE, why, {"train_loss": math.nan})
+        if is_out_of_memory(error):
+            return _Fault(Outcome.OUT_OF_MEMORY, f"memory ran out at step {self.step}: {first_line(error)}", {})
+        return None
 
     def _train(self) -> None:
         """One minibatch."""
@@ -125,7 +140,7 @@ class Member:
         batch = self.work.train.take(self._order[index * self.rows : (index + 1) * self.rows])
         self.step += 1  # the step at which something is found is the step that found it
         self.lr = float(self._rates[index])
-        loss = self._guarded(batch, self.lr)
+        loss = self._estimator.step(batch, self.lr)
         weight = float(len(batch) if batch.weight is None else batch.weight.sum())
         if weight > 0:
             self.loss_sum += loss * weight
@@ -140,21 +155,6 @@ class Member:
         self._order = np.random.default_rng([self.recipe.seed, epoch]).permutation(len(self.work.train))
         steps = np.arange(epoch * self.per_epoch, (epoch + 1) * self.per_epoch)
         self._rates = self.recipe.lr * np.asarray(self.schedule(steps / self.last_step))
-
-    def _guarded(self, batch: Table, rate: float) -> float:
-        """The loss of a minibatch; scikit-learn's own way of saying that it has overflowed is an outcome."""
-        try:
-            return self._estimator.step(batch, rate)
-        except ValueError as error:
-            if not OVERFLOW.search(str(error)):
-                raise
-            why = f"the weights overflowed at step {self.step} ({first_line(error)})"
-            raise _Fault(Outcome.NON_FINITE, why, {"train_loss": math.nan}) from None
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            why = f"memory ran out at step {self.step}: {first_line(error)}"
-            raise _Fault(Outcome.OUT_OF_MEMORY, why, {}) from None
 
     @property
     def _estimator(self) -> Stepper:
@@ -244,6 +244,8 @@ class MinibatchRun:
         Exception
             Whatever a user's own estimator raises, except for overflow and running out of memory.
         """
+        if steps < 1:
+            return []
         reports = []
         with quiet():
             for number in self.alive:

@@ -2,33 +2,29 @@
 
 Three kinds: the linear models trained by SGD, the multilayer perceptrons, and any other with
 ``partial_fit``. A :class:`Kind` knows which parameter is the learning rate, which settings are lrtune's
-to own, and what a recipe may change; it is chosen once, by :func:`kind_of`.
+to own, and what a recipe may change; it is chosen once, by :func:`lrtune.training.kinds.kind_of`.
 """
 
 from __future__ import annotations
 
-import difflib
+import math
 import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.base import clone, is_classifier, is_regressor
-from sklearn.linear_model._stochastic_gradient import BaseSGDClassifier, BaseSGDRegressor
-from sklearn.neural_network import MLPClassifier, MLPRegressor
-from sklearn.utils.class_weight import compute_class_weight
+from sklearn.base import clone
 
-from lrtune.errors import DataError, InputError, RecipeError
-from lrtune.training.losses import Criterion, Elementwise, Labels, Linear, Probability, mean, named
+from lrtune.errors import RecipeError
+from lrtune.training.losses import Criterion, mean
 
 if TYPE_CHECKING:
     from lrtune.recipe import Recipe
     from lrtune.training.tables import Array, Table
 
-__all__ = ["Kind", "Stepper", "kind_of"]
+__all__ = ["Kind", "LinearKind", "PerceptronKind", "Stepper", "cloned"]
 
 MAX_SEED = 2**32  # NumPy's RandomState takes 32 bits
-MOVING = ("optimal", "invscaling", "adaptive")  # schedules of scikit-learn's own
 
 
 @dataclass(slots=True)
@@ -55,17 +51,20 @@ class Stepper:
         A minibatch whose weights are all zero changes nothing, and its loss is NaN.
         """
         if batch.weight is not None and not batch.weight.any():
-            return float("nan")
+            if not self.begun:
+                self._fit(batch, 0.0, None)
+            return math.nan
         loss = self.kind.loss_before(self, batch)
+        self._fit(batch, rate, batch.weight)
+        return self.kind.loss_after(self, batch) if loss is None else loss
+
+    def _fit(self, batch: Table, rate: float, weight: Array | None) -> None:
         self.kind.set_rate(self.estimator, rate, len(batch))
-        extra: dict[str, Any] = {}
-        if batch.weight is not None:
-            extra["sample_weight"] = batch.weight
+        extra: dict[str, Any] = {} if weight is None else {"sample_weight": weight}
         if self.kind.classes is not None and not self.begun:
             extra["classes"] = self.kind.classes
         self.estimator.partial_fit(batch.X, batch.y, **extra)
         self.begun = True
-        return self.kind.loss_after(self, batch) if loss is None else loss
 
     def losses(self, table: Table) -> float:
         """The mean loss on a table."""
@@ -113,10 +112,14 @@ class Kind:
         estimator = cloned(self.template)
         parameters = estimator.get_params(deep=False)
         if "random_state" in parameters:
-            estimator.random_state = recipe.seed % MAX_SEED
+            estimator.random_state = self.randomness(recipe.seed % MAX_SEED)
         for name, value in self.changes(recipe).items():
             setattr(estimator, name, value)
         return Stepper(estimator=estimator, kind=self)
+
+    def randomness(self, seed: int) -> Any:
+        """What the estimator is given as ``random_state``: a number holds no state that would have to be saved."""
+        return seed
 
     def check(self, recipe: Recipe) -> None:
         """Refuse what the estimator has no parameter for."""
@@ -177,6 +180,10 @@ class LinearKind(Kind):
 
     __slots__ = ()
 
+    def randomness(self, seed: int) -> Any:
+        """A generator: seeding one anew each minibatch costs 60 us, and unshuffled only its first draws count."""
+        return np.random.RandomState(seed)
+
     def loss_before(self, stepper: Stepper, batch: Table) -> float | None:
         """From the coefficients, at the price of one product."""
         return stepper.losses(batch)
@@ -193,6 +200,10 @@ class PerceptronKind(Kind):
     """Multilayer perceptrons: the optimizer holds the learning rate once there is one."""
 
     __slots__ = ()
+
+    def randomness(self, seed: int) -> Any:
+        """A generator: seeding one anew each minibatch costs 60 us, and unshuffled only its first draws count."""
+        return np.random.RandomState(seed)
 
     def _check_optimizer(self, recipe: Recipe) -> None:
         if recipe.optimizer not in {"sgd", "adam"}:
@@ -248,121 +259,3 @@ def cloned(estimator: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         return clone(estimator)
-
-
-def kind_of(estimator: Any, rate: str | None, y: Array) -> Kind:
-    """The kind of an estimator, with lrtune's settings made on a copy of it.
-
-    Parameters
-    ----------
-    estimator
-        The last step, where there is a pipeline.
-    rate
-        Name of the learning-rate parameter; None where lrtune knows it.
-    y
-        The targets, training and held-out.
-
-    Raises
-    ------
-    InputError
-        If it cannot be trained in pieces, or its learning rate is not known.
-    """
-    template = cloned(estimator)
-    name = type(template).__name__
-    if isinstance(template, MLPClassifier | MLPRegressor) and template.solver == "lbfgs":
-        msg = f"{name}(solver='lbfgs') has no learning rate; use solver='sgd' or solver='adam'"
-        raise InputError(msg)
-    if not hasattr(template, "partial_fit"):
-        msg = (
-            f"{name} has no partial_fit, so its training cannot be paused; use an estimator that has one, "
-            "such as SGDClassifier, SGDRegressor, MLPClassifier or MLPRegressor"
-        )
-        raise InputError(msg)
-    if not is_classifier(template) and not is_regressor(template):
-        msg = f"{name} is neither a classifier nor a regressor; lrtune does not know what it should learn"
-        raise InputError(msg)
-    classes = np.unique(y) if is_classifier(template) else None
-    notices = _owned(template, name, classes, y)
-    if isinstance(template, MLPClassifier | MLPRegressor):
-        _known(template, rate, "learning_rate_init")
-        criterion = _criterion(template, classes)
-        return PerceptronKind(
-            template=template, rate="learning_rate_init", criterion=criterion, classes=classes, notices=notices
-        )
-    if isinstance(template, BaseSGDClassifier | BaseSGDRegressor):
-        if rate is not None and rate not in {"eta0", "C"}:
-            _known(template, rate, "eta0")
-        loss = named(template.loss, getattr(template, "epsilon", 0.1))
-        criterion = Linear(loss=loss, classes=0 if classes is None else len(classes))
-        return LinearKind(template=template, rate="eta0", criterion=criterion, classes=classes, notices=notices)
-    rate = _named_rate(template, rate)
-    return Kind(template=template, rate=rate, criterion=_criterion(template, classes), classes=classes, notices=notices)
-
-
-def _known(template: Any, rate: str | None, own: str) -> None:
-    if rate not in {None, own}:
-        name = type(template).__name__
-        msg = f"the learning rate of {name} is {own} (got learning_rate_parameter={rate!r}); leave it out"
-        raise InputError(msg)
-
-
-def _named_rate(template: Any, rate: str | None) -> str:
-    name, parameters = type(template).__name__, sorted(template.get_params(deep=False))
-    if rate is None:
-        msg = f"which parameter of {name} is its learning rate? Name it: learning_rate_parameter={_guess(parameters)!r}"
-        raise InputError(msg)
-    if rate not in parameters:
-        near = difflib.get_close_matches(rate, parameters, n=1)
-        end = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(parameters) or 'none'}"
-        msg = f"{name} has no parameter {rate!r}; {end}"
-        raise InputError(msg)
-    return rate
-
-
-def _guess(parameters: list[str]) -> str:
-    likely = ("learning_rate", "learning_rate_init", "eta0", "eta", "lr", "step_size")
-    return next((name for name in likely if name in parameters), parameters[0] if parameters else "eta0")
-
-
-def _criterion(template: Any, classes: Array | None) -> Criterion:
-    if classes is None:
-        poisson = isinstance(template, MLPRegressor) and getattr(template, "loss", "") == "poisson"
-        return Elementwise(loss=named("poisson", 0.0)) if poisson else Elementwise()
-    if hasattr(template, "predict_proba"):
-        return Probability(classes=len(classes))
-    if hasattr(template, "decision_function"):
-        return Linear(loss=named("hinge", 0.0), classes=len(classes), direct=False)
-    return Labels(names=classes)
-
-
-def _owned(template: Any, name: str, classes: Array | None, y: Array) -> list[str]:
-    """Set what is lrtune's to own; a sentence for each setting that the user made in vain."""
-    notices = []
-    parameters = template.get_params(deep=False)
-    moving = parameters.get("learning_rate")
-    if isinstance(moving, str) and moving in MOVING:
-        template.learning_rate = "constant"
-        inert = " ignores eta0" if moving == "optimal" else " moves the learning rate by itself"
-        notices.append(
-            f'learning_rate="{moving}" of {name}{inert}; lrtune has set it to "constant" and drives the learning rate'
-        )
-    if parameters.get("early_stopping"):
-        template.early_stopping = False
-        notices.append(f"early_stopping of {name} has been turned off; lrtune decides how long a run trains")
-    if parameters.get("warm_start"):
-        template.warm_start = False
-        notices.append(f"warm_start of {name} has been turned off; every run starts afresh")
-    if "shuffle" in parameters:
-        template.shuffle = False  # the run shuffles, once an epoch, from the recipe's seed
-    if classes is not None and isinstance(parameters.get("class_weight"), str):
-        template.class_weight = _balanced(parameters["class_weight"], classes, y)
-    return notices
-
-
-def _balanced(setting: str, classes: Array, y: Array) -> dict[Any, float]:
-    """partial_fit takes no "balanced": the same weights as numbers."""
-    if setting != "balanced":
-        msg = f"class_weight={setting!r} is not known; use 'balanced', a dict or None"
-        raise DataError(msg)
-    values = compute_class_weight(setting, classes=classes, y=y)
-    return {name: float(value) for name, value in zip(classes.tolist(), values, strict=True)}

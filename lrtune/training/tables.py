@@ -85,7 +85,7 @@ def rows_of(data: Any, rows: npt.NDArray[np.int64]) -> Any:
     """Those rows of a frame, a matrix or an array."""
     if hasattr(data, "iloc"):
         return data.iloc[rows]
-    return (data.tocsr() if is_sparse(data) else np.asarray(data))[rows]
+    return (data.tocsr() if is_sparse(data) else _array(data, "X"))[rows]
 
 
 def features(X: Any, *, what: str = "X") -> Any:  # noqa: N803 -- scikit-learn's name
