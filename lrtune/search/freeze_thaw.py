@@ -1,0 +1,350 @@
+"""Freeze-thaw: many runs start, each trains a little, those that a model of the landscape believes in go on.
+
+No epoch is trained twice (Swersky, Snoek and Adams, "Freeze-Thaw Bayesian Optimization", 2014,
+arXiv:1406.3896). Four phases follow from what has been seen, in this order; see ``docs/freeze-thaw.md``:
+
+1. *look*: single short pieces, a decade apart, until the basin is bracketed;
+2. *race*: the leader and those whose chance to be better is worth their price, each at doubled lengths;
+3. *finish* the leader;
+4. *refine*: whatever the model expects to gain most from, for its price.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import norm
+
+from lrtune.search.base import Action, Continue, Finish, Start, Wait
+from lrtune.search.freeze_thaw_view import Arm, Profiles, View, alikeness, points, settings
+from lrtune.search.landscape import NOISE, Landscape
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lrtune.recipe import Recipe
+    from lrtune.search.base import Situation
+
+__all__ = ["FreezeThaw"]
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+FIRST = 0.01  # of a full training: the shortest first look where a trainer can look so early
+SPACING = 1.0  # decades between first looks: half the width of a basin in practice
+FINE = 0.05  # decades between the candidates of the model: the loss changes by less than noise within
+DRAWS = 256
+PRICE = 0.03  # regret (of the way from untrained to best) that one full training must be expected to save
+LATE = 0.15  # decades by which the cliff may still move left as a run goes on
+FALL = 1.0  # what a run beyond the cliff is worth
+LONGEST = 6.0  # full trainings after which a self-stopping search ends
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A run that could be trained on, or started: its arm where it exists."""
+
+    x: float
+    recipe: Recipe
+    key: tuple[Any, ...]
+    arm: Arm | None
+
+    @property
+    def trained(self) -> float:
+        """Epochs that are paid already."""
+        return 0.0 if self.arm is None else self.arm.seen.trained
+
+
+class FreezeThaw:
+    """The default strategy: about the price of two trainings."""
+
+    name = "freeze-thaw"
+
+    def next(self, situation: Situation, /) -> Action:
+        """The next piece of work; a function of the situation alone."""
+        return _Decision(situation).action()
+
+
+class _Decision:
+    """One decision, from one situation."""
+
+    def __init__(self, situation: Situation) -> None:
+        self.situation = situation
+        self.view = View(situation)
+        self.length = float(situation.epochs)
+        self.first = self._round(max(situation.finest, FIRST * self.length))
+        self.profiles = Profiles(self.length)
+        self.rng = np.random.default_rng([situation.seed, 1 + sum(len(t.epochs) for t in situation.trials)])
+        low, high = situation.space.lr_range
+        self.range = math.log10(low), math.log10(high)
+
+    def _round(self, epochs: float) -> float:
+        finest = self.situation.finest
+        return min(self.length, math.ceil(epochs / finest - 1e-9) * finest)
+
+    # -- phases ------------------------------------------------------------------------------------
+
+    def action(self) -> Action:
+        """What comes next."""
+        if self.situation.self_stopping and self.situation.spent >= LONGEST:
+            return Finish(why=f"{LONGEST:g} full trainings are spent")
+        look = self._look()
+        if look is not None:
+            return look
+        if not self.view.alive:
+            return self._hopeless()
+        return self._race()
+
+    def _hopeless(self) -> Action:
+        if any(t.until is not None for t in self.situation.trials):
+            return Wait()
+        return Finish(why="every run diverged; try a range of lower learning rates")
+
+    # -- 1. look -----------------------------------------------------------------------------------
+
+    def _spots(self) -> list[float]:
+        """First looks: a decade apart, jittered, the ends of the range among them."""
+        low, high = self.range
+        count = max(2, round((high - low) / SPACING))
+        jitter = np.random.default_rng([self.situation.seed, 0]).uniform(-0.25, 0.25)
+        inner = low + (high - low) * (np.arange(count) + 0.5 + jitter) / count
+        return [low, *(float(v) for v in inner), high] if count < 3 else [float(v) for v in inner]
+
+    def _home(self) -> tuple[Any, ...]:
+        """Settings under which the learning rate is bracketed first."""
+        return _combos(self.situation)[0]
+
+    def _look(self) -> Action | None:
+        home = self._home()
+        spots = self._spots()
+        taken = {
+            self._nearest(spots, math.log10(a.seen.recipe.lr)): a for a in reversed(self.view.arms) if a.key == home
+        }
+        if len(self.view.arms) >= 3 * len(spots):
+            return None
+        middle = len(spots) // 2
+        if not taken:
+            return self._start(spots[middle], home, self.first, "first look")
+        scores = {i: self._score(a) for i, a in taken.items()}
+        best = min(scores, key=lambda i: (scores[i], i))
+        left, right = best - 1, best + 1
+        if not math.isfinite(scores[best]):  # nothing lives yet: the cliff lies to the left
+            left = min(taken) - 1
+            right = -1 if any(not len(a.values) and a.seen.until is not None for a in taken.values()) else -1
+        for spot in (right, left):
+            if 0 <= spot < len(spots) and spot not in taken:
+                return self._start(spots[spot], home, self.first, "first look")
+        return None
+
+    @staticmethod
+    def _nearest(spots: Sequence[float], x: float) -> int:
+        return int(np.argmin([abs(s - x) for s in spots]))
+
+    def _score(self, arm: Arm) -> float:
+        if arm.diverged or not len(arm.values):
+            return math.inf
+        return self.view.at(arm, min(arm.seen.trained, self.first) / self.length)
+
+    # -- 2. to 4.: the model -----------------------------------------------------------------------
+
+    def _candidates(self) -> list[Candidate]:
+        found = [
+            Candidate(arm.x, arm.seen.recipe, arm.key, arm)
+            for arm in self.view.alive
+            if arm.completed or arm.seen.open or arm.seen.until is not None
+        ]
+        best = min(self.view.alive, key=lambda a: self.view.scaled(a.values[-1]))
+        taken: dict[tuple[Any, ...], list[float]] = {}
+        for arm in self.view.arms:
+            taken.setdefault(arm.key, []).append(math.log10(arm.seen.recipe.lr))
+        apart = 0.04 if any(a.completed for a in self.view.arms) else 0.12
+        for key in _combos(self.situation):
+            shift = _shift(self.situation, key)
+            for x in self._grid(best.x + shift):
+                if all(abs(x - other) > apart for other in taken.get(key, [])):
+                    found.append(Candidate(x - shift, _recipe(self.situation, x, key), key, None))
+        return found
+
+    def _grid(self, middle: float) -> list[float]:
+        """Learning rates (log10) that may be started: dense around the middle, both ends of the range among them."""
+        low, high = self.range
+        steps = [*np.arange(0, 0.8, FINE), *np.arange(0.8, 2.1, 2 * FINE)]
+        near = sorted({round(middle + sign * step, 6) for step in steps for sign in (-1, 1)})
+        return [low, *(x for x in near if low + FINE / 2 < x < high - FINE / 2), high]
+
+    def _draws(self, candidates: Sequence[Candidate], until: Floats) -> tuple[Floats, Floats, Floats]:
+        """Final values of the candidates, shape (draws, candidates)."""
+        keys = list(dict.fromkeys([c.key for c in candidates] + [a.key for a in self.view.arms]))
+        index = {key: i for i, key in enumerate(keys)}
+        places, y = [], []
+        for arm in self._believed():
+            for fraction, value in self.view.looks(arm):
+                places.append((arm.x, fraction, arm.seen.recipe, index[arm.key], arm.number))
+                y.append(min(value, 1.3))
+        values = np.array(y)
+        seen = points(places, self.profiles)
+        gap = np.array(
+            [v - values[(seen.t > t / 1.2) & (seen.t < t * 1.2)].min() for v, t in zip(values, seen.t, strict=True)]
+        )
+        model = Landscape(seen, values, gap, alikeness(keys))
+        runs = [-1 - j if c.arm is None else c.arm.number for j, c in enumerate(candidates)]
+        whens = np.concatenate([np.ones(len(candidates)), until / self.length])
+        pairs = zip([*zip(candidates, runs, strict=True)] * 2, whens, strict=True)
+        query = points([(c.x, float(t), c.recipe, index[c.key], r) for (c, r), t in pairs], self.profiles)
+        both = model.draws(query, DRAWS, self.rng)
+        draws, looks = both[:, : len(candidates)], both[:, len(candidates) :]
+        looks = looks + NOISE * self.rng.standard_normal(looks.shape)
+        for j, c in enumerate(candidates):
+            if c.arm is not None and c.arm.completed:
+                draws[:, j] = self.view.scaled(self._result(c.arm))
+        return self._with_cliff(draws.copy(), candidates), draws, looks
+
+    def _result(self, arm: Arm) -> float:
+        given = getattr(arm.seen, "result", None)
+        return float(arm.values[-1]) if given is None else self.situation.sign * given
+
+    def _believed(self) -> list[Arm]:
+        """Arms that the smooth model is made for: those beyond the cliff are not, diverged or not."""
+        edge = self._edge()
+        arms = [a for a in self.view.alive if a.x < edge]
+        arms.sort(key=lambda a: (-a.seen.trained, a.values[-1]))
+        return arms[:40]
+
+    def _edge(self) -> float:
+        """log10 of the lowest learning rate seen not to learn."""
+        best = min(self.view.alive, key=lambda a: a.values[-1])
+        bad = [a.x for a in self.view.arms if a.diverged and a.x > best.x - 3]
+        bad += [a.x for a in self.view.alive if a.x > best.x and self.view.scaled(a.values[-1]) > 0.9]
+        return min(bad, default=math.inf)
+
+    def _with_cliff(self, draws: Floats, candidates: Sequence[Candidate]) -> Floats:
+        edge = self._edge()
+        if not math.isfinite(edge):
+            return draws
+        alive = [a for a in self.view.alive if a.x < edge]
+        last = max((a.x for a in alive), default=edge - SPACING)
+        count = len(draws)
+        cliff = last + (edge - last) * self.rng.uniform(size=count)
+        late = np.abs(self.rng.standard_normal(count)) * LATE
+        for j, c in enumerate(candidates):
+            if c.arm is not None and c.arm.completed:
+                continue
+            left = 1 - c.trained / self.length
+            falls = c.x >= np.minimum(cliff, edge) - late * left
+            draws[falls, j] = FALL
+        return draws
+
+    def _race(self) -> Action:
+        candidates = self._candidates()
+        trained = np.array([c.trained for c in candidates])
+        reach = max(self.first, max((c.trained for c in candidates if c.arm is not None and not c.arm.completed), default=0))
+        until = np.array([self._round(min(max(self.first, 2 * t), max(reach, self.first))) for t in trained])
+        fallen, draws, looks = self._draws(candidates, until)
+        busy = np.array([c.arm is not None and c.arm.seen.until is not None for c in candidates])
+        done = np.array([c.arm is not None and c.arm.completed for c in candidates])
+        remaining = (self.length - trained) / self.length
+        if done.any():
+            return self._refine(candidates, fallen, done, busy, remaining)
+        leader = int(np.argmin(fallen.mean(axis=0) + 1e-3 * remaining))
+        cost = (until - trained) / self.length
+        worth = np.where((cost > 1e-9) & ~busy, _gain(fallen, draws, looks, leader) - PRICE * cost, -np.inf)
+        return self._challenge(candidates, leader, worth, until, busy)
+
+    def _challenge(self, candidates, leader, worth, until, busy) -> Action:
+        """Before anything is finished: let challengers catch up where their chance is worth the price."""
+        trained = candidates[leader].trained
+        if trained < self.first and not busy[leader]:
+            return self._advance(candidates[leader], self.first, "the model's favourite")
+        worth[leader] = -np.inf
+        pick = int(np.argmax(worth))
+        cost = (until[pick] - candidates[pick].trained) / self.length
+        if worth[pick] > 0 and self._affordable(cost, candidates[leader]):
+            return self._advance(candidates[pick], float(until[pick]), "challenger")
+        if busy[leader]:
+            return Wait()
+        return self._advance(candidates[leader], self._next(trained), "leader")
+
+    def _next(self, trained: float) -> float:
+        target = self._round(max(self.first, 2 * trained))
+        return self.length if target > 0.6 * self.length else target
+
+    def _affordable(self, cost: float, leader: Candidate) -> bool:
+        return cost + (self.length - leader.trained) / self.length <= self.situation.left + 1e-9
+
+    def _refine(self, candidates, draws, done, busy, remaining) -> Action:
+        """After the first full training: what gains most for its price."""
+        best = draws[0][done].min()
+        gain = np.maximum(0, best - draws).mean(axis=0)
+        ok = ~done & ~busy & (remaining <= self.situation.left + 1e-9)
+        worth = np.where(ok, gain / np.maximum(remaining, 0.05), -np.inf)
+        pick = int(np.argmax(worth))
+        if not ok.any():
+            return Wait() if busy.any() else Finish(why="the budget is spent")
+        if self.situation.self_stopping and gain[pick] < PRICE * remaining[pick]:
+            return Wait() if busy.any() else Finish(why="what is left to gain is below the noise")
+        return self._advance(candidates[pick], self._next(candidates[pick].trained), "refine")
+
+    # -- actions -----------------------------------------------------------------------------------
+
+    def _advance(self, candidate: Candidate, until: float, why: str) -> Action:
+        price = (until - candidate.trained) / self.length
+        if price > self.situation.left + 1e-9:
+            return Finish(why="the budget is spent")
+        if candidate.arm is None:
+            return Start(params=self.situation.space.params(candidate.recipe), until=until, why=why)
+        return Continue(number=candidate.arm.number, until=until, why=why)
+
+    def _start(self, x: float, key: tuple[Any, ...], until: float, why: str) -> Action | None:
+        if until / self.length > self.situation.left + 1e-9:
+            return None
+        recipe = _recipe(self.situation, x, key)
+        return Start(params=self.situation.space.params(recipe), until=until, why=why)
+
+
+def _gain(fallen: Floats, draws: Floats, looks: Floats, leader: int) -> Floats:
+    """What a look at each candidate is expected to gain over the leader, shape (candidates,).
+
+    The knowledge gradient of two alternatives (Frazier, Powell and Dayanik 2009, "The Knowledge-Gradient Policy
+    for Correlated Normal Beliefs", section 3): the part of the difference that the look resolves.
+    """
+    ahead = draws[:, [leader]] - draws
+    mean = (fallen[:, [leader]] - fallen).mean(axis=0)
+    centred = ahead - ahead.mean(axis=0)
+    shown = looks - looks.mean(axis=0)
+    resolved = np.abs((centred * shown).mean(axis=0)) / np.maximum(shown.std(axis=0), 1e-9)
+    z = mean / np.maximum(resolved, 1e-9)
+    gain: Floats = resolved * norm.pdf(z) + mean * norm.cdf(z) - np.maximum(mean, 0)
+    return gain
+
+
+def _combos(situation: Situation) -> list[tuple[Any, ...]]:
+    """Settings besides the learning rate."""
+    names = [n for n in situation.space.names if n != "lr"]
+    axes = [list(situation.space.distributions()[n].choices) for n in names]
+    found = []
+    for values in itertools.product(*axes):
+        params = dict(zip(names, values, strict=True))
+        found.append(
+            settings(situation.space.recipe({"lr": situation.space.lr_range[0], **params}, epochs=situation.epochs))
+        )
+    return found
+
+
+def _recipe(situation: Situation, x: float, key: tuple[Any, ...]) -> Recipe:
+    from lrtune.search.freeze_thaw_view import SETTINGS
+
+    values = dict(zip(SETTINGS, key, strict=True))
+    low, high = situation.space.lr_range
+    params = {n: values[n] for n in situation.space.names if n != "lr"}
+    return situation.space.recipe({"lr": float(np.clip(10**x, low, high)), **params}, epochs=situation.epochs)
+
+
+def _shift(situation: Situation, key: tuple[Any, ...]) -> float:
+    """Decades between the learning rate and the batch-scaled one."""
+    recipe = _recipe(situation, 0.0, key)
+    params = situation.space.params(recipe)
+    return math.log10(params["lr"]) - math.log10(situation.space.scaled_lr(params))

@@ -1,0 +1,202 @@
+"""What a search has seen, as arrays: every run's place, how far it came and what it showed, scaled to one measure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from lrtune import schedules
+from lrtune.outcome import Outcome
+from lrtune.search.landscape import Points
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lrtune.recipe import Recipe
+    from lrtune.search.base import Seen, Situation
+
+__all__ = ["Arm", "View", "place"]
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+LOOKS = 4  # points of a curve that the model is shown, at t, t/2, t/4, ...
+SMOOTHING = 1.15  # a look is the mean of the reports within this factor of its time
+MOST_POINTS = 140  # the model's work grows with the cube of their number
+SETTINGS = ("batch_size", "schedule", "warmup", "optimizer", "momentum", "weight_decay", "layer_decay")
+AS_BAD_AS_UNTRAINED = 0.9  # of the way back to the untrained model, right of the best: taken for diverged
+GRID = 128  # points at which a schedule is summed
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One run as the model sees it.
+
+    Attributes
+    ----------
+    seen
+        The trial.
+    x
+        log10 of its batch-scaled learning rate.
+    key
+        Its other settings.
+    values
+        Its curve, smaller is better; finite values only.
+    """
+
+    seen: Seen
+    x: float
+    key: tuple[Any, ...]
+    values: Floats
+
+    @property
+    def number(self) -> int:
+        """The trial's number."""
+        return self.seen.number
+
+    @property
+    def completed(self) -> bool:
+        """Whether it was trained to its end."""
+        return self.seen.outcome is Outcome.COMPLETED and len(self.values) > 0
+
+    @property
+    def diverged(self) -> bool:
+        """Whether it was judged to have diverged."""
+        return self.seen.outcome is not None and self.seen.outcome.diverged
+
+
+def place(recipe: Recipe, situation: Situation) -> float:
+    """log10 of the learning rate, scaled by the batch size where that is searched."""
+    space = situation.space
+    return math.log10(space.scaled_lr(space.params(recipe)))
+
+
+def settings(recipe: Recipe) -> tuple[Any, ...]:
+    """Everything but the learning rate, hashable."""
+    return tuple(getattr(recipe, name) for name in SETTINGS)
+
+
+class View:
+    """All arms of a situation, and the measure in which they are compared.
+
+    Attributes
+    ----------
+    arms
+        All trials that say something, in the order of their numbers.
+    low, high
+        The values that are 0 and 1 in the model's measure.
+    """
+
+    def __init__(self, situation: Situation) -> None:
+        self.situation = situation
+        self.length = float(situation.epochs)
+        self.arms = [self._arm(seen) for seen in situation.trials]
+        self.alive = [arm for arm in self.arms if len(arm.values) and not arm.diverged]
+        self._measure()
+
+    def _arm(self, seen: Seen) -> Arm:
+        values = self.situation.sign * np.asarray(seen.values, dtype=np.float64)
+        finite = np.isfinite(values)
+        upto = len(values) if finite.all() else int(np.argmin(finite))
+        return Arm(seen, place(seen.recipe, self.situation), settings(seen.recipe), values[:upto])
+
+    def _measure(self) -> None:
+        lows = [float(arm.values[-1]) for arm in self.alive]
+        self.low = min(lows, default=0.0)
+        given = self.situation.untrained
+        if given is not None and math.isfinite(given):
+            high = self.situation.sign * given
+        else:  # the slowest run's first value is close to that of the untrained model
+            firsts = sorted(float(arm.values[0]) for arm in self.alive)
+            high = self.low if not firsts else firsts[-1] if len(firsts) < 3 else firsts[-2]
+        self.high = high if high > self.low else self.low + max(abs(self.low), 1e-12)
+
+    def scaled(self, value: Any) -> Any:
+        """0 the best seen so far, 1 the untrained model."""
+        return (value - self.low) / (self.high - self.low)
+
+    def at(self, arm: Arm, fraction: float) -> float:
+        """What an arm showed at a fraction of the training, scaled; infinite where it has not been or diverged."""
+        epochs = arm.seen.epochs[: len(arm.values)]
+        if arm.diverged or not len(epochs) or epochs[-1] < fraction * self.length - 1e-9:
+            return math.inf
+        return float(self.scaled(np.interp(fraction * self.length, epochs, arm.values)))
+
+    def looks(self, arm: Arm) -> list[tuple[float, float]]:
+        """Points of its curve for the model: (fraction of the training, scaled value), the latest first."""
+        epochs = arm.seen.epochs[: len(arm.values)]
+        found: list[tuple[float, float]] = []
+        limit = float(epochs[-1])
+        for k in range(LOOKS):
+            held = (epochs <= limit + 1e-9) & (epochs > limit / SMOOTHING)
+            if not held.any():
+                break
+            exact = k == 0 and arm.completed
+            value = arm.values[-1] if exact else arm.values[held].mean()
+            when = epochs[-1] if exact else epochs[held].mean()
+            found.append((float(when) / self.length, float(self.scaled(value))))
+            earlier = epochs[epochs <= limit / 2 + 1e-9]
+            if not len(earlier):
+                break
+            limit = float(earlier[-1])
+        return found
+
+
+class Profiles:
+    """The summed and the present learning-rate multiplier of recipes, cached by their schedule."""
+
+    def __init__(self, length: float) -> None:
+        self._length = length
+        self._known: dict[tuple[Any, ...], tuple[Floats, Floats]] = {}
+
+    def of(self, recipe: Recipe, fraction: float) -> tuple[float, float]:
+        """(multiplier summed up to a fraction of the run, multiplier there)."""
+        key = (recipe.schedule, recipe.warmup)
+        if key not in self._known:
+            schedule = schedules.for_recipe(recipe, GRID)
+            level = np.asarray(schedule((np.arange(GRID) + 0.5) / GRID), dtype=np.float64)
+            self._known[key] = (np.cumsum(level) / GRID, level)
+        area, level = self._known[key]
+        spot = max(0.0, fraction * GRID)
+        left = np.concatenate([[0.0], area])
+        summed = float(np.interp(spot, np.arange(GRID + 1), left))
+        return max(summed, 1e-6), float(level[min(GRID - 1, int(spot))])
+
+
+def points(places: Sequence[tuple[float, float, Recipe, int, int]], profiles: Profiles) -> Points:
+    """Places (x, fraction, recipe, group, run) as the model's arrays."""
+    profile = [profiles.of(recipe, fraction) for _, fraction, recipe, _, _ in places]
+    return Points(
+        x=np.array([p[0] for p in places]),
+        t=np.array([p[1] for p in places]),
+        area=np.array([p[0] for p in profile]),
+        level=np.array([p[1] for p in profile]),
+        group=np.array([p[3] for p in places], dtype=np.int64),
+        run=np.array([p[4] for p in places], dtype=np.int64),
+    )
+
+
+def alikeness(keys: Sequence[tuple[Any, ...]]) -> Floats:
+    """Correlation between combinations of the other settings, shape (n, n): 1 where they are equal.
+
+    Each setting that differs takes away a part: a number by its distance in decades, a name by half.
+    """
+    found = np.ones((len(keys), len(keys)))
+    for i, one in enumerate(keys):
+        for j, two in enumerate(keys[:i]):
+            apart = sum(_apart(a, b) for a, b in zip(one, two, strict=True))
+            found[i, j] = found[j, i] = math.exp(-apart)
+    return found
+
+
+def _apart(one: Any, two: Any) -> float:
+    if one == two:
+        return 0.0
+    if isinstance(one, int | float) and isinstance(two, int | float):
+        if one > 0 and two > 0:
+            return min(0.7, 0.5 * abs(math.log10(one / two)))
+        return 0.4
+    return 0.7

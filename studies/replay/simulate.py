@@ -1,0 +1,156 @@
+"""A light stand-in for the study loop: one worker or several, no storage, no training; cost in epochs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lrtune.outcome import Outcome
+from lrtune.search.base import Continue, Finish, Seen, Situation, Start, Stop, Wait
+from lrtune.space import Space
+
+if TYPE_CHECKING:
+    from tables import Problem
+
+    from lrtune.search.base import Strategy
+
+__all__ = ["Play", "play"]
+
+
+@dataclass(slots=True)
+class Play:
+    """What one search did.
+
+    ``finished`` holds (cost so far, regret) of each fully trained recipe, in order.
+    """
+
+    finished: list[tuple[float, float]] = field(default_factory=list)
+    cost: float = 0.0
+    why: str = "budget"
+    trials: list[Seen] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def cost_to(self, regret: float) -> float:
+        """Cost until a fully trained recipe was within that regret; infinite if none was."""
+        return min((cost for cost, seen in self.finished if seen <= regret), default=math.inf)
+
+
+@dataclass(slots=True)
+class _Job:
+    number: int
+    until: float
+    ends: float
+
+
+def _situation(problem: Problem, space: Space, trials: dict[int, Seen], spent: float, **kw: Any) -> Situation:
+    return Situation(
+        space=space, epochs=problem.epochs, direction=problem.direction,
+        trials=[trials[k] for k in sorted(trials)], spent=spent, **kw,
+    )
+
+
+def _advance(problem: Problem, seen: Seen, params: dict[str, Any], until: float) -> Seen:
+    curve = problem.curve(params)
+    sign = 1 if problem.direction == "minimize" else -1
+    upto = min(problem.epochs, int(round(until)))
+    bad = np.flatnonzero(~np.isfinite(curve[:upto]) | (np.nan_to_num(curve[:upto]) > 2 * abs(problem.untrained) + problem.untrained))
+    outcome = None
+    if len(bad):
+        upto = int(bad[0]) + 1
+        outcome = Outcome.NON_FINITE
+    elif upto >= problem.epochs:
+        outcome = Outcome.COMPLETED
+    return Seen(
+        number=seen.number, recipe=seen.recipe, epochs=np.arange(1, upto + 1, dtype=float),
+        values=sign * curve[:upto], outcome=outcome,
+    )
+
+
+def play(  # noqa: C901, PLR0912 -- one loop, told as one story
+    strategy: Strategy, problem: Problem, *, seed: int, budget: float | None = 25.0, workers: int = 1,
+    self_stopping: bool = False, untrained: bool = False, stop_at: float | None = None,
+) -> Play:
+    """Let a strategy search a problem; `stop_at` ends the measurement once that regret is reached."""
+    import time
+
+    space = Space(lr=problem.lr_range, **problem.choices)
+    trials: dict[int, Seen] = {}
+    params: dict[int, dict[str, Any]] = {}
+    jobs: list[_Job] = []
+    result = Play()
+    spent, clock = 0.0, 0.0
+    stale = 0
+    while True:
+        done = False
+        while len(jobs) < workers and not done:
+            situation = _situation(
+                problem, space, trials, spent, seed=seed, budget=budget, self_stopping=self_stopping,
+                untrained=problem.untrained if untrained else None,
+            )
+            begun = time.perf_counter()
+            action = strategy.next(situation)
+            result.seconds.append(time.perf_counter() - begun)
+            stale += 1
+            if stale > 2000:
+                msg = f"{strategy.name} makes no progress on {problem.name}: {action}"
+                raise RuntimeError(msg)
+            if isinstance(action, Finish):
+                result.why, done = action.why, True
+            elif isinstance(action, Wait):
+                if not jobs:
+                    result.why, done = "waits for nobody", True
+                break
+            elif isinstance(action, Stop):
+                old = trials[action.number]
+                trials[action.number] = Seen(number=old.number, recipe=old.recipe, epochs=old.epochs, values=old.values, outcome=action.outcome)
+            else:
+                if isinstance(action, Start):
+                    number = len(trials)
+                    params[number] = dict(action.params or {})
+                    trials[number] = Seen(
+                        number=number, recipe=space.recipe(params[number], epochs=problem.epochs, seed=action.seed),
+                        epochs=np.array([]), values=np.array([]),
+                    )
+                else:
+                    number = action.number
+                    if trials[number].outcome is not None or trials[number].until is not None:
+                        msg = f"{strategy.name} continues trial {number}, which is not paused"
+                        raise RuntimeError(msg)
+                old = trials[number]
+                until = min(float(math.ceil(action.until - 1e-9)), problem.epochs)
+                price = (until - old.trained) / problem.epochs
+                if price <= 0 or (budget is not None and spent + price > budget + 1e-9):
+                    if budget is not None and spent + price > budget + 1e-9:
+                        result.why, done = f"asked beyond the budget ({spent:.3f}+{price:.3f})", True
+                        break
+                    msg = f"{strategy.name} asks for nothing: {action}"
+                    raise RuntimeError(msg)
+                spent += price
+                trials[number] = Seen(number=number, recipe=old.recipe, epochs=old.epochs, values=old.values, until=until)
+                jobs.append(_Job(number, until, clock + price))
+                result.log.append(
+                    f"{spent:6.3f} {type(action).__name__:8s} {number:3d} {params[number]} -> {until:g} {action.why}"
+                )
+        if done and not jobs:
+            break
+        jobs.sort(key=lambda job: job.ends)
+        job = jobs.pop(0)
+        clock = job.ends
+        stale = 0
+        before = trials[job.number].trained
+        trials[job.number] = _advance(problem, trials[job.number], params[job.number], job.until)
+        seen = trials[job.number]
+        spent -= (job.until - seen.trained) / problem.epochs
+        if seen.outcome is Outcome.COMPLETED and before < problem.epochs:
+            result.finished.append((spent, problem.regret(params[job.number])))
+            if stop_at is not None and result.finished[-1][1] <= stop_at and not done:
+                break
+        if done and not jobs:
+            break
+    result.cost = spent
+    result.trials = [trials[k] for k in sorted(trials)]
+    return result
