@@ -95,7 +95,7 @@ def curves(record: StudyRecord, numbers: Iterable[int] | None = None, most: int 
         ``number``, ``step``, ``epoch``, ``samples``, ``lr`` (as applied, NaN where unknown), ``name``, ``value``.
     """
     wanted = None if numbers is None else set(numbers)
-    parts = []
+    parts: list[pd.DataFrame] = []
     for trial in record.records:
         if (wanted is None or trial.number in wanted) and len(trial.curve):
             parts.extend(_series(trial.number, trial.curve if most is None else trial.curve.thinned(most)))
@@ -107,7 +107,7 @@ def _series(number: int, curve: Curve) -> Iterator[pd.DataFrame]:
     """One frame for each number that a curve holds."""
     where = {"step": curve.steps, "epoch": curve.epochs, "samples": curve.samples, "lr": curve.lrs}
     for name in curve.names:
-        held = np.array([name in point.values for point in curve])
+        held = np.array([name in point.values for point in curve])  # noqa: PD011 -- a curve, not a frame
         columns = {**where, "value": curve.values(name)}
         yield pd.DataFrame({word: column[held] for word, column in columns.items()}).assign(number=number, name=name)
 

@@ -1,0 +1,208 @@
+"""How every figure looks: colours that survive colour blindness and a dark page, escaped labels, robust ranges."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import pandas as pd
+
+__all__ = [
+    "ACCENT",
+    "GRID",
+    "INK",
+    "MUTED",
+    "OUTCOMES",
+    "SCALE",
+    "Look",
+    "Range",
+    "blank",
+    "colours",
+    "decades",
+    "hover",
+    "label",
+    "log_ticks",
+    "number",
+    "robust",
+    "rows",
+    "thinned",
+]
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+INK, MUTED, GRID = "#3d4450", "#7a8290", "rgba(128,136,150,0.22)"
+ACCENT = "#2f6fd0"
+# From slow and cool to fast and warm; lightness rises throughout, and both ends stay readable on white and on black.
+SCALE = [[0.0, "#4747b8"], [0.25, "#2f7fc8"], [0.5, "#1f9e95"], [0.75, "#74b03f"], [1.0, "#e3a51a"]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """How an outcome is drawn and called."""
+
+    name: str
+    colour: str
+    symbol: str
+
+
+# Okabe and Ito's palette; every outcome has its own symbol as well, so that colour is never alone.
+OUTCOMES: dict[str, Look] = {
+    "completed": Look(name="completed", colour="#2f6fd0", symbol="circle"),
+    "pruned": Look(name="stopped early", colour="#8b93a1", symbol="circle-open"),
+    "open": Look(name="paused or running", colour="#56a3d9", symbol="diamond-open"),
+    "non_finite": Look(name="diverged: non-finite", colour="#d55e00", symbol="x-thin"),
+    "exploded": Look(name="diverged: exploded", colour="#d55e00", symbol="triangle-up"),
+    "stuck": Look(name="stuck at chance", colour="#cc7a1e", symbol="square-open"),
+    "out_of_memory": Look(name="out of memory", colour="#b0609a", symbol="hexagon-open"),
+    "stalled": Look(name="stalled", colour="#b0609a", symbol="hourglass-open"),
+    "interrupted": Look(name="interrupted", colour="#8b93a1", symbol="line-ew-open"),
+    "failed": Look(name="failed", colour="#b0609a", symbol="cross-thin"),
+}
+
+
+def label(text: object, most: int = 80) -> str:
+    """Text for a plotly label: it appears as it is, whatever HTML it holds."""
+    shown = "".join(c if c.isprintable() else " " for c in str(text))
+    shown = shown.encode("utf-8", "replace").decode("utf-8")
+    shown = shown if len(shown) <= most else f"{shown[: most - 1]}…"
+    return shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("%{", "% {")
+
+
+def hover(*lines: object) -> str:
+    """A hover template of these lines, every one escaped; empty ones are left out."""
+    return "<br>".join(label(line, 160) for line in lines if line not in {"", None}) + "<extra></extra>"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number as people write it; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return "\N{EN DASH}"
+    return f"{value:.{digits}g}"
+
+
+def rows(table: pd.DataFrame) -> Iterator[Any]:
+    """The rows of a table, each with its columns as attributes."""
+    return iter(table.itertuples())
+
+
+def blank(*, x: str, y: str, height: int = 420, **axes: Any) -> go.Figure:
+    """An empty figure in the house's look."""
+    figure = go.Figure()
+    axis: dict[str, Any] = {
+        "gridcolor": GRID,
+        "zeroline": False,
+        "linecolor": GRID,
+        "ticks": "outside",
+        "tickcolor": GRID,
+        "ticklen": 4,
+        "title": {"standoff": 8, "font": {"size": 12}},
+        "automargin": True,
+    }
+    figure.update_layout(
+        height=height,
+        margin={"l": 56, "r": 16, "t": 16, "b": 48},
+        font={"family": FONT, "size": 12, "color": INK},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        hovermode="closest",
+        hoverlabel={"font": {"family": FONT, "size": 12}, "align": "left"},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 11}},
+        xaxis={**axis, **axes.get("xaxis", {})},
+        yaxis={**axis, **axes.get("yaxis", {})},
+        modebar={"orientation": "v", "bgcolor": "rgba(0,0,0,0)", "color": MUTED, "activecolor": ACCENT},
+    )
+    figure.update_xaxes(title_text=label(x))
+    figure.update_yaxes(title_text=label(y))
+    return figure
+
+
+def decades(low: float, high: float) -> tuple[list[float], list[str]]:
+    """Ticks and their texts for log10 values from low to high."""
+    ticks = [float(t) for t in range(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1)]
+    if len(ticks) < 2:  # noqa: PLR2004 -- within one decade
+        ticks = [float(t) for t in np.linspace(low, high, 3)]
+    return ticks, [f"{10**t:.2g}" if abs(t) <= 3 else f"1e{t:g}" for t in ticks]  # noqa: PLR2004
+
+
+def log_ticks(low: float, high: float) -> dict[str, Any]:
+    """A logarithmic axis over this range whose ticks read 0.001, 0.01, 0.1."""
+    ticks, texts = decades(math.log10(low), math.log10(high))
+    return {
+        "type": "log",
+        "range": [math.log10(low), math.log10(high)],
+        "tickvals": [10**t for t in ticks],
+        "ticktext": texts,
+    }
+
+
+def colours(lrs: Sequence[float] | Floats, lr_range: tuple[float, float]) -> list[str]:
+    """The colour of each learning rate on the log scale of the range."""
+    low, high = (math.log10(end) for end in lr_range)
+    share = np.clip((np.log10(np.asarray(lrs, dtype=np.float64)) - low) / max(high - low, 1e-9), 0.0, 1.0)
+    return [str(colour) for colour in sample_colorscale(SCALE, share.tolist())] if len(share) else []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """What a value axis shows: from low to high, on a log scale or not."""
+
+    low: float
+    high: float
+    log: bool
+
+    def axis(self) -> dict[str, Any]:
+        """As a plotly axis."""
+        if self.log:
+            return {"type": "log", "range": [math.log10(self.low), math.log10(self.high)], "dtick": self._dtick()}
+        return {"range": [self.low, self.high]}
+
+    def _dtick(self) -> str | int:
+        return "D1" if math.log10(self.high / self.low) < 2.5 else 1  # noqa: PLR2004 -- decades
+
+    def clip(self, values: Floats) -> Floats:
+        """The values moved onto the axis; what is no number becomes its end."""
+        filled = np.where(np.isnan(values), self.high, values)
+        return np.asarray(np.clip(filled, self.low, self.high), dtype=np.float64)
+
+
+def robust(values: Floats, *, sign: float, worst: float | None = None) -> Range:
+    """A range that one exploded trial cannot flatten.
+
+    From the best value to the level of knowing nothing (`worst`, in the metric's own sign) where that is known, else to
+    the far end of what lies within five times the better half's spread. `sign` is -1 for a metric that is maximised.
+    """
+    finite = sign * values[np.isfinite(values)]
+    if not len(finite):
+        return Range(low=0.0, high=1.0, log=False)
+    best, middle = float(finite.min()), float(np.median(finite))
+    reach = best + 5.0 * max(middle - best, 1e-9 * max(1.0, abs(best)))
+    top = min(float(finite.max()), reach)
+    if worst is not None and math.isfinite(worst):
+        top = min(max(float(finite.max()), middle), max(sign * worst, middle)) if sign * worst > best else top
+    if top <= best:
+        top = best + max(abs(best) * 0.1, 1e-6)
+    low, high = sorted((sign * best, sign * top))
+    if low > 0 and high / low > 8:  # noqa: PLR2004 -- nearly a decade reads better on a log scale
+        return Range(low=low / (high / low) ** 0.05, high=high * (high / low) ** 0.06, log=True)
+    pad = 0.05 * (high - low)
+    return Range(low=low - pad, high=high + pad, log=False)
+
+
+def thinned(count: int, most: int, keep: Sequence[int] = ()) -> list[int]:
+    """Which of `count` things are drawn: those to keep, and the rest drawn evenly, `most` in all, ascending."""
+    if count <= most:
+        return list(range(count))
+    kept = dict.fromkeys(list(keep)[: most // 2])
+    rest = [i for i in range(count) if i not in kept]
+    places = np.linspace(0, len(rest) - 1, most - len(kept)).round().astype(int)
+    return sorted({*kept, *(rest[place] for place in places)})
