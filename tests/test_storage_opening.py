@@ -199,16 +199,17 @@ def test_a_creation_that_was_cut_off_is_finished(tmp_path: Path, stored: Path) -
         ["drop table alembic_version"],
         ["delete from alembic_version"],
         ["drop table alembic_version", "delete from version_info"],
-        ["drop table alembic_version", "drop table version_info", "drop table trial_params", "drop table studies"],
+        ["delete from studies", "drop table alembic_version", "drop table version_info", "drop table trial_params"],
     ):
         whole.write_bytes(stored.read_bytes())
         sqlite_file(whole, *statements)
         storage = open_storage(whole)
-        assert len(storage.get_all_studies()) == (0 if "drop table studies" in statements else 1)
+        assert len(storage.get_all_studies()) == (0 if "delete from studies" in statements else 1)
         storage.close()
-        refused_or_not = open_storage(whole)
-        optuna.create_study(storage=refused_or_not, study_name="new")
-        refused_or_not.close()
+        plain = optuna.storages.RDBStorage(f"sqlite:///{whole}")
+        assert len(plain.get_all_studies()) == (0 if "delete from studies" in statements else 1)
+        plain.engine.dispose()
+        whole.unlink()
 
 
 def test_a_journal_left_by_a_crash_is_played_back(tmp_path: Path) -> None:
