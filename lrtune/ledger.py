@@ -31,7 +31,7 @@ from lrtune.records import Piece, Record
 from lrtune.search.base import Seen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
@@ -183,25 +183,38 @@ class Ledger:
         The search's.
     me
         The process that asks.
+    waiting
+        Trials that other hands have enqueued, as of the last :meth:`entries`.
     """
 
     storage: BaseStorage
     study: optuna.Study
     settings: Settings
     me: Lease
+    waiting: int = 0
     _closed: dict[int, Entry] = field(default_factory=dict)
+    _ids: dict[int | str, int] = field(default_factory=dict)
 
     @property
     def study_id(self) -> int:
         """Optuna's number of the study."""
-        return self.storage.get_study_id_from_name(self.study.study_name)
+        return self._id("study", lambda: self.storage.get_study_id_from_name(self.study.study_name))
 
     # -- reading --------------------------------------------------------------------------------------
 
     def entries(self) -> list[Entry]:
-        """Every trial that lrtune made, in the order of their numbers."""
+        """Every trial that lrtune made, in the order of their numbers.
+
+        A trial that is RUNNING without a record is ended: its process died while it made it. Those that
+        other hands have enqueued are counted in `waiting`.
+        """
         found = []
-        for trial in self.storage.get_all_trials(self.study_id, deepcopy=False):
+        trials = self.storage.get_all_trials(self.study_id, deepcopy=False)
+        self.waiting = sum(trial.state is TrialState.WAITING for trial in trials)
+        for trial in trials:
+            if trial.state is TrialState.RUNNING and RECORD not in trial.user_attrs:
+                self._end_stray(trial)
+                continue
             entry = self._closed.get(trial.number) or self._read(trial)
             if entry is not None:
                 found.append(entry)
@@ -331,7 +344,14 @@ class Ledger:
 
     def trial_id(self, number: int) -> int:
         """Optuna's id of a trial."""
-        return self.storage.get_trial_id_from_study_id_trial_number(self.study_id, number)
+        find = self.storage.get_trial_id_from_study_id_trial_number
+        return self._id(number, lambda: find(self.study_id, number))
+
+    def _id(self, key: int | str, find: Callable[[], int]) -> int:
+        """Optuna's numbers never change: each is asked for once."""
+        if key not in self._ids:
+            self._ids[key] = find()
+        return self._ids[key]
 
     def _claim(self, until: float, again: float = 0.0) -> Claim:
         return Claim(until=until, again=again, token=uuid.uuid4().hex, lease=self.me.renewed())
@@ -363,18 +383,10 @@ class Ledger:
         mine = lease is not None and dataclasses.replace(self.me, worker=lease.worker).same_holder(lease)
         return alive(lease) and not (mine and lease is not None and lease.worker not in _working)
 
-    def clear_strays(self) -> list[int]:
-        """End trials that are RUNNING without a record: their process died while it made them."""
-        strays = [
-            trial
-            for trial in self.storage.get_all_trials(self.study_id, deepcopy=False)
-            if trial.state is TrialState.RUNNING and RECORD not in trial.user_attrs
-        ]
-        for trial in strays:
-            trial_id = self.trial_id(trial.number)
-            self.storage.set_trial_user_attr(trial_id, "outcome", Outcome.INTERRUPTED.value)
-            self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
-        return [trial.number for trial in strays]
+    def _end_stray(self, trial: FrozenTrial) -> None:
+        trial_id = self.trial_id(trial.number)
+        self.storage.set_trial_user_attr(trial_id, "outcome", Outcome.INTERRUPTED.value)
+        self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
 
 
 def _optuna_end(record: Record, metric: str) -> tuple[TrialState, list[float] | None]:

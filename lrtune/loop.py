@@ -13,8 +13,6 @@ import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from optuna.trial import TrialState
-
 from lrtune import schedules
 from lrtune.divergence import STUCK_MARGIN, Baseline
 from lrtune.errors import InputError, StorageError, UserCodeError
@@ -162,7 +160,6 @@ class Search:
 
     def refresh(self) -> None:
         """Read every trial again, taking over what dead processes held."""
-        self.ledger.clear_strays()
         self.entries = self.ledger.recover(self.ledger.entries())
 
     def _ending(self) -> str:
@@ -178,9 +175,7 @@ class Search:
         diverged = [outcome is not None and outcome.diverged for outcome in outcomes]
         if len(diverged) >= HOPELESS_TRIALS and all(diverged):
             low = self.space.lr_range[0]
-            return (
-                f"all of the first {len(diverged)} trials diverged: lower the range of the learning rate below {low:g}"
-            )
+            return f"all {len(diverged)} trials diverged: lower the range of the learning rate below {low:g}"
         return ""
 
     def _last_why(self) -> str:
@@ -231,8 +226,7 @@ class Search:
 
     def _adopted(self) -> Work | None:
         """A trial that somebody enqueued in the Optuna study comes first."""
-        waiting = self.ledger.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if not waiting or (self.settings.limits.budget is not None and self.situation().left < 1):
+        if not self.ledger.waiting or (self.settings.limits.budget is not None and self.situation().left < 1):
             return None
         trial = self.ledger.study.ask(dict(self.space.distributions()))
         recipe = self.space.recipe(trial.params, epochs=self.settings.epochs, seed=self.settings.seed)
@@ -280,7 +274,7 @@ class Search:
         budget = self.settings.limits.budget
         spent = self.ledger.spent(self.entries)
         if budget is not None and spent + epochs / self.settings.epochs > budget * (1 + 1e-9):
-            msg = f"the strategy {self.strategy.name!r} asked for {epochs:g} epochs with {budget - spent:g} trainings left"
+            msg = f"{self.strategy.name!r} asked for {epochs:g} epochs with {budget - spent:g} full trainings left"
             raise RuntimeError(msg)
 
     def _widen(self, lr: float) -> None:

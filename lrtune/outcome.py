@@ -18,7 +18,7 @@ class Outcome(enum.Enum):
     PRUNED = "stopped early, because others looked better"
     NON_FINITE = "diverged: the loss, a gradient or a weight became NaN or infinite"
     EXPLODED = "diverged: the loss rose far above that of the untrained model"
-    STUCK = "diverged: it stayed at the level of a constant prediction"
+    STUCK = "diverged: it stayed no better than a constant prediction"
     OUT_OF_MEMORY = "ran out of memory"
     STALLED = "stopped, because it made no progress for too long"
     INTERRUPTED = "interrupted before its end"

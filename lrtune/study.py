@@ -362,8 +362,9 @@ def _progress(event: str, search: Search, started: float, memory: dict[str, Any]
     best = min(done, key=lambda record: sign * float(record.value or 0.0), default=None)
     if best is not None and memory.get("best") != len(done):
         memory.update(best=len(done), band=answer(search.situation()).band)
-    fresh = [e for e in entries if e.told and e.number not in memory.setdefault("told", set())]
-    memory["told"].update(e.number for e in fresh)
+    told = memory.setdefault("told", set())
+    fresh = [e for e in entries if e.told and e.number not in told]
+    told.update(e.number for e in fresh)
     curve: tuple[tuple[float, float], ...] = ()
     if best is not None:
         epochs, values = best.curve.of(settings.metric)
