@@ -40,6 +40,8 @@ FINE = 0.05  # decades between the candidates of the model: the loss changes by 
 DRAWS = 256
 PRICE = 0.03  # regret (of the way from untrained to best) that one full training must be expected to save
 LATE = 0.15  # decades by which the cliff may still move left as a run goes on
+DRIFT = 0.25  # decades that the best learning rate moves left while training grows tenfold, p / (p + q) of the law
+BASIN = 0.01  # regret at one standard deviation from there
 FALL = 1.0  # what a run beyond the cliff is worth
 LONGEST = 6.0  # full trainings after which a self-stopping search ends
 
@@ -152,10 +154,11 @@ class _Decision:
     # -- 2. to 4.: the model -----------------------------------------------------------------------
 
     def _candidates(self) -> list[Candidate]:
+        edge = self._edge()
         found = [
             Candidate(arm.x, arm.seen.recipe, arm.key, arm)
             for arm in self.view.alive
-            if arm.completed or arm.seen.open or arm.seen.until is not None
+            if arm.completed or (arm.x < edge and (arm.seen.open or arm.seen.until is not None))
         ]
         best = min(self.view.alive, key=lambda a: self.view.scaled(a.values[-1]))
         taken: dict[tuple[Any, ...], list[float]] = {}
@@ -165,7 +168,7 @@ class _Decision:
         for key in _combos(self.situation):
             shift = _shift(self.situation, key)
             for x in self._grid(best.x + shift):
-                if all(abs(x - other) > apart for other in taken.get(key, [])):
+                if x - shift < edge and all(abs(x - other) > apart for other in taken.get(key, [])):
                     found.append(Candidate(x - shift, _recipe(self.situation, x, key), key, None))
         return found
 
@@ -201,7 +204,34 @@ class _Decision:
         for j, c in enumerate(candidates):
             if c.arm is not None and c.arm.completed:
                 draws[:, j] = self.view.scaled(self._result(c.arm))
+        draws = draws + self._basin(candidates)
         return self._with_cliff(draws.copy(), candidates), draws, looks
+
+    def _basin(self, candidates: Sequence[Candidate]) -> Floats:
+        """What leaving the place where the best run can be expected costs, shape (candidates,)."""
+        fraction, raw = self._bracket()
+        decades = -math.log10(fraction)
+        expected, spread = raw - DRIFT * decades, DRIFT * decades + 0.1
+        trained = np.array([c.trained for c in candidates]) / self.length
+        away = (np.array([c.x for c in candidates]) - expected) / spread
+        found: Floats = BASIN * away**2 * (1 - trained)
+        return found
+
+    def _bracket(self) -> tuple[float, float]:
+        """The furthest fraction at which the best arm has arms on both its sides, and its x."""
+        edge = self._edge()
+        found = (1e-3, 0.0)
+        for fraction in sorted({a.seen.trained / self.length for a in self.view.alive}):
+            there = [(a.x, self.view.at(a, fraction)) for a in self.view.alive if a.x < edge]
+            there = [(x, y) for x, y in there if math.isfinite(y)]
+            if not there:
+                continue
+            x, _ = min(there, key=lambda pair: pair[1])
+            left = any(x - 1.2 * SPACING < other < x for other, _ in there) or x < self.range[0] + SPACING / 2
+            right = any(x < other < x + 1.2 * SPACING for other, _ in there) or edge < x + 1.2 * SPACING
+            if (left and right) or found[0] < 2e-3:
+                found = (max(fraction, 1e-3), x)
+        return found
 
     def _result(self, arm: Arm) -> float:
         given = getattr(arm.seen, "result", None)
