@@ -95,7 +95,8 @@ def train(parked: Parked, recipe: Recipe, until: float, watch: Watch) -> PieceEn
     """
     spe = watch.steps_per_epoch
     total = recipe.epochs * spe
-    target = total if until >= recipe.epochs else min(round(until * spe), total)
+    # rounded up: a piece that ended short of what was asked would be asked for for ever
+    target = total if until >= recipe.epochs else min(math.ceil(until * spe * (1 - 1e-9)), total)
     chunk, saved_at = FIRST_CHUNK, time.monotonic()
     while parked.step < target:
         boundary = min((parked.step // spe + 1) * spe, target)
