@@ -99,12 +99,27 @@ class _Decision:
             return look
         if not self.view.alive:
             return self._hopeless()
+        if self.view.flat:
+            flat = self._lowest()
+            if flat is not None:
+                return flat
         return self._race()
 
     def _hopeless(self) -> Action:
         if any(t.until is not None for t in self.situation.trials):
             return Wait()
         return Finish(why="every run diverged; try a range of lower learning rates")
+
+    def _lowest(self) -> Action | None:
+        """Where nothing moves, the lowest learning rate is the one that may: train it to its end."""
+        low = self.range[0]
+        arm = next((a for a in self.view.arms if math.log10(a.seen.recipe.lr) < low + 1e-6), None)
+        if arm is None:
+            return self._start(low, self._home(), self.first, "nothing moves: the lowest")
+        if arm.seen.open and self.situation.left >= 1 - arm.seen.trained / self.length:
+            until = self._next(arm.seen.trained)
+            return Continue(number=arm.number, until=until, why="nothing moves: the lowest")
+        return None
 
     # -- 1. look -----------------------------------------------------------------------------------
 
@@ -140,6 +155,16 @@ class _Decision:
         for spot in (right, left):
             if 0 <= spot < len(spots) and spot not in taken:
                 return self._start(spots[spot], home, self.first, "first look")
+        return self._between(home) if math.isfinite(scores[best]) else None
+
+    def _between(self, home: tuple[Any, ...]) -> Action | None:
+        """Half-way to the neighbours of the best first look."""
+        arms = sorted((a for a in self.view.arms if a.key == home), key=lambda a: a.seen.recipe.lr)
+        xs = [math.log10(a.seen.recipe.lr) for a in arms]
+        best = min(range(len(arms)), key=lambda i: self._score(arms[i]))
+        for other in (best + 1, best - 1):
+            if 0 <= other < len(xs) and abs(xs[other] - xs[best]) > 0.75 * SPACING:
+                return self._start((xs[best] + xs[other]) / 2, home, self.first, "first look")
         return None
 
     @staticmethod
@@ -164,13 +189,19 @@ class _Decision:
         taken: dict[tuple[Any, ...], list[float]] = {}
         for arm in self.view.arms:
             taken.setdefault(arm.key, []).append(math.log10(arm.seen.recipe.lr))
-        apart = 0.04 if any(a.completed for a in self.view.arms) else 0.12
+        completed = sum(a.completed for a in self.view.arms)
+        apart = max(0.03, 0.24 / completed) if completed else 0.12
         for key in _combos(self.situation):
             shift = _shift(self.situation, key)
             for x in self._grid(best.x + shift):
-                if x - shift < edge and all(abs(x - other) > apart for other in taken.get(key, [])):
+                if x - shift < edge and self._free(x, taken.get(key, []), apart):
                     found.append(Candidate(x - shift, _recipe(self.situation, x, key), key, None))
         return found
+
+    def _free(self, x: float, taken: Sequence[float], apart: float) -> bool:
+        """Whether no run stands too close; the ends of the range, which nothing lies beyond, are worth an exact look."""
+        least = 1e-6 if x in self.range else apart
+        return all(abs(x - other) > least for other in taken)
 
     def _grid(self, middle: float) -> list[float]:
         """Learning rates (log10) that may be started: dense around the middle, both ends of the range among them."""
@@ -183,9 +214,11 @@ class _Decision:
         """Final values of the candidates, shape (draws, candidates)."""
         keys = list(dict.fromkeys([c.key for c in candidates] + [a.key for a in self.view.arms]))
         index = {key: i for i, key in enumerate(keys)}
-        places, y = [], []
+        places, y, rough = [], [], []
         for arm in self._believed():
+            noise = self.view.roughness(arm)
             for fraction, value in self.view.looks(arm):
+                rough.append(noise)
                 places.append((arm.x, fraction, arm.seen.recipe, index[arm.key], arm.number))
                 y.append(min(value, 1.3))
         values = np.array(y)
@@ -193,7 +226,7 @@ class _Decision:
         gap = np.array(
             [v - values[(seen.t > t / 1.2) & (seen.t < t * 1.2)].min() for v, t in zip(values, seen.t, strict=True)]
         )
-        model = Landscape(seen, values, gap, alikeness(keys))
+        model = Landscape(seen, values, gap=gap, rough=np.array(rough), alike=alikeness(keys))
         runs = [-1 - j if c.arm is None else c.arm.number for j, c in enumerate(candidates)]
         whens = np.concatenate([np.ones(len(candidates)), until / self.length])
         pairs = zip([*zip(candidates, runs, strict=True)] * 2, whens, strict=True)

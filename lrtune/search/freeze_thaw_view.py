@@ -24,10 +24,11 @@ __all__ = ["Arm", "View", "place"]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 LOOKS = 4  # points of a curve that the model is shown, at t, t/2, t/4, ...
-SMOOTHING = 1.15  # a look is the mean of the reports within this factor of its time
+SMOOTHING = 1.4  # a look is the mean of the reports within this factor of its time
 MOST_POINTS = 140  # the model's work grows with the cube of their number
 SETTINGS = ("batch_size", "schedule", "warmup", "optimizer", "momentum", "weight_decay", "layer_decay")
 AS_BAD_AS_UNTRAINED = 0.9  # of the way back to the untrained model, right of the best: taken for diverged
+FLAT = 0.02  # of its level: changes by less than this are none
 GRID = 128  # points at which a schedule is summed
 
 
@@ -123,7 +124,27 @@ class View:
         epochs = arm.seen.epochs[: len(arm.values)]
         if arm.diverged or not len(epochs) or epochs[-1] < fraction * self.length - 1e-9:
             return math.inf
-        return float(self.scaled(np.interp(fraction * self.length, epochs, arm.values)))
+        upto = fraction * self.length
+        held = (epochs <= upto + 1e-9) & (epochs > upto / SMOOTHING)
+        value = arm.values[held].mean() if held.any() else np.interp(upto, epochs, arm.values)
+        return float(self.scaled(value))
+
+    def roughness(self, arm: Arm) -> float:
+        """Noise of one report of an arm, scaled: what is left of its curve beside its neighbours."""
+        if len(arm.values) < 4:
+            return 0.0
+        bends = arm.values[1:-1] - 0.5 * (arm.values[:-2] + arm.values[2:])
+        late = bends[len(bends) // 3 :]
+        return float(np.median(np.abs(late)) / 0.6745 / math.sqrt(1.5) / (self.high - self.low))
+
+    @property
+    def flat(self) -> bool:
+        """Whether no arm has moved and all show the same: what is seen of a range that is too high as a whole."""
+        values = [v for arm in self.alive for v in (arm.values.min(), arm.values.max())]
+        span = [arm.x for arm in self.alive]
+        if len(span) < 3 or max(span) - min(span) < 1.0:
+            return False
+        return max(values) - min(values) < FLAT * max(abs(v) for v in values)
 
     def looks(self, arm: Arm) -> list[tuple[float, float]]:
         """Points of its curve for the model: (fraction of the training, scaled value), the latest first."""

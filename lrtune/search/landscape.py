@@ -79,15 +79,17 @@ class Landscape:
         What was seen there, shape (n,): 0 best, 1 untrained.
     gap
         How far each lies above the best of its time, shape (n,); the misfit allowed grows with it.
+    rough
+        Noise of each, beside what all have, as a standard deviation, shape (n,).
     alike
         Correlation between groups, shape (groups, groups).
     """
 
-    def __init__(self, points: Points, y: Floats, gap: Floats, alike: Floats) -> None:
+    def __init__(self, points: Points, y: Floats, *, gap: Floats, rough: Floats, alike: Floats) -> None:
         self._points, self._y, self._alike = points, y, alike
         self._knees = (points.x + np.log10(points.area))[np.argmin(y)] + KNEES
         self._x0 = float(points.x[np.argmin(y)])
-        noise = (NOISE + TOLERANCE * gap) ** 2
+        noise = (NOISE + TOLERANCE * gap) ** 2 + rough**2
         covariance = self._kernel(points, points) + np.diag(noise)
         self._chol = np.linalg.cholesky(covariance)
         self._fit()
