@@ -1,0 +1,9 @@
+"""The answer to look at: one self-contained page, the same in plain text, and every figure as an image."""
+
+from __future__ import annotations
+
+from lrtune.report.images import images
+from lrtune.report.page import page, write
+from lrtune.report.words import text
+
+__all__ = ["images", "page", "text", "write"]

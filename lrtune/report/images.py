@@ -1,0 +1,55 @@
+"""Every figure as a PNG, SVG or PDF file, where plotly's optional image writer is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lrtune import figures
+from lrtune.errors import InputError, StorageError
+
+if TYPE_CHECKING:
+    import os
+
+    from lrtune.records import StudyRecord
+
+__all__ = ["images"]
+
+FORMATS = ("png", "svg", "pdf")
+WIDTH = 1000
+
+
+def images(record: StudyRecord, folder: str | os.PathLike[str], format: str = "png") -> list[Path]:  # noqa: A002
+    """Write each figure of the report into a folder; returns the files.
+
+    Raises
+    ------
+    InputError
+        If there is no such format, or the image writer (kaleido, which needs a Chrome) is missing.
+    StorageError
+        If a file cannot be written.
+    """
+    if format not in FORMATS:
+        msg = f"images: the format must be one of {', '.join(FORMATS)} (got {format!r})"
+        raise InputError(msg)
+    if importlib.util.find_spec("kaleido") is None:
+        msg = "images: plotly's image writer is not installed; install it with: pip install 'lrtune[images]'"
+        raise InputError(msg)
+    written = []
+    for name in figures.__all__:
+        figure = getattr(figures, name)(record)
+        if figure is None or not figure.data:
+            continue
+        path = Path(folder) / f"{name}.{format}"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            figure.update_layout(paper_bgcolor="white", plot_bgcolor="white").write_image(path, width=WIDTH, scale=2)
+        except OSError as error:
+            msg = f"images: {path} cannot be written ({(error.strerror or str(error)).lower()}); choose another folder"
+            raise StorageError(msg) from error
+        except (RuntimeError, ValueError) as error:  # kaleido found no browser, or its browser did not start
+            msg = f"images: the image writer did not work ({str(error).splitlines()[0][:120]}); it needs Chrome or Chromium"
+            raise InputError(msg) from error
+        written.append(path)
+    return written

@@ -1,0 +1,182 @@
+"use strict";
+(function () {
+  const root = document.documentElement;
+  const held = (id) => JSON.parse(document.getElementById(id).textContent);
+  const narrow = window.matchMedia("(max-width: 820px)");
+  const prefersDark = window.matchMedia("(prefers-color-scheme: dark)");
+
+  // --- light and dark
+  function isDark() { return root.dataset.theme === "dark"; }
+  function inks() {
+    return isDark()
+      ? { ink: "#c9ced7", grid: "rgba(160,170,190,0.16)", hover: "#262b33", hoverInk: "#e6e8ec", rule: "#49505c" }
+      : { ink: "#3d4450", grid: "rgba(128,136,150,0.22)", hover: "#ffffff", hoverInk: "#1d2129", rule: "#d4d7dd" };
+  }
+  function setTheme(dark) {
+    root.dataset.theme = dark ? "dark" : "light";
+    const button = document.getElementById("theme");
+    if (button) button.textContent = dark ? "Light" : "Dark";
+    for (const figure of drawn) recolour(figure);
+  }
+
+  // --- figures, drawn when they come into sight
+  const drawn = new Set();
+  function themed(layout) {
+    const c = inks(), changed = { "font.color": c.ink, "hoverlabel.bgcolor": c.hover, "hoverlabel.font.color": c.hoverInk,
+      "hoverlabel.bordercolor": c.rule };
+    for (const key of Object.keys(layout)) {
+      if (/^[xy]axis\d*$/.test(key)) {
+        changed[key + ".gridcolor"] = c.grid; changed[key + ".linecolor"] = c.grid; changed[key + ".tickcolor"] = c.grid;
+      }
+    }
+    return changed;
+  }
+  function recolour(element) { Plotly.relayout(element, themed(element.layout)); }
+  function draw(element) {
+    if (drawn.has(element)) return;
+    const figure = held(element.dataset.source);
+    const layout = figure.layout;
+    if (narrow.matches) {
+      layout.dragmode = false;
+      layout.margin = Object.assign({}, layout.margin, { l: 44, r: 8 });
+      for (const menu of layout.updatemenus || []) { menu.font = { size: 10 }; }
+      if ((layout.updatemenus || []).length > 1) { layout.updatemenus[1].x = 0; layout.updatemenus[1].y = 1.13; layout.margin.t = 92; }
+      for (const trace of figure.data) {
+        const bar = (trace.marker && trace.marker.colorbar) || trace.colorbar;
+        if (bar) { bar.thickness = 7; bar.title = { text: "" }; bar.tickfont = { size: 9 }; }
+      }
+    }
+    const config = { responsive: true, displaylogo: false, displayModeBar: narrow.matches ? false : "hover", showLink: false,
+      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+      toImageButtonOptions: { format: "svg", filename: element.dataset.source } };
+    drawn.add(element);
+    Plotly.newPlot(element, figure.data, layout, config).then(function () { recolour(element); });
+  }
+  const figures = Array.from(document.querySelectorAll(".figure"));
+  if ("IntersectionObserver" in window) {
+    const watch = new IntersectionObserver(function (entries) {
+      for (const entry of entries) if (entry.isIntersecting) { watch.unobserve(entry.target); draw(entry.target); }
+    }, { rootMargin: "500px 0px" });
+    figures.forEach((element) => watch.observe(element));
+  } else { figures.forEach(draw); }
+  window.addEventListener("beforeprint", function () { setTheme(false); figures.forEach(draw); });
+
+  setTheme(prefersDark.matches);
+  prefersDark.addEventListener("change", (event) => setTheme(event.matches));
+  document.getElementById("theme").addEventListener("click", () => setTheme(!isDark()));
+
+  // --- lines to paste
+  const tabs = Array.from(document.querySelectorAll(".paste [role=tab]"));
+  tabs.forEach((tab) => tab.addEventListener("click", function () {
+    tabs.forEach(function (other) {
+      other.setAttribute("aria-selected", String(other === tab));
+      document.getElementById(other.getAttribute("aria-controls")).hidden = other !== tab;
+    });
+  }));
+  const copy = document.getElementById("copy");
+  if (copy) copy.addEventListener("click", function () {
+    const shown = document.querySelector(".paste pre:not([hidden])");
+    const done = () => { copy.textContent = "Copied"; setTimeout(() => { copy.textContent = "Copy"; }, 1500); };
+    const byHand = function () {
+      const range = document.createRange(); range.selectNodeContents(shown);
+      const selection = window.getSelection(); selection.removeAllRanges(); selection.addRange(range);
+      if (document.execCommand("copy")) done();
+    };
+    if (navigator.clipboard) navigator.clipboard.writeText(shown.textContent).then(done, byHand); else byHand();
+  });
+
+  // --- the table of trials
+  const table = held("trials-data");
+  const body = document.querySelector("#trials tbody"), head = document.querySelector("#trials thead");
+  const count = document.getElementById("count"), where = document.getElementById("where");
+  const size = 50;
+  const columns = table.columns.map(function (column) {
+    return column.words ? column.values.map((index) => (index < 0 ? null : column.words[index])) : column.values;
+  });
+  const haystack = columns[0].map((_, row) => columns.map((c) => (c[row] === null ? "" : String(c[row]))).join("\u0001").toLowerCase());
+  const outcome = table.columns.findIndex((column) => column.name === "outcome");
+  let order = columns[0].map((_, row) => row), shown = order, sorted = -1, ascending = true, page = 0;
+
+  function told(column, value) {
+    if (value === null) return "";
+    if (!column.numeric || typeof value !== "number") return String(value);
+    if (Number.isInteger(value) && Math.abs(value) < 1e9) return String(value);
+    const size = Math.abs(value);
+    return size >= 1e-3 && size < 1e5 ? String(Number(value.toPrecision(4))) : value.toExponential(2).replace("e+", "e");
+  }
+  function render() {
+    const pages = Math.max(1, Math.ceil(shown.length / size));
+    page = Math.min(Math.max(page, 0), pages - 1);
+    const rows = document.createDocumentFragment();
+    for (const row of shown.slice(page * size, (page + 1) * size)) {
+      const tr = document.createElement("tr");
+      if (columns[0][row] === table.best) tr.className = "best";
+      table.columns.forEach(function (column, index) {
+        if (!column.shown) return;
+        const td = document.createElement("td");
+        td.textContent = told(column, columns[index][row]);
+        td.className = column.numeric ? "n" : column.long ? "text" : "";
+        if (column.hint >= 0) td.title = columns[column.hint][row] || "";
+        tr.appendChild(td);
+      });
+      rows.appendChild(tr);
+    }
+    body.replaceChildren(rows);
+    count.textContent = shown.length === order.length ? order.length + " trials" : shown.length + " of " + order.length + " trials";
+    where.textContent = "page " + (page + 1) + " of " + pages;
+  }
+  function compare(a, b) {
+    const column = columns[sorted], x = column[a], y = column[b];
+    if (x === null || y === null) return x === y ? a - b : x === null ? 1 : -1;
+    const less = x < y ? -1 : x > y ? 1 : 0;
+    return (ascending ? less : -less) || a - b;
+  }
+  function refresh() {
+    const wanted = document.getElementById("filter").value.trim().toLowerCase().split(/\s+/).filter(Boolean);
+    const only = document.getElementById("only").value;
+    shown = order.filter((row) => wanted.every((word) => haystack[row].includes(word)) && (!only || columns[outcome][row] === only));
+    if (sorted >= 0) shown = shown.slice().sort(compare);
+    page = 0; render();
+  }
+  const line = document.createElement("tr");
+  table.columns.forEach(function (column, index) {
+    if (!column.shown) return;
+    const th = document.createElement("th"), button = document.createElement("button");
+    if (column.numeric) th.className = "n";
+    button.type = "button"; button.textContent = column.label;
+    button.addEventListener("click", function () {
+      ascending = sorted === index ? !ascending : true; sorted = index;
+      for (const other of line.children) other.removeAttribute("aria-sort");
+      line.querySelectorAll("button").forEach((other) => { other.textContent = other.textContent.replace(/ [\u2191\u2193]$/, ""); });
+      th.setAttribute("aria-sort", ascending ? "ascending" : "descending");
+      button.textContent = column.label + (ascending ? " \u2191" : " \u2193");
+      refresh();
+    });
+    th.appendChild(button); line.appendChild(th);
+  });
+  head.appendChild(line);
+  const only = document.getElementById("only");
+  Array.from(new Set(columns[outcome])).sort().forEach(function (word) {
+    const option = document.createElement("option"); option.value = word; option.textContent = word; only.appendChild(option);
+  });
+  document.getElementById("filter").addEventListener("input", refresh);
+  only.addEventListener("change", refresh);
+  document.getElementById("before").addEventListener("click", () => { page -= 1; render(); });
+  document.getElementById("after").addEventListener("click", () => { page += 1; render(); });
+  document.getElementById("csv").addEventListener("click", function () {
+    // A cell that begins like a formula gets an apostrophe, so that no spreadsheet runs it.
+    const cell = function (value) {
+      if (value === null) return "";
+      let text = String(value);
+      if (typeof value === "string" && /^[=+\-@\t\r]/.test(text)) text = "'" + text;
+      return /[",\n\r]/.test(text) ? '"' + text.replace(/"/g, '""') + '"' : text;
+    };
+    const lines = [table.columns.map((column) => cell(column.name)).join(",")];
+    for (const row of shown) lines.push(columns.map((column) => cell(column[row])).join(","));
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([lines.join("\r\n") + "\r\n"], { type: "text/csv" }));
+    link.download = "trials.csv"; document.body.appendChild(link); link.click(); link.remove();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  });
+  render();
+})();

@@ -1,0 +1,80 @@
+"""The table of trials as columns of plain JSON, small enough for ten thousand of them."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from lrtune.records import StudyRecord
+
+__all__ = ["trials_data"]
+
+LABELS = {"number": "#", "lr": "learning rate", "batch_size": "batch", "cost": "cost", "why": "what happened"}
+HIDDEN = ("group", "last", "evidence", "advice", "started", "finished", "seed", "seconds")
+LONG = ("why",)
+DIGITS = 5
+WORDS_SHARE = 0.7  # a column with fewer distinct texts than this is stored as indices into them
+
+
+def trials_data(record: StudyRecord, table: pd.DataFrame) -> dict[str, Any]:
+    """The columns of :func:`lrtune.analysis.trials`, and the number of the best trial.
+
+    Each column is ``name``, ``label``, ``values``, ``words`` (texts that the values are indices into, or null),
+    ``numeric``, ``long``, ``shown`` (in the page; the CSV file has them all) and ``hint`` (the index of the column whose
+    text shows on hover, or -1).
+    """
+    names = [str(name) for name in table.columns]
+    columns = []
+    for name in names:
+        column = table[name]
+        told = {"verdict": "evidence"}.get(name, "")
+        columns.append(
+            {
+                "name": name,
+                "label": LABELS.get(name, record.metric[:40] if name == "value" else name.replace("_", " ")),
+                "numeric": pd.api.types.is_numeric_dtype(column),
+                "long": name in LONG,
+                "shown": name not in HIDDEN and not _constant(name, column),
+                "hint": names.index(told) if told in names else -1,
+                **_stored(column),
+            }
+        )
+    best = record.best
+    return {"columns": columns, "best": None if best is None else best.number}
+
+
+def _constant(name: str, column: pd.Series[Any]) -> bool:
+    """A setting that is the same for every trial says nothing in a table."""
+    return name in {
+        "batch_size",
+        "schedule",
+        "warmup",
+        "optimizer",
+        "momentum",
+        "weight_decay",
+        "layer_decay",
+    } and bool(column.nunique(dropna=False) == 1)
+
+
+def _stored(column: pd.Series[Any]) -> dict[str, Any]:
+    if pd.api.types.is_numeric_dtype(column):
+        return {"values": [_short(value) for value in column.tolist()], "words": None}
+    if pd.api.types.is_datetime64_any_dtype(column):
+        texts = column.dt.strftime("%Y-%m-%d %H:%M:%S").tolist()
+    else:
+        texts = column.tolist()
+    plain = [None if value is None or value != value else str(value) for value in texts]  # noqa: PLR0124 -- NaN
+    distinct = list(dict.fromkeys(text for text in plain if text is not None))
+    if len(distinct) > WORDS_SHARE * len(plain):
+        return {"values": plain, "words": None}
+    place = {text: index for index, text in enumerate(distinct)}
+    return {"values": [-1 if text is None else place[text] for text in plain], "words": distinct}
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    return value

@@ -1,0 +1,157 @@
+"""The answer in words: what the first screen of the page says, and what terminals and logs get."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lrtune.analysis.tables import findings
+from lrtune.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lrtune.diagnosis import Finding
+    from lrtune.recipe import Recipe
+    from lrtune.records import StudyRecord
+
+__all__ = ["Answer", "answer", "number", "plain", "text"]
+
+DIGITS = 3
+COUNTED = {
+    "completed": "trained to the end",
+    "pruned": "stopped early",
+    "diverged": "diverged",
+    "out_of_memory": "out of memory",
+    "interrupted": "interrupted",
+    "failed": "failed",
+    "open": "paused or running",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the first screen says, each part as text without markup; None or empty where there is nothing to say.
+
+    Attributes
+    ----------
+    lr, value
+        The learning rate to use, and what it reached.
+    settings
+        The rest of the recipe: name and text.
+    band, edge
+        From where to where it is as good; from where on runs diverge.
+    cost, trials
+        What was paid, and how the trials ended.
+    findings
+        What the study shows, the gravest first.
+    warnings
+        Of the search and of the trainer.
+    """
+
+    lr: str | None
+    value: str | None
+    settings: Sequence[tuple[str, str]]
+    band: str
+    edge: str
+    cost: str
+    trials: str
+    findings: Sequence[Finding]
+    warnings: Sequence[str]
+
+
+def answer(record: StudyRecord) -> Answer:
+    """The parts of the answer."""
+    best = record.best
+    counts = record.counts()
+    return Answer(
+        lr=None if best is None else number(best.recipe.lr),
+        value=None if best is None else number(best.value, 4),
+        settings=[] if best is None else settings(best.recipe),
+        band=_band(record),
+        edge=_edge(record),
+        cost=_plural(round(float(record.result.get("cost") or record.cost), 2), "full training"),
+        trials=", ".join(f"{counts[key]:,} {word}" for key, word in COUNTED.items() if counts.get(key)) or "none yet",
+        findings=findings(record),
+        warnings=[*(str(w) for w in record.result.get("warnings") or ()), *record.notices],
+    )
+
+
+def settings(recipe: Recipe) -> list[tuple[str, str]]:
+    """The recipe but for its learning rate, as names and texts."""
+    found = [("batch size", recipe.batch_size), ("schedule", recipe.schedule), ("warmup", _warmup(recipe.warmup))]
+    found += [(name.replace("_", " "), getattr(recipe, name)) for name in ("optimizer", "momentum", "weight_decay")]
+    found += [("layer decay", recipe.layer_decay), ("epochs", recipe.epochs)]
+    return [(name, f"{v:g}" if isinstance(v, float) else str(v)) for name, v in found if v is not None]
+
+
+def _warmup(warmup: float) -> str | None:
+    if warmup == 0:
+        return None
+    return f"{warmup:g} steps" if warmup >= 1 else f"{100 * warmup:g} % of the steps"
+
+
+def _band(record: StudyRecord) -> str:
+    band = record.result.get("band") or {}
+    low, high = band.get("low"), band.get("high")
+    if low is None or high is None:
+        return "not known yet"
+    return f"{number(float(low))} to {number(float(high))}"
+
+
+def _edge(record: StudyRecord) -> str:
+    edge = record.result.get("edge") or {}
+    at, low, high = (edge.get(name) for name in ("lr", "low", "high"))
+    if at is None:
+        diverged = any(r.outcome is not None and r.outcome.diverged for r in record.records)
+        return "not located" if diverged else "none seen up to " + number(record.space.lr_range[1])
+    if low is None or high is None:
+        return f"about {number(float(at))}"
+    return f"about {number(float(at), 2)} ({number(float(low), 2)} to {number(float(high), 2)})"
+
+
+def number(value: float | None, digits: int = DIGITS) -> str:
+    """A number as people write it: 0.0312, 5e-05."""
+    if value is None or not math.isfinite(value):
+        return "none"
+    return f"{value:.{digits}g}"
+
+
+def _plural(amount: float, word: str) -> str:
+    return f"{amount:g} {word}{'' if amount == 1 else 's'}"
+
+
+def plain(value: object, most: int = 300) -> str:
+    """Text that a terminal can be trusted with: no control characters, not without end."""
+    shown = "".join(c if c.isprintable() else " " for c in str(value)).encode("utf-8", "replace").decode("utf-8")
+    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
+
+
+def text(record: StudyRecord) -> str:
+    """The answer as a few lines, for terminals and logs; ends without a newline."""
+    said = answer(record)
+    if said.lr is None:
+        head = [("learning rate", "none yet: nothing was trained to its end")]
+    else:
+        head = [
+            ("learning rate", f"{said.lr}"),
+            ("with", ", ".join(f"{name} {value}" for name, value in said.settings)),
+            (record.metric, f"{said.value} ({record.direction}d)"),
+            ("as good", said.band),
+        ]
+    body = [("diverges from", said.edge), ("cost", said.cost), ("trials", said.trials)]
+    stopped = record.result.get("stopped_because")
+    body += [("stopped", str(stopped))] if stopped else []
+    body += [
+        (("verdict" if i == 0 else ""), f"{f.kind.value}: {f.why}; {f.advice}") for i, f in enumerate(said.findings)
+    ]
+    body += [("warning", warning) for warning in said.warnings]
+    rows = [(plain(name, 24), plain(value)) for name, value in [*head, *body]]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join([plain(record.name, 80), *(f"  {name.ljust(width)}  {value}" for name, value in rows)])
+
+
+def completed(record: StudyRecord) -> int:
+    """Trials that were trained to their end."""
+    return sum(r.outcome is Outcome.COMPLETED for r in record.records)
