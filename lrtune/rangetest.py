@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from lrtune import readers
 from lrtune.errors import InputError
@@ -27,9 +28,10 @@ from lrtune.schedules.sweep import Sweep as SweepSchedule
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from lrtune.space import Space
     from lrtune.training.base import Report, Run, Trainer
 
-__all__ = ["RangeTest", "Sweep", "range_test"]
+__all__ = ["RangeTest", "Sweep", "central", "range_test"]
 
 Confidence: TypeAlias = Literal["good", "fair", "unreliable here"]
 
@@ -210,6 +212,24 @@ def range_test(
         sweeps=sweeps,
         cost=cost,
     )
+
+
+def central(space: Space, *, epochs: int, seed: int = 0) -> Recipe:
+    """The recipe in the middle of a space: what a range test of that space is told besides the learning rate.
+
+    The middle choice of numbers, the first of names; the middle of a range, on its own scale.
+    """
+    return space.recipe({name: _middle_of(d) for name, d in space.distributions().items()}, epochs=epochs, seed=seed)
+
+
+def _middle_of(distribution: BaseDistribution) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        choices: Sequence[Any] = distribution.choices
+        numeric = all(isinstance(choice, int | float) for choice in choices)
+        return sorted(choices)[len(choices) // 2] if numeric else choices[0]
+    held: Any = distribution
+    middle = math.sqrt(held.low * held.high) if held.log else (held.low + held.high) / 2
+    return round(middle) if isinstance(distribution, IntDistribution) else middle
 
 
 def _check(low: float, high: float, steps: int | None, seeds: int) -> None:

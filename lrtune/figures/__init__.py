@@ -8,6 +8,7 @@ from __future__ import annotations
 from lrtune.figures.joint import contour, parallel, slices
 from lrtune.figures.landscape import landscape
 from lrtune.figures.spending import costs, importance, regret, timeline, worth
+from lrtune.figures.sweeps import sweeps
 from lrtune.figures.training import curves, schedule
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "regret",
     "schedule",
     "slices",
+    "sweeps",
     "timeline",
     "worth",
 ]
