@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         UserCodeError,
     )
     from lrtune.outcome import Outcome
+    from lrtune.rangetest import RangeTest, range_test
     from lrtune.recipe import Recipe
     from lrtune.result import Edge, Result
     from lrtune.search.pruner import DivergencePruner
@@ -47,6 +48,7 @@ __all__ = [
     "MismatchError",
     "Outcome",
     "Point",
+    "RangeTest",
     "Recipe",
     "RecipeError",
     "Result",
@@ -59,6 +61,7 @@ __all__ = [
     "TorchTrainer",
     "UserCodeError",
     "__version__",
+    "range_test",
     "suggest",
     "tune",
 ]
@@ -67,6 +70,7 @@ _HOMES = {
     "curve": ("Curve", "Point"),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "outcome": ("Outcome",),
+    "rangetest": ("RangeTest", "range_test"),
     "recipe": ("Recipe",),
     "result": ("Edge", "Result"),
     "search.pruner": ("DivergencePruner",),
