@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Table", "read", "suggestion"]
 
 MOST_BYTES = 1_000_000
+OPTION = {"name": "study"}  # where the command line has another word for a key
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -182,7 +183,7 @@ class Table:
     def overlaid(self, given: Mapping[str, Any]) -> Table:
         """The same under what the command line gave: a mapping from keys to values, None where not given."""
         given = {key: value for key, value in given.items() if value is not None}
-        options = {key: f"--{key.replace('_', '-')}" for key in given}
+        options = {key: f"--{OPTION.get(key, key).replace('_', '-')}" for key in given}
         data = {**self._data, **given}
         return Table(data, path=self.path, lines=self._lines, section=self.section, options=options)
 

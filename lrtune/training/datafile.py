@@ -102,6 +102,7 @@ def load_table(
     path = folder / data
     if data in BUNDLED and not path.exists():
         return _bundled(data, kind, given=[name for name in (target, weight, *drop) if name])
+    _check_there(path, data)
     if target is None:
         msg = f"{path.name}: target is missing; name the column that is to be predicted"
         raise DataError(msg)
@@ -142,13 +143,18 @@ def _bundled(name: str, kind: Kind, given: Sequence[str]) -> Table:
     return Table(X=np.asarray(features, dtype=np.float64), y=y)
 
 
-def _frame(path: Path) -> pd.DataFrame:
+def _check_there(path: Path, data: str) -> None:
     if not path.exists():
-        msg = f"data: there is no file {path}; give a CSV or Parquet file, or one of {', '.join(BUNDLED)}"
+        close = difflib.get_close_matches(data, BUNDLED, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"give a CSV or Parquet file, or one of {', '.join(BUNDLED)}"
+        msg = f"data: there is no file {path}; {hint}"
         raise DataError(msg)
     if not path.is_file():
         msg = f"data: {path} is not a regular file; give a CSV or Parquet file"
         raise DataError(msg)
+
+
+def _frame(path: Path) -> pd.DataFrame:
     try:
         return _parquet(path) if path.suffix.lower() in {".parquet", ".pq"} else read_csv(path)
     except OSError as error:
