@@ -41,6 +41,7 @@ DRAWS = 256
 PRICE = 0.03  # regret (of the way from untrained to best) that one full training must be expected to save
 LATE = 0.15  # decades by which the cliff may still move left as a run goes on
 DRIFT = 0.25  # decades that the best learning rate moves left while training grows tenfold, p / (p + q) of the law
+WAKE = 0.2  # of a full training: how long to wait for the first run to leave a plateau
 BASIN = 0.01  # regret at one standard deviation from there
 FALL = 1.0  # what a run beyond the cliff is worth
 LONGEST = 6.0  # full trainings after which a self-stopping search ends
@@ -99,10 +100,11 @@ class _Decision:
             return look
         if not self.view.alive:
             return self._hopeless()
-        if self.view.flat:
-            flat = self._lowest()
-            if flat is not None:
-                return flat
+        plateau = self.view.plateau
+        if plateau:
+            wake = self._wake(plateau)
+            if wake is not None:
+                return wake
         return self._race()
 
     def _hopeless(self) -> Action:
@@ -110,16 +112,23 @@ class _Decision:
             return Wait()
         return Finish(why="every run diverged; try a range of lower learning rates")
 
-    def _lowest(self) -> Action | None:
-        """Where nothing moves, the lowest learning rate is the one that may: train it to its end."""
+    def _wake(self, plateau: Sequence[Arm]) -> Action | None:
+        """Where nothing has begun to learn: train all on, and the lowest learning rate with them, until one does."""
         low = self.range[0]
-        arm = next((a for a in self.view.arms if math.log10(a.seen.recipe.lr) < low + 1e-6), None)
-        if arm is None:
+        if all(math.log10(a.seen.recipe.lr) > low + 1e-6 for a in self.view.arms):
             return self._start(low, self._home(), self.first, "nothing moves: the lowest")
-        if arm.seen.open and self.situation.left >= 1 - arm.seen.trained / self.length:
-            until = self._next(arm.seen.trained)
-            return Continue(number=arm.number, until=until, why="nothing moves: the lowest")
-        return None
+        spread: list[Arm] = []
+        for arm in sorted(plateau, key=lambda a: (-a.seen.trained, a.x)):
+            if all(abs(arm.x - other.x) >= 0.4 for other in spread):
+                spread.append(arm)
+        ready = [a for a in spread if a.seen.open and a.seen.trained < WAKE * self.length]
+        if not ready:
+            return None
+        arm = min(ready, key=lambda a: (a.seen.trained, a.x))
+        until = min(self._next(arm.seen.trained), self._round(WAKE * self.length))
+        if (until - arm.seen.trained) / self.length + 1 > self.situation.left:
+            return None
+        return Continue(number=arm.number, until=until, why="nothing moves yet")
 
     # -- 1. look -----------------------------------------------------------------------------------
 
@@ -261,7 +270,9 @@ class _Decision:
                 continue
             x, _ = min(there, key=lambda pair: pair[1])
             left = any(x - 1.2 * SPACING < other < x for other, _ in there) or x < self.range[0] + SPACING / 2
-            right = any(x < other < x + 1.2 * SPACING for other, _ in there) or edge < x + 1.2 * SPACING
+            right = any(x < other < x + 1.2 * SPACING for other, _ in there) or (
+                edge < x + 1.2 * SPACING and not any(x < a.x < edge for a in self.view.alive)
+            )
             if (left and right) or found[0] < 2e-3:
                 found = (max(fraction, 1e-3), x)
         return found

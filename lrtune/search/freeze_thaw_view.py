@@ -28,7 +28,7 @@ SMOOTHING = 1.4  # a look is the mean of the reports within this factor of its t
 MOST_POINTS = 140  # the model's work grows with the cube of their number
 SETTINGS = ("batch_size", "schedule", "warmup", "optimizer", "momentum", "weight_decay", "layer_decay")
 AS_BAD_AS_UNTRAINED = 0.9  # of the way back to the untrained model, right of the best: taken for diverged
-FLAT = 0.02  # of its level: changes by less than this are none
+FLAT = 0.01  # of its level: changes by less than this are none
 GRID = 128  # points at which a schedule is summed
 
 
@@ -138,13 +138,16 @@ class View:
         return float(np.median(np.abs(late)) / 0.6745 / math.sqrt(1.5) / (self.high - self.low))
 
     @property
-    def flat(self) -> bool:
-        """Whether no arm has moved and all show the same: what is seen of a range that is too high as a whole."""
-        values = [v for arm in self.alive for v in (arm.values.min(), arm.values.max())]
-        span = [arm.x for arm in self.alive]
-        if len(span) < 3 or max(span) - min(span) < 1.0:
-            return False
-        return max(values) - min(values) < FLAT * max(abs(v) for v in values)
+    def plateau(self) -> list[Arm]:
+        """The best arms, where they show the same over a decade: nothing has begun to learn yet, and looks tell nothing."""
+        if len(self.alive) < 3:
+            return []
+        lasts = {arm.number: float(arm.values[-1]) for arm in self.alive}
+        best = min(lasts.values())
+        level = max(abs(v) for v in lasts.values() if v - best < 0.5 * (abs(best) + 1e-300))
+        held = [arm for arm in self.alive if lasts[arm.number] - best <= FLAT * level]
+        span = max(arm.x for arm in held) - min(arm.x for arm in held)
+        return held if len(held) >= 3 and span >= 1.0 and not any(arm.completed for arm in held) else []
 
     def looks(self, arm: Arm) -> list[tuple[float, float]]:
         """Points of its curve for the model: (fraction of the training, scaled value), the latest first."""
