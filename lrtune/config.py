@@ -111,6 +111,8 @@ class StudyFile:
         Its four tables.
     places
         What to call a key of ``[train]`` in a message, with its line.
+    lr_given
+        Whether a range of learning rates was given; else the space has the usual one.
     """
 
     path: Path | None
@@ -120,6 +122,7 @@ class StudyFile:
     space: Space
     search: Search
     places: Mapping[str, str] = field(default_factory=dict)
+    lr_given: bool = True
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments for :func:`lrtune.study.tune`, those left to lrtune and the storage left out."""
@@ -222,9 +225,10 @@ def read_study(path: Path | None, given: Mapping[str, Any] | None = None) -> Stu
         folder=Path() if path is None else path.parent,
         question=question,
         training=training,
-        space=_space(tables["space"], path),
+        space=_space(tables["space"], needed=path is not None and not given.get("range_test")),
         search=search,
         places={key: tables["train"].where(key) for key in ("trainer", "estimator")},
+        lr_given="lr" in tables["space"],
     )
 
 
@@ -342,14 +346,14 @@ def _search(table: Table) -> Search:
     )
 
 
-def _space(table: Table, path: Path | None) -> Space:
+def _space(table: Table, *, needed: bool) -> Space:
     from lrtune.space import Space
 
     told = table.plain()
     lr = told.get("lr")
     if isinstance(lr, str):
         told["lr"] = _range(table, "lr", lr)
-    elif lr is None and path is None:
+    elif lr is None and not needed:
         told["lr"] = list(DEFAULT_LR)
     try:
         return Space.from_mapping(told)

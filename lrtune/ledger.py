@@ -252,12 +252,12 @@ class Ledger:
         )
 
     def spent(self, entries: list[Entry]) -> float:
-        """Cost in full trainings, what is being trained right now included."""
+        """Cost in full trainings; what is being trained right now and what was spent before are included."""
         paid = sum(entry.record.trained for entry in entries)
         claimed = sum(
             entry.claim.until - entry.record.curve.trained + entry.claim.again for entry in entries if entry.claim
         )
-        return (paid + claimed) / self.settings.epochs
+        return self.settings.spent + (paid + claimed) / self.settings.epochs
 
     # -- writing --------------------------------------------------------------------------------------
 

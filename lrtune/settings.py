@@ -84,6 +84,9 @@ class Settings:
         Bytes of paused runs kept in memory; what is beyond goes to disk.
     checkpoints
         Folder of saved runs; None where nothing is saved.
+    spent
+        Full trainings that were spent on the question before the search, e.g. on a range test: they
+        count towards the budget and the cost.
     """
 
     name: str = "lrtune"
@@ -104,6 +107,7 @@ class Settings:
     checkpoint_every: float = 30.0
     memory_limit: int = 2**30
     checkpoints: Path | None = None
+    spent: float = 0.0
 
     def __post_init__(self) -> None:
         valid_name(self.name)
@@ -127,6 +131,7 @@ class Settings:
         _number("checkpoint_every", self.checkpoint_every, 0, MOST_TIMEOUT, "seconds", above=True)
         _number("memory_limit", self.memory_limit, 0, 2**63 - 1, "bytes", whole=True)
         _number("widen", self.widen, 0, 6, "decades")
+        _number("spent", self.spent, 0, MOST_BUDGET, "full trainings")
 
     def identity(self) -> dict[str, Any]:
         """What must not change while a study goes on."""

@@ -243,7 +243,7 @@ def _result(search: Search, why: str) -> Result:
     found = answer(search.situation())
     best = next((e.record for e in entries if found.best is not None and e.number == found.best), None)
     counts = Counter(entry.record.outcome.group for entry in entries if entry.record.outcome is not None)
-    epochs = sum(entry.record.trained for entry in entries)
+    epochs = settings.spent * settings.epochs + sum(entry.record.trained for entry in entries)
     return Result(
         name=settings.name,
         metric=settings.metric,

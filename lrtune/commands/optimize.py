@@ -10,6 +10,7 @@ import typer
 
 from lrtune.commands.options import Debug, Out, Storage, default_out, stored_at
 from lrtune.commands.output import clean, note, own_stdout, say, say_json, write_atomically
+from lrtune.commands.ranging import ranged
 from lrtune.errors import InputError, SearchError, StorageError
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ def optimize(
     checkpoint_every: Annotated[float | None, typer.Option(help="Seconds of training between checkpoints.")] = None,
     storage: Storage = None,
     storage_retry: Annotated[float | None, typer.Option(help="Seconds that an outage is waited for.")] = None,
+    range_test: Annotated[
+        bool, typer.Option("--range-test", help="Where no range is given, find one by a range test; its cost counts.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; the old study is moved aside.")] = False,
     out: Out = None,
     json: Annotated[
@@ -79,6 +83,7 @@ def optimize(
         given=given,
         storage=storage,
         storage_retry=storage_retry,
+        range_test=range_test,
         fresh=fresh,
         out=out,
         json=json,
@@ -96,6 +101,7 @@ class Told:
     given: dict[str, Any]
     storage: str | None
     storage_retry: float | None
+    range_test: bool
     fresh: bool
     out: Path | None
     json: bool
@@ -124,7 +130,9 @@ class Told:
         with own_stdout():
             trainer = study.make_trainer()
             _make_folder(out)
-            result = self._search(study, trainer, self._opened(where, study.question.name, out), out)
+            storage = self._opened(where, study.question.name, out)
+            study, spent = ranged(study, trainer, out, fresh=self.fresh) if self.range_test else (study, 0.0)
+            result = self._search(study, trainer, storage, out, spent)
         self._answer(result, out)
 
     def _opened(self, where: str, name: str, out: Path) -> BaseStorage:
@@ -137,7 +145,7 @@ class Told:
             set_aside(storage, name, out / CHECKPOINTS)
         return storage
 
-    def _search(self, study: StudyFile, trainer: Any, storage: BaseStorage, out: Path) -> Result:
+    def _search(self, study: StudyFile, trainer: Any, storage: BaseStorage, out: Path, spent: float) -> Result:
         from lrtune.commands.live import watching
         from lrtune.commands.stopping import stopped, stops
         from lrtune.result import Result
@@ -149,6 +157,7 @@ class Told:
                     trainer,
                     study.space,
                     **study.arguments(),
+                    spent=spent,
                     storage=storage,
                     checkpoints=out / CHECKPOINTS,
                     observer=observer,
