@@ -93,7 +93,7 @@ class PostgresServer:
         return self.url(name)
 
     def close(self) -> None:
-        with contextlib.suppress(subprocess.CalledProcessError):
+        with contextlib.suppress(RuntimeError):  # it is down already
             self.stop("immediate")
         shutil.rmtree(self._folder, ignore_errors=True)
 

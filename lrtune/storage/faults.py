@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sqlite3
@@ -17,7 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["TransientError", "is_fatal", "is_storage_fault", "is_transient", "server_sentence", "sqlite_sentence"]
+__all__ = [
+    "TransientError",
+    "is_fatal",
+    "is_storage_fault",
+    "is_transient",
+    "os_sentence",
+    "server_sentence",
+    "sqlite_sentence",
+]
 
 # Classes and codes of PostgreSQL, https://www.postgresql.org/docs/current/errcodes-appendix.html
 TRANSIENT_STATES = ("08", "40001", "40P01", "53300", "55P03", "57P01", "57P02", "57P03", "57P05")
@@ -122,6 +131,13 @@ def sqlite_sentence(error: BaseException, path: Path, shown: str, kept: str) -> 
     )
     other = f"{shown} cannot be used ({redact(fault or error)}){kept}; check the disk and run the same command again"
     return next((sentence for holds, sentence in cases if holds), other)
+
+
+def os_sentence(error: OSError, shown: str) -> str:
+    """One sentence for a file that cannot be made or opened."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left on device: {shown}; free some space and run the same command again"
+    return f"not writable: {shown} ({error.strerror}); make its folder writable, or choose another storage"
 
 
 def server_sentence(error: BaseException, shown: str, place: str, waited: float) -> str:

@@ -16,7 +16,7 @@ import weakref
 from typing import TYPE_CHECKING, Protocol
 
 from lrtune.errors import StorageError
-from lrtune.storage.faults import is_storage_fault
+from lrtune.storage.faults import is_storage_fault, os_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -108,8 +108,7 @@ class FileLock(_Reentrant):
         try:
             descriptor = os.open(self._path, flags, 0o600)
         except OSError as error:
-            msg = f"not writable: {self._path} ({error.strerror}); make its folder writable, or choose another storage"
-            raise StorageError(msg) from None
+            raise StorageError(os_sentence(error, str(self._path))) from None
         try:
             for _ in _tries(deadline):
                 with contextlib.suppress(BlockingIOError):

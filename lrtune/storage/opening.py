@@ -12,6 +12,7 @@ from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage, get_storag
 from lrtune.errors import StorageError
 from lrtune.storage.address import FileAddress, ServerAddress, parse, resolve_storage
 from lrtune.storage.engines import ServerDatabase, SqliteDatabase
+from lrtune.storage.faults import os_sentence
 from lrtune.storage.inspection import Found, inspect_file, judge_tables
 from lrtune.storage.locks import FileLock, ServerLock
 from lrtune.storage.retrying import RetryingStorage
@@ -96,8 +97,7 @@ def _open_file(address: FileAddress, retry_seconds: float, warn: Callable[[str],
                 _create(path)
             return _sqlite(SqliteDatabase(address), retry_seconds, warn, create=found is not Found.READY)
         except OSError as error:
-            msg = f"not writable: {shown} ({error.strerror}); make its folder writable, or choose another storage"
-            raise StorageError(msg) from None
+            raise StorageError(os_sentence(error, shown)) from None
 
 
 def _create(path: Path) -> None:

@@ -94,7 +94,8 @@ class RetryingStorage(BaseStorage):
                 passing = is_transient(error) or (last is not None and _confused(error))
                 if not passing and not is_fatal(error):
                     raise
-                if not passing or waited + pause > self.database.patience(self.retry_seconds):
+                left = self.database.patience(self.retry_seconds) - waited
+                if not passing or left <= 0:
                     self.database.check()
                     raise StorageError(self.database.sentence(error, waited)) from error
                 last = error
@@ -102,7 +103,7 @@ class RetryingStorage(BaseStorage):
                 if last is not None:
                     self._tell(time.monotonic() - began)
                 return result
-            time.sleep(pause)
+            time.sleep(min(pause, left))
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def _tell(self, waited: float) -> None:
