@@ -199,8 +199,8 @@ def slices(record: StudyRecord) -> go.Figure | None:
             row=1,
             col=column,
         )
-        figure.update_xaxes(**axis, title_text=label_of(name), gridcolor=theme.GRID, zeroline=False, row=1, col=column)
-    figure.update_yaxes(**shown.axis(), gridcolor=theme.GRID, zeroline=False)
+        figure.update_xaxes(theme.AXIS | axis, title_text=label_of(name), row=1, col=column)
+    figure.update_yaxes(theme.AXIS | shown.axis())
     figure.update_yaxes(title_text=theme.label(record.metric), row=1, col=1)
     return figure
 
@@ -252,9 +252,18 @@ def parallel(record: StudyRecord) -> go.Figure | None:
         figure.add_vline(x=at, line={"color": theme.MUTED, "width": 1})
         for height, text in ticks:
             figure.add_annotation(
-                x=at, y=height, text=text, xanchor="left", xshift=5, showarrow=False, font={"size": 11}
+                x=at,
+                y=height,
+                text=text,
+                name="tick",
+                xanchor="left",
+                xshift=4,
+                showarrow=False,
+                font={"size": 11},
+                bgcolor="rgba(255,255,255,0.8)",
+                borderpad=1,
             )
-    texts = [*(label_of(name) for name in names), theme.label(record.metric, 24)]
+    texts = [*("lr" if name == "lr" else label_of(name) for name in names), theme.label(record.metric, 24)]
     figure.update_xaxes(tickvals=list(range(len(texts))), ticktext=texts, side="top", ticks="", showline=False)
     figure.update_yaxes(visible=False, range=[-0.06, 1.06])
     note = (
@@ -283,7 +292,7 @@ def _share(values: Sequence[Any]) -> tuple[Floats, list[tuple[float, str]]]:
 
 def _draw_lines(figure: go.Figure, drawn: Sequence[Record], places: Floats, record: StudyRecord) -> None:
     """Lines of shape (columns, trials), slightly spread where settings coincide, a trace for every colour."""
-    spread = np.random.default_rng(0).uniform(-0.012, 0.012, size=places.shape)
+    spread = np.random.default_rng(0).uniform(-0.03, 0.03, size=places.shape) * _coincide(places)[:, None]
     low, high = (math.log10(end) for end in record.space.lr_range)
     at = np.array([(math.log10(t.recipe.lr) - low) / max(high - low, 1e-9) for t in drawn])
     bins = np.clip((at * HUES).astype(int), 0, HUES - 1)
@@ -298,7 +307,7 @@ def _draw_lines(figure: go.Figure, drawn: Sequence[Record], places: Floats, reco
         if len(rows):
             figure.add_trace(
                 go.Scatter(
-                    x=x, y=y, mode="lines", line={"color": hues[hue], "width": 1.3}, opacity=0.6, hoverinfo="skip"
+                    x=x, y=y, mode="lines", line={"color": hues[hue], "width": 1.3}, opacity=0.5, hoverinfo="skip"
                 )
             )
     winner = next((i for i, t in enumerate(drawn) if t is record.best), None)
@@ -313,3 +322,8 @@ def _draw_lines(figure: go.Figure, drawn: Sequence[Record], places: Floats, reco
                 hovertemplate=theme.hover(f"the answer: trial {drawn[winner].number}"),
             )
         )
+
+
+def _coincide(places: Floats) -> Floats:
+    """1 for the columns in which many trials share a place, 0 for the others."""
+    return np.array([float(len(np.unique(column)) <= FEW_LEVELS) for column in places])

@@ -49,7 +49,7 @@ def landscape(record: StudyRecord, table: pd.DataFrame | None = None) -> go.Figu
     _areas(figure, record)
     best = np.argsort(record.sign * np.where(np.isfinite(values), values, np.inf))[: MOST_POINTS // 3]
     drawn = theme.thinned(len(table), MOST_POINTS, best.tolist())
-    rim = shown.high if record.sign > 0 else shown.low
+    rim = shown.rim(record.sign)
     heights = np.where(lost, rim, shown.clip(values))
     outcomes = table["outcome"].tolist()
     for outcome, look in theme.OUTCOMES.items():
@@ -57,7 +57,7 @@ def landscape(record: StudyRecord, table: pd.DataFrame | None = None) -> go.Figu
         if rows:
             figure.add_trace(_points(table, rows, heights, look, record))
     _best(figure, record)
-    figure.update_layout(meta={"note": _note(len(drawn), len(table))})
+    figure.update_layout(meta={"note": _note(len(drawn), len(table))}, margin={"t": 30})
     return figure
 
 
@@ -92,7 +92,7 @@ def _areas(figure: go.Figure, record: StudyRecord) -> None:
 def _say(figure: go.Figure, at: float, text: str, colour: str) -> None:
     figure.add_annotation(
         x=math.log10(at),
-        y=0,
+        y=1,
         yref="paper",
         yanchor="bottom",
         text=text,

@@ -47,7 +47,6 @@ def regret(records: StudyRecord | Mapping[str, StudyRecord], *, best: float | No
         x="cost in full trainings",
         y="regret of the best so far" + (" (normalised)" if normal else ""),
         height=340,
-        yaxis={"type": "log", "exponentformat": "power"} if normal else {},
         xaxis={"rangemode": "tozero"},
     )
     for hue, (name, table) in zip(HUES * len(tables), tables.items(), strict=False):
@@ -55,6 +54,9 @@ def regret(records: StudyRecord | Mapping[str, StudyRecord], *, best: float | No
             figure.add_trace(
                 _steps(name, table, column, hue, floor=SMALLEST if normal else None, end=studies[name].cost)
             )
+    if normal:
+        top = max([2 * SMALLEST, *(float(table[column].max()) for table in tables.values() if len(table))])
+        figure.update_yaxes(**theme.Range(low=SMALLEST, high=top, log=True).axis())
     figure.update_layout(showlegend=len(tables) > 1)
     return figure
 
@@ -162,7 +164,7 @@ def importance(record: StudyRecord, table: pd.DataFrame | None = None) -> go.Fig
         return None
     rows = table.iloc[::-1]
     names = [label_of(str(name)) for name in rows["setting"]]
-    figure = theme.blank(x="share of the trials' ranks that it explains alone", y="", height=110 + 44 * len(rows))
+    figure = theme.blank(x="share of the ranking explained", y="", height=110 + 44 * len(rows))
     figure.add_trace(
         go.Bar(
             x=rows["share"].round(4).tolist(),
@@ -211,7 +213,7 @@ def worth(record: StudyRecord, table: pd.DataFrame | None = None) -> go.Figure |
         return None
     rows = table.iloc[::-1]
     names = [f"{label_of(row.setting)} = {theme.label(row.level, 28)}" for row in theme.rows(rows)]
-    figure = theme.blank(x=f"loss in {record.metric} against its best level", y="", height=90 + 30 * len(rows))
+    figure = theme.blank(x=f"loss in {record.metric}", y="", height=90 + 30 * len(rows))
     figure.add_trace(
         go.Scatter(
             x=[float(f"{v:.4g}") for v in rows["loss"]],

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACCENT",
+    "AXIS",
     "GRID",
     "INK",
     "MUTED",
@@ -43,6 +44,18 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 INK, MUTED, GRID = "#3d4450", "#7a8290", "rgba(128,136,150,0.22)"
 ACCENT = "#2f6fd0"
 # From slow and cool to fast and warm; lightness rises throughout, and both ends stay readable on white and on black.
+AXIS: dict[str, Any] = {
+    "gridcolor": GRID,
+    "zeroline": False,
+    "linecolor": GRID,
+    "ticks": "outside",
+    "tickcolor": GRID,
+    "ticklen": 4,
+    "title": {"standoff": 8, "font": {"size": 12}},
+    "automargin": True,
+}
+LOG_FROM = 8.0  # high over low
+FEW_DECADES = 2.5
 SCALE = [[0.0, "#4747b8"], [0.25, "#2f7fc8"], [0.5, "#1f9e95"], [0.75, "#74b03f"], [1.0, "#e3a51a"]]
 
 
@@ -98,16 +111,6 @@ def rows(table: pd.DataFrame) -> Iterator[Any]:
 def blank(*, x: str, y: str, height: int = 420, **axes: Any) -> go.Figure:
     """An empty figure in the house's look."""
     figure = go.Figure()
-    axis: dict[str, Any] = {
-        "gridcolor": GRID,
-        "zeroline": False,
-        "linecolor": GRID,
-        "ticks": "outside",
-        "tickcolor": GRID,
-        "ticklen": 4,
-        "title": {"standoff": 8, "font": {"size": 12}},
-        "automargin": True,
-    }
     figure.update_layout(
         height=height,
         margin={"l": 56, "r": 16, "t": 16, "b": 48},
@@ -116,9 +119,16 @@ def blank(*, x: str, y: str, height: int = 420, **axes: Any) -> go.Figure:
         plot_bgcolor="rgba(0,0,0,0)",
         hovermode="closest",
         hoverlabel={"font": {"family": FONT, "size": 12}, "align": "left"},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 11}},
-        xaxis={**axis, **axes.get("xaxis", {})},
-        yaxis={**axis, **axes.get("yaxis", {})},
+        legend={
+            "orientation": "h",
+            "y": 1.06,
+            "yanchor": "bottom",
+            "x": 0,
+            "font": {"size": 11},
+            "traceorder": "normal",
+        },
+        xaxis=AXIS | axes.get("xaxis", {}),
+        yaxis=AXIS | axes.get("yaxis", {}),
         modebar={"orientation": "v", "bgcolor": "rgba(0,0,0,0)", "color": MUTED, "activecolor": ACCENT},
     )
     figure.update_xaxes(title_text=label(x))
@@ -131,7 +141,24 @@ def decades(low: float, high: float) -> tuple[list[float], list[str]]:
     ticks = [float(t) for t in range(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1)]
     if len(ticks) < 2:  # noqa: PLR2004 -- within one decade
         ticks = [float(t) for t in np.linspace(low, high, 3)]
-    return ticks, [f"{10**t:.2g}" if abs(t) <= 3 else f"1e{t:g}" for t in ticks]  # noqa: PLR2004
+    return ticks, [plain_tick(10**t if abs(t - round(t)) > 1e-9 else float(f"1e{round(t)}")) for t in ticks]  # noqa: PLR2004
+
+
+def log_steps(low: float, high: float) -> tuple[list[float], list[str]]:
+    """Ticks for a logarithmic axis: 1, 2, 5 in every decade where there are few of them, else whole decades."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    steps = (1, 2, 5) if math.log10(high / low) < FEW_DECADES else (1,)
+    every = max(1, (last - first) // 8)
+    ticks = [step * 10.0**d for d in range(first, last + 1, every) for step in steps]
+    ticks = [tick for tick in ticks if low / 1.001 <= tick <= high * 1.001]
+    return ticks, [plain_tick(tick) for tick in ticks]
+
+
+def plain_tick(value: float) -> str:
+    """0.001, 0.02, 5, 300, 1e-5."""
+    if 1e-3 * 0.999 <= value < 1e5:  # noqa: PLR2004 -- what reads well in full
+        return f"{value:.6g}"
+    return f"{value:.2g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
 
 
 def log_ticks(low: float, high: float) -> dict[str, Any]:
@@ -161,13 +188,26 @@ class Range:
     log: bool
 
     def axis(self) -> dict[str, Any]:
-        """As a plotly axis."""
-        if self.log:
-            return {"type": "log", "range": [math.log10(self.low), math.log10(self.high)], "dtick": self._dtick()}
-        return {"range": [self.low, self.high]}
+        """As a plotly axis; above it there is room for the rim."""
+        low, high = self.low, self.high
+        if not self.log:
+            pad = 0.05 * (high - low)
+            return {"range": [low - pad, high + pad]}
+        stretch = (high / low) ** 0.05
+        ticks, texts = log_steps(low, high)
+        return {
+            "type": "log",
+            "range": [math.log10(low / stretch), math.log10(high * stretch)],
+            "tickvals": ticks,
+            "ticktext": texts,
+        }
 
-    def _dtick(self) -> str | int:
-        return "D1" if math.log10(self.high / self.low) < 2.5 else 1  # noqa: PLR2004 -- decades
+    def rim(self, sign: float) -> float:
+        """Just beyond the worse end, where things stand that have no value."""
+        if self.log:
+            stretch = (self.high / self.low) ** 0.03
+            return self.high * stretch if sign > 0 else self.low / stretch
+        return self.high + 0.03 * (self.high - self.low) if sign > 0 else self.low - 0.03 * (self.high - self.low)
 
     def clip(self, values: Floats) -> Floats:
         """The values moved onto the axis; what is no number becomes its end."""
@@ -192,10 +232,8 @@ def robust(values: Floats, *, sign: float, worst: float | None = None) -> Range:
     if top <= best:
         top = best + max(abs(best) * 0.1, 1e-6)
     low, high = sorted((sign * best, sign * top))
-    if low > 0 and high / low > 8:  # noqa: PLR2004 -- nearly a decade reads better on a log scale
-        return Range(low=low / (high / low) ** 0.05, high=high * (high / low) ** 0.06, log=True)
-    pad = 0.05 * (high - low)
-    return Range(low=low - pad, high=high + pad, log=False)
+    # Nearly a decade reads better on a log scale.
+    return Range(low=low, high=high, log=low > 0 and high / low > LOG_FROM)
 
 
 def thinned(count: int, most: int, keep: Sequence[int] = ()) -> list[int]:

@@ -256,9 +256,7 @@ def schedule(record: StudyRecord) -> go.Figure:
     held = [i for i, trial in enumerate(record.records) if np.isfinite(trial.curve.lrs).sum() > 1]
     chosen = _chosen(record, held)
     trials = [record.records[i] for i in chosen]
-    figure = theme.blank(
-        x="epoch", y="learning rate as applied", height=340, yaxis={"type": "log", "exponentformat": "power"}
-    )
+    figure = theme.blank(x="epoch", y="learning rate as applied", height=340)
     hues = theme.colours([trial.recipe.lr for trial in trials], record.space.lr_range)
     applied: list[float] = []
     for trial, hue in zip(trials, hues, strict=True):
@@ -282,7 +280,7 @@ def schedule(record: StudyRecord) -> go.Figure:
     if applied:
         # A schedule that ends at zero would stretch the axis for its last report.
         low = max(min(applied), record.space.lr_range[0] / 100)
-        figure.update_yaxes(**theme.log_ticks(low / 1.3, max(applied) * 1.3))
+        figure.update_yaxes(**theme.Range(low=low, high=max(max(applied), 2 * low), log=True).axis())
     note = f"{len(chosen)} of {len(held):,} schedules are drawn." if len(chosen) < len(held) else ""
     figure.update_layout(showlegend=False, meta={"note": note})
     return figure

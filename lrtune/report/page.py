@@ -130,20 +130,26 @@ def _first_screen(record: StudyRecord, said: Answer) -> str:
         chips = "".join(f"<li>{as_text(name)} <b>{as_text(value, 60)}</b></li>" for name, value in said.settings)
         lead = f'<p class="what">Learning rate</p><p class="lr">{as_text(said.lr)}</p><ul class="with">{chips}</ul>'
     facts = [
-        ("As good within noise", said.band, ""),
-        ("Diverges from", said.edge, ""),
-        (f"Best {record.metric} ({record.direction}d)", said.value or "none", ""),
-        ("Cost of the search", said.cost, ""),
-        ("Trials", said.trials, "long"),
-        ("Stopped because", str(record.result.get("stopped_because") or "it has not stopped yet"), "long"),
+        ("As good, within noise", said.band),
+        ("Diverges from", said.edge),
+        (f"{record.metric}, {record.direction}d", said.value or "none"),
+        ("Cost of the search", said.cost),
     ]
-    listed = "".join(f'<div><dt>{as_text(n, 60)}</dt><dd class="{c}">{as_text(v, 300)}</dd></div>' for n, v, c in facts)
+    more = [
+        ("Trials", said.trials),
+        ("Stopped because", str(record.result.get("stopped_because") or "it has not stopped yet")),
+    ]
     verdicts = "".join(_finding(finding) for finding in said.findings)
     warned = "".join(f'<li class="warning">{as_text(warning, 400)}</li>' for warning in said.warnings)
     return (
-        f'<div class="answer"><div>{lead}{ruler(record)}<ul class="verdicts">{verdicts}{warned}</ul>'
-        f'</div><div><div class="right">{_paste(record)}<dl class="facts">{listed}</dl></div></div></div>\n'
+        f'<div class="answer"><div>{lead}{ruler(record)}<dl class="facts">{_facts(facts)}</dl>'
+        f'<ul class="verdicts">{verdicts}{warned}</ul></div>'
+        f'<div>{_paste(record)}<dl class="facts more">{_facts(more, "long")}</dl></div></div>\n'
     )
+
+
+def _facts(facts: list[tuple[str, str]], tone: str = "") -> str:
+    return "".join(f'<div><dt>{as_text(n, 60)}</dt><dd class="{tone}">{as_text(v, 300)}</dd></div>' for n, v in facts)
 
 
 def _finding(finding: Finding) -> str:

@@ -9,8 +9,8 @@
   function isDark() { return root.dataset.theme === "dark"; }
   function inks() {
     return isDark()
-      ? { ink: "#c9ced7", grid: "rgba(160,170,190,0.16)", hover: "#262b33", hoverInk: "#e6e8ec", rule: "#49505c" }
-      : { ink: "#3d4450", grid: "rgba(128,136,150,0.22)", hover: "#ffffff", hoverInk: "#1d2129", rule: "#d4d7dd" };
+      ? { ink: "#c9ced7", grid: "rgba(160,170,190,0.16)", hover: "#262b33", hoverInk: "#e6e8ec", rule: "#49505c", card: "rgba(27,30,36,0.8)" }
+      : { ink: "#3d4450", grid: "rgba(128,136,150,0.22)", hover: "#ffffff", hoverInk: "#1d2129", rule: "#d4d7dd", card: "rgba(255,255,255,0.8)" };
   }
   function setTheme(dark) {
     root.dataset.theme = dark ? "dark" : "light";
@@ -24,6 +24,9 @@
   function themed(layout) {
     const c = inks(), changed = { "font.color": c.ink, "hoverlabel.bgcolor": c.hover, "hoverlabel.font.color": c.hoverInk,
       "hoverlabel.bordercolor": c.rule };
+    (layout.annotations || []).forEach(function (note, index) {
+      if (note.name === "tick") changed["annotations[" + index + "].bgcolor"] = c.card;
+    });
     for (const key of Object.keys(layout)) {
       if (/^[xy]axis\d*$/.test(key)) {
         changed[key + ".gridcolor"] = c.grid; changed[key + ".linecolor"] = c.grid; changed[key + ".tickcolor"] = c.grid;
@@ -32,22 +35,52 @@
     return changed;
   }
   function recolour(element) { Plotly.relayout(element, themed(element.layout)); }
+  function buttons(element, layout) {
+    // plotly's own buttons cannot be read on a dark page
+    const bar = document.createElement("div");
+    bar.className = "choices";
+    for (const menu of layout.updatemenus || []) {
+      const group = document.createElement("div");
+      group.setAttribute("role", "group");
+      menu.buttons.forEach(function (choice, index) {
+        const button = document.createElement("button");
+        button.type = "button"; button.textContent = choice.label;
+        button.setAttribute("aria-pressed", String(index === 0));
+        button.addEventListener("click", function () {
+          for (const other of group.children) other.setAttribute("aria-pressed", String(other === button));
+          Plotly[choice.method].apply(Plotly, [element].concat(choice.args));
+        });
+        group.appendChild(button);
+      });
+      bar.appendChild(group);
+    }
+    if (bar.children.length) {
+      element.before(bar);
+      layout.margin = Object.assign({}, layout.margin, { t: 12 });
+    }
+    delete layout.updatemenus;
+  }
   function draw(element) {
     if (drawn.has(element)) return;
     const figure = held(element.dataset.source);
     const layout = figure.layout;
+    buttons(element, layout);
     if (narrow.matches) {
       layout.dragmode = false;
       layout.margin = Object.assign({}, layout.margin, { l: 44, r: 8 });
-      for (const menu of layout.updatemenus || []) { menu.font = { size: 10 }; }
-      if ((layout.updatemenus || []).length > 1) { layout.updatemenus[1].x = 0; layout.updatemenus[1].y = 1.13; layout.margin.t = 92; }
+      layout.legend = Object.assign({}, layout.legend, { entrywidth: 128, font: { size: 10 } });
+      for (const key of Object.keys(layout)) {
+        if (/^[xy]axis\d*$/.test(key)) layout[key].tickfont = { size: 10 };
+        if (/^xaxis\d*$/.test(key) && layout[key].ticktext) layout[key].tickangle = layout[key].side === "top" ? -30 : 0;
+      }
+      if (element.dataset.source === "figure-slices") element.classList.add("squeezed");
       for (const trace of figure.data) {
         const bar = (trace.marker && trace.marker.colorbar) || trace.colorbar;
         if (bar) { bar.thickness = 7; bar.title = { text: "" }; bar.tickfont = { size: 9 }; }
       }
     }
     const config = { responsive: true, displaylogo: false, displayModeBar: narrow.matches ? false : "hover", showLink: false,
-      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+      modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
       toImageButtonOptions: { format: "svg", filename: element.dataset.source } };
     drawn.add(element);
     Plotly.newPlot(element, figure.data, layout, config).then(function () { recolour(element); });
@@ -99,6 +132,7 @@
 
   function told(column, value) {
     if (value === null) return "";
+    if (column.name === "outcome") return value.replace(/_/g, " ");
     if (!column.numeric || typeof value !== "number") return String(value);
     if (Number.isInteger(value) && Math.abs(value) < 1e9) return String(value);
     const size = Math.abs(value);
@@ -157,7 +191,7 @@
   head.appendChild(line);
   const only = document.getElementById("only");
   Array.from(new Set(columns[outcome])).sort().forEach(function (word) {
-    const option = document.createElement("option"); option.value = word; option.textContent = word; only.appendChild(option);
+    const option = document.createElement("option"); option.value = word; option.textContent = word.replace(/_/g, " "); only.appendChild(option);
   });
   document.getElementById("filter").addEventListener("input", refresh);
   only.addEventListener("change", refresh);

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["trials_data"]
 
 LABELS = {"number": "#", "lr": "learning rate", "batch_size": "batch", "cost": "cost", "why": "what happened"}
-HIDDEN = ("group", "last", "evidence", "advice", "started", "finished", "seed", "seconds")
+HIDDEN = ("group", "last", "cost", "evidence", "advice", "started", "finished", "seed", "seconds")
 LONG = ("why",)
 DIGITS = 5
 WORDS_SHARE = 0.7  # a column with fewer distinct texts than this is stored as indices into them

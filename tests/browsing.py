@@ -1,0 +1,102 @@
+"""A headless Chromium for tests: it reads pages from disk and remembers what the console and the network said."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["DESKTOP", "PHONE", "Browser", "browser", "missing"]
+
+DESKTOP, PHONE = (1280, 900), (390, 844)
+
+
+def missing() -> str | None:
+    """Why there is no browser here; None where there is one."""
+    try:
+        import selenium  # noqa: F401
+    except ImportError:
+        return "selenium is not installed"
+    return None if _programs() else "no Chromium with its chromedriver on the PATH"
+
+
+def _programs() -> tuple[str, str] | None:
+    chrome = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    return (chrome, driver) if chrome and driver else None
+
+
+class Browser:
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    def open(self, path: Path, size: tuple[int, int] = DESKTOP, *, dark: bool = False) -> None:
+        width, height = size
+        self.driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": size == PHONE},
+        )
+        scheme = "dark" if dark else "light"
+        self.driver.execute_cdp_cmd(
+            "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        )
+        self.driver.get(path.resolve().as_uri())
+
+    def js(self, script: str, *arguments: Any) -> Any:
+        return self.driver.execute_script(script, *arguments)
+
+    def draw_all(self) -> int:
+        """Scroll through the page until every figure is drawn; how many there are."""
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        figures = self.js("return document.querySelectorAll('.figure').length")
+        for index in range(figures):
+            self.js("document.querySelectorAll('.figure')[arguments[0]].scrollIntoView()", index)
+            WebDriverWait(self.driver, 30).until(
+                lambda _, i=index: self.js("return !!document.querySelectorAll('.figure')[arguments[0]].querySelector('.main-svg')", i)
+            )
+        self.js("window.scrollTo(0, 0)")
+        return int(figures)
+
+    def shot(self, path: Path, *, whole: bool = False) -> None:
+        """A picture of the first screen, or of the whole page."""
+        import base64
+
+        options: dict[str, Any] = {"format": "png", "captureBeyondViewport": whole}
+        if whole:
+            size = self.js("return [document.documentElement.clientWidth, document.documentElement.scrollHeight]")
+            options["clip"] = {"x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1}
+        path.write_bytes(base64.b64decode(self.driver.execute_cdp_cmd("Page.captureScreenshot", options)["data"]))
+
+    def console(self) -> list[str]:
+        """What the console said that is an error or a warning, since the last call."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def requests(self) -> list[str]:
+        """Every address that was asked for, since the last call."""
+        messages = (json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance"))
+        return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+
+
+@contextlib.contextmanager
+def browser(downloads: Path) -> Iterator[Browser]:
+    from selenium import webdriver
+
+    programs = _programs()
+    assert programs is not None, missing()
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs[0]
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--force-color-profile=srgb"):
+        options.add_argument(flag)
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1]))
+    try:
+        yield Browser(driver)
+    finally:
+        driver.quit()
