@@ -251,7 +251,7 @@ class _Decision:
 
     def _basin(self, candidates: Sequence[Candidate]) -> Floats:
         """What leaving the place where the best run can be expected costs, shape (candidates,)."""
-        fraction, raw = self._bracket()
+        fraction, raw = self._champion()
         decades = -math.log10(fraction)
         expected, spread = raw - DRIFT * decades, DRIFT * decades + 0.1
         trained = np.array([c.trained for c in candidates]) / self.length
@@ -259,23 +259,19 @@ class _Decision:
         found: Floats = BASIN * away**2 * (1 - trained)
         return found
 
-    def _bracket(self) -> tuple[float, float]:
-        """The furthest fraction at which the best arm has arms on both its sides, and its x."""
+    def _champion(self) -> tuple[float, float]:
+        """How far the arm has come that lost its comparisons, each at the furthest common fraction, by least; its x."""
         edge = self._edge()
-        found = (1e-3, 0.0)
-        for fraction in sorted({a.seen.trained / self.length for a in self.view.alive}):
-            there = [(a.x, self.view.at(a, fraction)) for a in self.view.alive if a.x < edge]
-            there = [(x, y) for x, y in there if math.isfinite(y)]
-            if not there:
-                continue
-            x, _ = min(there, key=lambda pair: pair[1])
-            left = any(x - 1.2 * SPACING < other < x for other, _ in there) or x < self.range[0] + SPACING / 2
-            right = any(x < other < x + 1.2 * SPACING for other, _ in there) or (
-                edge < x + 1.2 * SPACING and not any(x < a.x < edge for a in self.view.alive)
-            )
-            if (left and right) or found[0] < 2e-3:
-                found = (max(fraction, 1e-3), x)
-        return found
+        arms = [a for a in self.view.alive if a.x < edge]
+        lost = []
+        for one in arms:
+            worst = 0.0
+            for two in arms:
+                common = min(one.seen.trained, two.seen.trained) / self.length
+                worst = max(worst, self.view.at(one, common) - self.view.at(two, common))
+            lost.append((worst, -one.seen.trained, one.x))
+        _, trained, x = min(lost)
+        return max(1e-3, -trained / self.length), x
 
     def _result(self, arm: Arm) -> float:
         given = getattr(arm.seen, "result", None)

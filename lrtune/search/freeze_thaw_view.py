@@ -147,7 +147,7 @@ class View:
         level = max(abs(v) for v in lasts.values() if v - best < 0.5 * (abs(best) + 1e-300))
         held = [arm for arm in self.alive if lasts[arm.number] - best <= FLAT * level]
         span = max(arm.x for arm in held) - min(arm.x for arm in held)
-        return held if len(held) >= 3 and span >= 1.0 and not any(arm.completed for arm in held) else []
+        return held if len(held) >= 3 and span >= 0.9 and not any(arm.completed for arm in held) else []
 
     def looks(self, arm: Arm) -> list[tuple[float, float]]:
         """Points of its curve for the model: (fraction of the training, scaled value), the latest first."""
