@@ -80,7 +80,7 @@ def bowl_trainer(**changes: Any) -> tuple[TorchTrainer, float]:
     def model() -> nn.Module:
         return nn.Linear(3, 1, bias=False, dtype=torch.float64)
 
-    data = (features, target)
+    data = (torch.from_numpy(features), torch.from_numpy(target))
     arguments = {"model": model, "train_data": data, "valid_data": data, "loss": "mse", "batch_size": 40} | changes
     return TorchTrainer(device="cpu", **arguments), curvature
 

@@ -30,6 +30,9 @@ ORDER = 0x0DE5  # tells the stream of data orders from the others of a seed
 HASHED_WHOLE = 2**28
 """Bytes of a tensor up to which all of them are hashed; beyond it, evenly spaced samples up to that size."""
 
+SHUFFLED_WHOLE = (2**25, 2**28)
+"""Bytes of data, on the host and on a GPU, up to which a run keeps a shuffled copy of them."""
+
 ON_DEVICE = 0.5
 """Share of the device's free memory that the data may take; larger data stays on the host."""
 
@@ -96,25 +99,36 @@ class Sized:
 class Shuffled:
     """A feed over samples that can be taken by index."""
 
-    __slots__ = ("_chunks", "_device", "_epoch", "_seed", "_size", "_source")
+    __slots__ = ("_batches", "_chunks", "_device", "_epoch", "_seed", "_size", "_source")
 
     def __init__(self, source: Sized, size: int, seed: int, device: torch.device) -> None:
         self._source, self._size, self._seed, self._device = source, size, seed, device
         self._epoch = -1
         self._chunks: Sequence[torch.Tensor] = ()
+        self._batches: list[Any] | None = None
 
     def batch(self, epoch: int, position: int) -> Any:
         """The batch at that position; the epoch's order is kept until the next one."""
         if epoch != self._epoch:
-            permutation = order(self._source.samples, self._seed, epoch)
-            if isinstance(self._source, TensorSource):
-                permutation = permutation.to(self._source.home(self._device))
-            self._chunks, self._epoch = torch.split(permutation, self._size), epoch
+            self._turn(epoch)
+        if self._batches is not None:
+            return self._batches[position]
         return self._source.take(self._chunks[position], self._device)
+
+    def _turn(self, epoch: int) -> None:
+        """Order the samples for an epoch: small data at once, so that its batches are views that cost nothing."""
+        source = self._source
+        permutation = order(source.samples, self._seed, epoch)
+        if isinstance(source, TensorSource):
+            permutation = permutation.to(source.home(self._device))
+            if source.nbytes <= SHUFFLED_WHOLE[self._device.type == "cuda"]:
+                shuffled = source.take(permutation, self._device)
+                self._batches = list(zip(*(torch.split(tensor, self._size) for tensor in shuffled), strict=True))
+        self._chunks, self._epoch = torch.split(permutation, self._size), epoch
 
     def release(self) -> None:
         """Forget the order; it can be had again."""
-        self._epoch, self._chunks = -1, ()
+        self._epoch, self._chunks, self._batches = -1, (), None
 
 
 class TensorSource(Sized):
@@ -144,6 +158,7 @@ class TensorSource(Sized):
         self.samples = lengths[0]
         self._tensors = tuple(tensor.detach() for tensor in tensors)
         self._placed: dict[torch.device, tuple[torch.Tensor, ...]] = {}
+        self.nbytes = sum(tensor.nbytes for tensor in self._tensors)
 
     def home(self, device: torch.device) -> torch.device:
         """Where the tensors lie for runs on that device: there, or on the host if they are too large for it."""
@@ -167,10 +182,10 @@ class TensorSource(Sized):
         return taken if indices.device == device else moved(taken, device)
 
     def ordered(self, batch_size: int, device: torch.device) -> Iterator[tuple[torch.Tensor, ...]]:
-        """All samples in their own order, in batches that are views where the data lies on the device."""
+        """All samples in their own order; copies, since models may work in place."""
         tensors = self._on(device)
         for begin in range(0, self.samples, batch_size):
-            yield moved(tuple(tensor[begin : begin + batch_size] for tensor in tensors), device)
+            yield moved(tuple(tensor[begin : begin + batch_size].clone() for tensor in tensors), device)
 
     def describe(self) -> str:
         """Shapes, types and the hash of the bytes."""

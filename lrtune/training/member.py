@@ -37,8 +37,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Member", "Settings"]
 
-CHECK_EVERY = 16
-"""Steps between two looks at gradients and weights, and on a GPU at the losses: each look waits for it."""
+CHECK_EVERY = 64
+"""Steps between two looks at gradients and weights; a run's pieces end with one, too."""
+
+LOOK_EVERY = 16
+"""Steps between two looks at the losses on a GPU, which each of them waits for; on the CPU each step is looked at."""
 
 EVALUATION = 0xE7A1  # tells the stream of evaluations from the others of a seed
 HOST = torch.device("cpu")
@@ -63,7 +66,7 @@ class Settings:
     layer_decay: float | None
     clip_norm: float | None
     accumulate: int
-    compiled: bool
+    compiled: Mapping[str, Any] | None
     made: WeakSet[nn.Module]
 
 
@@ -152,7 +155,8 @@ class Member:
             groups = self._groups(model)
             sparse = any(getattr(module, "sparse", False) for module in model.modules())
             optimizer = build(settings.optimizer, settings.options, groups, recipe, fuse=not sparse)
-            forward = cast(nn.Module, torch.compile(model)) if settings.compiled else model
+            compiled = settings.compiled
+            forward = model if compiled is None else cast(nn.Module, torch.compile(model, **compiled))
         stepper = Stepper(
             forward,
             optimizer,
@@ -214,7 +218,7 @@ class Member:
         return self._report(self._seen.values, Outcome.OUT_OF_MEMORY, f"memory ran out at step {self._step + 1}: {why}")
 
     def _piece(self, live: _Live, target: int, *, evaluate: bool) -> Report:
-        every = 1 if self._settings.device.type == "cpu" else CHECK_EVERY
+        every = 1 if self._settings.device.type == "cpu" else LOOK_EVERY
         while self._step < target:
             epoch, position = divmod(self._step, self._per_epoch)
             if position == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -24,7 +25,7 @@ from lrtune.training.optimizers import parsed
 from lrtune.training.precision import checked_precision, chosen_device
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from lrtune.training.base import Report, State
     from lrtune.training.batches import Source
@@ -45,7 +46,8 @@ class TorchTrainer:
     train_data
         Tensors or arrays ``(inputs..., target)``, a ``Dataset``, a ``DataLoader``, or a function that
         returns a ``DataLoader`` and takes any of ``recipe``, ``batch_size`` and ``generator`` by name.
-        Tensors, and those of a ``TensorDataset``, live on the device and are indexed there.
+        Tensors, and those of a ``TensorDataset``, live on the device and are indexed there; an array of
+        float64 becomes a tensor of PyTorch's default type.
     valid_data
         The held-out part, likewise; None leaves the training loss alone.
     loss
@@ -79,7 +81,7 @@ class TorchTrainer:
         Micro-batches that each batch is cut into. More are made of it where memory runs out; only
         BatchNorm can tell (see :mod:`lrtune.training.stepper`).
     compile
-        Whether to compile the model with ``torch.compile``.
+        Whether to compile the model with ``torch.compile``, or its options, such as ``{"mode": ...}``.
 
     Raises
     ------
@@ -113,7 +115,7 @@ class TorchTrainer:
         param_groups: Callable[..., Any] | None = None,
         clip_norm: float | None = None,
         accumulate: int = 1,
-        compile: bool = False,  # noqa: A002 -- PyTorch's word
+        compile: bool | Mapping[str, Any] = False,  # noqa: A002 -- PyTorch's word
     ) -> None:
         if isinstance(model, nn.Module) or not callable(model):
             got = type(model).__name__
@@ -147,7 +149,7 @@ class TorchTrainer:
             layer_decay=layer_decay,
             clip_norm=clip_norm,
             accumulate=accumulate,
-            compiled=compile,
+            compiled=(dict(compile) if isinstance(compile, Mapping) else {} if compile else None),
             made=WeakSet(),
         )
         self._notices: dict[str, None] = {}
@@ -316,7 +318,8 @@ def _tensor(item: Any, name: str) -> torch.Tensor:
     if isinstance(item, torch.Tensor):
         return item
     try:
-        return torch.as_tensor(np.asarray(item))
+        tensor = torch.as_tensor(np.asarray(item))
     except (TypeError, ValueError) as error:
         msg = f"{name} must hold tensors or arrays of numbers (got {type(item).__name__})"
         raise DataError(msg) from error
+    return tensor.to(torch.get_default_dtype()) if tensor.dtype == torch.float64 else tensor

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lrtune.training.faults import is_out_of_memory
+from lrtune.training.optimizers import plain_step
 from lrtune.training.precision import autocast, free_memory, scaler_for
 from lrtune.training.tensors import cut, length
 
@@ -68,6 +69,7 @@ class Stepper:
         self.clip_norm, self.accumulate = clip_norm, accumulate
         self.scaler = scaler_for(precision, device)
         self.micro: int | None = None
+        self._take = plain_step(optimizer)
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
     def step(self, batch: Any) -> torch.Tensor:
@@ -81,7 +83,7 @@ class Stepper:
         loss = self._gradients(batch)
         if self.scaler is None:
             self._clip()
-            self.optimizer.step()
+            self._take()
             return loss
         if self.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
@@ -106,7 +108,7 @@ class Stepper:
                     raise
                 why = str(error)
             # Not within the handler: there the traceback still holds the tensors that filled the memory.
-            self.optimizer.zero_grad(set_to_none=True)
+            self.park()
             free_memory(self.device)
             torch.set_rng_state(host)
             if device is not None:
@@ -128,7 +130,7 @@ class Stepper:
         return list(pairwise(edges))
 
     def _backward(self, batch: Any) -> torch.Tensor:
-        self.optimizer.zero_grad(set_to_none=True)
+        self.park()
         samples = length(batch) if self.accumulate > 1 or self.micro is not None else 0
         if samples <= 1:
             return self._one(batch, 1.0)
@@ -169,7 +171,8 @@ class Stepper:
 
     def park(self) -> None:
         """Forget the gradients: the next step makes its own."""
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self._parameters:
+            parameter.grad = None
 
 
 def _largest(tensor: torch.Tensor) -> torch.Tensor:
