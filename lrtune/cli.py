@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from lrtune.commands import COMMANDS
-from lrtune.commands.output import complain, note
+from lrtune.commands.output import complain, note, say
 from lrtune.errors import InputError, LrtuneError
 
 if TYPE_CHECKING:
@@ -25,28 +24,13 @@ SIGINT = 130
 app = typer.Typer(
     name="lrtune",
     help="Find the learning rate: for scikit-learn, PyTorch and training loops of your own.",
-    epilog="A study file says what is asked: the folder studies/ of the sources holds examples that run as they stand.",
+    epilog="lrtune --version prints the version. A study file says what is asked: the folder studies/ of the sources "
+    "holds examples that run as they stand.",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-
-
-def _version(asked: bool) -> None:  # noqa: FBT001 -- the callback of a flag
-    if asked:
-        typer.echo(f"lrtune {importlib.metadata.version('lrtune')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    *,
-    _version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version, and nothing else.")
-    ] = False,
-) -> None:
-    """Find the learning rate: for scikit-learn, PyTorch and training loops of your own."""
 
 
 for _name in COMMANDS:
@@ -62,9 +46,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
         What stands behind ``lrtune``; None takes the process's own.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    command = typer.main.get_command(app)
+    if given == ["--version"]:  # no option of typer's: coercing even one would load pydantic for every --help
+        return _version()
+    command, words = _command(given)
     try:
-        code = command.main(given or ["--help"], prog_name="lrtune", standalone_mode=False)
+        code = command.main(
+            given[len(words) :] or _nothing(command), prog_name=" ".join(["lrtune", *words]), standalone_mode=False
+        )
     except LrtuneError as error:
         complain(error)
         return error.exit_code
@@ -74,6 +62,34 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 -- the last line of defence
         return _refused(error)
     return code if isinstance(code, int) else 0
+
+
+def _command(given: Sequence[str]) -> tuple[Any, list[str]]:
+    """The command that the first words name, and those words.
+
+    A group would coerce its own options on the way, for which typer loads pydantic: that is half of the
+    time of a ``--help``.
+    """
+    command: Any = typer.main.get_command(app)
+    words: list[str] = []
+    for word in given:
+        if word not in getattr(command, "commands", {}):
+            break
+        command = command.commands[word]
+        words.append(word)
+    return command, words
+
+
+def _nothing(command: Any) -> list[str]:
+    """What stands for no arguments: a group shows its help, a command runs."""
+    return ["--help"] if hasattr(command, "commands") else []
+
+
+def _version() -> int:
+    from importlib.metadata import version
+
+    say(f"lrtune {version('lrtune')}")
+    return 0
 
 
 def _refused(error: Exception) -> int:

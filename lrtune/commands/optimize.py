@@ -176,8 +176,6 @@ class Told:
         if self.json:
             say_json(result.to_json())
             return
-        for warning in result.warnings:
-            note(f"lrtune: warning: {warning}")
         say(result.text())
         say(f"\nreport   {page}\nresult   {out / 'result.json'}\nThe same command again goes on from here.")
 
