@@ -37,7 +37,7 @@ try:
     study = optuna.create_study(storage=storage, study_name="n", load_if_exists=True)
     for number in range(int(sys.argv[2])):
         trial = study.ask()
-        trial.set_user_attr("ballast", "x" * 20_000)
+        trial.set_user_attr("ballast", "x" * 100_000)
         study.tell(trial, float(number))
 except StorageError as error:
     print(error)
@@ -46,7 +46,7 @@ except StorageError as error:
 
 
 class NoDatabase:
-    shown = "a storage in a test"
+    shown = address_text = "a storage in a test"
 
     def check(self) -> None:
         pass
@@ -295,14 +295,14 @@ def check_kept(path: Path, sentence: str) -> None:
 
 def test_a_file_size_limit_keeps_what_was_stored(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
-    code, sentence = fill(path, 200, "ulimit -f 600;")
+    code, sentence = fill(path, 40, "ulimit -f 900;")
     assert code == 4
     assert "has reached the file size limit" in sentence
     check_kept(path, sentence)
     assert fill(path, 2, "") == (0, "")
 
 
-@pytest.mark.parametrize(("options", "ballast"), [("size=900k", 200), ("nr_inodes=4", 1)])
+@pytest.mark.parametrize(("options", "ballast"), [("size=1500k", 40), ("nr_inodes=4", 1)])
 def test_a_full_disk_keeps_what_was_stored(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, options: str, ballast: int
 ) -> None:

@@ -15,7 +15,7 @@ import pytest
 from optuna.storages import InMemoryStorage
 
 from lrtune.errors import StorageError
-from lrtune.storage import RetryingStorage, open_storage, resolve_storage
+from lrtune.storage import RetryingStorage, exclusive, open_storage, resolve_storage
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can become somebody else")
@@ -239,6 +239,25 @@ def test_a_hot_rollback_journal_is_rolled_back(tmp_path: Path, stored: Path) -> 
     assert (tmp_path / "stored.db-journal").exists()
     storage = open_storage(stored)
     assert [study.study_name for study in storage.get_all_studies()] == ["kept"]
+
+
+def test_a_file_that_is_locked_is_not_called_damaged(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sqlite_file(stored, "pragma journal_mode = delete")
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: connect(*a, **(k | {"timeout": 0.1})))
+    with closing(connect(stored, isolation_level=None)) as connection:
+        connection.execute("begin exclusive")
+        connection.execute("delete from trials")
+        refused(stored, "is locked by another process")
+        connection.execute("rollback")
+    open_storage(stored)
+
+
+def test_the_lock_belongs_to_all_who_may_use_the_file(stored: Path) -> None:
+    stored.with_name("stored.db.lock").unlink()
+    stored.chmod(0o660)
+    with exclusive(open_storage(stored), "n"):
+        assert stored.with_name("stored.db.lock").stat().st_mode & 0o777 == 0o660
 
 
 @as_root

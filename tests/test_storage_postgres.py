@@ -55,7 +55,7 @@ def own_server() -> Iterator[PostgresServer]:
         server.close()
 
 
-@pytest.mark.parametrize("mode", ["fast", "immediate"])
+@pytest.mark.parametrize("mode", ["fast", pytest.param("immediate", marks=pytest.mark.slow)])
 def test_a_restart_in_the_middle_loses_nothing(own_server: PostgresServer, mode: str) -> None:
     url = own_server.url()
     study = optuna.create_study(storage=open_storage(url), study_name="n")
@@ -196,6 +196,7 @@ def test_another_schema_version_is_refused(postgres: PostgresServer, postgres_ur
         assert word in refused(postgres_url)
 
 
+@pytest.mark.slow
 def test_few_connections_are_waited_for() -> None:
     programs = find_programs()
     if programs is None:

@@ -14,7 +14,7 @@ import sqlalchemy.event
 import sqlalchemy.exc
 
 from lrtune.errors import StorageError
-from lrtune.storage.faults import TransientError, is_transient, server_sentence, sqlite_sentence
+from lrtune.storage.faults import server_sentence, sqlite_sentence, translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,6 +60,10 @@ class Database(Protocol):
     def shown(self) -> str:
         """Its place without secrets."""
 
+    @property
+    def address_text(self) -> str:
+        """What opens it again in another process, without secrets."""
+
     def check(self) -> None:
         """Raise :class:`~lrtune.errors.StorageError` if it is no longer the one that was opened."""
 
@@ -89,6 +93,11 @@ class SqliteDatabase:
     def shown(self) -> str:
         """The path as it was given."""
         return str(self.address)
+
+    @property
+    def address_text(self) -> str:
+        """The absolute path."""
+        return str(self.path)
 
     def options(self) -> dict[str, Any]:
         """The options of its SQLAlchemy engine."""
@@ -183,6 +192,11 @@ class ServerDatabase:
         """The URL without its password."""
         return str(self.address)
 
+    @property
+    def address_text(self) -> str:
+        """The URL without its password."""
+        return str(self.address)
+
     def options(self) -> dict[str, Any]:
         """The options of its SQLAlchemy engine."""
         return {"creator": self.connect, "pool_pre_ping": True, "pool_size": 4, "max_overflow": 12, "pool_timeout": 20}
@@ -234,10 +248,9 @@ def _watch(engine: sqlalchemy.Engine) -> None:
 
     @sqlalchemy.event.listens_for(engine, "handle_error")
     def _translate(context: ExceptionContext) -> None:
-        # Not an SQLAlchemyError: Optuna retries those inside create_new_trial, where a commit whose
-        # answer was lost would become a second trial.
-        if is_transient(context.original_exception) or context.is_disconnect:
-            raise TransientError(str(context.original_exception)) from context.original_exception
+        error = translated(context.original_exception, disconnected=context.is_disconnect)
+        if error is not None:
+            raise error from context.original_exception
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -53,7 +53,9 @@ def _lock(storage: BaseStorage, study_name: str) -> FileLock | ServerLock | Thre
     with _guard:
         if isinstance(database, SqliteDatabase):
             path = lock_path(database.path)
-            return _files.setdefault(str(path), FileLock(path, f"the decision lock of {database.shown}"))
+            if str(path) not in _files:
+                _files[str(path)] = FileLock(path, f"the decision lock of {database.shown}", like=database.path)
+            return _files[str(path)]
         locks = _others.setdefault(storage, {})
         if study_name not in locks:
             shown = f"the decision lock of study {study_name!r}"

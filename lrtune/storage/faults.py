@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "BrokenError",
     "TransientError",
     "is_fatal",
     "is_storage_fault",
@@ -26,6 +27,7 @@ __all__ = [
     "os_sentence",
     "server_sentence",
     "sqlite_sentence",
+    "translated",
 ]
 
 # Classes and codes of PostgreSQL, https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -43,6 +45,24 @@ LOW_BYTE = 0xFF
 
 class TransientError(Exception):
     """A fault that waiting may cure; never leaves the storage package."""
+
+
+class BrokenError(Exception):
+    """A fault that waiting does not cure; never leaves the storage package."""
+
+
+def translated(error: BaseException, *, disconnected: bool = False) -> Exception | None:
+    """What to raise within Optuna in place of a database's error; None for what is a matter of the call.
+
+    Not an SQLAlchemyError: Optuna retries those inside ``create_new_trial``, where a commit whose answer
+    was lost would become a second trial, and reads everything again in a "slower alternative".
+    """
+    if disconnected or is_transient(error):
+        return TransientError(str(error))
+    # SQLITE_ERROR is SQL that cannot be carried out, e.g. too many variables: Optuna has its own answer.
+    if is_fatal(error) and getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_ERROR:
+        return BrokenError(str(error))
+    return None
 
 
 def is_transient(error: BaseException) -> bool:
@@ -69,13 +89,15 @@ def is_fatal(error: BaseException) -> bool:
             return type(cause) in (sqlite3.OperationalError, sqlite3.DatabaseError)
         if _is_server_error(cause):
             return bool({kind.__name__ for kind in type(cause).__mro__} & {"OperationalError", "InternalError"})
-    return isinstance(error, TransientError | sqlalchemy.exc.TimeoutError)
+    return isinstance(error, TransientError | BrokenError | sqlalchemy.exc.TimeoutError)
 
 
 def is_storage_fault(error: BaseException) -> bool:
     """Whether the error comes from the database and not from the call's arguments."""
     return any(
-        isinstance(cause, TransientError | StorageInternalError | sqlalchemy.exc.SQLAlchemyError | sqlite3.Error)
+        isinstance(
+            cause, TransientError | BrokenError | StorageInternalError | sqlalchemy.exc.SQLAlchemyError | sqlite3.Error
+        )
         or _is_server_error(cause)
         for cause in _chain(error)
     )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from lrtune.errors import StorageError
 from lrtune.redaction import redact
+from lrtune.storage.faults import is_transient
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,6 +64,9 @@ def inspect_file(path: Path, shown: str) -> Found:
             return _read(path, shown, size, unchanging=False)
         except sqlite3.Error as error:
             damage = error
+    if is_transient(damage):
+        msg = f"{shown} is locked by another process; wait for it or end it, or {ELSEWHERE}"
+        raise StorageError(msg)
     msg = f"{shown} is damaged ({damage}); restore a copy of it, or {ELSEWHERE}"
     raise StorageError(msg)
 

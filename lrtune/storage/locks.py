@@ -92,21 +92,21 @@ class FileLock(_Reentrant):
     """A lock among all processes of this machine (and of an NFS mount): ``flock`` on a file of its own.
 
     The file stays where it is when the lock is freed: removing it would let two processes hold two
-    different files of the same name.
+    different files of the same name. It may be used by whoever may use the file `like`.
     """
 
-    def __init__(self, path: Path, shown: str) -> None:
+    def __init__(self, path: Path, shown: str, *, like: Path) -> None:
         super().__init__(shown)
         self._path = path
+        self._like = like
         self._descriptor = -1
         _every_file_lock.add(self)
 
     def _take(self, deadline: float, timeout: float) -> None:
         import fcntl
 
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
         try:
-            descriptor = os.open(self._path, flags, 0o600)
+            descriptor = _open_lock(self._path, self._like)
         except OSError as error:
             raise StorageError(os_sentence(error, str(self._path))) from None
         try:
@@ -117,6 +117,9 @@ class FileLock(_Reentrant):
                     _sign(descriptor)
                     return
             raise StorageError(self._refusal(_holder(descriptor), timeout))
+        except OSError as error:
+            msg = f"{self._path} cannot be locked ({error.strerror}); put the storage on a file system that has locks"
+            raise StorageError(msg) from None
         finally:
             if self._descriptor != descriptor:
                 os.close(descriptor)
@@ -135,6 +138,21 @@ class FileLock(_Reentrant):
         if descriptor >= 0:
             os.close(descriptor)
         self._threads, self._depth = threading.RLock(), 0
+
+
+def _open_lock(path: Path, like: Path) -> int:
+    flags = os.O_RDWR | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        return os.open(path, flags)  # without O_CREAT, which a sticky folder refuses for a file of another user
+    except FileNotFoundError:
+        pass
+    try:
+        descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return os.open(path, flags)
+    with contextlib.suppress(OSError):
+        os.fchmod(descriptor, like.stat().st_mode & 0o666)
+    return descriptor
 
 
 def _forget_all() -> None:

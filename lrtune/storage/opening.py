@@ -88,7 +88,7 @@ def _open_file(address: FileAddress, retry_seconds: float, warn: Callable[[str],
     found = inspect_file(path, shown)
     if found is Found.READY:
         return _sqlite(SqliteDatabase(address), retry_seconds, warn, create=False)
-    with FileLock(lock_path(path), f"the lock of {shown}").hold(SCHEMA_SECONDS):
+    with FileLock(lock_path(path), f"the lock of {shown}", like=path).hold(SCHEMA_SECONDS):
         found = inspect_file(path, shown)  # another process may have been faster
         if found is Found.EMPTY:
             warn(f"{shown} is empty; it is taken as a new storage")

@@ -74,7 +74,7 @@ class RetryingStorage(BaseStorage):
     def __reduce__(self) -> tuple[object, ...]:
         from lrtune.storage import reopen
 
-        return reopen, (self.database.shown, self.retry_seconds)
+        return reopen, (self.database.address_text, self.retry_seconds)
 
     def retry(self, call: Callable[[], T], again: Callable[[], T] | None = None) -> T:
         """Call until it succeeds or the patience ends; after a fault, `again` is called instead where given.
