@@ -21,10 +21,8 @@ A message is one sentence that names the value, what is allowed and the next ste
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from lrtune.result import Result
 
 __all__ = [
     "CheckpointError",
@@ -85,7 +83,7 @@ class SearchError(LrtuneError):
     """
 
     exit_code = 3
-    result: Result | None = None
+    result: Any = None
 
 
 class UserCodeError(SearchError):
