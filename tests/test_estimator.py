@@ -719,3 +719,64 @@ def test_a_damaged_state_is_refused() -> None:
         break_it(state["members"][0])
         with pytest.raises(InputError):
             trainer.start([Recipe(lr=0.1)]).restore(state)
+
+
+class Strict(Averager):
+    """Takes no learning rate of zero, as a user's own may."""
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Strict:  # noqa: N803
+        if not self.pace > 0:
+            msg = "pace must be positive"
+            raise ValueError(msg)
+        super().partial_fit(X, y, sample_weight)
+        return self
+
+
+class TestStrict(EstimatorContract):
+    recipes: ClassVar[tuple[Recipe, ...]] = tuple(Recipe(lr=0.1 / (i + 1), epochs=3, batch_size=15) for i in range(2))
+
+    def trainer(self) -> SklearnTrainer:
+        return SklearnTrainer(Strict(), FEATURES, VALUES, learning_rate_parameter="pace")
+
+    def test_its_untrained_loss_is_unknown(self) -> None:
+        baseline = self.trainer().baseline(self.recipes[0], "valid_loss")
+        assert baseline.untrained is None
+        assert baseline.chance is not None
+
+
+class Hopeless(Averager):
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Hopeless:  # noqa: N803, ARG002
+        msg = "never"
+        raise ValueError(msg)
+
+
+def test_an_estimator_that_cannot_take_the_table_is_refused() -> None:
+    with pytest.raises(InputError, match="Hopeless cannot be trained on this table: never"):
+        SklearnTrainer(Hopeless(), FEATURES, VALUES, learning_rate_parameter="pace")
+
+
+def test_a_closed_or_dropped_member_holds_no_estimator() -> None:
+    run = SklearnTrainer(sgd(), FEATURES, CLASSES).start(RECIPES[:2])
+    run.advance(1)
+    run.drop([0])
+    assert run.estimator(0) is None
+    assert run.estimator(1) is not None
+    run.close()
+    assert run.estimator(1) is None
+
+
+def test_classifiers_that_say_little_have_a_loss_too() -> None:
+    trainer = SklearnTrainer(Unweighted(), FEATURES, CLASSES, learning_rate_parameter="eta")
+    report = trained(trainer, Recipe(lr=0.1))
+    assert report.point.values["valid_loss"] == pytest.approx(trainer.valid.y.mean())
+
+
+def test_memory_that_runs_out_in_scoring_is_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = SklearnTrainer(sgd(), FEATURES, CLASSES)
+
+    def full(_: Any) -> dict[str, float]:
+        raise MemoryError
+
+    monkeypatch.setattr(trainer, "evaluate", full)
+    report = trained(trainer, Recipe(lr=0.1))
+    assert report.outcome is Outcome.OUT_OF_MEMORY
