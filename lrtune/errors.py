@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from typing import Any
 
-
 __all__ = [
     "CheckpointError",
     "DataError",

@@ -195,7 +195,7 @@ def test_when_all_diverge_it_says_so_early() -> None:
 
 
 def test_the_metric_must_be_reported() -> None:
-    with pytest.raises(lrtune.InputError, match="'accuracy'.*valid_loss"):
+    with pytest.raises(lrtune.InputError, match=r"'accuracy'.*valid_loss"):
         tune(basin, SPACE, epochs=2, metric="accuracy", strategy="random", trials=1)
 
 
