@@ -447,7 +447,8 @@ def _noisy(look: _Look) -> Verdict | None:
 def _falling(look: _Look) -> Verdict | None:
     third = max(2, len(look.values) // 3)
     course = look.course
-    gained = float(np.median(course[-third - 1 : -third + 2])) - look.level
+    begin = max(len(course) - third - 1, 0)
+    gained = float(np.median(course[begin : begin + 3])) - look.level
     share = gained / look.learned
     slope, p_value = features.trend(look.values[-max(2 * third, MIN_REPORTS) :])
     if share < FALLING_SHARE or slope >= 0 or p_value >= TREND_P:
