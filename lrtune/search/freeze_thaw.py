@@ -37,6 +37,10 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 FIRST = 0.01  # of a full training: the shortest first look where a trainer can look so early
 SPACING = 1.0  # decades between first looks: half the width of a basin in practice
 FINE = 0.05  # decades between the candidates of the model: the loss changes by less than noise within
+WIDE = np.array([*np.arange(0, 0.8, FINE), *np.arange(0.8, 2.1, 2 * FINE)])  # steps from the middle, in decades
+NEAR = np.array([0.0, 0.1, 0.2, 0.3, 0.45, 0.6])  # where other settings are searched too
+FAR = np.array([0.0, 0.25])
+MOST_OTHERS = 24  # combinations of other settings that one decision looks at
 DRAWS = 256
 PRICE = 0.03  # regret (of the way from untrained to best) that one full training must be expected to save
 LATE = 0.15  # decades by which the cliff may still move left as a run goes on
@@ -200,24 +204,36 @@ class _Decision:
             taken.setdefault(arm.key, []).append(math.log10(arm.seen.recipe.lr))
         completed = sum(a.completed for a in self.view.arms)
         apart = max(0.03, 0.24 / completed) if completed else 0.12
-        for key in _combos(self.situation):
+        for key, middle, steps in self._around(best, edge):
             shift = _shift(self.situation, key)
-            for x in self._grid(best.x + shift):
+            for x in self._grid(middle + shift, steps):
                 if x - shift < edge and self._free(x, taken.get(key, []), apart):
                     found.append(Candidate(x - shift, _recipe(self.situation, x, key), key, None))
         return found
+
+    def _around(self, best: Arm, edge: float) -> list[tuple[tuple[Any, ...], float, Floats]]:
+        """Where runs may be started: for each combination of the other settings, a middle and steps to both sides."""
+        combos = _combos(self.situation)
+        if len(combos) == 1:
+            return [(best.key, best.x, WIDE)]
+        expected, _ = self._expected()
+        tops = [a.key for a in sorted(self.view.alive, key=lambda a: (-a.seen.trained, a.values[-1]))]
+        near = list(dict.fromkeys(tops))[:2]
+        others = [key for key in combos if key not in near]
+        self.rng.shuffle(others)
+        return [(k, best.x, NEAR) for k in near] + [(k, min(expected, edge - 0.3), FAR) for k in others[:MOST_OTHERS]]
 
     def _free(self, x: float, taken: Sequence[float], apart: float) -> bool:
         """Whether no run stands too close; the ends of the range, which nothing lies beyond, are worth an exact look."""
         least = 1e-6 if x in self.range else apart
         return all(abs(x - other) > least for other in taken)
 
-    def _grid(self, middle: float) -> list[float]:
-        """Learning rates (log10) that may be started: dense around the middle, both ends of the range among them."""
+    def _grid(self, middle: float, steps: Floats) -> list[float]:
+        """Learning rates (log10) that may be started: around the middle; the ends of the range where it is searched wide."""
         low, high = self.range
-        steps = [*np.arange(0, 0.8, FINE), *np.arange(0.8, 2.1, 2 * FINE)]
         near = sorted({round(middle + sign * step, 6) for step in steps for sign in (-1, 1)})
-        return [low, *(x for x in near if low + FINE / 2 < x < high - FINE / 2), high]
+        inner = [x for x in near if low + FINE / 2 < x < high - FINE / 2]
+        return [low, *inner, high] if len(steps) > len(NEAR) else inner
 
     def _draws(self, candidates: Sequence[Candidate], until: Floats) -> tuple[Floats, Floats, Floats]:
         """Final values of the candidates, shape (draws, candidates)."""
@@ -251,18 +267,24 @@ class _Decision:
 
     def _basin(self, candidates: Sequence[Candidate]) -> Floats:
         """What leaving the place where the best run can be expected costs, shape (candidates,)."""
-        fraction, raw = self._champion()
-        decades = -math.log10(fraction)
-        expected, spread = raw - DRIFT * decades, DRIFT * decades + 0.1
+        expected, spread = self._expected()
         trained = np.array([c.trained for c in candidates]) / self.length
         away = (np.array([c.x for c in candidates]) - expected) / spread
         found: Floats = BASIN * away**2 * (1 - trained)
         return found
 
+    def _expected(self) -> tuple[float, float]:
+        """Where the best run is expected (x), give or take."""
+        fraction, raw = self._champion()
+        drift = DRIFT * -math.log10(fraction)
+        return raw - drift, drift + 0.1
+
     def _champion(self) -> tuple[float, float]:
         """How far the arm has come that lost its comparisons, each at the furthest common fraction, by least; its x."""
         edge = self._edge()
-        arms = [a for a in self.view.alive if a.x < edge]
+        most = max((a.seen.trained, -a.values[-1], a.number) for a in self.view.alive if a.x < edge)
+        leader = next(a for a in self.view.alive if a.number == most[2])
+        arms = [a for a in self.view.alive if a.x < edge and a.key == leader.key]
         lost = []
         for one in arms:
             worst = 0.0

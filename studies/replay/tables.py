@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,8 +126,11 @@ def _joint(runs: pd.DataFrame, epochs: pd.DataFrame, name: str) -> list[Problem]
         curves = {}
         for (batch, schedule, warmup), group in table.groupby(list(GROUP)):
             rows = group.sort_values("learning_rate")
-            label = schedule if warmup == 0 else f"warmup({warmup:g}) + {schedule}"
-            curves[(int(batch), label)] = np.array([_cut(v) for v in values.loc[rows.run_id].to_numpy(float)])
+            curves[(int(batch), str(schedule), float(warmup))] = np.array([_cut(v) for v in values.loc[rows.run_id].to_numpy(float)])
+        choices = {name: sorted({key[i] for key in curves}) for i, name in enumerate(GROUP)}
+        for batch, schedule, warmup in itertools.product(*choices.values()):
+            others = [key for key in curves if key[:2] == (batch, schedule)]
+            curves.setdefault((batch, schedule, warmup), curves[others[0]])
         problems.append(
             Problem(
                 name=f"{name}/{seed}",
@@ -134,10 +138,7 @@ def _joint(runs: pd.DataFrame, epochs: pd.DataFrame, name: str) -> list[Problem]
                 untrained=float(table.untrained_loss.median()),
                 grid=np.log10(np.sort(table.learning_rate.unique())),
                 curves=curves,
-                choices={
-                    "batch_size": sorted({key[0] for key in curves}),
-                    "schedule": sorted({key[1] for key in curves}),
-                },
+                choices=choices,
             )
         )
     return problems
