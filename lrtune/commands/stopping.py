@@ -49,7 +49,8 @@ def stops() -> Iterator[StopFlag]:
 def stopped(flag: StopFlag, result: Result) -> InterruptedSearchError:
     """What to raise after a clean end."""
     ended = sum(result.trials_by_outcome.get(group, 0) for group in result.trials_by_outcome if group != "interrupted")
-    msg = f"stopped by {flag.name}: {ended} trials done, {result.cost:.2f} full trainings spent; {RESUME}"
+    many = f"{ended} trial{'' if ended == 1 else 's'} done"
+    msg = f"stopped by {flag.name}: {many}, {result.cost:.2f} full trainings spent; {RESUME}"
     return InterruptedSearchError(msg, exit_code=flag.exit_code)
 
 
