@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from lrtune.curve import Curve, Direction
 
-__all__ = ["Baseline", "Judgement", "StepGuard", "Told", "judge", "told"]
+__all__ = ["Baseline", "Judgement", "StepGuard", "Told", "judge", "learned", "told"]
 
 EXPLODED_STEP = 100.0
 """Spreads above the untrained loss at which a step counts as exploded. Large: at the edge of stability
@@ -215,6 +215,15 @@ def _stuck(curve: Curve, worse: npt.NDArray[np.float64], baseline: Baseline, dir
     recent = falling[-max(STUCK_REPORTS + 1, len(falling) // 2) :]
     steps = np.diff(recent)
     return len(steps) < 2 or float((steps < 0).mean()) < 0.8  # noqa: PLR2004 -- a coin shows 0.8 seldom
+
+
+def learned(values: npt.NDArray[np.float64], baseline: Baseline | None, direction: Direction) -> bool:
+    """Whether a metric's values (shape (n,)) end clearly better than knowing nothing; False where unknown."""
+    origin = None if baseline is None else baseline.worst(direction)
+    if origin is None or not len(values):
+        return False
+    gain = origin - values[-1] if direction == "minimize" else values[-1] - origin
+    return bool(gain > 2 * STUCK_MARGIN * max(abs(origin), 1e-12))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,23 +9,24 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from lrtune import schedules
-from lrtune.divergence import STUCK_MARGIN, Baseline
-from lrtune.errors import InputError, StorageError, UserCodeError
+from lrtune.divergence import learned
+from lrtune.errors import InputError, StorageError
 from lrtune.outcome import Outcome
-from lrtune.piece import PieceEnd, Watch, train
+from lrtune.piece import PieceEnd, Watch, failed, train
 from lrtune.records import Piece
 from lrtune.search.base import Action, Continue, Finish, Seen, Situation, Start, Stop, Wait
 from lrtune.storage import exclusive
+from lrtune.watching import line
 
 if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable
 
+    from lrtune.divergence import Baseline
     from lrtune.garage import Garage, Parked
     from lrtune.ledger import Entry, Ledger
     from lrtune.recipe import Recipe
@@ -44,7 +45,6 @@ FINEST_SHARE = 0.02
 
 IDLE_SECONDS = 0.05
 RENEW_SECONDS = 30.0
-TRACEBACK_CHARACTERS = 4000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,7 +311,7 @@ class Search:
         except InputError as error:
             raised, end = error, PieceEnd(outcome=Outcome.FAILED, why=str(error))
         except BaseException as error:  # noqa: BLE001 -- user code may raise anything, SystemExit too
-            raised, end = self._failed(error)
+            raised, end = failed(error, first=not any(len(entry.record.curve) for entry in self.entries))
         at = parked.step / spe if parked is not None else begin
         piece = Piece(
             at=began, seconds=time.monotonic() - clock, begin=begin, end=at, worker=self.ledger.me.worker, why=work.why
@@ -346,39 +346,18 @@ class Search:
             settings=self.settings,
             steps_per_epoch=spe,
             baseline=self.baseline,
-            learned_above=self._learned_above(entry.record.recipe),
+            learned_above=self._learned_above(entry.record.recipe.lr),
             should_stop=stop,
             save=lambda parked: self.garage.save(entry.number, parked),
             progressed=progressed,
         )
 
-    def _learned_above(self, recipe: Recipe) -> bool:
+    def _learned_above(self, lr: float) -> bool:
         """Whether a run with a higher learning rate is clearly better than knowing nothing."""
-        origin = self.baseline.worst(self.settings.direction) if self.baseline else None
-        if origin is None:
-            return False
-        sign = 1.0 if self.settings.direction == "minimize" else -1.0
-        for entry in self.entries:
-            values = entry.record.curve.of(self.settings.metric)[1]
-            learned = len(values) and sign * (origin - values[-1]) > 2 * STUCK_MARGIN * max(abs(origin), 1e-12)
-            if learned and entry.record.recipe.lr > recipe.lr:
-                return True
-        return False
-
-    def _failed(self, error: BaseException) -> tuple[UserCodeError | None, PieceEnd]:
-        """What an exception in the user's code means: for the trial, and for the whole search."""
-        if isinstance(error, MemoryError):
-            why = f"the training code ran out of memory ({error})"
-            return None, PieceEnd(outcome=Outcome.OUT_OF_MEMORY, why=why)
-        if isinstance(error, SystemExit):
-            return None, PieceEnd(outcome=Outcome.FAILED, why=f"the training code called sys.exit({error.code!r})")
-        text = "".join(traceback.format_exception(error))[-TRACEBACK_CHARACTERS:]
-        end = PieceEnd(outcome=Outcome.FAILED, why=text)
-        if any(len(entry.record.curve) for entry in self.entries):
-            return None, end
-        last = text.strip().splitlines()[-1]
-        msg = f"the training code failed in its first trial ({last}); mend it and run the same command again"
-        return UserCodeError(msg, user_traceback=text), end
+        higher = (
+            entry.record.curve.of(self.settings.metric)[1] for entry in self.entries if entry.record.recipe.lr > lr
+        )
+        return any(learned(values, self.baseline, self.settings.direction) for values in higher)
 
     def _write(self, work: Work, parked: Parked | None, end: PieceEnd, piece: Piece) -> None:
         """Write what came of a piece, unless somebody else has taken the trial over."""
@@ -396,7 +375,7 @@ class Search:
             else:
                 self.ledger.write(entry)
             self._replace(entry)
-            self.listen(_line(entry, self.settings), self)
+            self.listen(line(entry, self.settings), self)
 
     def _written(self, entry: Entry, parked: Parked | None, end: PieceEnd, piece: Piece, *, saved: bool) -> Entry:
         record = entry.record
@@ -429,16 +408,3 @@ class Search:
     def _replace(self, entry: Entry) -> None:
         kept = [other for other in self.entries if other.number != entry.number]
         self.entries = sorted([*kept, entry], key=lambda other: other.number)
-
-
-def _line(entry: Entry, settings: Settings) -> str:
-    """One plain line about what a trial has just done."""
-    record = entry.record
-    head = f"trial {record.number}: lr {record.recipe.lr:.3g}"
-    if record.outcome is Outcome.COMPLETED:
-        return f"{head}, {settings.metric} {record.value:.5g}"
-    if record.outcome is not None:
-        return f"{head}, {record.outcome.value}"
-    values = record.curve.of(settings.metric)[1]
-    now = f", {settings.metric} {values[-1]:.5g}" if len(values) else ""
-    return f"{head}, at epoch {record.curve.trained:.4g} of {settings.epochs}{now}"

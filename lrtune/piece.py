@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lrtune.divergence import Baseline, judge
-from lrtune.errors import InputError
+from lrtune.errors import InputError, UserCodeError
 from lrtune.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -19,13 +20,16 @@ if TYPE_CHECKING:
     from lrtune.settings import Settings
     from lrtune.training.base import Report
 
-__all__ = ["PieceEnd", "Watch", "train"]
+__all__ = ["PieceEnd", "Watch", "failed", "train"]
 
 FIRST_CHUNK = 16
 """Steps of the first look at how fast a run is."""
 
 CHUNK_SECONDS = 0.5
 """A run is asked for about so much work at once, so that a signal is heard in time."""
+
+TRACEBACK_CHARACTERS = 4000
+"""Of a traceback, its end: that is where the cause stands."""
 
 JUDGED_IN_FULL = 300
 """Points from which on the curve is judged at every hundredth of its length only."""
@@ -188,3 +192,22 @@ def _patience(parked: Parked, watch: Watch) -> PieceEnd | None:
     if epochs[-1] - epochs[int(worse.argmin())] < patience:
         return None
     return PieceEnd(outcome=Outcome.COMPLETED, why=f"no better value for {patience} epochs")
+
+
+def failed(error: BaseException, *, first: bool) -> tuple[UserCodeError | None, PieceEnd]:
+    """What an exception in the user's code means: for the whole search, and for the trial.
+
+    Before any trial has reported anything it is their code that is broken; later it is a trial's fate.
+    """
+    if isinstance(error, MemoryError):
+        why = f"the training code ran out of memory ({error})"
+        return None, PieceEnd(outcome=Outcome.OUT_OF_MEMORY, why=why)
+    if isinstance(error, SystemExit):
+        return None, PieceEnd(outcome=Outcome.FAILED, why=f"the training code called sys.exit({error.code!r})")
+    text = "".join(traceback.format_exception(error))[-TRACEBACK_CHARACTERS:]
+    end = PieceEnd(outcome=Outcome.FAILED, why=text)
+    if not first:
+        return None, end
+    last = text.strip().splitlines()[-1]
+    msg = f"the training code failed in its first trial ({last}); mend it and run the same command again"
+    return UserCodeError(msg, user_traceback=text), end

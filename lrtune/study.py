@@ -22,7 +22,6 @@ from lrtune.garage import Garage
 from lrtune.ledger import RECORD, Ledger, at_work
 from lrtune.loop import Finished, Search
 from lrtune.outcome import Outcome
-from lrtune.progress import Ended, Progress, Training
 from lrtune.reading import BASELINE, NOTICES, RESULT, SETTINGS, SPACE
 from lrtune.result import Edge, Result
 from lrtune.search.answer import answer
@@ -31,6 +30,7 @@ from lrtune.search.shadow import quiet
 from lrtune.settings import Limits, Settings
 from lrtune.space import Space
 from lrtune.storage import exclusive, open_storage
+from lrtune.watching import listener
 
 if TYPE_CHECKING:
     import os
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
     from optuna.storages import BaseStorage
 
-    from lrtune.ledger import Entry
     from lrtune.progress import Observer
     from lrtune.search.base import Strategy
     from lrtune.training.base import Trainer
@@ -171,7 +170,7 @@ def conduct(
             garage=Garage(trainer=trainer, folder=folder, memory_limit=settings.memory_limit),
             should_stop=should_stop or _never,
             deadline=deadline,
-            listen=_listener(observer, started),
+            listen=listener(observer, started),
             widened=lambda wider: study.set_user_attr(SPACE, wider.to_json()),
             learned=lambda baseline: study.set_user_attr(BASELINE, dataclasses.asdict(baseline)),
             baseline=Baseline(**study.user_attrs[BASELINE]) if BASELINE in study.user_attrs else None,
@@ -342,70 +341,3 @@ def _folder(settings: Settings, storage: BaseStorage) -> Iterator[Path | None]:
         return
     with tempfile.TemporaryDirectory(prefix="lrtune-") as folder:
         yield Path(folder)
-
-
-def _listener(observer: Observer | None, started: float) -> Callable[[str, Search], object]:
-    if observer is None:
-        return lambda _event, _search: None
-    best_so_far: dict[str, Any] = {}
-
-    def listen(event: str, search: Search) -> None:
-        observer(_progress(event, search, started, best_so_far))
-
-    return listen
-
-
-def _progress(event: str, search: Search, started: float, memory: dict[str, Any]) -> Progress:
-    settings, entries = search.settings, search.entries
-    done = [e.record for e in entries if e.record.outcome is Outcome.COMPLETED and e.record.value is not None]
-    sign = 1.0 if settings.direction == "minimize" else -1.0
-    best = min(done, key=lambda record: sign * float(record.value or 0.0), default=None)
-    if best is not None and memory.get("best") != len(done):
-        memory.update(best=len(done), band=answer(search.situation()).band)
-    told = memory.setdefault("told", set())
-    fresh = [e for e in entries if e.told and e.number not in told]
-    told.update(e.number for e in fresh)
-    curve: tuple[tuple[float, float], ...] = ()
-    if best is not None:
-        epochs, values = best.curve.of(settings.metric)
-        curve = tuple(zip(epochs.tolist(), values.tolist(), strict=True))
-    return Progress(
-        event=event,
-        name=settings.name,
-        metric=settings.metric,
-        direction=settings.direction,
-        epochs=settings.epochs,
-        budget=settings.limits.budget,
-        timeout=settings.limits.timeout,
-        trials_limit=settings.limits.trials,
-        spent=search.ledger.spent(entries),
-        elapsed=time.monotonic() - started,
-        counts=dict(Counter("open" if e.record.outcome is None else e.record.outcome.group for e in entries)),
-        best=None if best is None else best.recipe,
-        best_value=None if best is None else best.value,
-        best_curve=curve,
-        band=memory.get("band"),
-        training=_training(search),
-        ended=tuple(_ended(entry) for entry in fresh),
-        warnings=tuple(search.warnings),
-    )
-
-
-def _training(search: Search) -> tuple[Training, ...]:
-    mine = [search.training] if search.training is not None else []
-    others = [(e, e.claim.until) for e in search.entries if e.claim and all(e.number != m.number for m, _ in mine)]
-    return tuple(
-        Training(number=e.number, recipe=e.record.recipe, trained=e.record.curve.trained, until=until)
-        for e, until in [*mine, *others]
-    )
-
-
-def _ended(entry: Entry) -> Ended:
-    record = entry.record
-    return Ended(
-        number=record.number,
-        recipe=record.recipe,
-        outcome=record.outcome or Outcome.INTERRUPTED,
-        value=record.value,
-        trained=record.trained,
-    )
