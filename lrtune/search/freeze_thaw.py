@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from lrtune.search.base import Action, Continue, Finish, Start, Wait
-from lrtune.search.freeze_thaw_view import Arm, Profiles, View, alikeness, points, settings
+from lrtune.search.freeze_thaw_view import SETTINGS, Arm, Profiles, View, alikeness, points, settings
 from lrtune.search.landscape import NOISE, Landscape
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ LATE = 0.15  # decades by which the cliff may still move left as a run goes on
 DRIFT = 0.25  # decades that the best learning rate moves left while training grows tenfold, p / (p + q) of the law
 WAKE = 0.2  # of a full training: how long to wait for the first run to leave a plateau
 BASIN = 0.01  # regret at one standard deviation from there
+LIKED = 0.005  # regret that one good reason for settings is worth before they are seen
 FALL = 1.0  # what a run beyond the cliff is worth
 LONGEST = 6.0  # full trainings after which a self-stopping search ends
 
@@ -85,6 +86,7 @@ class _Decision:
         self.length = float(situation.epochs)
         self.first = self._round(max(situation.finest, FIRST * self.length))
         self.profiles = Profiles(self.length)
+        self.combos = _combos(situation)
         self.rng = np.random.default_rng([situation.seed, 1 + sum(len(t.epochs) for t in situation.trials)])
         low, high = situation.space.lr_range
         self.range = math.log10(low), math.log10(high)
@@ -145,8 +147,24 @@ class _Decision:
         return [low, *(float(v) for v in inner), high] if count < 3 else [float(v) for v in inner]
 
     def _home(self) -> tuple[Any, ...]:
-        """Settings under which the learning rate is bracketed first."""
-        return _combos(self.situation)[0]
+        """Settings under which the learning rate is bracketed first: liked, but without a warmup to wait for."""
+        combos = self.combos
+        least = min(_warmup(key) for key in combos)
+        return max((key for key in combos if _warmup(key) == least), key=self._liking)
+
+    def _liking(self, key: tuple[Any, ...]) -> float:
+        """How many things speak for settings before anything is seen: decay, warmup, more updates an epoch.
+
+        Decay and warmup rarely cost and often gain (Goyal et al. 2017; Kalra and Barkeshli 2024, arXiv:2406.09405);
+        over equally many epochs a smaller batch makes more updates (Shallue et al. 2019, section 4).
+        """
+        recipe = _recipe(self.situation, self.range[0], key)
+        _, level = self.profiles.of(recipe, 1.0)
+        liking = 1.0 - min(1.0, level) + (0.5 if _warmup(key) > 0 else 0.0)
+        sizes = [k[SETTINGS.index("batch_size")] for k in self.combos]
+        if len(set(sizes)) > 1:
+            liking += 0.5 * math.log10(max(sizes) / key[SETTINGS.index("batch_size")])
+        return liking
 
     def _look(self) -> Action | None:
         home = self._home()
@@ -213,15 +231,19 @@ class _Decision:
 
     def _around(self, best: Arm, edge: float) -> list[tuple[tuple[Any, ...], float, Floats]]:
         """Where runs may be started: for each combination of the other settings, a middle and steps to both sides."""
-        combos = _combos(self.situation)
+        combos = self.combos
         if len(combos) == 1:
             return [(best.key, best.x, WIDE)]
         expected, _ = self._expected()
         tops = [a.key for a in sorted(self.view.alive, key=lambda a: (-a.seen.trained, a.values[-1]))]
+        if not any(a.completed for a in self.view.alive):  # finish something good before asking what else is
+            favourites = sorted(combos, key=self._liking, reverse=True)[:2]
+            return [(key, expected, NEAR) for key in dict.fromkeys([*tops[:1], *favourites])]
         near = list(dict.fromkeys(tops))[:2]
         others = [key for key in combos if key not in near]
-        self.rng.shuffle(others)
-        return [(k, best.x, NEAR) for k in near] + [(k, min(expected, edge - 0.3), FAR) for k in others[:MOST_OTHERS]]
+        if len(others) > MOST_OTHERS:
+            others = [others[i] for i in self.rng.choice(len(others), MOST_OTHERS, replace=False)]
+        return [(k, best.x, NEAR) for k in near] + [(k, min(expected, edge - 0.3), FAR) for k in others]
 
     def _free(self, x: float, taken: Sequence[float], apart: float) -> bool:
         """Whether no run stands too close; the ends of the range, which nothing lies beyond, are worth an exact look."""
@@ -262,7 +284,9 @@ class _Decision:
         for j, c in enumerate(candidates):
             if c.arm is not None and c.arm.completed:
                 draws[:, j] = self.view.scaled(self._result(c.arm))
-        draws = draws + self._basin(candidates)
+        likings = np.array([self._liking(c.key) for c in candidates])
+        unseen = np.array([1 - c.trained / self.length for c in candidates])
+        draws = draws + self._basin(candidates) - LIKED * likings * unseen
         return self._with_cliff(draws.copy(), candidates), draws, looks
 
     def _basin(self, candidates: Sequence[Candidate]) -> Floats:
@@ -275,12 +299,13 @@ class _Decision:
 
     def _expected(self) -> tuple[float, float]:
         """Where the best run is expected (x), give or take."""
-        fraction, raw = self._champion()
-        drift = DRIFT * -math.log10(fraction)
-        return raw - drift, drift + 0.1
+        champion = self._champion()
+        decades = -math.log10(max(1e-3, champion.seen.trained / self.length))
+        _, level = self.profiles.of(champion.seen.recipe, 1.0)  # decay takes the noise away that drives the drift
+        return champion.x - DRIFT * min(1.0, level) * decades, DRIFT * decades + 0.1
 
-    def _champion(self) -> tuple[float, float]:
-        """How far the arm has come that lost its comparisons, each at the furthest common fraction, by least; its x."""
+    def _champion(self) -> Arm:
+        """The arm that lost its comparisons by least, each at the furthest common fraction."""
         edge = self._edge()
         most = max((a.seen.trained, -a.values[-1], a.number) for a in self.view.alive if a.x < edge)
         leader = next(a for a in self.view.alive if a.number == most[2])
@@ -291,9 +316,9 @@ class _Decision:
             for two in arms:
                 common = min(one.seen.trained, two.seen.trained) / self.length
                 worst = max(worst, self.view.at(one, common) - self.view.at(two, common))
-            lost.append((worst, -one.seen.trained, one.x))
-        _, trained, x = min(lost)
-        return max(1e-3, -trained / self.length), x
+            lost.append((worst, -one.seen.trained, one.number))
+        number = min(lost)[2]
+        return next(a for a in arms if a.number == number)
 
     def _result(self, arm: Arm) -> float:
         given = getattr(arm.seen, "result", None)
@@ -409,8 +434,12 @@ def _gain(fallen: Floats, draws: Floats, looks: Floats, leader: int) -> Floats:
     shown = looks - looks.mean(axis=0)
     resolved = np.abs((centred * shown).mean(axis=0)) / np.maximum(shown.std(axis=0), 1e-9)
     z = mean / np.maximum(resolved, 1e-9)
-    gain: Floats = resolved * norm.pdf(z) + mean * norm.cdf(z) - np.maximum(mean, 0)
+    gain: Floats = resolved * np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi) + mean * ndtr(z) - np.maximum(mean, 0)
     return gain
+
+
+def _warmup(key: tuple[Any, ...]) -> float:
+    return float(key[SETTINGS.index("warmup")])
 
 
 def _combos(situation: Situation) -> list[tuple[Any, ...]]:
@@ -427,8 +456,6 @@ def _combos(situation: Situation) -> list[tuple[Any, ...]]:
 
 
 def _recipe(situation: Situation, x: float, key: tuple[Any, ...]) -> Recipe:
-    from lrtune.search.freeze_thaw_view import SETTINGS
-
     values = dict(zip(SETTINGS, key, strict=True))
     low, high = situation.space.lr_range
     params = {n: values[n] for n in situation.space.names if n != "lr"}

@@ -221,6 +221,6 @@ def _apart(one: Any, two: Any) -> float:
         return 0.0
     if isinstance(one, int | float) and isinstance(two, int | float):
         if one > 0 and two > 0:
-            return min(0.7, 0.5 * abs(math.log10(one / two)))
-        return 0.4
-    return 0.7
+            return min(0.2, 0.15 * abs(math.log10(one / two)))
+        return 0.1
+    return 0.2
