@@ -21,7 +21,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["LEASE_SECONDS", "RENEW_SECONDS", "Lease", "alive", "steady_now"]
+__all__ = [
+    "LEASE_SECONDS",
+    "RENEW_SECONDS",
+    "Lease",
+    "alive",
+    "boot_id",
+    "host_id",
+    "process_start",
+    "steady_now",
+]
 
 LEASE_SECONDS = 180.0  # never below 120: a busy machine may not come to renew it for a while
 RENEW_SECONDS = 30.0

@@ -40,7 +40,7 @@ LAYERS = (
     Layer(
         name="words",
         holds="what everyone talks about",
-        modules=("errors", "outcome", "curve", "schedules", "recipe", "names", "redaction"),
+        modules=("errors", "outcome", "curve", "schedules", "recipe", "names", "redaction", "environment", "signals"),
         others=("numpy",),
         guests={},
     ),
@@ -54,7 +54,7 @@ LAYERS = (
     Layer(
         name="engines",
         holds="what trains, and what keeps it",
-        modules=("training", "checkpoints", "storage", "workers"),
+        modules=("training", "checkpoints", "garage", "storage", "leases", "workers"),
         others=("numpy", "scipy"),
         guests={"training": ("torch", "sklearn", "pandas"), "storage": ("optuna", "sqlalchemy", "psycopg")},
     ),
@@ -68,7 +68,10 @@ LAYERS = (
     Layer(
         name="study",
         holds="the one loop: ask, advance, judge, tell",
-        modules=("records", "progress", "study"),
+        modules=(
+            *("settings", "records", "progress", "ledger", "reading", "piece", "watching", "loop"),
+            *("result", "study"),
+        ),
         others=("numpy", "optuna"),
         guests={},
     ),
@@ -82,11 +85,15 @@ LAYERS = (
     Layer(
         name="doors",
         holds="where people come in",
-        modules=("tomlfile", "loading", "config", "jobs", "cli", "commands"),
+        modules=("tomlfile", "loading", "config", "jobs", "cli", "commands", "__main__"),
         others=("numpy",),
-        guests={"cli": ("typer", "rich"), "commands": ("typer", "rich")},
+        guests={"cli": ("typer", "rich"), "commands": ("typer", "rich", "optuna", "optuna_dashboard")},
     ),
 )
+
+
+LATE = {"result": ("analysis", "report")}
+"""What a module may import from a row below, when it is asked to: a result opens its own report."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,6 +64,10 @@ class NoDatabase:
         return 0.0
 
 
+def never(where: str, seconds: float) -> RetryingStorage:
+    raise LookupError((where, seconds))
+
+
 class Unreliable(InMemoryStorage):
     """Carries out a call, and loses the answer to the next one of those that are named."""
 
@@ -93,7 +97,7 @@ def told() -> list[str]:
 @pytest.fixture
 def unreliable(told: list[str]) -> tuple[Unreliable, RetryingStorage]:
     backend = Unreliable()
-    return backend, RetryingStorage(backend, NoDatabase(), retry_seconds=5.0, warn=told.append)
+    return backend, RetryingStorage(backend, NoDatabase(), retry_seconds=5.0, warn=told.append, reopen=never)
 
 
 def test_a_trial_whose_creation_was_not_answered_is_not_created_twice(
@@ -163,7 +167,7 @@ def test_an_outage_that_lasts_is_given_up(unreliable: tuple[Unreliable, Retrying
 
 
 def test_what_optuna_trips_over_in_an_outage_is_waited_for(told: list[str]) -> None:
-    storage = RetryingStorage(InMemoryStorage(), NoDatabase(), retry_seconds=5.0, warn=told.append)
+    storage = RetryingStorage(InMemoryStorage(), NoDatabase(), retry_seconds=5.0, warn=told.append, reopen=never)
     optunas = optuna.storages.RDBStorage("sqlite://")
     study = optunas.create_new_study(MINIMIZE)
 

@@ -12,11 +12,4 @@ from lrtune.storage.locks import Held
 from lrtune.storage.opening import open_storage
 from lrtune.storage.retrying import RetryingStorage
 
-__all__ = ["Held", "RetryingStorage", "exclusive", "open_storage", "reopen", "resolve_storage"]
-
-
-def reopen(shown: str, retry_seconds: float) -> RetryingStorage:
-    """The storage that was pickled; its password is not in the pickle but in ``LRTUNE_STORAGE`` or libpq's places."""
-    from lrtune.storage.opening import open_again
-
-    return open_again(shown, retry_seconds)
+__all__ = ["Held", "RetryingStorage", "exclusive", "open_storage", "resolve_storage"]

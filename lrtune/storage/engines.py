@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from lrtune.storage.address import FileAddress, ServerAddress
 
-__all__ = ["Database", "ServerDatabase", "SqliteDatabase"]
+__all__ = ["Database", "ServerDatabase", "SqliteDatabase", "file_system"]
 
 BUSY_SECONDS = 1.0  # one wait inside SQLite, where no signal is heard; the retrying storage adds them up
 CONNECT_SECONDS = 4  # libpq's limit for one host; with the patience at the start an answer comes within 10 s

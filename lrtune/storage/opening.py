@@ -116,7 +116,7 @@ def _sqlite(
             skip_table_creation=not create,
         )
 
-    storage = RetryingStorage(InMemoryStorage(), database, retry_seconds=retry_seconds, warn=warn)
+    storage = RetryingStorage(InMemoryStorage(), database, retry_seconds=retry_seconds, warn=warn, reopen=open_again)
     rdb = storage.retry(build)
     rdb.engine.dispose()
     database.harden(rdb.engine)
@@ -131,7 +131,9 @@ def _open_server(address: ServerAddress, retry_seconds: float, warn: Callable[[s
         msg = f"storage {address}: PostgreSQL needs psycopg; run: pip install 'psycopg[binary]'"
         raise StorageError(msg) from None
     database = ServerDatabase(address)
-    storage = RetryingStorage(InMemoryStorage(), database, retry_seconds=min(retry_seconds, START_SECONDS), warn=warn)
+    storage = RetryingStorage(
+        InMemoryStorage(), database, retry_seconds=min(retry_seconds, START_SECONDS), warn=warn, reopen=open_again
+    )
     engine = sqlalchemy.create_engine(address.url, **database.options())
     database.harden(engine)
     try:

@@ -46,6 +46,8 @@ class RetryingStorage(BaseStorage):
         How long a fault is waited for, on the monotonic clock (twice as long for a locked file).
     warn
         Told once for each outage that ended.
+    reopen
+        A function of a module that makes it again from the address and the patience, for a pickle.
 
     Attributes
     ----------
@@ -54,12 +56,19 @@ class RetryingStorage(BaseStorage):
     """
 
     def __init__(
-        self, backend: BaseStorage, database: Database, *, retry_seconds: float, warn: Callable[[str], None]
+        self,
+        backend: BaseStorage,
+        database: Database,
+        *,
+        retry_seconds: float,
+        warn: Callable[[str], None],
+        reopen: Callable[[str, float], RetryingStorage],
     ) -> None:
         self.backend = backend
         self.database = database
         self.retry_seconds = retry_seconds
         self._warn = warn
+        self._reopen = reopen
         self.engine: sqlalchemy.Engine | None = None
         self._highest: dict[int, int] = {}  # by study: the newest trial that this process knows of
 
@@ -72,9 +81,7 @@ class RetryingStorage(BaseStorage):
         return f"<lrtune storage {self.database.shown}>"
 
     def __reduce__(self) -> tuple[object, ...]:
-        from lrtune.storage import reopen
-
-        return reopen, (self.database.address_text, self.retry_seconds)
+        return self._reopen, (self.database.address_text, self.retry_seconds)
 
     def retry(self, call: Callable[[], T], again: Callable[[], T] | None = None) -> T:
         """Call until it succeeds or the patience ends; after a fault, `again` is called instead where given.
