@@ -305,7 +305,8 @@ def source_of(data: Any, name: str) -> Source:
         raise DataError(msg)
     if isinstance(data, DataLoader):
         return LoaderSource(data, name, NOMINAL)
-    if isinstance(data, Dataset) or (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
+    indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, type)
+    if isinstance(data, Dataset) or indexed:
         return DatasetSource(data, name)
     if callable(data):
         return LoaderSource(data, name, NOMINAL)

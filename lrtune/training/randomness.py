@@ -104,11 +104,24 @@ class Stream:
         return saved
 
     def restore(self, saved: State) -> None:
-        """Go on from a state; one saved on another kind of device leaves that device's generator as it is."""
+        """Go on from a state; one saved on another kind of device leaves that device's generator as it is.
+
+        Raises
+        ------
+        LookupError, RuntimeError, TypeError or ValueError
+            If it is damaged; nothing has changed then.
+        """
         numbers, python = saved["numpy"], saved["python"]
         keys = np.asarray(numbers["keys"], dtype=np.uint32)
-        self._own["torch"] = torch.from_numpy(np.array(saved["torch"], dtype=np.uint8))
-        self._own["numpy"] = ("MT19937", keys, numbers["position"], numbers["has_gauss"], numbers["gauss"])
-        self._own["python"] = (python["version"], tuple(int(word) for word in python["words"]), python["pending"])
+        own: dict[str, Any] = {
+            "torch": torch.from_numpy(np.array(saved["torch"], dtype=np.uint8)),
+            "numpy": ("MT19937", keys, numbers["position"], numbers["has_gauss"], numbers["gauss"]),
+            "python": (python["version"], tuple(int(word) for word in python["words"]), python["pending"]),
+        }
+        torch.Generator().set_state(own["torch"])  # a bad state is found here, and not in the global generators
+        np.random.RandomState(0).set_state(own["numpy"])
+        random.Random(0).setstate(own["python"])
         if self._cuda is not None and "cuda" in saved:
-            self._own["cuda"] = torch.from_numpy(np.array(saved["cuda"], dtype=np.uint8))
+            own["cuda"] = torch.from_numpy(np.array(saved["cuda"], dtype=np.uint8))
+            torch.Generator(device=self._cuda).set_state(own["cuda"])
+        self._own.update(own)
