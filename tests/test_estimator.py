@@ -599,6 +599,7 @@ class Unweighted(ClassifierMixin, BaseEstimator):
     [
         (SVC(), {}, "no partial_fit"),
         (SGDClassifier, {}, "call it"),
+        (make_pipeline(StandardScaler(), "passthrough"), {}, "last step"),
         (None, {}, "got NoneType"),
         (MLPClassifier(solver="lbfgs"), {}, "has no learning rate"),
         (SGDClassifier(loss="hing"), {}, "Got 'hing'"),

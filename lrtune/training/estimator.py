@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.metrics import get_scorer, get_scorer_names
 from sklearn.pipeline import Pipeline
@@ -275,13 +276,16 @@ class SklearnTrainer:
 
 def _parts(estimator: Any) -> tuple[Pipeline | None, Any]:
     """The steps to be fitted once, and the estimator to be trained."""
-    if isinstance(estimator, type) or not hasattr(estimator, "get_params"):
+    if not isinstance(estimator, BaseEstimator):
         shown = f"the class {estimator.__name__}; call it" if isinstance(estimator, type) else type(estimator).__name__
-        msg = f"an estimator of scikit-learn is needed (got {shown})"
+        msg = f"an estimator of scikit-learn is needed, or one that derives from its BaseEstimator (got {shown})"
         raise InputError(msg)
     if not isinstance(estimator, Pipeline):
         return None, estimator
     last = estimator.steps[-1][1]
+    if not isinstance(last, BaseEstimator):
+        msg = f"the last step of the pipeline must be an estimator of scikit-learn (got {last!r})"
+        raise InputError(msg)
     return (estimator[:-1] if len(estimator.steps) > 1 else None), last
 
 
