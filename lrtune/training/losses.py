@@ -34,7 +34,7 @@ from scipy.special import xlogy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Criterion", "Elementwise", "Labels", "Linear", "Probability", "mean"]
+__all__ = ["Criterion", "Elementwise", "Labels", "Linear", "Probability", "mean", "named"]
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from lrtune.errors import DataError
 
-__all__ = ["Table", "digest", "features", "held_out", "length", "targets", "weights"]
+__all__ = ["Array", "Table", "digest", "features", "held_out", "length", "rows_of", "targets", "weights"]
 
 Array: TypeAlias = npt.NDArray[Any]
 
