@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from lrtune.curve import Curve, Direction, ValueRule
@@ -151,7 +151,7 @@ class StudyRecord:
         """
         done = [r for r in self.records if r.outcome is Outcome.COMPLETED and r.value is not None]
         wanted = dict(self.result.get("best") or {})
-        named = [r for r in done if wanted and _agrees(r.recipe.to_json(), wanted)]
+        named = [r for r in done if wanted and _agrees(r.recipe, wanted)]
         return min(named or done, key=lambda record: self.sign * float(record.value or 0.0), default=None)
 
     def counts(self) -> dict[str, int]:
@@ -159,5 +159,9 @@ class StudyRecord:
         return dict(Counter("open" if r.outcome is None else r.outcome.group for r in self.records))
 
 
-def _agrees(fields: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    return all(wanted.get(name, value) == value for name, value in fields.items() if name != "seed")
+def _agrees(recipe: Recipe, wanted: Mapping[str, Any]) -> bool:
+    """Whether a recipe is the wanted one, under whatever seed."""
+    if recipe.lr != wanted.get("lr"):
+        return False
+    names = (f.name for f in fields(recipe) if f.name in wanted and f.name != "seed")
+    return all(getattr(recipe, name) == wanted[name] for name in names)

@@ -243,7 +243,7 @@ def _broken(look: _Look) -> Verdict | None:
 def _has_exploded(look: _Look) -> bool:
     if len(look.values) < 3:
         return False
-    end = float(np.median(look.values[-3:]))
+    end = features.middle(look.values[-3:])
     scale = max(abs(look.start), look.learned)
     if end > look.start + EXPLODED_SHARE * scale + NOISE_SIGMAS * look.sigma:
         return True
@@ -273,7 +273,7 @@ def _is_stuck(look: _Look) -> bool:
     margin = STUCK_SHARE * max(look.learned, abs(look.start) if look.known_start else 0.0)
     if look.start - look.level <= max(margin, look.sigma) and _lost(look):
         return True
-    later = float(np.median(look.values[n // 2 :]))
+    later = features.middle(look.values[n // 2 :])
     if look.start - later > max(margin, LEVEL_SIGMAS * look.sigma / math.sqrt(n / 2)) or not look.known_start:
         return False
     rose = float(look.course.max()) > look.start + margin  # a run that is only slow never rises above its start
@@ -371,7 +371,7 @@ def _edge(look: _Look) -> Verdict | None:
             float(values[0] if name != "metric" else look.start) - float(features.smooth(values).min()), 1e-12
         )
         regular = features.alternation(values)
-        swing = float(np.median(np.abs(np.diff(values[len(values) // 4 :]))))
+        swing = features.middle(np.abs(np.diff(values[len(values) // 4 :])))
         found = features.bursts(values, _quiet(values), BURST_SHARE * learned)
         if regular >= EDGE_ALTERNATION and swing > FLAT_SHARE * learned:
             told = f"the {name} goes up and down by {_num(swing)} at every report (regularity {regular:.2f} of 1)"
@@ -448,7 +448,7 @@ def _falling(look: _Look) -> Verdict | None:
     third = max(2, len(look.values) // 3)
     course = look.course
     begin = max(len(course) - third - 1, 0)
-    gained = float(np.median(course[begin : begin + 3])) - look.level
+    gained = features.middle(course[begin : begin + 3]) - look.level
     share = gained / look.learned
     slope, p_value = features.trend(look.values[-max(2 * third, MIN_REPORTS) :])
     if share < FALLING_SHARE or slope >= 0 or p_value >= TREND_P:
@@ -466,7 +466,7 @@ def _falling(look: _Look) -> Verdict | None:
 def _flat(look: _Look) -> Verdict | None:
     half = len(look.values) // 2
     course = look.course
-    gained = float(np.median(course[half - 1 : half + 2])) - look.level
+    gained = features.middle(course[half - 1 : half + 2]) - look.level
     share = gained / look.learned
     if share >= max(FLAT_SHARE, 2 * look.sigma / look.learned):
         return None

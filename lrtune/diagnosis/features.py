@@ -12,13 +12,21 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Burst", "alternation", "bursts", "noise", "settled", "smooth", "trend"]
+__all__ = ["Burst", "alternation", "bursts", "middle", "noise", "settled", "smooth", "trend"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 TO_SIGMA = 1.4826  # the standard deviation of a normal sample over its median absolute deviation
 BURST_SIGMAS = 6.0  # Iglewicz & Hoaglin (1993) call 3.5 an outlier; a curve of 100 reports needs more
+SHORTEST = 4  # second differences of fewer leave no spread
 TREND_POINTS = 60  # comparing all pairs of more costs time and says no more
+
+
+def middle(values: Floats) -> float:
+    """The median; ten times as fast as numpy's own on a short series, of which a large study has very many."""
+    ordered = np.sort(values)
+    n = len(ordered)
+    return float(ordered[n // 2]) if n % 2 else float(ordered[n // 2 - 1] + ordered[n // 2]) / 2.0
 
 
 def noise(values: Floats) -> float:
@@ -27,12 +35,12 @@ def noise(values: Floats) -> float:
     A smooth trend cancels in second differences, whose variance is 6 sigma^2 for white noise; the median
     absolute deviation is not moved by a few spikes. Follows Rice (1984), eq. 2.2, and Gasser et al. (1986).
     """
-    if len(values) < 4:
+    if len(values) < SHORTEST:
         return 0.0
-    second = np.diff(values, n=2)
+    second = values[2:] - 2.0 * values[1:-1] + values[:-2]
     # The steep start of a curve is no noise: only the later part counts where there is enough of it.
-    later = second[len(second) // 3 :] if len(second) >= 9 else second
-    return float(TO_SIGMA * np.median(np.abs(later - np.median(later))) / np.sqrt(6.0))
+    later = second[len(second) // 3 :] if len(second) >= 2 * SHORTEST else second
+    return TO_SIGMA * middle(np.abs(later - middle(later))) / math.sqrt(6.0)
 
 
 def smooth(values: Floats, half: int | None = None) -> Floats:
@@ -43,16 +51,17 @@ def smooth(values: Floats, half: int | None = None) -> Floats:
     if half < 1:
         return values.copy()
     course = np.empty(n)
-    course[half : n - half] = np.median(np.lib.stride_tricks.sliding_window_view(values, 2 * half + 1), axis=1)
+    windows = np.lib.stride_tricks.sliding_window_view(values, 2 * half + 1)
+    course[half : n - half] = np.sort(windows, axis=1)[:, half]
     for reach in range(half):
-        course[reach] = np.median(values[: 2 * reach + 1])
-        course[n - 1 - reach] = np.median(values[n - 1 - 2 * reach :])
+        course[reach] = middle(values[: 2 * reach + 1])
+        course[n - 1 - reach] = middle(values[n - 1 - 2 * reach :])
     return course
 
 
 def settled(values: Floats, share: float = 0.1) -> float:
     """The level at the end: the median of the last tenth, of at least three reports."""
-    return float(np.median(values[-max(3, round(len(values) * share)) :]))
+    return middle(values[-max(3, round(len(values) * share)) :])
 
 
 def trend(values: Floats) -> tuple[float, float]:
@@ -66,7 +75,7 @@ def trend(values: Floats) -> tuple[float, float]:
         else values
     )
     n = len(thin)
-    if n < 4:
+    if n < SHORTEST:
         return 0.0, 1.0
     pairs = n * (n - 1) / 2
     score = float(np.sign(thin[None, :] - thin[:, None])[np.triu_indices(n, 1)].sum())
@@ -80,11 +89,11 @@ def alternation(values: Floats) -> float:
     White noise has 1/2, a smooth trend about -1, an oscillation of period two has 1.
     """
     later = values[len(values) // 4 :]
-    if len(later) < 6:
+    if len(later) < SHORTEST + 2:
         return 0.0
     steps = np.diff(later)
     steps = steps - steps.mean()  # the median would lie on one of the two sides of an oscillation
-    scale = TO_SIGMA * float(np.median(np.abs(steps)))
+    scale = TO_SIGMA * middle(np.abs(steps))
     if scale <= 0:
         return 0.0
     steps = np.clip(steps, -3 * scale, 3 * scale)
@@ -117,9 +126,12 @@ def bursts(values: Floats, sigma: float, least: float) -> list[Burst]:
     The course is the lower of the running median and the best level so far, so that a burst that lasts
     is seen as well. What does not come back before the end is no burst.
     """
+    threshold = max(BURST_SIGMAS * sigma, least)
+    if float((values - np.minimum.accumulate(values)).max()) <= threshold:
+        return []
     reached = np.minimum.accumulate(smooth(values, 1))
     above = values - np.concatenate(([values[0]], reached[:-1]))
-    high = above > max(BURST_SIGMAS * sigma, least)
+    high = above > threshold
     found: list[Burst] = []
     start: int | None = None
     for index, is_high in enumerate(high):

@@ -25,7 +25,7 @@ __all__ = ["contour", "parallel", "slices"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
-GOOD_TO_BAD = [[0.0, "#1f9e95"], [0.35, "#9cc4b0"], [0.7, "#d9d3c3"], [1.0, "#c98b5a"]]
+GOOD_TO_BAD = [[0.0, "#4db3a9"], [0.35, "#a9d0c0"], [0.7, "#e2dccd"], [1.0, "#d9a780"]]
 MOST_POINTS = 1500
 MOST_LINES = 300
 HUES = 12  # lines of parallel coordinates share this many colours, one trace each
@@ -95,7 +95,6 @@ def _surface(x: Floats, y: Floats, z: Floats, record: StudyRecord, shown: theme.
         z=np.round(surface, 4).tolist(),
         colorscale=GOOD_TO_BAD,
         reversescale=record.sign < 0,
-        opacity=0.75,
         ncontours=12,
         contours={"coloring": "fill", "showlines": False},
         hoverinfo="skip",
@@ -310,7 +309,8 @@ def _draw_lines(figure: go.Figure, drawn: Sequence[Record], places: Floats, reco
                     x=x, y=y, mode="lines", line={"color": hues[hue], "width": 1.3}, opacity=0.5, hoverinfo="skip"
                 )
             )
-    winner = next((i for i, t in enumerate(drawn) if t is record.best), None)
+    answer = record.best
+    winner = next((i for i, t in enumerate(drawn) if t is answer), None)
     if winner is not None:
         y = [round(float(v), 4) for v in places[:, winner]]
         figure.add_trace(

@@ -45,7 +45,7 @@ def curves(record: StudyRecord, judged: Sequence[Verdict] | None = None) -> go.F
     chosen = _chosen(record, held)
     judged = list(all_verdicts(record)) if judged is None else judged
     trials = [record.records[i] for i in chosen]
-    shown = _range(record, trials)
+    shown, answer = _range(record, trials), record.best
     figure = theme.blank(x="epoch", y=record.metric, height=460, yaxis=shown.axis())
     hues = theme.colours([trial.recipe.lr for trial in trials], record.space.lr_range)
     kinds: list[str] = []
@@ -53,10 +53,10 @@ def curves(record: StudyRecord, judged: Sequence[Verdict] | None = None) -> go.F
     thin = [trial.curve.thinned(MOST_REPORTS) for trial in trials]
     for trial, curve, hue, index in zip(trials, thin, hues, chosen, strict=True):
         if record.metric in curve.names:
-            figure.add_trace(_line(record, trial, curve, record.metric, hue, judged[index]))
+            figure.add_trace(_line(record, trial, curve, record.metric, hue, judged[index], trial is answer))
             kinds.append("held")
         if train is not None and train in curve.names:
-            figure.add_trace(_line(record, trial, curve, train, hue, judged[index]))
+            figure.add_trace(_line(record, trial, curve, train, hue, judged[index], trial is answer))
             kinds.append("train")
     for name, trace in _ends(record, trials, thin, hues, shown):
         figure.add_trace(trace)
@@ -73,13 +73,14 @@ def curves(record: StudyRecord, judged: Sequence[Verdict] | None = None) -> go.F
 
 def _chosen(record: StudyRecord, held: list[int]) -> list[int]:
     """Indices of the records that are drawn, the best one last so that it lies on top."""
+    answer = record.best
     by_lr = sorted(held, key=lambda i: record.records[i].recipe.lr)
     done = [i for i in held if record.records[i].value is not None]
     best = sorted(done, key=lambda i: record.sign * float(record.records[i].value or 0.0))
     place = {index: where for where, index in enumerate(by_lr)}
     kept = theme.thinned(len(by_lr), MOST_CURVES, [place[i] for i in best[: MOST_CURVES // 3]])
     chosen = [by_lr[where] for where in kept]
-    winner = next((i for i in chosen if record.records[i] is record.best), None)
+    winner = next((i for i in chosen if record.records[i] is answer), None)
     return chosen if winner is None else [*(i for i in chosen if i != winner), winner]
 
 
@@ -100,8 +101,8 @@ def _places(curve: Curve, name: str, axis: str) -> list[float]:
     return [float(f"{value:.6g}") for value in getattr(curve, axis)[held]]
 
 
-def _line(record: StudyRecord, trial: Record, curve: Curve, name: str, hue: str, verdict: Verdict) -> go.Scatter:
-    is_best, is_train = trial is record.best, name != record.metric
+def _line(record: StudyRecord, trial: Record, curve: Curve, name: str, hue: str, verdict: Verdict, is_best: bool) -> go.Scatter:
+    is_train = name != record.metric
     ending = "paused or running" if trial.outcome is None else trial.outcome.value
     return go.Scatter(
         x=_places(curve, name, "epochs"),
@@ -259,6 +260,7 @@ def schedule(record: StudyRecord) -> go.Figure:
     figure = theme.blank(x="epoch", y="learning rate as applied", height=340)
     hues = theme.colours([trial.recipe.lr for trial in trials], record.space.lr_range)
     applied: list[float] = []
+    answer = record.best
     for trial, hue in zip(trials, hues, strict=True):
         curve = trial.curve.thinned(MOST_REPORTS)
         lrs = [float(f"{lr:.4g}") if math.isfinite(lr) and lr > 0 else None for lr in curve.lrs]
@@ -268,8 +270,8 @@ def schedule(record: StudyRecord) -> go.Figure:
                 x=curve.epochs.round(4).tolist(),
                 y=lrs,
                 mode="lines",
-                line={"color": hue, "width": 3.5 if trial is record.best else 1.1},
-                opacity=1.0 if trial is record.best else 0.5,
+                line={"color": hue, "width": 3.5 if trial is answer else 1.1},
+                opacity=1.0 if trial is answer else 0.5,
                 hovertemplate="lr %{y:.3g}<br>"
                 + theme.hover(
                     f"trial {trial.number}: peak {trial.recipe.lr:.3g}",

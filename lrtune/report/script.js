@@ -60,15 +60,44 @@
     }
     delete layout.updatemenus;
   }
+  const glyphs = { "circle": "\u25cf", "circle-open": "\u25cb", "diamond-open": "\u25c7", "x-thin": "\u00d7", "triangle-up": "\u25b2",
+    "square-open": "\u25a1", "star": "\u2605", "hexagon-open": "\u2b21", "cross-thin": "+" };
+  function legend(element, figure) {
+    // plotly's own legend takes half of a phone
+    const named = figure.data.map((trace, index) => [trace, index]).filter(([trace]) => trace.name && trace.showlegend !== false);
+    if (figure.layout.showlegend === false || named.length < 2) return;
+    const bar = document.createElement("div");
+    bar.className = "legend";
+    for (const [trace, index] of named) {
+      const button = document.createElement("button"), mark = document.createElement("span"), line = trace.line || {};
+      const isLine = trace.mode === "lines";
+      mark.textContent = isLine ? (line.dash === "dash" ? "- -" : line.dash === "dot" ? "\u00b7\u00b7\u00b7" : "\u2501")
+        : trace.type === "bar" ? "\u25a0" : glyphs[(trace.marker || {}).symbol] || "\u25cf";
+      const colour = isLine ? line.color : (trace.marker || {}).color || line.color;
+      mark.style.color = colour === "#3d4450" ? "inherit" : colour;
+      const name = document.createElement("span");
+      name.textContent = trace.name.replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&");
+      button.type = "button"; button.append(mark, name);
+      button.setAttribute("aria-pressed", "true");
+      button.addEventListener("click", function () {
+        const on = button.getAttribute("aria-pressed") !== "true";
+        button.setAttribute("aria-pressed", String(on));
+        Plotly.restyle(element, { visible: on }, [index]);
+      });
+      bar.appendChild(button);
+    }
+    element.before(bar);
+    figure.layout.showlegend = false;
+  }
   function draw(element) {
     if (drawn.has(element)) return;
     const figure = held(element.dataset.source);
     const layout = figure.layout;
     buttons(element, layout);
+    legend(element, figure);
     if (narrow.matches) {
       layout.dragmode = false;
       layout.margin = Object.assign({}, layout.margin, { l: 44, r: 8 });
-      layout.legend = Object.assign({}, layout.legend, { entrywidth: 128, font: { size: 10 } });
       for (const key of Object.keys(layout)) {
         if (/^[xy]axis\d*$/.test(key)) layout[key].tickfont = { size: 10 };
         if (/^xaxis\d*$/.test(key) && layout[key].ticktext) layout[key].tickangle = layout[key].side === "top" ? -30 : 0;
