@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from lrtune.settings import Settings
     from lrtune.space import Space
 
-__all__ = ["RECORD", "Claim", "Entry", "Ledger", "at_work", "decode"]
+__all__ = ["RECORD", "Claim", "Entry", "Ledger", "at_work", "decode", "encode"]
 
 RECORD = "lrtune:record"
 MOST_POINTS = 1000

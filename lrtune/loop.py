@@ -20,7 +20,7 @@ from lrtune.piece import PieceEnd, Watch, failed, train
 from lrtune.records import Piece
 from lrtune.search.base import Action, Continue, Finish, Seen, Situation, Start, Stop, Wait
 from lrtune.storage import exclusive
-from lrtune.watching import line
+from lrtune.watching import Watched, line
 
 if TYPE_CHECKING:
     import contextlib
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from lrtune.space import Space
     from lrtune.training.base import Trainer
 
-__all__ = ["HOPELESS_TRIALS", "Finished", "Search"]
+__all__ = ["HOPELESS_TRIALS", "Decision", "Finished", "Search", "Work"]
 
 HOPELESS_TRIALS = 10
 """Trials that all diverged, with none that did not, after which any search gives up."""
@@ -107,7 +107,7 @@ class Search:
     garage: Garage
     should_stop: Callable[[], bool]
     deadline: float | None
-    listen: Callable[[str, Search], object]
+    listen: Callable[[str, Watched], object]
     widened: Callable[[Space], object]
     learned: Callable[[Baseline], object]
     baseline: Baseline | None = None

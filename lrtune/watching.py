@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lrtune.outcome import Outcome
 from lrtune.progress import Ended, Progress, Training
@@ -13,27 +13,40 @@ from lrtune.search.answer import answer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lrtune.ledger import Entry
-    from lrtune.loop import Search
+    from lrtune.ledger import Entry, Ledger
     from lrtune.progress import Observer
+    from lrtune.search.base import Situation
     from lrtune.settings import Settings
 
-__all__ = ["line", "listener"]
+__all__ = ["Watched", "line", "listener"]
 
 
-def listener(observer: Observer | None, started: float) -> Callable[[str, Search], object]:
+class Watched(Protocol):
+    """What of the loop can be watched."""
+
+    settings: Settings
+    ledger: Ledger
+    entries: list[Entry]
+    warnings: list[str]
+    training: tuple[Entry, float] | None
+
+    def situation(self) -> Situation:
+        """All that is known."""
+
+
+def listener(observer: Observer | None, started: float) -> Callable[[str, Watched], object]:
     """What the loop calls at every event: the observer with a snapshot, or nothing."""
     if observer is None:
         return lambda _event, _search: None
     best_so_far: dict[str, Any] = {}
 
-    def listen(event: str, search: Search) -> None:
+    def listen(event: str, search: Watched) -> None:
         observer(_progress(event, search, started, best_so_far))
 
     return listen
 
 
-def _progress(event: str, search: Search, started: float, memory: dict[str, Any]) -> Progress:
+def _progress(event: str, search: Watched, started: float, memory: dict[str, Any]) -> Progress:
     settings, entries = search.settings, search.entries
     done = [e.record for e in entries if e.record.outcome is Outcome.COMPLETED and e.record.value is not None]
     sign = 1.0 if settings.direction == "minimize" else -1.0
@@ -69,7 +82,7 @@ def _progress(event: str, search: Search, started: float, memory: dict[str, Any]
     )
 
 
-def _training(search: Search) -> tuple[Training, ...]:
+def _training(search: Watched) -> tuple[Training, ...]:
     mine = [search.training] if search.training is not None else []
     others = [(e, e.claim.until) for e in search.entries if e.claim and all(e.number != m.number for m, _ in mine)]
     return tuple(

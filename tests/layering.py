@@ -73,14 +73,14 @@ LAYERS = (
             *("result", "study"),
         ),
         others=("numpy", "optuna"),
-        guests={},
+        guests={"result": ("pandas",)},
     ),
     Layer(
         name="reading",
         holds="study to tables, tables to figures, figures to a page",
         modules=("analysis", "snippets", "figures", "report"),
-        others=("numpy", "scipy"),
-        guests={"analysis": ("pandas", "optuna"), "figures": ("plotly",), "report": ("plotly",)},
+        others=("numpy", "scipy", "pandas"),
+        guests={"analysis": ("optuna",), "figures": ("plotly",), "report": ("plotly",)},
     ),
     Layer(
         name="doors",

@@ -68,15 +68,26 @@ def _declared(path: Path) -> list[str] | None:
     return None
 
 
-@pytest.mark.parametrize("name", [name for name in modules() if name != "lrtune"])
-def test_all_names_what_is_public(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in modules() if name not in {"lrtune", "lrtune.__main__"}])
+def test_all_names_what_others_use(name: str) -> None:
+    """What another module imports from this one stands in its ``__all__``; the rest is its own."""
     path = modules()[name]
-    declared, public = _declared(path), _public(path)
-    if path.name == "__init__.py" and declared is None and not public:
+    declared = _declared(path)
+    if path.name == "__init__.py" and declared is None and not _public(path):
         return
     assert declared is not None, f"{name} has no __all__"
-    assert public <= set(declared), f"{name}: public and not in __all__"
     assert len(declared) == len(set(declared))
+    used = {word for importer, other in modules().items() if importer != name for word in _taken(other, name)}
+    private = {word for word in used if word.startswith("_")}
+    assert used - private <= set(declared), f"{name}: imported elsewhere and not in __all__"
+
+
+def _taken(path: Path, name: str) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == name and not node.level:
+            found |= {alias.name for alias in node.names if f"{name}.{alias.name}" not in modules()}
+    return found
 
 
 def test_the_front_door_offers_what_it_names() -> None:
