@@ -1,0 +1,37 @@
+"""The tutorial's programs run as they stand, in an empty folder, with warnings as errors."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from layering import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROGRAMS = sorted((ROOT / "docs" / "tutorial").glob("*.py"))
+SAID = {
+    "own_loop": r"learning rate 0\.\d+, loss 0\.0",
+    "optuna_objective": r"[1-9]\d* pruned, 0 failed",
+    "pytorch": r"the same answer: True\n\d+ trials in digits\.db",
+    "range_test": r"search between",
+    "scikit_learn": r"accuracy 0\.9",
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
+def test_a_program_of_the_tutorial_runs(program: Path, tmp_path: Path) -> None:
+    told = [sys.executable, "-W", "error", str(program)]
+    done = subprocess.run(told, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(SAID[program.stem], done.stdout), done.stdout
+
+
+def test_the_page_shows_every_program() -> None:
+    page = (ROOT / "docs" / "tutorial.md").read_text()
+    shown = re.findall(r'--8<-- "tutorial/(\w+)\.py"', page)
+    assert sorted(shown) == [program.stem for program in PROGRAMS] == sorted(SAID)
