@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lrtune.commands.options import Debug, Out, Storage, StudyPath, default_out, stored_at
+from lrtune.commands.options import AnyStudy, Debug, Name, Out, Storage  # noqa: TC001 -- typer reads them
 from lrtune.commands.output import note, say
 from lrtune.errors import InputError, StorageError
 
 if TYPE_CHECKING:
     from typing import Any
+
+    from lrtune.commands.stored import Place
 
 __all__ = ["register"]
 
@@ -25,9 +27,10 @@ def register(app: typer.Typer) -> None:
 
 
 def dashboard(
-    study: StudyPath,
+    study: AnyStudy = None,
     *,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8080,
+    name: Name = None,
     storage: Storage = None,
     out: Out = None,
     debug: Debug = False,
@@ -37,22 +40,20 @@ def dashboard(
     if not LOWEST_PORT <= port <= HIGHEST_PORT:
         msg = f"--port must be from {LOWEST_PORT} to {HIGHEST_PORT} (got {port})"
         raise InputError(msg)
-    app = _app(storage, study, out)
-    _serve(app, port)
+    from lrtune.commands.stored import located
+
+    _serve(_app(located(study, name=name, storage=storage, out=out)), port)
 
 
-def _app(storage: str | None, study: Any, out: Any) -> Any:
+def _app(place: Place) -> Any:
     from lrtune.commands.stored import opened
-    from lrtune.config import read_study
 
     try:
         import optuna_dashboard  # type: ignore[import-untyped]
     except ImportError:
         msg = "the dashboard is not installed; install it with: pip install 'lrtune[dashboard]'"
         raise InputError(msg) from None
-    told = read_study(study)
-    folder = out or default_out(told.question.name)
-    return optuna_dashboard.wsgi(opened(stored_at(storage, told.search.storage, told.folder, folder)))
+    return optuna_dashboard.wsgi(opened(place.storage))
 
 
 def _serve(app: Any, port: int) -> None:

@@ -16,7 +16,7 @@ from lrtune.errors import StorageError
 from lrtune.redaction import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
     from rich.console import Console, RenderableType
@@ -32,8 +32,19 @@ REDRAWS = 4  # a second
 
 
 @contextlib.contextmanager
-def watching(*, quiet: bool, json_log: Path | None) -> Iterator[Callable[[Progress], None]]:
+def watching(
+    *, quiet: bool, json_log: Path | None, known: Collection[int] = ()
+) -> Iterator[Callable[[Progress], None]]:
     """An observer for :func:`lrtune.study.tune`, as the terminal and the options have it.
+
+    Parameters
+    ----------
+    quiet
+        Whether to show nothing.
+    json_log
+        File of a line for each trial that ends; None for none.
+    known
+        Numbers of the trials that had ended before, and are not logged again.
 
     Raises
     ------
@@ -43,7 +54,7 @@ def watching(*, quiet: bool, json_log: Path | None) -> Iterator[Callable[[Progre
     with contextlib.ExitStack() as stack:
         watchers: list[Callable[[Progress], None]] = []
         if json_log is not None:
-            watchers.append(stack.enter_context(_trial_log(json_log)))
+            watchers.append(stack.enter_context(_trial_log(json_log, known)))
         if not quiet:
             watchers.append(stack.enter_context(_display()) if _on_terminal() else _line)
 
@@ -70,7 +81,7 @@ def _printable(text: str) -> str:
 
 
 @contextlib.contextmanager
-def _trial_log(path: Path) -> Iterator[Callable[[Progress], None]]:
+def _trial_log(path: Path, known: Collection[int]) -> Iterator[Callable[[Progress], None]]:
     """A line of JSON for each trial that is stored as finished; on disk before the search goes on."""
     try:
         file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", encoding="utf-8")
@@ -80,6 +91,8 @@ def _trial_log(path: Path) -> Iterator[Callable[[Progress], None]]:
 
     def log(progress: Progress) -> None:
         for ended in progress.ended:
+            if ended.number in known:
+                continue
             row: dict[str, Any] = {
                 "study": progress.name,
                 "trial": ended.number,

@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lrtune.commands.options import Debug, Out, Storage, default_out, stored_at
-from lrtune.commands.output import clean, note, own_stdout, say, say_json, write_atomically
+from lrtune.commands.output import clean, make_folder, note, own_stdout, say, say_json, write_atomically
 from lrtune.commands.ranging import ranged
-from lrtune.errors import InputError, SearchError, StorageError
+from lrtune.commands.stopping import stopped, stops
+from lrtune.errors import InputError, SearchError
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
     from lrtune.config import StudyFile
     from lrtune.result import Result
+    from lrtune.signals import StopFlag
 
 __all__ = ["register"]
 
 CHECKPOINTS = "checkpoints"
+RESULT = "result.json"
 RETRY_SECONDS = 30.0
 MOST_RETRY_SECONDS = 86_400.0
 
@@ -127,13 +130,18 @@ class Told:
         study = read_study(self.study, self.given)
         out = self.out or default_out(study.question.name)
         where = stored_at(self.storage, study.search.storage, study.folder, out)
-        with own_stdout():
+        with stops() as flag, own_stdout():
             trainer = study.make_trainer()
-            _make_folder(out)
+            make_folder(out)
             storage = self._opened(where, study.question.name, out)
             study, spent = ranged(study, trainer, out, fresh=self.fresh) if self.range_test else (study, 0.0)
-            result = self._search(study, trainer, storage, out, spent)
-        self._answer(result, out)
+            result = self._search(study, trainer, storage, out=out, spent=spent, flag=flag)
+            page = _write(result, out)
+        if self.json:
+            say_json(result.to_json())
+            return
+        say(result.text())
+        say(f"\nreport   {page}\nresult   {out / RESULT}\nThe same command again goes on from here.")
 
     def _opened(self, where: str, name: str, out: Path) -> BaseStorage:
         from lrtune.commands.fresh import set_aside
@@ -145,13 +153,16 @@ class Told:
             set_aside(storage, name, out / CHECKPOINTS)
         return storage
 
-    def _search(self, study: StudyFile, trainer: Any, storage: BaseStorage, out: Path, spent: float) -> Result:
+    def _search(
+        self, study: StudyFile, trainer: Any, storage: BaseStorage, *, out: Path, spent: float, flag: StopFlag
+    ) -> Result:
         from lrtune.commands.live import watching
-        from lrtune.commands.stopping import stopped, stops
+        from lrtune.commands.stored import ended
         from lrtune.result import Result
         from lrtune.study import tune
 
-        with stops() as flag, watching(quiet=self.quiet, json_log=self.json_log) as observer:
+        known = ended(storage, study.question.name)
+        with watching(quiet=self.quiet, json_log=self.json_log, known=known) as observer:
             try:
                 result = tune(
                     trainer,
@@ -171,33 +182,12 @@ class Told:
             raise stopped(flag, result)
         return result
 
-    def _answer(self, result: Result, out: Path) -> None:
-        page = _write(result, out)
-        if self.json:
-            say_json(result.to_json())
-            return
-        say(result.text())
-        say(f"\nreport   {page}\nresult   {out / 'result.json'}\nThe same command again goes on from here.")
-
 
 def _write(result: Result, out: Path) -> Path:
     """Write ``result.json`` and the page; returns the page's path."""
     import json
 
     page = out / "report.html"
-    write_atomically(out / "result.json", json.dumps(clean(result.to_json()), indent=2, allow_nan=False) + "\n")
+    write_atomically(out / RESULT, json.dumps(clean(result.to_json()), indent=2, allow_nan=False) + "\n")
     result.report(page)
     return page
-
-
-def _make_folder(out: Path) -> None:
-    """The output folder, once it can be written to."""
-    import tempfile
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        msg = f"not writable: {out} ({error.strerror}); give another folder with --out"
-        raise StorageError(msg) from None

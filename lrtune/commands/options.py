@@ -9,7 +9,7 @@ import typer
 
 from lrtune.commands.output import debugging
 
-__all__ = ["Debug", "Out", "Storage", "StudyPath", "default_out", "stored_at"]
+__all__ = ["AnyStudy", "Debug", "Name", "Out", "Storage", "StudyPath", "default_out", "stored_at"]
 
 OUT_ROOT = "lrtune-out"
 DATABASE = "study.db"
@@ -20,6 +20,11 @@ def _remember(value: bool) -> bool:  # noqa: FBT001 -- the callback of a flag
 
 
 StudyPath: TypeAlias = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study file.")]
+AnyStudy: TypeAlias = Annotated[Path | None, typer.Argument(metavar="[STUDY.toml]", help="The study file.")]
+Name: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--study", metavar="NAME", help="Name of the study, where it is not the study file's."),
+]
 Out: TypeAlias = Annotated[
     Path | None,
     typer.Option("--out", metavar="DIR", help="Folder of what is written; lrtune-out/NAME unless given."),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["clean", "complain", "debugging", "note", "own_stdout", "say", "say_json", "write_atomically"]
+__all__ = ["clean", "complain", "debugging", "make_folder", "note", "own_stdout", "say", "say_json", "write_atomically"]
 
 STDOUT = 1
 PRIVATE = 0o600
@@ -115,6 +115,25 @@ def own_stdout() -> Iterator[None]:
         finally:
             os.dup2(kept, STDOUT)
             os.close(kept)
+
+
+def make_folder(out: Path) -> None:
+    """The output folder, once it can be written to.
+
+    Raises
+    ------
+    StorageError
+        If it cannot.
+    """
+    import tempfile
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        msg = f"not writable: {out} ({error.strerror}); give another folder with --out"
+        raise StorageError(msg) from None
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lrtune.commands.options import Debug, Out, Storage, StudyPath, default_out, stored_at
-from lrtune.commands.output import say
+from lrtune.commands.options import AnyStudy, Debug, Name, Out, Storage  # noqa: TC001 -- typer reads them
+from lrtune.commands.output import make_folder, say
 
 if TYPE_CHECKING:
     import typer
@@ -18,19 +18,19 @@ def register(app: typer.Typer) -> None:
     app.command("report")(report)
 
 
-def report(study: StudyPath, *, storage: Storage = None, out: Out = None, debug: Debug = False) -> None:
+def report(
+    study: AnyStudy = None, *, name: Name = None, storage: Storage = None, out: Out = None, debug: Debug = False
+) -> None:
     """Write the report of a study again, without training anything; also while it is running."""
     del debug
     from lrtune import report as page
-    from lrtune.commands.stored import load
-    from lrtune.config import read_study
+    from lrtune.commands.stored import load, located
     from lrtune.reading import read
 
-    told = read_study(study)
-    folder = out or default_out(told.question.name)
-    record = read(load(stored_at(storage, told.search.storage, told.folder, folder), told.question.name))
-    path = folder / "report.html"
-    folder.mkdir(parents=True, exist_ok=True)
+    place = located(study, name=name, storage=storage, out=out)
+    record = read(load(place.storage, place.name))
+    make_folder(place.folder)
+    path = place.folder / "report.html"
     page.write(record, path)
     say(page.text(record))
     say(f"\nreport   {path}")

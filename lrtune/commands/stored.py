@@ -2,17 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lrtune.commands.options import default_out, stored_at
+from lrtune.config import read_study
 from lrtune.errors import InputError
+from lrtune.names import valid_name
 
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["load", "opened"]
+__all__ = ["Place", "ended", "load", "located", "opened"]
 
 SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a study is: its name, its storage, and the folder of what is written of it."""
+
+    name: str
+    storage: str
+    folder: Path
+
+
+def located(file: Path | None, *, name: str | None, storage: str | None, out: Path | None) -> Place:
+    """Where the study of a file is, or the study of that name that a command without a file has made.
+
+    Raises
+    ------
+    lrtune.errors.InputError
+        If neither is given, or the file cannot be read.
+    """
+    if file is None:
+        if name is None:
+            msg = "which study? give its study file, or its name with --study"
+            raise InputError(msg)
+        folder = out or default_out(valid_name(name))
+        return Place(name=name, storage=stored_at(storage, None, Path(), folder), folder=folder)
+    told = read_study(file, {"name": name})
+    folder = out or default_out(told.question.name)
+    where = stored_at(storage, told.search.storage, told.folder, folder)
+    return Place(name=told.question.name, storage=where, folder=folder)
 
 
 def opened(where: str) -> optuna.storages.BaseStorage:
@@ -54,3 +87,11 @@ def load(where: str, name: str) -> optuna.Study:
         msg = f"study {name!r} is not in this storage, which holds {held}; run lrtune optimize first"
         raise InputError(msg)
     return optuna.load_study(study_name=name, storage=storage)
+
+
+def ended(storage: optuna.storages.BaseStorage, name: str) -> frozenset[int]:
+    """Numbers of the trials that have ended already; none where there is no such study."""
+    if name not in {study.study_name for study in storage.get_all_studies()}:
+        return frozenset()
+    trials = storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False)
+    return frozenset(trial.number for trial in trials if trial.state.is_finished())
