@@ -48,6 +48,8 @@ DRIFT = 0.25  # decades that the best learning rate moves left while training gr
 WAKE = 0.2  # of a full training: how long to wait for the first run to leave a plateau
 BASIN = 0.01  # regret at one standard deviation from there
 LIKED = 0.005  # regret that one good reason for settings is worth before they are seen
+WIDTH = 0.2  # decades: how well the best place is known from runs that are complete
+LEARNED, STUCK = 0.8, 0.1  # scaled: the best has learned at all; another has done so by less than this part
 FALL = 1.0  # what a run beyond the cliff is worth
 LONGEST = 6.0  # full trainings after which a self-stopping search ends
 
@@ -294,7 +296,7 @@ class _Decision:
         expected, spread = self._expected()
         trained = np.array([c.trained for c in candidates]) / self.length
         away = (np.array([c.x for c in candidates]) - expected) / spread
-        found: Floats = BASIN * away**2 * (1 - trained)
+        found: Floats = BASIN * np.minimum(away**2, 9.0) * (1 - trained)
         return found
 
     def _expected(self) -> tuple[float, float]:
@@ -302,7 +304,7 @@ class _Decision:
         champion = self._champion()
         decades = -math.log10(max(1e-3, champion.seen.trained / self.length))
         _, level = self.profiles.of(champion.seen.recipe, 1.0)  # decay takes the noise away that drives the drift
-        return champion.x - DRIFT * min(1.0, level) * decades, DRIFT * decades + 0.1
+        return champion.x - DRIFT * min(1.0, level) * decades, DRIFT * decades + WIDTH
 
     def _champion(self) -> Arm:
         """The arm that lost its comparisons by least, each at the furthest common fraction."""
@@ -335,8 +337,14 @@ class _Decision:
         """log10 of the lowest learning rate seen not to learn."""
         best = min(self.view.alive, key=lambda a: a.values[-1])
         bad = [a.x for a in self.view.arms if a.diverged and a.x > best.x - 3]
-        bad += [a.x for a in self.view.alive if a.x > best.x and self.view.scaled(a.values[-1]) > 0.9]
+        bad += [a.x for a in self.view.alive if a.x > best.x and self._stuck(a, best)]
         return min(bad, default=math.inf)
+
+    def _stuck(self, arm: Arm, best: Arm) -> bool:
+        """Whether it is where it began although the best one, at the same fraction, has learned."""
+        fraction = min(arm.seen.trained, best.seen.trained) / self.length
+        here, there = self.view.at(arm, fraction), self.view.at(best, fraction)
+        return there < LEARNED and here > 1 - STUCK * (1 - there)
 
     def _with_cliff(self, draws: Floats, candidates: Sequence[Candidate]) -> Floats:
         edge = self._edge()
