@@ -31,6 +31,7 @@ EDGE_FACTOR = (
 )
 DOUBLE = (1.6, 2.6)  # what counts as "twice its learning rate"
 WIDER_DECADES = 0.2  # a factor of 1.6 in the highest usable learning rate
+MIN_EITHER = 2  # of two kinds that are compared
 MIN_EACH = 3  # trials on either side of a comparison
 
 
@@ -267,7 +268,8 @@ def _winner_at_edge(study: _Study) -> Finding | None:
     return Finding(
         kind=FindingKind.WINNER_AT_EDGE,
         evidence={"lr": best.lr, "edge": study.edge},
-        why=f"runs diverge from a learning rate of about {study.edge:.2g}, {study.edge / best.lr:.1f} times the best; {twice}",
+        why=f"runs diverge from a learning rate of about {study.edge:.2g}, "
+        f"{study.edge / best.lr:.1f} times the best; {twice}",
         advice=f"take about {best.lr / 2:.1g} where the data or the batch will change, or warm up",
     )
 
@@ -284,7 +286,8 @@ def _at_double(study: _Study) -> str:
     near = min(same, key=lambda trial: (_differs(trial, best), abs(math.log(trial.lr / best.lr / 2.0))))
     if near.diverged or near.value is None:
         return f"at {near.lr:.2g}, {near.lr / best.lr:.1f} times it, the run diverged"
-    return f"at {near.lr:.2g}, {near.lr / best.lr:.1f} times it, the result was {near.value:.3g} instead of {best.value:.3g}"
+    times = near.lr / best.lr
+    return f"at {near.lr:.2g}, {times:.1f} times it, the result was {near.value:.3g} instead of {best.value:.3g}"
 
 
 def _differs(trial: Trial, other: Trial) -> int:
@@ -312,7 +315,7 @@ def _usable(trials: Sequence[Trial]) -> float | None:
     """The learning rate that best parts survivors from diverged runs; None where one kind is missing."""
     lrs = np.log10([trial.lr for trial in trials])
     lost = np.array([trial.diverged for trial in trials])
-    if lost.sum() < 2 or (~lost).sum() < 2:
+    if min(lost.sum(), (~lost).sum()) < MIN_EITHER:
         return None
     order = np.argsort(lrs)
     lrs, lost = lrs[order], lost[order]
@@ -327,7 +330,7 @@ def _schedule(study: _Study) -> Finding | None:
     for trial in study.done:
         groups[trial.settings.get("schedule")].append(study.value(trial))
     held = {str(name): sorted(values) for name, values in groups.items() if len(values) >= MIN_EACH}
-    if len(held) < 2 or study.noise is None:
+    if len(held) < MIN_EITHER or study.noise is None:
         return None
     bests = {name: float(np.mean(values[:2])) for name, values in held.items()}
     gap = max(bests.values()) - min(bests.values())
@@ -336,7 +339,8 @@ def _schedule(study: _Study) -> Finding | None:
     return Finding(
         kind=FindingKind.SCHEDULE_IRRELEVANT,
         evidence={"gap": gap, "noise": study.noise},
-        why=f"the best under {len(held)} schedules differ by {gap:.2g}, chance alone moves a result by {study.noise:.2g}",
+        why=f"the best under {len(held)} schedules differ by {gap:.2g}, "
+        f"chance alone moves a result by {study.noise:.2g}",
         advice=f"take the simplest of {', '.join(held)}",
     )
 

@@ -205,7 +205,7 @@ class Range:
     def rim(self, sign: float) -> float:
         """Just beyond the worse end, where things stand that have no value."""
         if self.log:
-            stretch = (self.high / self.low) ** 0.03
+            stretch = math.exp(0.03 * math.log(self.high / self.low))
             return self.high * stretch if sign > 0 else self.low / stretch
         return self.high + 0.03 * (self.high - self.low) if sign > 0 else self.low - 0.03 * (self.high - self.low)
 

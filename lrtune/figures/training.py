@@ -90,7 +90,7 @@ def _range(record: StudyRecord, trials: Sequence[Record]) -> theme.Range:
 
 
 def _train_name(record: StudyRecord) -> str | None:
-    """The training series on the metric's scale: ``train_loss`` beside a loss, ``train_accuracy`` beside an accuracy."""
+    """The training series of the metric's kind: ``train_loss`` beside a loss, ``train_accuracy`` beside an accuracy."""
     names = dict.fromkeys(name for trial in record.records[:50] for name in trial.curve.names)
     kind = record.metric.rpartition("_")[2]
     return next((n for n in names if n.startswith("train") and n != record.metric and n.endswith(kind)), None)
@@ -101,7 +101,9 @@ def _places(curve: Curve, name: str, axis: str) -> list[float]:
     return [float(f"{value:.6g}") for value in getattr(curve, axis)[held]]
 
 
-def _line(record: StudyRecord, trial: Record, curve: Curve, name: str, hue: str, verdict: Verdict, is_best: bool) -> go.Scatter:
+def _line(
+    record: StudyRecord, trial: Record, curve: Curve, name: str, hue: str, verdict: Verdict, is_best: bool
+) -> go.Scatter:
     is_train = name != record.metric
     ending = "paused or running" if trial.outcome is None else trial.outcome.value
     return go.Scatter(
@@ -282,7 +284,7 @@ def schedule(record: StudyRecord) -> go.Figure:
     if applied:
         # A schedule that ends at zero would stretch the axis for its last report.
         low = max(min(applied), record.space.lr_range[0] / 100)
-        figure.update_yaxes(**theme.Range(low=low, high=max(max(applied), 2 * low), log=True).axis())
+        figure.update_yaxes(**theme.Range(low=low, high=max(*applied, 2 * low), log=True).axis())
     note = f"{len(chosen)} of {len(held):,} schedules are drawn." if len(chosen) < len(held) else ""
     figure.update_layout(showlegend=False, meta={"note": note})
     return figure

@@ -49,7 +49,8 @@ def images(record: StudyRecord, folder: str | os.PathLike[str], format: str = "p
             msg = f"images: {path} cannot be written ({(error.strerror or str(error)).lower()}); choose another folder"
             raise StorageError(msg) from error
         except (RuntimeError, ValueError) as error:  # kaleido found no browser, or its browser did not start
-            msg = f"images: the image writer did not work ({str(error).splitlines()[0][:120]}); it needs Chrome or Chromium"
+            said = (str(error).splitlines() or [type(error).__name__])[0][:120]
+            msg = f"images: the image writer did not work ({said}); it needs Chrome or Chromium"
             raise InputError(msg) from error
         written.append(path)
     return written

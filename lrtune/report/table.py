@@ -23,8 +23,8 @@ def trials_data(record: StudyRecord, table: pd.DataFrame) -> dict[str, Any]:
     """The columns of :func:`lrtune.analysis.trials`, and the number of the best trial.
 
     Each column is ``name``, ``label``, ``values``, ``words`` (texts that the values are indices into, or null),
-    ``numeric``, ``long``, ``shown`` (in the page; the CSV file has them all) and ``hint`` (the index of the column whose
-    text shows on hover, or -1).
+    ``numeric``, ``long``, ``shown`` (in the page; the CSV file has them all) and ``hint`` (the index of the column
+    whose text shows on hover, or -1).
     """
     names = [str(name) for name in table.columns]
     columns = []

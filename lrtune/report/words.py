@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lrtune.analysis.tables import findings
 from lrtune.outcome import Outcome
@@ -80,7 +80,11 @@ def answer(record: StudyRecord) -> Answer:
 
 def settings(recipe: Recipe) -> list[tuple[str, str]]:
     """The recipe but for its learning rate, as names and texts."""
-    found = [("batch size", recipe.batch_size), ("schedule", recipe.schedule), ("warmup", _warmup(recipe.warmup))]
+    found: list[tuple[str, Any]] = [
+        ("batch size", recipe.batch_size),
+        ("schedule", recipe.schedule),
+        ("warmup", _warmup(recipe.warmup)),
+    ]
     found += [(name.replace("_", " "), getattr(recipe, name)) for name in ("optimizer", "momentum", "weight_decay")]
     found += [("layer decay", recipe.layer_decay), ("epochs", recipe.epochs)]
     return [(name, f"{v:g}" if isinstance(v, float) else str(v)) for name, v in found if v is not None]
