@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import CLASSES, FEATURES, Noisy, blobs, last_reports, make, mlp, plain
+from networks import CLASSES, FEATURES, Drawing, Noisy, blobs, last_reports, make, mlp, plain
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
@@ -76,6 +76,15 @@ class TestListening(SavingContract, TrainerContract):
 
     def trainer(self) -> Trainer:
         return make(precision="bf16", accumulate=2, clip_norm=0.5, layer_decay=0.8)
+
+
+class TestDrawingModel(SavingContract, TrainerContract):
+    """Code of the user's own that draws random numbers, in training and in evaluation."""
+
+    recipes: ClassVar = RECIPES[:2]
+
+    def trainer(self) -> Trainer:
+        return make(model=Drawing)
 
 
 class TestDataset(SavingContract, TrainerContract):

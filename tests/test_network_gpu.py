@@ -14,13 +14,13 @@ from trainer_contract import SavingContract, TrainerContract, train
 from lrtune import checkpoints
 from lrtune.outcome import Outcome
 from lrtune.recipe import Recipe
-from lrtune.training.network import TorchTrainer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from lrtune.training.base import Trainer
+    from lrtune.training.network import TorchTrainer
 
 pytestmark = [
     pytest.mark.gpu,
@@ -145,11 +145,12 @@ def test_twenty_trials_leave_no_more_behind_than_two() -> None:
 def test_a_parked_run_takes_no_memory_of_the_device() -> None:
     gc.collect()
     trainer = make(device="cuda")
-    trainer.start([RECIPE]).close()
+    warm = trainer.start([RECIPE])
+    warm.advance(2)  # the libraries' own workspaces
+    warm.close()
     before = torch.cuda.memory_allocated()
     run = trainer.start([RECIPE])
     run.advance(2)
     run.park()
-    data = sum(tensor.nbytes for tensor in (*blobs(), *blobs(30)))
-    assert torch.cuda.memory_allocated() <= before + 4 * data
+    assert torch.cuda.memory_allocated() <= before
     run.close()

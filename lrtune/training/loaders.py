@@ -148,6 +148,10 @@ class Streamed:
             self._end()
             msg = f"{self._name}: the loader ended before the {self._batches} batches that it said it has"
             raise DataError(msg) from None
+        except (ConnectionError, EOFError) as error:  # a worker died while it handed a batch over
+            self._end()
+            msg = f"{self._name}: a worker process of the loader ended unexpectedly ({type(error).__name__})"
+            raise RuntimeError(msg) from error
         except BaseException:
             self._end()
             raise

@@ -17,6 +17,7 @@ from lrtune.outcome import Outcome
 from lrtune.schedules import for_recipe
 from lrtune.training import snapshot
 from lrtune.training.base import Report
+from lrtune.training.batches import TensorSource
 from lrtune.training.calls import call_with
 from lrtune.training.faults import first_line, is_out_of_memory
 from lrtune.training.objectives import measure
@@ -86,6 +87,8 @@ class _Live:
     stepper: Stepper
     feed: Feed
     schedule: Any
+    wide: bool
+    evaluation: Stream
 
 
 @dataclass(slots=True)
@@ -167,7 +170,15 @@ class Member:
             accumulate=settings.accumulate,
         )
         feed = settings.train.feed(recipe, settings.batch_size, settings.device)
-        return _Live(model=model, forward=forward, stepper=stepper, feed=feed, schedule=schedule)
+        return _Live(
+            model=model,
+            forward=forward,
+            stepper=stepper,
+            feed=feed,
+            schedule=schedule,
+            wide=_runs_code(settings, model, optimizer),
+            evaluation=Stream(derived(recipe.seed, EVALUATION), settings.device),
+        )
 
     def _groups(self, model: nn.Module) -> list[dict[str, Any]]:
         if self._settings.groups is None:
@@ -205,7 +216,7 @@ class Member:
         if self._live is not None:
             try:
                 self._unpark(self._live)
-                with self._stream.active():
+                with self._stream.active(wide=self._live.wide):
                     return self._piece(self._live, target, evaluate=evaluate)
             except _Stop as stop:
                 return stop.report
@@ -290,9 +301,9 @@ class Member:
             return self._measured[1]
         while True:
             batches = settings.valid.ordered(self._eval_size, settings.device)
-            stream = Stream(derived(self.recipe.seed, EVALUATION), settings.device)
+            stream = live.evaluation.active(wide=live.wide, keep=False)
             try:
-                with stream.active(), autocast(settings.precision, settings.device):
+                with stream, autocast(settings.precision, settings.device):
                     values = measure(live.forward, settings.objective, settings.metrics, batches)
             except Exception as error:
                 if not is_out_of_memory(error) or self._eval_size == 1:
@@ -307,8 +318,7 @@ class Member:
         """Loss and metrics before training."""
         if self._live is None:
             return {}
-        with self._stream.active():
-            return self._evaluate(self._live)
+        return self._evaluate(self._live)
 
     def describe(self) -> str:
         """The model's class and a hash of the names and shapes of its parameters."""
@@ -414,6 +424,17 @@ class Member:
         self._guard.restore(saved["guard"])
         self._stream.restore(saved["stream"])
         self._live = live
+
+
+def _runs_code(settings: Settings, model: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
+    """Whether training runs code that is not PyTorch's, and so may draw from other generators than its own."""
+    sources = [source for source in (settings.train, settings.valid) if source is not None]
+    functions = [settings.objective.function, *settings.metrics.values()]
+    parts = [*model.modules(), optimizer]
+    homes = [str(getattr(function, "__module__", "")) for function in functions]
+    homes += [type(part).__module__ for part in parts]
+    known = all(isinstance(source, TensorSource) for source in sources)
+    return not known or not all(home.startswith(("torch.", "lrtune.")) for home in homes)
 
 
 def _fresh(settings: Settings, recipe: Recipe) -> nn.Module:

@@ -58,30 +58,39 @@ class Stream:
             self._own["cuda"] = torch.Generator(device=self._cuda).manual_seed(seed).get_state()
 
     @contextmanager
-    def active(self) -> Iterator[None]:
-        """Within this context the global generators are this stream; afterwards they are as before."""
-        before = self._read()
-        self._write(self._own)
+    def active(self, *, wide: bool = True, keep: bool = True) -> Iterator[None]:
+        """Within this context the global generators are this stream; afterwards they are as before.
+
+        Parameters
+        ----------
+        wide
+            Whether NumPy's and Python's, too: to swap them takes as long as some steps of a small model.
+        keep
+            Whether the stream moves on; otherwise it will begin again where it began now.
+        """
+        before = self._read(wide=wide)
+        self._write(self._own, wide=wide)
         try:
             yield
         finally:
-            self._own = self._read()
-            self._write(before)
+            if keep:
+                self._own |= self._read(wide=wide)
+            self._write(before, wide=wide)
 
-    def _read(self) -> dict[str, Any]:
-        states: dict[str, Any] = {
-            "torch": torch.get_rng_state(),
-            "numpy": np.random.get_state(),  # noqa: NPY002 -- the global one is what users' code draws from
-            "python": random.getstate(),
-        }
+    def _read(self, *, wide: bool) -> dict[str, Any]:
+        states: dict[str, Any] = {"torch": torch.get_rng_state()}
+        if wide:
+            states["numpy"] = np.random.get_state()  # noqa: NPY002 -- the global one is what users' code draws from
+            states["python"] = random.getstate()
         if self._cuda is not None:
             states["cuda"] = torch.cuda.get_rng_state(self._cuda)
         return states
 
-    def _write(self, states: dict[str, Any]) -> None:
+    def _write(self, states: dict[str, Any], *, wide: bool) -> None:
         torch.set_rng_state(states["torch"])
-        np.random.set_state(states["numpy"])  # noqa: NPY002 -- likewise
-        random.setstate(states["python"])
+        if wide:
+            np.random.set_state(states["numpy"])  # noqa: NPY002 -- likewise
+            random.setstate(states["python"])
         if self._cuda is not None:
             torch.cuda.set_rng_state(states["cuda"], self._cuda)
 

@@ -98,7 +98,8 @@ def tensors(value: Any) -> Iterator[torch.Tensor]:
 def moved(value: Any, device: torch.device) -> Any:
     """The same with every tensor on the device."""
     if isinstance(value, torch.Tensor):
-        return value if value.device == device else value.to(device, non_blocking=True)
+        # To the host it has to wait, or the numbers would be read before they are there.
+        return value if value.device == device else value.to(device, non_blocking=device.type != "cpu")
     if isinstance(value, dict):
         return {key: moved(item, device) for key, item in value.items()}
     if isinstance(value, list | tuple):
