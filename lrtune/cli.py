@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from lrtune.commands import COMMANDS
-from lrtune.commands.output import complain, note, say
-from lrtune.errors import InputError, LrtuneError
+from lrtune.commands.output import complain, guarded, say
+from lrtune.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["app", "main", "run"]
 
 USAGE = 2
-BUG = 1
-SIGINT = 130
 
 app = typer.Typer(
     name="lrtune",
@@ -49,19 +47,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
     if given == ["--version"]:  # no option of typer's: coercing even one would load pydantic for every --help
         return _version()
     command, words = _command(given)
-    try:
-        code = command.main(
+    return guarded(
+        lambda: command.main(
             given[len(words) :] or _nothing(command), prog_name=" ".join(["lrtune", *words]), standalone_mode=False
-        )
-    except LrtuneError as error:
-        complain(error)
-        return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        note("lrtune: error: interrupted; run the same command to resume")
-        return SIGINT
-    except Exception as error:  # noqa: BLE001 -- the last line of defence
-        return _refused(error)
-    return code if isinstance(code, int) else 0
+        ),
+        refused=_refused,
+    )
 
 
 def _command(given: Sequence[str]) -> tuple[Any, list[str]]:
@@ -96,7 +87,7 @@ def _refused(error: Exception) -> int:
     """What typer refuses is usage; all else is a bug of ours."""
     if not isinstance(error, _usage_errors()):
         complain(error)
-        return BUG
+        return 1
     context = getattr(error, "ctx", None)
     hint = f"; see {context.command_path} --help" if context is not None else ""
     complain(InputError(f"{error.format_message().rstrip('.')}{hint}"))  # type: ignore[attr-defined]

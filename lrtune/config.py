@@ -127,7 +127,7 @@ class StudyFile:
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments for :func:`lrtune.study.tune`, those left to lrtune and the storage left out."""
         told = dataclasses.asdict(self.question) | dataclasses.asdict(self.search)
-        del told["storage"]
+        del told["storage"], told["workers"]
         if isinstance(told["widen"], bool):
             told["widen"] = None if told["widen"] else 0.0
         return {name: value for name, value in told.items() if value is not None}

@@ -137,6 +137,11 @@ class Garage:
         if self.folder is not None:
             self._path(number).unlink(missing_ok=True)
 
+    def keep(self, numbers: set[int]) -> None:
+        """Close the runs of all trials but these: others have ended them."""
+        for number in set(self._live) - numbers:
+            self._live.pop(number).run.close()
+
     def close(self) -> None:
         """Close every run in memory; what is on disk stays."""
         for parked in self._live.values():

@@ -31,19 +31,23 @@ from lrtune.records import Piece, Record
 from lrtune.search.base import Seen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
     from lrtune.settings import Settings
     from lrtune.space import Space
+    from lrtune.workers import Death
 
 __all__ = ["RECORD", "Claim", "Entry", "Ledger", "at_work", "decode", "encode"]
 
 RECORD = "lrtune:record"
 MOST_POINTS = 1000
 """Points of a curve that are stored; what is beyond is thinned out, extremes are kept."""
+
+MOST_DEATHS = 2
+"""Processes that one trial may take with it; a single death may be another's fault (memory is shared)."""
 
 MOST_REPORTS = 200
 """Values of a trial that are reported to Optuna, at the most."""
@@ -101,6 +105,8 @@ class Entry:
         The process in whose memory the run lives, where it lives nowhere else.
     told
         Whether Optuna has been told of its end.
+    deaths
+        How often the process that trained it died while others watched.
     """
 
     record: Record
@@ -108,6 +114,7 @@ class Entry:
     saved: bool = False
     holder: Lease | None = None
     told: bool = False
+    deaths: int = 0
 
     @property
     def number(self) -> int:
@@ -140,6 +147,7 @@ def decode(number: int, data: Mapping[str, Any], *, told: bool = False) -> Entry
         saved=data["saved"],
         holder=Lease.from_json(data["holder"]) if data["holder"] else None,
         told=told,
+        deaths=data["deaths"],
     )
 
 
@@ -168,6 +176,7 @@ def encode(entry: Entry) -> dict[str, Any]:
         },
         "saved": entry.saved,
         "holder": entry.holder.to_json() if entry.holder else None,
+        "deaths": entry.deaths,
     }
 
 
@@ -183,6 +192,8 @@ class Ledger:
         The search's.
     me
         The process that asks.
+    deaths
+        How worker processes died, as far as somebody watched.
     waiting
         Trials that other hands have enqueued, as of the last :meth:`entries`.
     """
@@ -191,6 +202,7 @@ class Ledger:
     study: optuna.Study
     settings: Settings
     me: Lease
+    deaths: Sequence[Death] = ()
     waiting: int = 0
     _closed: dict[int, Entry] = field(default_factory=dict)
     _ids: dict[int | str, int] = field(default_factory=dict)
@@ -373,10 +385,23 @@ class Ledger:
             return self.end(entry)
         changed = entry
         if entry.claim is not None and not self._lives(entry.claim.lease):
-            changed = dataclasses.replace(changed, claim=None)
+            changed = self._bereaved(dataclasses.replace(changed, claim=None), entry.claim.lease)
+            if changed.record.outcome is not None:
+                return self.end(changed)
         if entry.holder is not None and not self._lives(entry.holder):
             changed = dataclasses.replace(changed, holder=None)
         return entry if changed is entry else self.write(changed)
+
+    def _bereaved(self, entry: Entry, lease: Lease | None) -> Entry:
+        """What the death of its process means for a trial, where somebody watched how it died."""
+        death = next((d for d in self.deaths if lease and (d.pid, d.started) == (lease.pid, lease.started)), None)
+        if death is None:
+            return entry
+        entry = dataclasses.replace(entry, deaths=entry.deaths + 1)
+        if not (death.stalled or death.exited) and entry.deaths < MOST_DEATHS:
+            return entry
+        outcome = Outcome.STALLED if death.stalled else Outcome.FAILED
+        return dataclasses.replace(entry, record=dataclasses.replace(entry.record, outcome=outcome, why=death.why))
 
     def _lives(self, lease: Lease | None) -> bool:
         """Whether a holder may still be working; a search of this very process that has ended is not."""

@@ -21,6 +21,7 @@ from lrtune.records import Piece
 from lrtune.search.base import Action, Continue, Finish, Seen, Situation, Start, Stop, Wait
 from lrtune.storage import exclusive
 from lrtune.watching import Watched, line
+from lrtune.workers import Place
 
 if TYPE_CHECKING:
     import contextlib
@@ -95,6 +96,8 @@ class Search:
         Called with one line after every event, and with an empty one between.
     baseline
         What knowing nothing is worth; None until the trainer was asked.
+    place
+        Where this process stands among workers.
     widened, learned
         Called when the space was widened, and when the baseline is known.
     """
@@ -110,6 +113,7 @@ class Search:
     listen: Callable[[str, Watched], object]
     widened: Callable[[Space], object]
     learned: Callable[[Baseline], object]
+    place: Place = field(default_factory=Place)
     baseline: Baseline | None = None
     warnings: list[str] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
@@ -132,8 +136,12 @@ class Search:
                 return decision
             if decision is None:
                 time.sleep(IDLE_SECONDS)
-            else:
+                continue
+            self.place.working()
+            try:
                 self._perform(decision)
+            finally:
+                self.place.idle()
 
     def _locked(self) -> contextlib.AbstractContextManager[object]:
         return exclusive(self.ledger.storage, self.ledger.study.study_name)
@@ -161,6 +169,7 @@ class Search:
     def refresh(self) -> None:
         """Read every trial again, taking over what dead processes held."""
         self.entries = self.ledger.recover(self.ledger.entries())
+        self.garage.keep({entry.number for entry in self.entries if not entry.told})
 
     def _ending(self) -> str:
         """Why any strategy would end here, or nothing."""
@@ -246,6 +255,9 @@ class Search:
         if isinstance(action, Finish):
             return None if any(entry.claim for entry in self.entries) else Finished(why=action.why)
         if isinstance(action, Start):
+            if self.situation().exhausted:  # hold every strategy to the limit
+                busy = any(entry.claim for entry in self.entries)
+                return None if busy else Finished(why="the number of trials is reached")
             return self._started(action)
         if isinstance(action, Continue):
             entry = self._entry(action.number)
@@ -331,6 +343,7 @@ class Search:
         renewed = [time.monotonic()]
 
         def progressed(_epoch: float) -> None:
+            self.place.progressed()
             if time.monotonic() - renewed[0] > RENEW_SECONDS:
                 renewed[0] = time.monotonic()
                 with self._locked():
@@ -350,6 +363,7 @@ class Search:
             should_stop=stop,
             save=lambda parked: self.garage.save(entry.number, parked),
             progressed=progressed,
+            seconds=sum(piece.seconds for piece in entry.record.pieces),
         )
 
     def _learned_above(self, lr: float) -> bool:

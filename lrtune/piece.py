@@ -55,6 +55,8 @@ class Watch:
         Called every ``settings.checkpoint_every`` seconds with the run as it stands.
     progressed
         Called after every chunk with the epochs reached.
+    seconds
+        That the trial has taken before this piece.
     """
 
     settings: Settings
@@ -64,6 +66,7 @@ class Watch:
     should_stop: Callable[[], bool]
     save: Callable[[Parked], object]
     progressed: Callable[[float], object]
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +104,8 @@ def train(parked: Parked, recipe: Recipe, until: float, watch: Watch) -> PieceEn
     total = recipe.epochs * spe
     # rounded up: a piece that ended short of what was asked would be asked for for ever
     target = total if until >= recipe.epochs else min(math.ceil(until * spe * (1 - 1e-9)), total)
-    chunk, saved_at = FIRST_CHUNK, time.monotonic()
+    chunk, started = FIRST_CHUNK, time.monotonic()
+    saved_at = started
     while parked.step < target:
         boundary = min((parked.step // spe + 1) * spe, target)
         steps = max(1, min(chunk, boundary - parked.step))
@@ -117,6 +121,9 @@ def train(parked: Parked, recipe: Recipe, until: float, watch: Watch) -> PieceEn
             return end
         if watch.should_stop():
             return PieceEnd(interrupted=True)
+        limit = watch.settings.trial_timeout
+        if limit is not None and watch.seconds + time.monotonic() - started > limit:
+            return PieceEnd(outcome=Outcome.STALLED, why=f"it took longer than the {limit:g} s that a trial may take")
         if time.monotonic() - saved_at > watch.settings.checkpoint_every:
             watch.save(parked)
             saved_at = time.monotonic()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import math
 import tempfile
 import time
 from collections import Counter
@@ -21,6 +20,7 @@ from lrtune.errors import InputError, MismatchError, SearchError
 from lrtune.garage import Garage
 from lrtune.ledger import RECORD, Ledger, at_work
 from lrtune.loop import Finished, Search
+from lrtune.names import safe_filename
 from lrtune.outcome import Outcome
 from lrtune.reading import BASELINE, NOTICES, RESULT, SETTINGS, SPACE
 from lrtune.result import Edge, Result
@@ -29,8 +29,9 @@ from lrtune.search.catalogue import DEFAULT, make
 from lrtune.search.shadow import quiet
 from lrtune.settings import Limits, Settings
 from lrtune.space import Space
-from lrtune.storage import exclusive, open_storage
+from lrtune.storage import exclusive, file_of, open_storage
 from lrtune.watching import listener
+from lrtune.workers import Place
 
 if TYPE_CHECKING:
     import os
@@ -66,6 +67,7 @@ def tune(
     checkpoints: str | os.PathLike[str] | None = None,
     observer: Observer | None = None,
     should_stop: Callable[[], bool] | None = None,
+    place: Place | None = None,
     **options: Any,
 ) -> Result:
     """Find the learning rate.
@@ -99,6 +101,8 @@ def tune(
         Called with a :class:`lrtune.progress.Progress` at every event.
     should_stop
         Asked often; True ends the search as an interruption that can be resumed.
+    place
+        Where this process stands among workers; the command line's.
     options
         Further fields of :class:`lrtune.settings.Settings`, e.g. ``patience=5``.
 
@@ -136,6 +140,7 @@ def tune(
         strategy=None if isinstance(strategy, str) else strategy,
         observer=observer,
         should_stop=should_stop,
+        place=place,
     )
 
 
@@ -148,6 +153,7 @@ def conduct(
     strategy: Strategy | None = None,
     observer: Observer | None = None,
     should_stop: Callable[[], bool] | None = None,
+    place: Place | None = None,
 ) -> Result:
     """Search with everything made and checked; see :func:`tune`.
 
@@ -157,8 +163,10 @@ def conduct(
         If no trial completed. Its attribute ``result`` holds what can be said all the same.
     """
     started = time.monotonic()
+    place = place or Place()
     study = _opened(trainer, space, settings, storage)
     space = Space.from_json(study.user_attrs[SPACE])
+    place.ready()
     deadline = None if settings.limits.timeout is None else started + settings.limits.timeout
     with _folder(settings, storage) as folder, at_work() as me:
         search = Search(
@@ -166,7 +174,8 @@ def conduct(
             settings=settings,
             strategy=strategy or make(settings.strategy, prune=settings.prune, points=settings.points),
             space=space,
-            ledger=Ledger(storage=storage, study=study, settings=settings, me=me),
+            ledger=Ledger(storage=storage, study=study, settings=settings, me=me, deaths=place.deaths),
+            place=place,
             garage=Garage(trainer=trainer, folder=folder, memory_limit=settings.memory_limit),
             should_stop=should_stop or _never,
             deadline=deadline,
@@ -329,15 +338,18 @@ def _check_same(study: optuna.Study, trainer: Trainer, space: Space, settings: S
 
 
 @contextlib.contextmanager
-def _folder(settings: Settings, storage: BaseStorage) -> Iterator[Path | None]:
-    """Where paused runs are saved: the folder given, or one that goes with this process."""
-    if settings.checkpoints is not None:
-        settings.checkpoints.mkdir(parents=True, exist_ok=True)
-        yield settings.checkpoints
+def _folder(settings: Settings, storage: BaseStorage) -> Iterator[Path]:
+    """Where paused runs are saved: the folder given, one beside the storage's file, or a passing one."""
+    folder, file = settings.checkpoints, file_of(storage)
+    if folder is None and file is not None:
+        folder = file.with_name(f"{file.stem}-checkpoints") / safe_filename(settings.name)
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="lrtune-") as passing:
+            yield Path(passing)
         return
-    del storage
-    if math.isinf(settings.memory_limit):
-        yield None
-        return
-    with tempfile.TemporaryDirectory(prefix="lrtune-") as folder:
-        yield Path(folder)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    yield folder
+    with contextlib.suppress(OSError):  # not empty: runs are paused in it
+        folder.rmdir()
+        if settings.checkpoints is None:
+            folder.parent.rmdir()

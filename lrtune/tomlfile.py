@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import NoReturn
 
-__all__ = ["Table", "read", "suggestion"]
+__all__ = ["Table", "glance", "read", "suggestion"]
 
 MOST_BYTES = 1_000_000
 OPTION = {"name": "study"}  # where the command line has another word for a key
@@ -43,6 +43,15 @@ def read(path: Path) -> Table:
     except ValueError as error:  # TOMLDecodeError, and int() on a number of more than 4300 digits
         _refuse(path, *_located(error, text))
     return Table(data, path=path, lines=_lines(text))
+
+
+def glance(path: Path, table: str) -> dict[str, Any]:
+    """One table of a file, unchecked; empty where the file cannot be read: whoever reads it in full says why."""
+    try:
+        found = tomllib.loads(path.read_bytes().decode("utf-8-sig")).get(table)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _bytes(path: Path) -> bytes:

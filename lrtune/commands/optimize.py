@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lrtune.commands.options import Debug, Out, Storage, default_out, stored_at
-from lrtune.commands.output import clean, make_folder, note, own_stdout, say, say_json, write_atomically
+from lrtune.commands.output import (
+    clean,
+    debugging,
+    guarded,
+    make_folder,
+    note,
+    own_stdout,
+    say,
+    say_json,
+    write_atomically,
+)
 from lrtune.commands.ranging import ranged
 from lrtune.commands.stopping import stopped, stops
 from lrtune.errors import InputError, SearchError
@@ -20,6 +30,7 @@ if TYPE_CHECKING:
     from lrtune.config import StudyFile
     from lrtune.result import Result
     from lrtune.signals import StopFlag
+    from lrtune.workers import Place
 
 __all__ = ["register"]
 
@@ -125,6 +136,37 @@ class Told:
         if self.storage_retry is not None and not 0 <= self.storage_retry <= MOST_RETRY_SECONDS:
             msg = f"--storage-retry must be from 0 to {MOST_RETRY_SECONDS:g} seconds (got {self.storage_retry})"
             raise InputError(msg)
+        from lrtune.workers import Place, can_supervise, supervise
+
+        if debugging() or not can_supervise():
+            self.work(Place())
+            return
+        count, stall_timeout = self._crew()
+        code = supervise(
+            lambda place: guarded(lambda: self.work(place)), count=count, stall_timeout=stall_timeout, note=note
+        )
+        raise typer.Exit(code)
+
+    def _crew(self) -> tuple[int, float | None]:
+        """How many workers, and the time without progress that ends one; a worker checks what is given in full."""
+        from lrtune.tomlfile import glance
+
+        search = glance(self.study, "search") if self.study is not None else {}
+        told = {name: self.given[name] or search.get(name) for name in ("workers", "stall_timeout")}
+        count, stall = told["workers"], told["stall_timeout"]
+        return (
+            count if isinstance(count, int) and count > 1 else 1,
+            float(stall) if isinstance(stall, int | float) and stall > 0 else None,
+        )
+
+    def work(self, place: Place) -> None:
+        """What one worker does; the first one speaks.
+
+        Raises
+        ------
+        lrtune.errors.LrtuneError
+            Whatever ends it without an answer; carries the exit code.
+        """
         from lrtune.config import read_study
 
         study = read_study(self.study, self.given)
@@ -133,9 +175,15 @@ class Told:
         with stops() as flag, own_stdout():
             trainer = study.make_trainer()
             make_folder(out)
-            storage = self._opened(where, study.question.name, out)
-            study, spent = ranged(study, trainer, out, fresh=self.fresh) if self.range_test else (study, 0.0)
-            result = self._search(study, trainer, storage, out=out, spent=spent, flag=flag)
+            storage = self._opened(where, study.question.name, out, fresh=self.fresh and self._first(place))
+            study, spent = (
+                ranged(study, trainer, out, fresh=self.fresh and self._first(place))
+                if self.range_test
+                else (study, 0.0)
+            )
+            result = self._search(study, trainer, storage, out=out, spent=spent, flag=flag, place=place)
+            if place.index:
+                return
             page = _write(result, out)
         if self.json:
             say_json(result.to_json())
@@ -143,18 +191,31 @@ class Told:
         say(result.text())
         say(f"\nreport   {page}\nresult   {out / RESULT}\nThe same command again goes on from here.")
 
-    def _opened(self, where: str, name: str, out: Path) -> BaseStorage:
+    @staticmethod
+    def _first(place: Place) -> bool:
+        """Whether this is the first worker of all: a successor goes on with what is there."""
+        return place.index == 0 and not place.deaths
+
+    def _opened(self, where: str, name: str, out: Path, *, fresh: bool) -> BaseStorage:
         from lrtune.commands.fresh import set_aside
         from lrtune.storage import open_storage
 
         retry = RETRY_SECONDS if self.storage_retry is None else self.storage_retry
         storage = open_storage(where, retry_seconds=retry, warn=lambda line: note(f"lrtune: warning: {line}"))
-        if self.fresh:
+        if fresh:
             set_aside(storage, name, out / CHECKPOINTS)
         return storage
 
     def _search(
-        self, study: StudyFile, trainer: Any, storage: BaseStorage, *, out: Path, spent: float, flag: StopFlag
+        self,
+        study: StudyFile,
+        trainer: Any,
+        storage: BaseStorage,
+        *,
+        out: Path,
+        spent: float,
+        flag: StopFlag,
+        place: Place,
     ) -> Result:
         from lrtune.commands.live import watching
         from lrtune.commands.stored import ended
@@ -162,7 +223,8 @@ class Told:
         from lrtune.study import tune
 
         known = ended(storage, study.question.name)
-        with watching(quiet=self.quiet, json_log=self.json_log, known=known) as observer:
+        silent = place.index > 0
+        with watching(quiet=self.quiet or silent, json_log=None if silent else self.json_log, known=known) as observer:
             try:
                 result = tune(
                     trainer,
@@ -173,9 +235,10 @@ class Told:
                     checkpoints=out / CHECKPOINTS,
                     observer=observer,
                     should_stop=lambda: flag.requested,
+                    place=place,
                 )
             except SearchError as error:
-                if isinstance(found := getattr(error, "result", None), Result):
+                if isinstance(found := getattr(error, "result", None), Result) and not silent:
                     _write(found, out)
                 raise
         if flag.requested:

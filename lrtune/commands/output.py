@@ -12,15 +12,30 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Any, TextIO
 
+import typer
+
 from lrtune.errors import LrtuneError, StorageError
 from lrtune.redaction import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["clean", "complain", "debugging", "make_folder", "note", "own_stdout", "say", "say_json", "write_atomically"]
+__all__ = [
+    "clean",
+    "complain",
+    "debugging",
+    "guarded",
+    "make_folder",
+    "note",
+    "own_stdout",
+    "say",
+    "say_json",
+    "write_atomically",
+]
 
+BUG = 1
+SIGINT = 130
 STDOUT = 1
 PRIVATE = 0o600
 
@@ -78,6 +93,34 @@ def note(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(redact(text) + "\n")
         sys.stderr.flush()
+
+
+def guarded(body: Callable[[], object], *, refused: Callable[[Exception], int] | None = None) -> int:
+    """Run a body; its exit code (FAULTS.md): 0, 2 input, 3 nothing completed, 4 storage, 5 mismatch, 6 locked.
+
+    Parameters
+    ----------
+    body
+        What to do; an integer that it returns is the exit code.
+    refused
+        What to do with an error that is not one of lrtune's; None takes it as a bug of ours.
+    """
+    try:
+        code = body()
+    except LrtuneError as error:
+        complain(error)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        note("lrtune: error: interrupted; run the same command to resume")
+        return SIGINT
+    except typer.Exit as ending:
+        return int(ending.exit_code)
+    except Exception as error:  # noqa: BLE001 -- the last line of defence
+        if refused is not None:
+            return refused(error)
+        complain(error)
+        return BUG
+    return code if isinstance(code, int) else 0
 
 
 def complain(error: BaseException) -> None:

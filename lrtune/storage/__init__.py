@@ -7,9 +7,9 @@ own public suite, and raises :class:`~lrtune.errors.StorageError` with one sente
 from __future__ import annotations
 
 from lrtune.storage.address import resolve_storage
-from lrtune.storage.exclusion import exclusive
+from lrtune.storage.exclusion import exclusive, file_of
 from lrtune.storage.locks import Held
 from lrtune.storage.opening import open_storage
 from lrtune.storage.retrying import RetryingStorage
 
-__all__ = ["Held", "RetryingStorage", "exclusive", "open_storage", "resolve_storage"]
+__all__ = ["Held", "RetryingStorage", "exclusive", "file_of", "open_storage", "resolve_storage"]

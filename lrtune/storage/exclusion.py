@@ -14,12 +14,13 @@ from lrtune.storage.retrying import RetryingStorage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from optuna.storages import BaseStorage
 
     from lrtune.storage.locks import Held
 
-__all__ = ["exclusive"]
+__all__ = ["exclusive", "file_of"]
 
 _files: dict[str, FileLock] = {}  # by path: two storages of one file in a process share a lock
 _others: weakref.WeakKeyDictionary[BaseStorage, dict[str, ThreadLock | ServerLock]] = weakref.WeakKeyDictionary()
@@ -69,3 +70,9 @@ def _server_lock(storage: BaseStorage, study_name: str, shown: str) -> ServerLoc
     if storage.engine is None:
         return None
     return ServerLock(storage.engine, f"lrtune:{study_name}", shown, retry=storage.retry)
+
+
+def file_of(storage: BaseStorage) -> Path | None:
+    """The file that a storage of ours lives in; None for a server, for memory, and for others' storages."""
+    database = storage.database if isinstance(storage, RetryingStorage) else None
+    return database.path if isinstance(database, SqliteDatabase) else None

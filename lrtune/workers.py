@@ -1,0 +1,330 @@
+"""Worker processes, and the light one above them that outlives whatever happens to them.
+
+The command forks before it has loaded anything heavy: the parent only watches. A worker that user code
+ends (``os._exit``), that the kernel kills (out of memory), or that makes no progress for too long is
+replaced, and its successor is told how it died, so that the trial gets its outcome. Workers stand in a
+process group of their own: what they leave behind goes with them, and a worker never outlives its parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lrtune.leases import process_start
+from lrtune.signals import StopFlag, stopping
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Death", "Place", "can_supervise", "supervise"]
+
+GRACE_SECONDS = 4.5
+"""Between a signal and the end of a worker that does not hear it."""
+
+POLL_SECONDS = 0.1
+MOST_DEATHS = 1000
+PR_SET_PDEATHSIG = 1
+
+READY, WORKING, PROGRESS, IDLE, DONE = b"r", b"w", b"p", b"i", b"d"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Death:
+    """How a worker process died.
+
+    Attributes
+    ----------
+    pid, started
+        Which process; see :class:`lrtune.leases.Lease`.
+    why
+        A few words, e.g. ``"killed by SIGKILL"``.
+    stalled
+        Whether it was ended because it made no progress.
+    exited
+        Whether it left of its own accord, with ``os._exit``.
+    """
+
+    pid: int
+    started: str
+    why: str
+    stalled: bool = False
+    exited: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What a worker knows of where it stands.
+
+    Attributes
+    ----------
+    index, count
+        Its number from 0, and how many there are.
+    deaths
+        How its predecessors died, all of them.
+    """
+
+    index: int = 0
+    count: int = 1
+    deaths: tuple[Death, ...] = ()
+    _pipe: int = -1
+
+    def ready(self) -> None:
+        """The storage is open: other workers may start."""
+        self._say(READY)
+
+    def working(self) -> None:
+        """A piece of training begins."""
+        self._say(WORKING)
+
+    def progressed(self) -> None:
+        """Training has moved on."""
+        self._say(PROGRESS)
+
+    def idle(self) -> None:
+        """Nothing is being trained."""
+        self._say(IDLE)
+
+    def _say(self, word: bytes) -> None:
+        if self._pipe >= 0:
+            with contextlib.suppress(OSError):  # a full pipe, or a parent that is gone: nothing to do about either
+                os.write(self._pipe, word)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Worker:
+    """A running worker, as its parent sees it."""
+
+    index: int
+    pid: int
+    pipe: int
+    started: str
+    working: bool = False
+    ready: bool = False
+    done: bool = False
+    stalled: bool = False
+    last: float = field(default_factory=time.monotonic)
+
+    def hear(self) -> None:
+        """Read what it said since the last time."""
+        with contextlib.suppress(BlockingIOError):
+            words = os.read(self.pipe, 65536)
+            if words:
+                self.last = time.monotonic()
+            self.ready = self.ready or READY in words
+            self.done = self.done or DONE in words
+            for word in (words[i : i + 1] for i in range(len(words))):
+                if word in (WORKING, IDLE):
+                    self.working = word == WORKING
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal to the worker and to all that it started."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+
+def can_supervise() -> bool:
+    """Whether this process may fork: it is the command's own, light, with one thread."""
+    light = not {"torch", "optuna", "sklearn"} & set(sys.modules)
+    alone = threading.active_count() == 1 and threading.current_thread() is threading.main_thread()
+    return hasattr(os, "fork") and light and alone
+
+
+def supervise(
+    body: Callable[[Place], int],
+    *,
+    count: int = 1,
+    stall_timeout: float | None = None,
+    note: Callable[[str], object],
+) -> int:
+    """Run a body in `count` processes until all have ended; the exit code of the first.
+
+    Parameters
+    ----------
+    body
+        What a worker does; returns its exit code.
+    count
+        Workers. The first one starts alone, the others once it is ready.
+    stall_timeout
+        Seconds without progress within a piece after which a worker is ended and replaced.
+    note
+        Called with one line when something had to be done about a worker.
+    """
+    crew = _Crew(body=body, count=count, stall_timeout=stall_timeout, note=note)
+    with stopping(crew.signalled, at_once=crew.kill) as flag:
+        try:
+            return crew.run(flag)
+        finally:
+            crew.kill()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Crew:
+    body: Callable[[Place], int]
+    count: int
+    stall_timeout: float | None
+    note: Callable[[str], object]
+    workers: dict[int, _Worker] = field(default_factory=dict)
+    codes: dict[int, int] = field(default_factory=dict)
+    deaths: list[Death] = field(default_factory=list)
+    waiting: list[int] = field(default_factory=list)
+
+    def run(self, flag: StopFlag) -> int:
+        self.waiting = list(range(1, self.count))
+        self._spawn(0)
+        deadline: float | None = None
+        while self.workers:
+            if flag.requested and deadline is None:
+                deadline = time.monotonic() + GRACE_SECONDS
+                self.waiting.clear()
+            self._listen()
+            self._reap(stopping=flag.requested)
+            if not flag.requested:
+                self._start_waiting()
+                self._end_stalled()
+            elif deadline is not None and time.monotonic() > deadline:
+                self.kill()
+                self.note(
+                    f"lrtune: error: stopped by {flag.name} in the middle of a step; run the same command to resume"
+                )
+                return flag.exit_code
+        return self.codes.get(0, flag.exit_code)
+
+    def signalled(self, number: int) -> None:
+        """Hand a signal on; within a signal handler."""
+        for worker in list(self.workers.values()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker.pid, number)
+
+    def kill(self) -> None:
+        """End every worker and all that they started."""
+        for worker in list(self.workers.values()):
+            worker.kill()
+
+    def _listen(self) -> None:
+        pipes = {worker.pipe: worker for worker in self.workers.values()}
+        heard, _, _ = select.select(list(pipes), [], [], POLL_SECONDS)
+        for pipe in heard:
+            pipes[pipe].hear()
+        if heard and all(self._silent(pipe) for pipe in heard):
+            time.sleep(POLL_SECONDS / 10)  # the far end is closed: it is about to be reaped
+
+    @staticmethod
+    def _silent(pipe: int) -> bool:
+        return bool(select.select([pipe], [], [], 0)[0])
+
+    def _reap(self, *, stopping: bool) -> None:
+        for index, worker in list(self.workers.items()):
+            pid, status = os.waitpid(worker.pid, os.WNOHANG)
+            if pid == 0:
+                continue
+            worker.hear()
+            worker.kill()  # what it left behind
+            os.close(worker.pipe)
+            del self.workers[index]
+            if worker.done or stopping:
+                if worker.done:
+                    self.codes[index] = os.waitstatus_to_exitcode(status)
+                if index == 0:
+                    self.waiting.clear()
+            elif len(self.deaths) < MOST_DEATHS:
+                self._replace(worker, status)
+
+    def _replace(self, worker: _Worker, status: int) -> None:
+        exited = os.WIFEXITED(status)
+        if worker.stalled:
+            why = f"no progress for {self.stall_timeout:g} s"
+        elif exited:
+            why = f"the training code ended the process (exit code {os.WEXITSTATUS(status)})"
+        else:
+            why = f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
+        self.deaths.append(
+            Death(pid=worker.pid, started=worker.started, why=why, stalled=worker.stalled, exited=exited)
+        )
+        self.note(f"lrtune: warning: a worker died ({why}); another one takes its place")
+        self._spawn(worker.index)
+
+    def _start_waiting(self) -> None:
+        first = self.workers.get(0)
+        if first is not None and first.ready:
+            for index in self.waiting:
+                self._spawn(index)
+            self.waiting.clear()
+
+    def _end_stalled(self) -> None:
+        if self.stall_timeout is None:
+            return
+        for worker in self.workers.values():
+            if worker.working and time.monotonic() - worker.last > self.stall_timeout:
+                worker.stalled = True
+                worker.kill()
+
+    def _spawn(self, index: int) -> None:
+        reader, writer = os.pipe()
+        parent = os.getpid()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            os.close(reader)
+            os.set_blocking(writer, False)
+            for other in self.workers.values():
+                os.close(other.pipe)
+            self.workers.clear()
+            _settle(parent)
+            _share(index, self.count)
+            self._live(Place(index=index, count=self.count, deaths=tuple(self.deaths), _pipe=writer))
+        os.close(writer)
+        os.set_blocking(reader, False)
+        with contextlib.suppress(PermissionError, ProcessLookupError):
+            os.setpgid(pid, pid)
+        self.workers[index] = _Worker(index=index, pid=pid, pipe=reader, started=process_start(pid) or "")
+
+    def _live(self, place: Place) -> None:
+        """The whole life of a worker process; does not return."""
+        code = 1
+        try:
+            code = self.body(place)
+            place._say(DONE)  # noqa: SLF001 -- the one word that is not the body's to say
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError):
+                    stream.flush()
+        finally:
+            os._exit(code)
+
+
+def _settle(parent: int) -> None:
+    """Stand in a group of one's own, with the signals as they were, and die with the parent."""
+    with contextlib.suppress(OSError):
+        os.setpgid(0, 0)
+    for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup's stays
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a worker writes to the terminal from the background
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def _share(index: int, count: int) -> None:
+    """A GPU of one's own where there are several, and one's part of the cores."""
+    if count == 1:
+        return
+    gpus = Path("/proc/driver/nvidia/gpus")
+    found = len(list(gpus.iterdir())) if gpus.is_dir() else 0
+    if found > 1 and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(index % found)
+    if "OMP_NUM_THREADS" not in os.environ:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        os.environ["OMP_NUM_THREADS"] = str(max(1, cores // count))
