@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,17 @@ MOST_REPORTS = 80
 AXES = (("epochs", "epoch"), ("samples", "samples seen"), ("steps", "optimizer steps"))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Drawn:
+    """One run as it is drawn."""
+
+    trial: Record
+    curve: Curve
+    hue: str
+    verdict: Verdict
+    is_best: bool
+
+
 def curves(record: StudyRecord, judged: Sequence[Verdict] | None = None) -> go.Figure:
     """Loss curves coloured by log lr, by epoch, samples seen or steps, train and held-out.
 
@@ -42,33 +54,41 @@ def curves(record: StudyRecord, judged: Sequence[Verdict] | None = None) -> go.F
         The verdicts on its curves, where they are at hand already.
     """
     held = [i for i, trial in enumerate(record.records) if len(trial.curve)]
-    chosen = _chosen(record, held)
-    judged = list(all_verdicts(record)) if judged is None else judged
-    trials = [record.records[i] for i in chosen]
-    shown, answer = _range(record, trials), record.best
+    drawn = _drawn(record, _chosen(record, held), list(all_verdicts(record)) if judged is None else judged)
+    shown = _range(record, [run.trial for run in drawn])
     figure = theme.blank(x="epoch", y=record.metric, height=460, yaxis=shown.axis())
-    hues = theme.colours([trial.recipe.lr for trial in trials], record.space.lr_range)
+    series = [name for name in (record.metric, _train_name(record)) if name is not None]
     kinds: list[str] = []
-    train = _train_name(record)
-    thin = [trial.curve.thinned(MOST_REPORTS) for trial in trials]
-    for trial, curve, hue, index in zip(trials, thin, hues, chosen, strict=True):
-        if record.metric in curve.names:
-            figure.add_trace(_line(record, trial, curve, record.metric, hue, judged[index], trial is answer))
-            kinds.append("held")
-        if train is not None and train in curve.names:
-            figure.add_trace(_line(record, trial, curve, train, hue, judged[index], trial is answer))
-            kinds.append("train")
-    for name, trace in _ends(record, trials, thin, hues, shown):
+    for run in drawn:
+        for name in series:
+            if name in run.curve.names:
+                figure.add_trace(_line(record, run, name))
+                kinds.append("held" if name == record.metric else "train")
+    for kind, trace in _ends(record, drawn, shown):
         figure.add_trace(trace)
-        kinds.append(name)
+        kinds.append(kind)
     figure.add_trace(_scale(record.space.lr_range))
     kinds.append("scale")
-    _menus(figure, kinds, thin, trials, record, train)
-    note = (
-        f"{len(chosen)} of {len(held):,} curves are drawn: the best ones, and the rest evenly over the learning rates."
-    )
-    figure.update_layout(showlegend=False, meta={"note": note if len(chosen) < len(held) else ""})
+    _menus(figure, kinds, drawn, series)
+    note = f"{len(drawn)} of {len(held):,} curves are drawn: the best, and the rest evenly over the learning rates."
+    figure.update_layout(showlegend=False, meta={"note": note if len(drawn) < len(held) else ""})
     return figure
+
+
+def _drawn(record: StudyRecord, chosen: Sequence[int], judged: Sequence[Verdict]) -> list[_Drawn]:
+    trials = [record.records[i] for i in chosen]
+    hues = theme.colours([trial.recipe.lr for trial in trials], record.space.lr_range)
+    answer = record.best
+    return [
+        _Drawn(
+            trial=trial,
+            curve=trial.curve.thinned(MOST_REPORTS),
+            hue=hue,
+            verdict=judged[index],
+            is_best=trial is answer,
+        )
+        for trial, hue, index in zip(trials, hues, chosen, strict=True)
+    ]
 
 
 def _chosen(record: StudyRecord, held: list[int]) -> list[int]:
@@ -101,23 +121,22 @@ def _places(curve: Curve, name: str, axis: str) -> list[float]:
     return [float(f"{value:.6g}") for value in getattr(curve, axis)[held]]
 
 
-def _line(
-    record: StudyRecord, trial: Record, curve: Curve, name: str, hue: str, verdict: Verdict, is_best: bool
-) -> go.Scatter:
-    is_train = name != record.metric
+def _line(record: StudyRecord, run: _Drawn, name: str) -> go.Scatter:
+    trial, is_train = run.trial, name != record.metric
     ending = "paused or running" if trial.outcome is None else trial.outcome.value
     return go.Scatter(
-        x=_places(curve, name, "epochs"),
-        y=[float(f"{v:.5g}") if math.isfinite(v) else None for v in curve.of(name)[1]],
-        mode="lines" if len(curve) > 1 else "markers",
-        line={"color": hue, "width": 3 if is_best else 1.4, "dash": "dot" if is_train else "solid"},
-        opacity=1.0 if is_best else 0.75,
+        x=_places(run.curve, name, "epochs"),
+        y=[float(f"{v:.5g}") if math.isfinite(v) else None for v in run.curve.of(name)[1]],
+        mode="lines" if len(run.curve) > 1 else "markers",
+        line={"color": run.hue, "width": 3 if run.is_best else 1.4, "dash": "dot" if is_train else "solid"},
+        opacity=1.0 if run.is_best else 0.75,
         visible=not is_train,
         hovertemplate=f"{theme.label(name, 30)} %{{y:.4g}}<br>"
         + theme.hover(
-            f"trial {trial.number}{' (the answer)' if is_best else ''}: lr {trial.recipe.lr:.3g}, {_settings(trial)}",
+            f"trial {trial.number}{' (the answer)' if run.is_best else ''}: "
+            f"lr {trial.recipe.lr:.3g}, {_settings(trial)}",
             ending,
-            f"{verdict.kind.value}: {verdict.why}"[:160],
+            f"{run.verdict.kind.value}: {run.verdict.why}",
         ),
     )
 
@@ -127,35 +146,32 @@ def _settings(trial: Record) -> str:
     return ", ".join(shown) or "nothing else searched"
 
 
-def _ends(
-    record: StudyRecord, trials: Sequence[Record], thin: Sequence[Curve], hues: Sequence[str], shown: theme.Range
-) -> list[tuple[str, go.Scatter]]:
-    """Marks where curves ended before their time, one trace an outcome."""
+def _ends(record: StudyRecord, drawn: Sequence[_Drawn], shown: theme.Range) -> list[tuple[str, go.Scatter]]:
+    """Marks where curves ended before their time, one trace an outcome, named ``end:`` and the outcome's word."""
     found = []
     for outcome, look in theme.OUTCOMES.items():
-        rows = [
-            (t, c.of(record.metric), hue)
-            for t, c, hue in zip(trials, thin, hues, strict=True)
-            if outcome_word(t) == outcome and t.outcome is not Outcome.COMPLETED and record.metric in c.names
-        ]
-        if not rows:
+        runs = _ended(drawn, outcome, record.metric)
+        if outcome == Outcome.COMPLETED.key or not runs:
             continue
-        heights = shown.clip(record.sign * np.array([record.sign * values[-1] for _, (_, values), _ in rows]))
+        heights = shown.clip(np.array([run.curve.of(record.metric)[1][-1] for run in runs]))
+        hues = [run.hue for run in runs]
         trace = go.Scatter(
-            x=[float(epochs[-1]) for _, (epochs, _), _ in rows],
-            y=[float(f"{h:.5g}") for h in heights],
+            x=[_places(run.curve, record.metric, "epochs")[-1] for run in runs],
+            y=[float(f"{height:.5g}") for height in heights],
             mode="markers",
             name=look.name,
-            marker={
-                "symbol": look.symbol,
-                "size": 8,
-                "color": [h for *_, h in rows],
-                "line": {"width": 1.5, "color": [h for *_, h in rows]},
-            },
-            hovertemplate=[theme.hover(f"trial {t.number}: lr {t.recipe.lr:.3g}", look.name, t.why) for t, *_ in rows],
+            marker={"symbol": look.symbol, "size": 8, "color": hues, "line": {"width": 1.5, "color": hues}},
+            hovertemplate=[
+                theme.hover(f"trial {run.trial.number}: lr {run.trial.recipe.lr:.3g}", look.name, run.trial.why)
+                for run in runs
+            ],
         )
         found.append((f"end:{outcome}", trace))
     return found
+
+
+def _ended(drawn: Sequence[_Drawn], outcome: str, metric: str) -> list[_Drawn]:
+    return [run for run in drawn if outcome_word(run.trial) == outcome and metric in run.curve.names]
 
 
 def _scale(lr_range: tuple[float, float]) -> go.Scatter:
@@ -184,56 +200,39 @@ def _scale(lr_range: tuple[float, float]) -> go.Scatter:
     )
 
 
-def _menus(
-    figure: go.Figure,
-    kinds: list[str],
-    thin: Sequence[Curve],
-    trials: Sequence[Record],
-    record: StudyRecord,
-    train: str | None,
-) -> None:
+def _menus(figure: go.Figure, kinds: Sequence[str], drawn: Sequence[_Drawn], series: Sequence[str]) -> None:
     """Buttons: the horizontal axis, and which of the two series."""
-    places = {axis: _all_places(kinds, thin, trials, record, train, axis) for axis, _ in AXES}
-    counted = [
-        (axis, word) for axis, word in AXES if axis == "epochs" or any(any(x for x in p if x) for p in places[axis])
-    ]
-    by_axis = [
-        {"label": word, "method": "update", "args": [{"x": places[axis]}, {"xaxis.title.text": word}]}
-        for axis, word in counted
-    ]
+    by_axis = []
+    for axis, word in AXES:
+        places = _all_places(kinds, drawn, series, axis)
+        if axis == "epochs" or any(place for trace in places for place in trace):
+            by_axis.append({"label": word, "method": "update", "args": [{"x": places}, {"xaxis.title.text": word}]})
     menus = [_menu(by_axis, 0.0)]
     if "train" in kinds:
         views: dict[str, Any] = {"held-out": {"held", "end"}, "train": {"train"}, "both": {"held", "train", "end"}}
-        by_series = [
-            {
-                "label": word,
-                "method": "restyle",
-                "args": [{"visible": [k.partition(":")[0] in {*on, "scale"} for k in kinds]}],
-            }
-            for word, on in views.items()
-        ]
+        by_series = []
+        for word, on in views.items():
+            visible = [kind.partition(":")[0] in {*on, "scale"} for kind in kinds]
+            by_series.append({"label": word, "method": "restyle", "args": [{"visible": visible}]})
         menus.append(_menu(by_series, 0.52))
     figure.update_layout(updatemenus=menus, margin={"t": 52})
 
 
 def _all_places(
-    kinds: list[str], thin: Sequence[Curve], trials: Sequence[Record], record: StudyRecord, train: str | None, axis: str
+    kinds: Sequence[str], drawn: Sequence[_Drawn], series: Sequence[str], axis: str
 ) -> list[list[float] | list[None]]:
-    lines: list[list[float] | list[None]] = []
-    for curve in thin:
-        lines.extend(
-            _places(curve, name, axis) for name in (record.metric, train) if name is not None and name in curve.names
-        )
-    for kind in kinds[len(lines) :]:
+    """Where every trace lies on an axis, in the order of the traces."""
+    metric = series[0]
+    places: list[list[float] | list[None]] = [
+        _places(run.curve, name, axis) for run in drawn for name in series if name in run.curve.names
+    ]
+    for kind in kinds[len(places) :]:
         if kind == "scale":
-            lines.append([None])
-            continue
-        outcome = kind.partition(":")[2]
-        ended = [
-            c for t, c in zip(trials, thin, strict=True) if outcome_word(t) == outcome and record.metric in c.names
-        ]
-        lines.append([_places(curve, record.metric, axis)[-1] for curve in ended])
-    return lines
+            places.append([None])
+        else:
+            ended = _ended(drawn, kind.partition(":")[2], metric)
+            places.append([_places(run.curve, metric, axis)[-1] for run in ended])
+    return places
 
 
 def _menu(buttons: list[dict[str, Any]], x: float) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from lrtune.analysis.tables import SETTINGS
+
 if TYPE_CHECKING:
     from lrtune.records import StudyRecord
 
@@ -48,15 +50,7 @@ def trials_data(record: StudyRecord, table: pd.DataFrame) -> dict[str, Any]:
 
 def _constant(name: str, column: pd.Series[Any]) -> bool:
     """A setting that is the same for every trial says nothing in a table."""
-    return name in {
-        "batch_size",
-        "schedule",
-        "warmup",
-        "optimizer",
-        "momentum",
-        "weight_decay",
-        "layer_decay",
-    } and bool(column.nunique(dropna=False) == 1)
+    return name in SETTINGS and len(set(column.tolist())) == 1
 
 
 def _stored(column: pd.Series[Any]) -> dict[str, Any]:
