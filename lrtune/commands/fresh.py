@@ -31,6 +31,7 @@ def set_aside(storage: BaseStorage, name: str, checkpoints: Path) -> None:
     """
     import optuna
 
+    from lrtune.search.shadow import quiet
     from lrtune.storage import exclusive
 
     stamp = dt.datetime.now(tz=dt.UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
@@ -40,7 +41,8 @@ def set_aside(storage: BaseStorage, name: str, checkpoints: Path) -> None:
         study = optuna.load_study(study_name=name, storage=storage)
         _refuse_if_busy(study, name)
         aside = f"{name[:LONGEST]} until {stamp}"
-        optuna.copy_study(from_study_name=name, from_storage=storage, to_storage=storage, to_study_name=aside)
+        with quiet():
+            optuna.copy_study(from_study_name=name, from_storage=storage, to_storage=storage, to_study_name=aside)
         storage.delete_study(storage.get_study_id_from_name(name))
         if checkpoints.exists():
             checkpoints.rename(checkpoints.with_name(f"{checkpoints.name} until {stamp}".replace(":", "-")))
