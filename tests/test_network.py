@@ -473,10 +473,30 @@ class TestMemory:
         def model() -> nn.Module:
             raise MemoryError
 
-        run = make(model=model).start([RECIPES[0]])
-        (report,) = run.advance(1)
-        assert report.outcome is Outcome.OUT_OF_MEMORY
-        assert run.alive == ()
+        trainer = make(model=model)
+        run = trainer.start([RECIPES[0]])
+        other = trainer.start([RECIPES[0]])
+        other.restore(run.state() or {})
+        for each in (run, other):
+            (report,) = each.advance(1)
+            assert report.outcome is Outcome.OUT_OF_MEMORY
+            assert each.alive == ()
+
+    def test_no_room_for_a_run_that_comes_back(self) -> None:
+        room = [True]
+
+        def model() -> nn.Module:
+            if not room[0]:
+                raise MemoryError
+            return plain()
+
+        trainer = make(model=model)
+        run, other = trainer.start([RECIPES[0]]), trainer.start([RECIPES[0]])
+        run.advance(3)
+        room[0] = False
+        other.restore(run.state() or {})
+        (report,) = other.advance(1)
+        assert (report.outcome, report.point.step) == (Outcome.OUT_OF_MEMORY, 3)
 
     def test_the_halved_size_is_part_of_the_state(self) -> None:
         trainer = make(model=lambda: Greedy(5))

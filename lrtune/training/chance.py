@@ -13,7 +13,7 @@ from lrtune.training.objectives import METRICS, split
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lrtune.training.member import Settings
+    from lrtune.training.making import Settings
 
 __all__ = ["chance_of"]
 

@@ -165,8 +165,9 @@ class Streamed:
             shutdown()
 
     def release(self) -> None:
-        """End the worker processes."""
-        self._end()
+        """End the worker processes; an iterator within this process keeps its place."""
+        if hasattr(self._iterator, "_shutdown_workers"):
+            self._end()
 
 
 def _seed(loader: Any, seed: int) -> None:

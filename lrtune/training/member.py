@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
 
 from lrtune.curve import Point
 from lrtune.divergence import StepGuard
-from lrtune.errors import InputError, RecipeError
+from lrtune.errors import InputError
 from lrtune.outcome import Outcome
-from lrtune.schedules import for_recipe
 from lrtune.training import snapshot
 from lrtune.training.base import Report
-from lrtune.training.batches import TensorSource
-from lrtune.training.calls import call_with
 from lrtune.training.faults import first_line, is_out_of_memory
+from lrtune.training.making import Live, Settings, built, described
 from lrtune.training.objectives import measure
-from lrtune.training.optimizers import apply_lr, build, layer_groups
+from lrtune.training.optimizers import apply_lr
 from lrtune.training.precision import autocast, free_memory
-from lrtune.training.randomness import Stream, derived
-from lrtune.training.stepper import NoMemoryError, Stepper
+from lrtune.training.randomness import Stream
 from lrtune.training.tensors import decoded, encoded, length
+from lrtune.training.updates import NoMemoryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from weakref import WeakSet
+    from collections.abc import Callable
 
     from lrtune.recipe import Recipe
     from lrtune.training.base import State
-    from lrtune.training.batches import Feed, Source
-    from lrtune.training.objectives import Objective
 
-__all__ = ["Member", "Settings"]
+__all__ = ["Member"]
 
 CHECK_EVERY = 64
 """Steps between two looks at gradients and weights; a run's pieces end with one, too."""
@@ -44,31 +37,7 @@ CHECK_EVERY = 64
 LOOK_EVERY = 16
 """Steps between two looks at the losses on a GPU, which each of them waits for; on the CPU each step is looked at."""
 
-EVALUATION = 0xE7A1  # tells the stream of evaluations from the others of a seed
 HOST = torch.device("cpu")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How to train: what the trainer was given, checked, the same for all its runs."""
-
-    model: Callable[..., Any]
-    train: Source
-    valid: Source | None
-    objective: Objective
-    metrics: Mapping[str, Callable[[Any, Any], Any]]
-    optimizer: str | Callable[..., torch.optim.Optimizer]
-    options: Mapping[str, Any]
-    groups: Callable[..., Any] | None
-    device: torch.device
-    precision: str
-    batch_size: int
-    eval_batch_size: int
-    layer_decay: float | None
-    clip_norm: float | None
-    accumulate: int
-    compiled: Mapping[str, Any] | None
-    made: WeakSet[nn.Module]
 
 
 class _Stop(Exception):  # noqa: N818 -- a message within this module, not an error
@@ -76,19 +45,6 @@ class _Stop(Exception):  # noqa: N818 -- a message within this module, not an er
 
     def __init__(self, report: Report) -> None:
         self.report = report
-
-
-@dataclass(slots=True)
-class _Live:
-    """What takes memory: gone as soon as the member has ended."""
-
-    model: nn.Module
-    forward: nn.Module
-    stepper: Stepper
-    feed: Feed
-    schedule: Any
-    wide: bool
-    evaluation: Stream
 
 
 @dataclass(slots=True)
@@ -126,8 +82,8 @@ class Member:
         self._reset()
         self.done = False
         self._no_room = ""
-        self._live: _Live | None = None
-        self._guarded(self._build)
+        self._live: Live | None = None
+        self._guarded(self._built)
 
     def _reset(self) -> None:
         self._step = self._samples = 0
@@ -139,7 +95,7 @@ class Member:
         self._measured: tuple[int, dict[str, float]] = (-1, {})
         self._parked = False
 
-    def _guarded(self, build: Callable[[], _Live]) -> None:
+    def _guarded(self, build: Callable[[], Live]) -> None:
         """Build, and remember for the first report where there is no room even for the weights."""
         try:
             self._live = build()
@@ -150,47 +106,9 @@ class Member:
         if self._no_room:
             free_memory(self._settings.device)
 
-    def _build(self) -> _Live:
-        settings, recipe = self._settings, self.recipe
-        schedule = for_recipe(recipe, self._total)
+    def _built(self) -> Live:
         with self._stream.active():
-            model = _fresh(settings, recipe)
-            groups = self._groups(model)
-            sparse = any(getattr(module, "sparse", False) for module in model.modules())
-            optimizer = build(settings.optimizer, settings.options, groups, recipe, fuse=not sparse)
-            compiled = settings.compiled
-            forward = model if compiled is None else cast(nn.Module, torch.compile(model, **compiled))
-        stepper = Stepper(
-            forward,
-            optimizer,
-            settings.objective,
-            device=settings.device,
-            precision=settings.precision,
-            clip_norm=settings.clip_norm,
-            accumulate=settings.accumulate,
-        )
-        feed = settings.train.feed(recipe, settings.batch_size, settings.device)
-        return _Live(
-            model=model,
-            forward=forward,
-            stepper=stepper,
-            feed=feed,
-            schedule=schedule,
-            wide=_runs_code(settings, model, optimizer),
-            evaluation=Stream(derived(recipe.seed, EVALUATION), settings.device),
-        )
-
-    def _groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        if self._settings.groups is None:
-            decay = self._settings.layer_decay if self.recipe.layer_decay is None else self.recipe.layer_decay
-            groups = layer_groups(model, decay)
-        else:
-            made = call_with(self._settings.groups, model=model, recipe=self.recipe)
-            groups = [{**group, "params": list(group["params"])} for group in made]
-        if not any(group["params"] for group in groups):
-            msg = "the model has no parameters to train; check requires_grad and param_groups"
-            raise RecipeError(msg)
-        return groups
+            return built(self._settings, self.recipe, self._total)
 
     def advance(self, steps: int, *, evaluate: bool) -> Report | None:
         """Train by up to `steps` steps; None where there was nothing to do.
@@ -228,7 +146,7 @@ class Member:
                 why = first_line(error)
         return self._report(self._seen.values, Outcome.OUT_OF_MEMORY, f"memory ran out at step {self._step + 1}: {why}")
 
-    def _piece(self, live: _Live, target: int, *, evaluate: bool) -> Report:
+    def _piece(self, live: Live, target: int, *, evaluate: bool) -> Report:
         every = 1 if self._settings.device.type == "cpu" else LOOK_EVERY
         while self._step < target:
             epoch, position = divmod(self._step, self._per_epoch)
@@ -252,7 +170,7 @@ class Member:
         values = {**self._seen.values, **(self._evaluate(live) if evaluate else {})}
         return self._report(values, Outcome.COMPLETED if self._step == self._total else None)
 
-    def _lr(self, live: _Live, epoch: int, position: int) -> float:
+    def _lr(self, live: Live, epoch: int, position: int) -> float:
         """The learning rate of a step; computed epoch by epoch, so that it never depends on the pieces."""
         if self._block[0] != epoch:
             first = epoch * self._per_epoch
@@ -277,7 +195,7 @@ class Member:
             seen.total += loss
             seen.count += 1
 
-    def _check(self, live: _Live) -> None:
+    def _check(self, live: Live) -> None:
         """Look at gradients and weights."""
         trouble = live.stepper.trouble()
         if trouble:
@@ -285,7 +203,7 @@ class Member:
             why = f"{trouble} was NaN or infinite at step {self._step}"
             raise _Stop(self._report(self._seen.values, Outcome.NON_FINITE, why))
 
-    def _tell(self, live: _Live) -> None:
+    def _tell(self, live: Live) -> None:
         """Let a schedule hear how the epoch went: the held-out loss, or for `mode=max` the first metric."""
         self._look()
         heard = {**self._seen.values, **self._evaluate(live)}
@@ -294,7 +212,7 @@ class Member:
             name = next(iter(self._settings.metrics), name)
         live.schedule.update(heard[name], progress=self._step / self._total)
 
-    def _evaluate(self, live: _Live) -> dict[str, float]:
+    def _evaluate(self, live: Live) -> dict[str, float]:
         """Loss and metrics of the held-out part, drawing from no stream that training draws from."""
         settings = self._settings
         if settings.valid is None or self._measured[0] == self._step:
@@ -324,11 +242,7 @@ class Member:
         """The model's class and a hash of the names and shapes of its parameters."""
         if self._live is None:
             return "too large for the device"
-        model = self._live.model
-        shapes = [f"{name} {tuple(p.shape)} {p.dtype}" for name, p in model.named_parameters()]
-        count = sum(parameter.numel() for parameter in model.parameters())
-        digest = hashlib.sha256("\n".join(shapes).encode()).hexdigest()[:16]
-        return f"{type(model).__name__}, {count} parameters in {len(shapes)} tensors, sha256 of shapes {digest}"
+        return described(self._live.model)
 
     def _report(self, values: dict[str, float], outcome: Outcome | None = None, why: str = "") -> Report:
         last = None
@@ -359,7 +273,7 @@ class Member:
             self._parked = True
             free_memory(self._settings.device)
 
-    def _unpark(self, live: _Live) -> None:
+    def _unpark(self, live: Live) -> None:
         if self._parked:
             live.model.to(self._settings.device)
             snapshot.move_optimizer(live.stepper.optimizer, self._settings.device)
@@ -410,41 +324,24 @@ class Member:
         self._reset()
         if self._live is not None:
             self._live.feed.release()
-        self._live, self.done = None, False
-        live = self._build()
+        self._live, self.done, self._no_room = None, False, ""
+        if "model" not in saved:  # there was no room for it then
+            self._guarded(self._built)
+            return
+        self._step, self._samples = int(saved["step"]), int(saved["samples"])
+        self._seen = _Seen(total=saved["total"], count=saved["count"])
+        self._eval_size = saved["eval_size"]
+        self._guard.restore(saved["guard"])
+        self._guarded(lambda: self._rebuilt(saved))
+        self._stream.restore(saved["stream"])
+
+    def _rebuilt(self, saved: State) -> Live:
+        live = self._built()
         snapshot.load_model(live.model, saved["model"])
         snapshot.load_optimizer(live.stepper.optimizer, saved["optimizer"])
-        live.stepper.micro, self._eval_size = saved["micro"], saved["eval_size"]
+        live.stepper.micro = saved["micro"]
         if live.stepper.scaler is not None and saved["scaler"] is not None:
             live.stepper.scaler.load_state_dict(decoded(saved["scaler"]))
         if saved["schedule"] is not None:
             live.schedule.restore(decoded(saved["schedule"]))
-        self._step, self._samples = saved["step"], saved["samples"]
-        self._seen = _Seen(total=saved["total"], count=saved["count"])
-        self._guard.restore(saved["guard"])
-        self._stream.restore(saved["stream"])
-        self._live = live
-
-
-def _runs_code(settings: Settings, model: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
-    """Whether training runs code that is not PyTorch's, and so may draw from other generators than its own."""
-    sources = [source for source in (settings.train, settings.valid) if source is not None]
-    functions = [settings.objective.function, *settings.metrics.values()]
-    parts = [*model.modules(), optimizer]
-    homes = [str(getattr(function, "__module__", "")) for function in functions]
-    homes += [type(part).__module__ for part in parts]
-    known = all(isinstance(source, TensorSource) for source in sources)
-    return not known or not all(home.startswith(("torch.", "lrtune.")) for home in homes)
-
-
-def _fresh(settings: Settings, recipe: Recipe) -> nn.Module:
-    """A model that nobody has trained yet, on the device."""
-    model = call_with(settings.model, recipe=recipe)
-    if not isinstance(model, nn.Module):
-        msg = f"model must return a torch.nn.Module (got {type(model).__name__})"
-        raise InputError(msg)
-    if model in settings.made:
-        msg = "model must make a fresh module each time it is called (it returned the same one again)"
-        raise InputError(msg)
-    settings.made.add(model)
-    return model.to(settings.device)
+        return live

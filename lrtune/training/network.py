@@ -19,7 +19,8 @@ from lrtune.training.base import Baseline
 from lrtune.training.batches import DatasetSource, TensorSource
 from lrtune.training.chance import chance_of
 from lrtune.training.loaders import LoaderSource
-from lrtune.training.member import Member, Settings
+from lrtune.training.making import Settings
+from lrtune.training.member import Member
 from lrtune.training.objectives import metrics_of, objective_of
 from lrtune.training.optimizers import parsed
 from lrtune.training.precision import checked_precision, chosen_device
@@ -79,7 +80,7 @@ class TorchTrainer:
         Largest norm of the gradient; a greater one is scaled down to it.
     accumulate
         Micro-batches that each batch is cut into. More are made of it where memory runs out; only
-        BatchNorm can tell (see :mod:`lrtune.training.stepper`).
+        BatchNorm can tell (see :mod:`lrtune.training.updates`).
     compile
         Whether to compile the model with ``torch.compile``, or its options, such as ``{"mode": ...}``.
 
