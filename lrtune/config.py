@@ -243,7 +243,7 @@ def _of(section: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _question(table: Table, train: Table, path: Path | None) -> Question:
     from lrtune.curve import ValueRule
-    from lrtune.settings import MOST_EPOCHS
+    from lrtune import settings
 
     metric = table.text("metric") or "valid_loss"
     direction = table.choice("direction", ("minimize", "maximize"))
@@ -266,9 +266,9 @@ def _question(table: Table, train: Table, path: Path | None) -> Question:
         name=name,
         metric=metric,
         direction=direction,
-        epochs=table.whole("epochs", least=1, most=MOST_EPOCHS) or DEFAULT_EPOCHS,
+        epochs=table.whole("epochs", least=1, most=settings.MOST_EPOCHS) or DEFAULT_EPOCHS,
         value=value,
-        patience=table.whole("patience", least=1, most=MOST_EPOCHS),
+        patience=table.whole("patience", least=1, most=settings.MOST_EPOCHS),
     )
 
 

@@ -6,7 +6,7 @@ The study makes them, the command line draws them; the two know each other throu
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lrtune.outcome import Outcome
     from lrtune.recipe import Recipe
 
-__all__ = ["Ended", "Progress", "Training"]
+__all__ = ["Ended", "Observer", "Progress", "Training"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,5 +130,5 @@ class Progress:
         return max(0.0, limit - done) * self.elapsed / done
 
 
-if TYPE_CHECKING:
-    Observer = Callable[[Progress], None]
+Observer: TypeAlias = "Callable[[Progress], None]"
+"""Whoever watches: called at every event, between two pieces of training."""

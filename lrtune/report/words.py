@@ -74,7 +74,7 @@ def answer(record: StudyRecord) -> Answer:
         cost=_plural(round(float(record.result.get("cost") or record.cost), 2), "full training"),
         trials=", ".join(f"{counts[key]:,} {word}" for key, word in COUNTED.items() if counts.get(key)) or "none yet",
         findings=findings(record),
-        warnings=[*(str(w) for w in record.result.get("warnings") or ()), *record.notices],
+        warnings=list(dict.fromkeys([*(str(w) for w in record.result.get("warnings") or ()), *record.notices])),
     )
 
 
