@@ -56,7 +56,9 @@ def regret(records: StudyRecord | Mapping[str, StudyRecord], *, best: float | No
             )
     if normal:
         top = max([2 * SMALLEST, *(float(table[column].max()) for table in tables.values() if len(table))])
-        figure.update_yaxes(**theme.Range(low=SMALLEST, high=top, log=True).axis())
+        axis = theme.Range(low=SMALLEST, high=top, log=True).axis()
+        axis["ticktext"] = [f"\N{LESS-THAN OR EQUAL TO} {axis['ticktext'][0]}", *axis["ticktext"][1:]]
+        figure.update_yaxes(**axis)
     figure.update_layout(showlegend=len(tables) > 1)
     return figure
 

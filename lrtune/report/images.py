@@ -18,6 +18,10 @@ __all__ = ["images"]
 
 FORMATS = ("png", "svg", "pdf")
 WIDTH = 1000
+DRAWN = (
+    *("landscape", "curves", "schedule", "contour", "slices", "parallel", "worth"),
+    *("importance", "costs", "regret", "timeline"),
+)
 
 
 def images(record: StudyRecord, folder: str | os.PathLike[str], format: str = "png") -> list[Path]:  # noqa: A002
@@ -37,7 +41,7 @@ def images(record: StudyRecord, folder: str | os.PathLike[str], format: str = "p
         msg = "images: plotly's image writer is not installed; install it with: pip install 'lrtune[images]'"
         raise InputError(msg)
     written = []
-    for name in figures.__all__:
+    for name in DRAWN:
         figure = getattr(figures, name)(record)
         if figure is None or not figure.data:
             continue

@@ -1,0 +1,126 @@
+"""What a study shows: one small study for each finding, and none of them for a study that is well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lrtune.diagnosis import Finding, FindingKind, Trial, judge_study
+from lrtune.outcome import Outcome
+
+RANGE = (1e-4, 10.0)
+
+
+def done(lr: float, value: float, **settings: Any) -> Trial:
+    return Trial(lr=lr, value=value, outcome=Outcome.COMPLETED, settings=settings)
+
+
+def lost(lr: float, **settings: Any) -> Trial:
+    return Trial(lr=lr, outcome=Outcome.NON_FINITE, settings=settings)
+
+
+def bowl(best: float = 0.03, *, times: tuple[float, ...] = (0.05, 0.2, 0.5, 1, 2, 5, 20)) -> list[Trial]:
+    return [done(best * t, 0.1 + 0.1 * abs(t - 1) / (1 + t)) for t in times]
+
+
+def kinds(trials: list[Trial], **options: Any) -> list[FindingKind]:
+    return [finding.kind for finding in findings(trials, **options)]
+
+
+def findings(trials: list[Trial], **options: Any) -> list[Finding]:
+    return judge_study(trials, **{"direction": "minimize", "lr_range": RANGE, **options})
+
+
+def test_a_study_that_is_well_has_a_clear_answer() -> None:
+    told = findings([*bowl(), lost(5.0)])
+    assert [finding.kind for finding in told] == [FindingKind.CLEAR]
+    assert "0.03" in told[0].why
+
+
+def test_nothing_completed() -> None:
+    told = findings([lost(1.0), lost(5.0), lost(0.3)])
+    assert [finding.kind for finding in told] == [FindingKind.NOTHING_COMPLETED]
+    assert "below 0.3" in told[0].advice
+    assert findings([])[0].kind is FindingKind.NOTHING_COMPLETED
+    assert "budget" in findings([Trial(lr=0.1)])[0].advice
+
+
+@pytest.mark.parametrize(
+    ("best", "kind", "wider"),
+    [(1.1e-4, FindingKind.BEST_AT_LOW_END, "1e-05"), (9.0, FindingKind.BEST_AT_HIGH_END, "100")],
+)
+def test_the_best_at_an_end_of_the_range(best: float, kind: FindingKind, wider: str) -> None:
+    told = findings([done(best, 0.1), done(0.02, 0.5), done(0.1, 0.6)])
+    assert told[0].kind is kind
+    assert wider in told[0].advice
+
+
+def test_mostly_diverged() -> None:
+    told = findings([*bowl(1e-3), *(lost(lr) for lr in (0.5, 0.7, 1, 2, 3, 4, 5, 6))])
+    assert told[0].kind is FindingKind.MOSTLY_DIVERGED
+    assert told[0].evidence["edge"] == 0.5
+
+
+def test_within_noise_is_seen_from_repeats() -> None:
+    same = [done(lr, 0.1 + 0.001 * i, seed=i) for lr in (0.01, 0.02, 0.04) for i in (0, 1)]
+    apart = [done(lr, 0.1 + lr + 0.001 * i, seed=i) for lr in (0.01, 0.02, 0.04) for i in (0, 1)]
+    assert FindingKind.WITHIN_NOISE in kinds(same)
+    assert FindingKind.WITHIN_NOISE not in kinds(apart)
+
+
+def test_too_few_full_trainings() -> None:
+    assert kinds([done(0.01, 0.1), done(0.02, 0.2)]) == [FindingKind.TOO_FEW]
+
+
+@pytest.mark.parametrize(
+    ("neighbour", "words"),
+    [(lost(0.06), "the run diverged"), (done(0.06, 0.9), "0.9 instead of 0.1"), (lost(0.04), "nothing was trained")],
+)
+def test_the_winner_at_the_edge_and_what_happens_at_twice_its_learning_rate(neighbour: Trial, words: str) -> None:
+    trials = [*bowl(times=(0.1, 0.3, 0.7, 1)), neighbour]
+    told = findings(trials, edge=0.05)
+    assert told[0].kind is FindingKind.WINNER_AT_EDGE
+    assert words in told[0].why
+
+
+def test_warmup_that_widens_the_usable_range() -> None:
+    lrs = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+    trials = [
+        lost(lr, warmup=w) if lr > edge else done(lr, 0.1 + lr, warmup=w)
+        for w, edge in ((0.0, 0.05), (0.1, 0.5))
+        for lr in lrs
+    ]
+    told = [f for f in findings(trials) if f.kind is FindingKind.WARMUP_WIDENS]
+    assert told
+    assert told[0].evidence["with"] > 5 * told[0].evidence["without"]
+    alike = [lost(lr, warmup=w) if lr > 0.05 else done(lr, 0.1 + lr, warmup=w) for w in (0.0, 0.1) for lr in lrs]
+    assert FindingKind.WARMUP_WIDENS not in kinds(alike)
+
+
+def test_a_schedule_that_does_not_matter() -> None:
+    lrs = (0.01, 0.02, 0.03, 0.05, 0.1)
+    for gap, seen in ((0.0, True), (0.5, False)):
+        trials = [done(lr, 0.1 + lr + gap * (s == "cosine"), schedule=s) for s in ("constant", "cosine") for lr in lrs]
+        assert (FindingKind.SCHEDULE_IRRELEVANT in kinds(trials, noise=0.01)) is seen
+
+
+trials = st.builds(
+    Trial,
+    lr=st.floats(1e-4, 10.0),
+    value=st.none() | st.floats(allow_nan=True),
+    outcome=st.none() | st.sampled_from(list(Outcome)),
+    settings=st.fixed_dictionaries({"warmup": st.sampled_from([0.0, 0.1]), "schedule": st.sampled_from(["a", "b"])}),
+)
+
+
+@given(st.lists(trials, max_size=30), st.sampled_from(["minimize", "maximize"]), st.none() | st.floats(0, 1))
+def test_whatever_was_recorded_something_is_found_once_and_in_words(
+    held: list[Trial], direction: Any, noise: float | None
+) -> None:
+    told = judge_study(held, direction=direction, lr_range=RANGE, noise=noise)
+    assert told
+    assert len({finding.kind for finding in told}) == len(told)
+    assert all(finding.why and finding.advice for finding in told)
