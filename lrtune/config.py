@@ -242,8 +242,8 @@ def _of(section: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _question(table: Table, train: Table, path: Path | None) -> Question:
-    from lrtune.curve import ValueRule
     from lrtune import settings
+    from lrtune.curve import ValueRule
 
     metric = table.text("metric") or "valid_loss"
     direction = table.choice("direction", ("minimize", "maximize"))
