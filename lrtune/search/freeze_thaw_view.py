@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lrtune.recipe import Recipe
     from lrtune.search.base import Seen, Situation
 
-__all__ = ["Arm", "View", "place"]
+__all__ = ["SETTINGS", "Arm", "Profiles", "View", "alikeness", "place", "points", "settings"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -87,6 +87,8 @@ class View:
     ----------
     arms
         All trials that say something, in the order of their numbers.
+    alive, completed
+        Those that show something and have not diverged; those among them that are trained to their end.
     low, high
         The values that are 0 and 1 in the model's measure.
     """
@@ -96,6 +98,7 @@ class View:
         self.length = float(situation.epochs)
         self.arms = [self._arm(seen) for seen in situation.trials]
         self.alive = [arm for arm in self.arms if len(arm.values) and not arm.diverged]
+        self.completed = [arm for arm in self.alive if arm.completed]
         self._measure()
 
     def _arm(self, seen: Seen) -> Arm:

@@ -1,0 +1,292 @@
+"""What a freeze-thaw search believes: where the cliff is, where the best run is expected, what each could end at.
+
+The smooth landscape of :mod:`lrtune.search.landscape`, and the three things that it cannot know: that
+beyond some learning rate nothing learns, that the best learning rate drifts left by a known amount as
+training goes on, and what is known of the other settings before anything is seen.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from lrtune.search.freeze_thaw_view import SETTINGS, Arm, Profiles, View, alikeness, points, settings
+from lrtune.search.landscape import NOISE, Landscape
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lrtune.recipe import Recipe
+    from lrtune.search.base import Situation
+
+__all__ = ["Beliefs", "Candidate", "Prior", "warmup"]
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+DRAWS = 256
+DRIFT = 0.25  # decades that the best learning rate moves left while training grows tenfold, p / (p + q) of the law
+WIDTH = 0.2  # decades: how well the best place is known from runs that are complete
+BASIN = 0.01  # regret at one standard deviation from the expected place
+MOST_AWAY = 3.0  # standard deviations beyond which it costs no more: the expectation may be wrong
+LATE = 0.15  # decades by which the cliff may still move left as a run goes on
+FALL = 1.0  # what a run beyond the cliff is worth: nothing
+LEARNED, STUCK = 0.8, 0.1  # scaled: the best has learned at all; another has done so by less than this part
+LIKED = 0.005  # regret that one good reason for settings is worth before they are seen
+BELIEVED = 40  # arms that the model is shown: those that came furthest
+CEILING = 1.3  # what is worse than untrained is only that
+MOST_COMBOS = 64
+RANGE_VALUES = 3  # values of a range among the other settings that are tried
+PRIOR_WIDTH = 0.15  # decades: an earlier study is not trusted to be closer than this
+DISAGREEMENT = 2.0  # standard deviations at which an earlier study is no longer believed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prior:
+    """What an earlier study on similar work found: its best learning rate and its band."""
+
+    best: float
+    low: float
+    high: float
+
+    @property
+    def spread(self) -> float:
+        """Its uncertainty in decades."""
+        return max(PRIOR_WIDTH, abs(math.log10(self.high / self.low)) / 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A run that could be trained on, or started: its arm where it exists."""
+
+    x: float
+    recipe: Recipe
+    key: tuple[Any, ...]
+    arm: Arm | None
+
+    @property
+    def trained(self) -> float:
+        """Epochs that are paid already."""
+        return 0.0 if self.arm is None else self.arm.seen.trained
+
+    @property
+    def completed(self) -> bool:
+        """Whether its end is known."""
+        return self.arm is not None and self.arm.completed
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody trains it."""
+        return self.arm is not None and self.arm.seen.until is not None
+
+
+class Beliefs:
+    """All that one decision is based on.
+
+    Attributes
+    ----------
+    situation, view
+        What was seen.
+    combos
+        The combinations of the other settings, each a key as in :class:`~lrtune.search.freeze_thaw_view.Arm`.
+    length
+        Epochs of a full training.
+    """
+
+    def __init__(self, situation: Situation, prior: Prior | None = None) -> None:
+        self.situation = situation
+        self.prior = prior
+        self.view = View(situation)
+        self.length = float(situation.epochs)
+        self.profiles = Profiles(self.length)
+        self.combos = _combos(situation)
+        self.rng = np.random.default_rng([situation.seed, 1 + sum(len(t.epochs) for t in situation.trials)])
+
+    # -- places ------------------------------------------------------------------------------------
+
+    def recipe(self, x: float, key: tuple[Any, ...]) -> Recipe:
+        """The recipe at log10 of a learning rate (as it is trained with) under other settings."""
+        values = dict(zip(SETTINGS, key, strict=True))
+        params = {n: values[n] for n in self.situation.space.names if n != "lr"}
+        return self.situation.space.recipe({"lr": float(10**x), **params}, epochs=self.situation.epochs)
+
+    def shift(self, key: tuple[Any, ...]) -> float:
+        """Decades between the learning rate and the batch-scaled one."""
+        params = self.situation.space.params(self.recipe(0.0, key))
+        return -math.log10(self.situation.space.scaled_lr(params))
+
+    def liking(self, key: tuple[Any, ...]) -> float:
+        """How many things speak for settings before anything is seen: decay, warmup, more updates an epoch.
+
+        Decay and warmup rarely cost and often gain (Goyal et al. 2017, arXiv:1706.02677; Kalra and Barkeshli 2024,
+        arXiv:2406.09405); over equally many epochs a smaller batch makes more updates (Shallue et al. 2019,
+        arXiv:1811.03600, section 4).
+        """
+        if len(self.combos) == 1:
+            return 0.0
+        _, level = self.profiles.of(self.recipe(0.0, key), 1.0)
+        sizes = [k[SETTINGS.index("batch_size")] for k in self.combos]
+        liking = 1.0 - min(1.0, level) + (0.5 if warmup(key) > 0 else 0.0)
+        if len(set(sizes)) > 1:
+            liking += 0.5 * math.log10(max(sizes) / key[SETTINGS.index("batch_size")])
+        return liking
+
+    # -- what the runs say without a model -----------------------------------------------------------
+
+    @functools.cached_property
+    def best(self) -> Arm:
+        """The arm with the best value so far."""
+        return min(self.view.alive, key=lambda a: (float(a.values[-1]), a.number))
+
+    @functools.cached_property
+    def edge(self) -> float:
+        """x of the lowest learning rate, right of the best one, seen not to learn; infinite where there is none."""
+        bad = [a.x for a in self.view.arms if a.x > self.best.x and (a.diverged or self.stuck(a))]
+        return min(bad, default=math.inf)
+
+    def stuck(self, arm: Arm) -> bool:
+        """Whether it is where it began although the best one, at the same fraction, has learned."""
+        if not len(arm.values):
+            return False
+        fraction = min(arm.seen.trained, self.best.seen.trained) / self.length
+        here, there = self.view.at(arm, fraction), self.view.at(self.best, fraction)
+        return there < LEARNED and here > 1 - STUCK * (1 - there)
+
+    @functools.cached_property
+    def learning(self) -> list[Arm]:
+        """Arms left of the edge; the best one is always among them."""
+        return [a for a in self.view.alive if a.x < self.edge]
+
+    @functools.cached_property
+    def champion(self) -> Arm:
+        """The arm that lost its comparisons by least, each at the furthest common fraction, under one setting."""
+        leader = min(self.learning, key=lambda a: (-a.seen.trained, float(a.values[-1]), a.number))
+        arms = [a for a in self.learning if a.key == leader.key][:BELIEVED]
+        return min(arms, key=lambda one: (self._loss(one, arms), -one.seen.trained, one.number))
+
+    def _loss(self, one: Arm, arms: Sequence[Arm]) -> float:
+        worst = 0.0
+        for two in arms:
+            common = min(one.seen.trained, two.seen.trained) / self.length
+            worst = max(worst, self.view.at(one, common) - self.view.at(two, common))
+        return worst
+
+    @functools.cached_property
+    def expected(self) -> tuple[float, float]:
+        """Where the best run is expected (x), and with which standard deviation, in decades."""
+        champion = self.champion
+        decades = -math.log10(max(1e-3, champion.seen.trained / self.length))
+        _, level = self.profiles.of(champion.seen.recipe, 1.0)  # decay takes the noise away that drives the drift
+        place, spread = champion.x - DRIFT * min(1.0, level) * decades, DRIFT * decades + WIDTH
+        return self._with_prior(place, spread)
+
+    def _with_prior(self, place: float, spread: float) -> tuple[float, float]:
+        if self.prior is None:
+            return place, spread
+        theirs, trust = math.log10(self.prior.best), self.prior.spread
+        if abs(place - theirs) > DISAGREEMENT * math.hypot(spread, trust):
+            return place, spread
+        weight = spread**2 / (spread**2 + trust**2)
+        return (1 - weight) * place + weight * theirs, max(spread * trust / math.hypot(spread, trust), WIDTH)
+
+    # -- what the model says ---------------------------------------------------------------------------
+
+    def draws(self, candidates: Sequence[Candidate], until: Floats) -> tuple[Floats, Floats, Floats]:
+        """Draws of what candidates end at, in the view's measure, each of shape (draws, candidates).
+
+        Returns
+        -------
+        fallen, smooth, looks
+            The ends with the cliff and without it, and what each would show at epoch `until`.
+        """
+        keys = list(dict.fromkeys([c.key for c in candidates] + [a.key for a in self.learning]))
+        index = {key: i for i, key in enumerate(keys)}
+        model = self._model(index)
+        runs = [-1 - j if c.arm is None else c.arm.number for j, c in enumerate(candidates)]
+        whens = np.concatenate([np.ones(len(candidates)), until / self.length])
+        pairs = zip([*zip(candidates, runs, strict=True)] * 2, whens, strict=True)
+        query = points([(c.x, float(t), c.recipe, index[c.key], run) for (c, run), t in pairs], self.profiles)
+        both = model.draws(query, DRAWS, self.rng)
+        smooth, looks = both[:, : len(candidates)], both[:, len(candidates) :]
+        looks = looks + NOISE * self.rng.standard_normal(looks.shape)
+        for j, c in enumerate(candidates):
+            if c.arm is not None and c.completed:
+                smooth[:, j] = self.result(c.arm)
+        smooth = smooth + self._before(candidates)
+        return self._with_cliff(smooth.copy(), candidates), smooth, looks
+
+    def result(self, arm: Arm) -> float:
+        """What a completed arm ended at, in the view's measure."""
+        given = arm.seen.result
+        value = float(arm.values[-1]) if given is None else self.situation.sign * given
+        return float(self.view.scaled(value))
+
+    def _model(self, index: dict[tuple[Any, ...], int]) -> Landscape:
+        arms = sorted(self.learning, key=lambda a: (-a.seen.trained, float(a.values[-1]), a.number))[:BELIEVED]
+        looks = [(arm, *look) for arm in arms for look in self.view.looks(arm)]
+        places = [(arm.x, t, arm.seen.recipe, index[arm.key], arm.number) for arm, t, _ in looks]
+        seen = points(places, self.profiles)
+        y = np.array([min(value, CEILING) for _, _, value in looks])
+        near = (seen.t[None, :] > seen.t[:, None] / 1.2) & (seen.t[None, :] < seen.t[:, None] * 1.2)
+        gap = y - np.where(near, y[None, :], np.inf).min(axis=1)
+        rough = {arm.number: self.view.roughness(arm) for arm in arms}
+        noise = np.array([rough[arm.number] for arm, _, _ in looks])
+        return Landscape(seen, y, gap=gap, rough=noise, alike=alikeness(list(index)))
+
+    def _before(self, candidates: Sequence[Candidate]) -> Floats:
+        """What is believed of candidates before they are trained, shape (candidates,)."""
+        place, spread = self.expected
+        ahead = np.array([1 - c.trained / self.length for c in candidates])
+        away = np.minimum(np.abs(np.array([c.x for c in candidates]) - place) / spread, MOST_AWAY)
+        likings = np.array([self.liking(c.key) for c in candidates])
+        found: Floats = (BASIN * away**2 - LIKED * likings) * ahead
+        return found
+
+    def _with_cliff(self, draws: Floats, candidates: Sequence[Candidate]) -> Floats:
+        """Draws in which candidates beyond a cliff, somewhere between what learns and what does not, are lost."""
+        if not math.isfinite(self.edge):
+            return draws
+        last = max(a.x for a in self.learning)
+        cliff = last + (self.edge - last) * self.rng.uniform(size=len(draws))
+        late = np.abs(self.rng.standard_normal(len(draws))) * LATE
+        for j, c in enumerate(candidates):
+            if not c.completed:
+                draws[c.x >= cliff - late * (1 - c.trained / self.length), j] = FALL
+        return draws
+
+
+def warmup(key: tuple[Any, ...]) -> float:
+    """The warmup of a combination of settings."""
+    return float(key[SETTINGS.index("warmup")])
+
+
+def _combos(situation: Situation) -> list[tuple[Any, ...]]:
+    """The combinations of the other settings that a search looks at, at most 64, the same all through a search."""
+    names = [n for n in situation.space.names if n != "lr"]
+    distributions = situation.space.distributions()
+    axes = [_values(distributions[n]) for n in names]
+    every = list(itertools.product(*axes))
+    if len(every) > MOST_COMBOS:
+        picks = np.random.default_rng([situation.seed, 2]).choice(len(every), MOST_COMBOS, replace=False)
+        every = [every[i] for i in sorted(picks)]
+    lr = situation.space.lr_range[0]
+    recipes = [situation.space.recipe({"lr": lr, **dict(zip(names, v, strict=True))}) for v in every]
+    return [settings(recipe) for recipe in recipes]
+
+
+def _values(distribution: Any) -> list[Any]:
+    """Values of a setting to combine: all choices; of a range its ends and what lies between."""
+    if hasattr(distribution, "choices"):
+        return list(distribution.choices)
+    low, high = float(distribution.low), float(distribution.high)
+    spread = np.geomspace if distribution.log else np.linspace
+    values = spread(low, high, RANGE_VALUES)
+    values[0], values[-1] = low, high
+    if isinstance(distribution.low, int):
+        return sorted({round(float(v)) for v in values})
+    return [float(v) for v in values]
