@@ -33,6 +33,7 @@ SHORT: dict[str, tuple[str, dict[str, Any]]] = {
 }
 CLOSURES = frozenset({"lbfgs"})  # they evaluate the loss several times a step
 FUSED_SAFE = frozenset({torch.float32, torch.float64})
+FUSED_ON_CPU = [int(number) for number in torch.__version__.split(".")[:2]] >= [2, 5]  # before, only some and not all
 FEW = 8  # tensors up to which plain SGD on the CPU is faster without a fused kernel (measured)
 RATIO = "lr_ratio"
 
@@ -215,7 +216,8 @@ def _may_fuse(spec: OptimizerSpec, groups: Groups) -> bool:
         return False
     parameters = [parameter for group in groups for parameter in group["params"]]
     kinds = {parameter.device.type for parameter in parameters}
-    if kinds == {"cpu"} and spec.kind is torch.optim.SGD and len(parameters) <= FEW:
+    small = spec.kind is torch.optim.SGD and len(parameters) <= FEW
+    if kinds == {"cpu"} and (small or not FUSED_ON_CPU):
         return False
     return kinds in ({"cuda"}, {"cpu"}) and all(parameter.dtype in FUSED_SAFE for parameter in parameters)
 
