@@ -1,49 +1,115 @@
-"""Five small trainings of about 2,000 steps each, on real data that every machine has."""
+"""What the range test is measured on: four of the shipped studies, and a convolutional network under Adam.
+
+The best learning rate of each is that of a dense sweep of full trainings, recorded in ``sweep.csv`` beside the
+study by ``dense_sweep.py``; that of the network in ``range_test_dense.json`` by ``range_test.py --dense``.
+"""
 
 from __future__ import annotations
 
-import sysconfig
-from dataclasses import dataclass
+import csv
+import json
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
-from sklearn.linear_model import SGDClassifier
 from sklearn.model_selection import train_test_split
 from torch import nn
 
+from lrtune.config import read_study
+from lrtune.rangetest import central
 from lrtune.recipe import Recipe
-from lrtune.training.estimator import SklearnTrainer
 from lrtune.training.network import TorchTrainer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
     from lrtune.training.base import Trainer
 
-BATCH = 32
+HERE = Path(__file__).resolve().parent
+RECORD = HERE / "range_test_dense.json"
+STUDIES = ("digits-mlp", "digits-sgd", "python-lm", "diabetes-sgd-regressor")
+CNN = "digits-cnn"
 STEPS = 2000
-CONTEXT = 32
+METRIC = "valid_loss"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A trainer, what its full training is told besides the learning rate, and where to look for the best."""
+    """A trainer, a recipe but for its learning rate, and the results of the dense sweep.
+
+    `lrs` ascend; `values` are the final held-out losses there, infinite where training diverged; `nothing` is what
+    knowing nothing is worth.
+    """
 
     name: str
-    make: Callable[[], Trainer]
-    schedule: str
-    low: float
-    high: float
-    warmup: float = 0.0
+    trainer: Trainer
+    recipe: Recipe
+    lrs: np.ndarray
+    values: np.ndarray
+    nothing: float
 
-    def recipe(self, lr: float, seed: int, trainer: Trainer) -> Recipe:
-        """About 2,000 steps at that learning rate."""
-        told = Recipe(lr=lr, seed=seed, batch_size=BATCH, schedule=self.schedule, warmup=self.warmup)
-        return Recipe.from_json(told.to_json() | {"epochs": round(STEPS / trainer.steps_per_epoch(told))})
+    @property
+    def best(self) -> float:
+        """The learning rate with the least loss."""
+        return float(self.lrs[int(self.values.argmin())])
+
+    @property
+    def regrets(self) -> np.ndarray:
+        """(value - best) / (knowing nothing - best), 1 at most."""
+        least = self.values.min()
+        return np.minimum((self.values - least) / (self.nothing - least), 1.0)
+
+    def regret(self, lr: float | None) -> float:
+        """The regret of training with a suggestion, linear in log lr between the points of the sweep.
+
+        Without a suggestion, and above the sweep, that of not training; below it that of its lowest point.
+        """
+        return 1.0 if lr is None else float(np.interp(np.log10(lr), np.log10(self.lrs), self.regrets, right=1.0))
+
+    def seeded(self, seed: int) -> Recipe:
+        """The recipe under a seed."""
+        return replace(self.recipe, seed=seed)
+
+
+def task(name: str) -> Task:
+    """The task of that name."""
+    return _network() if name == CNN else _study(name)
+
+
+def _study(name: str) -> Task:
+    """A shipped study with the middle of its other settings."""
+    folder = HERE.parent / name
+    study = read_study(folder / "study.toml")
+    recipe = central(study.space, epochs=study.question.epochs)
+    with (folder / "sweep.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    nothing = min(float(row["value"]) for row in rows if row["outcome"] in {"untrained", "chance"})
+    swept = sorted((float(row["lr"]), float(row["value"])) for row in rows if row["lr"] and _same(row, recipe))
+    lrs, values = map(np.array, zip(*swept, strict=True))
+    return Task(name=name, trainer=study.make_trainer(), recipe=recipe, lrs=lrs, values=values, nothing=nothing)
+
+
+def _same(row: dict[str, str], recipe: Recipe) -> bool:
+    batch = row["batch_size"] in {"", str(recipe.batch_size)}
+    return batch and row["schedule"] == recipe.schedule and float(row["warmup"]) == recipe.warmup
+
+
+def _network() -> Task:
+    trainer = cnn_trainer()
+    record: dict[str, Any] = json.loads(RECORD.read_text())[CNN]
+    values = [[np.inf if value is None else value for value in row] for row in record["values"]]
+    return Task(
+        name=CNN,
+        trainer=trainer,
+        recipe=cnn_recipe(trainer),
+        lrs=np.array(record["lr"]),
+        values=np.mean(values, axis=1),
+        nothing=record["untrained"],
+    )
 
 
 @cache
@@ -51,31 +117,6 @@ def digits() -> tuple[np.ndarray, ...]:
     """Pixels 0 to 1 and labels: training rows, held-out rows, training labels, held-out labels."""
     rows, labels = load_digits(return_X_y=True)
     return tuple(train_test_split((rows / 16).astype(np.float32), labels, stratify=labels, random_state=0))
-
-
-def network(model: Callable[[], nn.Module], optimizer: str, *, copy: bool = False, **options: float) -> TorchTrainer:
-    """A model on the digits: their labels, or with `copy` the pixels themselves."""
-    x_train, x_valid, y_train, y_valid = map(torch.from_numpy, digits())
-    return TorchTrainer(
-        model=model,
-        train_data=(x_train, x_train if copy else y_train),
-        valid_data=(x_valid, x_valid if copy else y_valid),
-        loss="mse" if copy else "cross_entropy",
-        optimizer=optimizer,
-        optimizer_options=options,
-        device="cpu",
-    )
-
-
-def digits_sgd() -> Trainer:
-    """A linear classifier of scikit-learn's."""
-    x_train, x_valid, y_train, y_valid = digits()
-    return SklearnTrainer(SGDClassifier(loss="log_loss"), x_train, y_train, valid=(x_valid, y_valid))
-
-
-def mlp() -> nn.Module:
-    """64-96-96-10."""
-    return nn.Sequential(nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 96), nn.ReLU(), nn.Linear(96, 10))
 
 
 def cnn() -> nn.Module:
@@ -88,68 +129,33 @@ def cnn() -> nn.Module:
     )
 
 
-def autoencoder() -> nn.Module:
-    """64-32-8-32-64."""
-    return nn.Sequential(
-        *(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 8)), *(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 64))
-    )
-
-
-class CharacterModel(nn.Module):
-    """A small causal transformer over characters."""
-
-    def __init__(self, symbols: int, width: int = 48) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(symbols, width)
-        self.place = nn.Parameter(0.02 * torch.randn(CONTEXT, width))
-        layer = nn.TransformerEncoderLayer(
-            width, 4, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.blocks = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-        self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, symbols))
-        self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(CONTEXT))
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Logits, shape (samples, symbols, context)."""
-        hidden = self.blocks(self.embed(tokens) + self.place, mask=self.mask, is_causal=True)
-        return self.out(hidden).transpose(1, 2)
-
-
-@cache
-def source_text() -> tuple[torch.Tensor, int]:
-    """Windows of the standard library's own source, shape (n, context + 1), and the number of symbols."""
-    files = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("[a-m]*.py"))
-    text = "".join(file.read_text(encoding="utf-8", errors="ignore") for file in files)[:1_200_000]
-    codes = np.frombuffer(text.encode("ascii", "ignore"), dtype=np.uint8)
-    symbols, tokens = np.unique(codes, return_inverse=True)
-    windows = len(tokens) // (CONTEXT + 1)
-    return torch.from_numpy(tokens[: windows * (CONTEXT + 1)].reshape(windows, -1)), len(symbols)
-
-
-def python_lm() -> Trainer:
-    """The character model on source text, AdamW."""
-    windows, symbols = source_text()
-    cut = len(windows) - 500
+def cnn_trainer() -> TorchTrainer:
+    """The network on the digits, under Adam."""
+    x_train, x_valid, y_train, y_valid = map(torch.from_numpy, digits())
     return TorchTrainer(
-        model=lambda: CharacterModel(symbols),
-        train_data=(windows[:cut, :-1], windows[:cut, 1:]),
-        valid_data=(windows[cut:, :-1], windows[cut:, 1:]),
-        optimizer="adamw",
-        optimizer_options={"weight_decay": 0.01},
-        device="cpu",
+        model=cnn, train_data=(x_train, y_train), valid_data=(x_valid, y_valid), optimizer="adam", device="cpu"
     )
 
 
-TASKS = (
-    Task(name="digits-sgd", make=digits_sgd, schedule="constant", low=1e-4, high=10.0),
-    Task(name="digits-mlp", make=lambda: network(mlp, "sgd", momentum=0.9), schedule="cosine", low=1e-3, high=3.0),
-    Task(name="python-lm", make=python_lm, schedule="cosine", low=3e-5, high=0.3, warmup=0.05),
-    Task(name="digits-cnn", make=lambda: network(cnn, "adam"), schedule="constant", low=1e-5, high=1.0),
-    Task(
-        name="digits-autoencoder",
-        make=lambda: network(autoencoder, "adam", copy=True),
-        schedule="linear",
-        low=1e-5,
-        high=1.0,
-    ),
-)
+def cnn_recipe(trainer: Trainer) -> Recipe:
+    """About 2,000 steps at batch 32 under a constant learning rate."""
+    told = Recipe(lr=1e-3, batch_size=32)
+    return replace(told, epochs=round(STEPS / trainer.steps_per_epoch(told)))
+
+
+def cnn_sweep(lrs: Sequence[float], seeds: Sequence[int]) -> dict[str, Any]:
+    """The network's dense sweep, as it is recorded."""
+    trainer = cnn_trainer()
+    recipe = cnn_recipe(trainer)
+    untrained = trainer.baseline(recipe, METRIC).untrained
+    values = [[_final(trainer, replace(recipe, lr=lr, seed=seed)) for seed in seeds] for lr in lrs]
+    return {"lr": list(lrs), "values": values, "untrained": untrained}
+
+
+def _final(trainer: Trainer, recipe: Recipe) -> float | None:
+    """The held-out loss at the end of a full training; None where it diverged."""
+    run = trainer.start([recipe])
+    report = run.advance(recipe.epochs * trainer.steps_per_epoch(recipe))[-1]
+    run.close()
+    diverged = report.outcome is not None and report.outcome.diverged
+    return None if diverged else round(report.point.values[METRIC], 6)
