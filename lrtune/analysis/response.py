@@ -87,9 +87,9 @@ def _result(trial: Record, record: StudyRecord) -> float:
 def _mean_loss(points: Floats, low: float, high: float, top: float, floor: float) -> float:
     cells = np.floor(points[:, 0] * PER_DECADE).astype(int)
     order = np.unique(cells)
-    envelope = np.array([min(float(points[cells == cell, 1].min()), top) for cell in order])
+    best = np.array([points[cells == cell][points[cells == cell, 1].argmin()] for cell in order])
     grid = np.linspace(low, high, 200)
-    lost = np.interp(grid, (order + 0.5) / PER_DECADE, envelope) - floor
+    lost = np.interp(grid, best[:, 0], np.minimum(best[:, 1], top)) - floor
     return float(np.maximum(lost, 0.0).mean())
 
 
