@@ -54,6 +54,7 @@ def docs(session: nox.Session) -> None:
     """The pages; a broken link or an unlisted page fails."""
     _install(session, "docs")
     session.run("python", "docs/architecture.py", "--check")
+    session.run("python", "docs/generate_cli.py", "--check")
     session.run("mkdocs", "build", "--strict", "--site-dir", "build/site")
 
 

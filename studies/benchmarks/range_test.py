@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="*", default=[*STUDIES, CNN])
     told = parser.parse_args()
     if told.dense:
-        lrs = [float(f"{lr:.4g}") for lr in np.logspace(-4, -0.5, 15)]
+        lrs = [float(f"{lr:.4g}") for lr in np.geomspace(1e-4, 0.3, 15)]
         RECORD.write_text(json.dumps({CNN: cnn_sweep(lrs, (0, 1))}, separators=(",", ":")) + "\n")
     tasks = [task(name) for name in told.tasks]
     rows, said = [], {}
