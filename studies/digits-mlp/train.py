@@ -15,11 +15,16 @@ def model() -> nn.Module:
     return nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
 
 
-def trainer() -> lrtune.TorchTrainer:
+def tensors() -> list[torch.Tensor]:
+    """Pixels from 0 to 1 and labels: to learn from, held out, to learn from, held out."""
     images, labels = load_digits(return_X_y=True)
     pixels = (images / 16).astype(np.float32)
     parts = train_test_split(pixels, labels, test_size=0.25, stratify=labels, random_state=0)
-    x_train, x_valid, y_train, y_valid = map(torch.from_numpy, parts)
+    return [torch.from_numpy(part) for part in parts]
+
+
+def trainer() -> lrtune.TorchTrainer:
+    x_train, x_valid, y_train, y_valid = tensors()
     return lrtune.TorchTrainer(
         model=model,
         train_data=(x_train, y_train),
