@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -101,4 +102,18 @@ def _usage_errors() -> tuple[type[BaseException], ...]:
 
 def main() -> None:
     """The entry point of the installed command."""
+    _open_streams()
     sys.exit(run())
+
+
+def _open_streams() -> None:
+    """Streams that whoever started us has closed lead to nowhere; else a database would get the number of stdout."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 -- for the life of the process
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 -- likewise

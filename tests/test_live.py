@@ -6,7 +6,7 @@ import io
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -108,6 +108,7 @@ def test_the_time_left_follows_the_pace_and_the_limits(changes: dict[str, object
     assert progress(**changes).seconds_left == left
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=300), st.booleans())
 def test_a_sparkline_is_one_line_of_at_most_40(values: list[float], ascii_only: bool) -> None:  # noqa: FBT001
     line = words.sparkline(values, ascii_only=ascii_only)
@@ -117,6 +118,7 @@ def test_a_sparkline_is_one_line_of_at_most_40(values: list[float], ascii_only: 
         assert [character == " " for character in line] == [not math.isfinite(value) for value in values]
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=40, unique=True))
 def test_a_sparkline_has_its_ends_where_the_values_have(values: list[float]) -> None:
     line = words.sparkline(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -59,6 +60,8 @@ def _app(place: Place) -> Any:
 def _serve(app: Any, port: int) -> None:
     from wsgiref.simple_server import WSGIRequestHandler, make_server
 
+    from lrtune.signals import stopping
+
     class Quiet(WSGIRequestHandler):
         """A handler that does not print every request."""
 
@@ -72,8 +75,11 @@ def _serve(app: Any, port: int) -> None:
         raise StorageError(msg) from None
     say(f"http://{HOST}:{server.server_port}/dashboard/")
     note("Ctrl-C ends it.")
-    with server:
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            note("the dashboard has ended")
+
+    def end(_: int) -> None:
+        # a KeyboardInterrupt would be swallowed where a request is being answered
+        threading.Thread(target=server.shutdown, daemon=True).start()
+
+    with server, stopping(end):
+        server.serve_forever()
+    note("the dashboard has ended")
