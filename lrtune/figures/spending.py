@@ -95,9 +95,9 @@ def timeline(record: StudyRecord, table: pd.DataFrame | None = None) -> go.Figur
     for outcome, look in theme.OUTCOMES.items():
         part = kept[kept["outcome"] == outcome]
         if len(part):
-            figure.add_trace(_bars(part, look, span))
+            figure.add_trace(_bars(part, look, span, workers))
     texts = [theme.label(worker or "this process", 28) for worker in workers]
-    figure.update_yaxes(tickvals=workers, ticktext=texts, type="category", showgrid=False)
+    figure.update_yaxes(tickvals=list(range(len(workers))), ticktext=texts, showgrid=False)
     note = f"{len(kept):,} of {len(table):,} pieces are drawn." if len(kept) < len(table) else ""
     figure.update_layout(barmode="overlay", bargap=0.35, meta={"note": note})
     return figure
@@ -110,11 +110,11 @@ def _unit(seconds: float) -> tuple[float, str]:
     return 1.0, "seconds"
 
 
-def _bars(part: pd.DataFrame, look: theme.Look, span: float) -> go.Bar:
+def _bars(part: pd.DataFrame, look: theme.Look, span: float, workers: list[str]) -> go.Bar:
     return go.Bar(
         base=(part["second"] / span).round(5).tolist(),
         x=(part["seconds"] / span).round(5).tolist(),
-        y=part["worker"].tolist(),
+        y=[workers.index(worker) for worker in part["worker"]],
         orientation="h",
         name=look.name,
         marker={"color": look.colour, "line": {"width": 0.5, "color": "rgba(255,255,255,0.6)"}},
