@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lrtune.comparison import Comparison, compare
     from lrtune.curve import Curve, Point
     from lrtune.errors import (
         DataError,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from lrtune.training.network import TorchTrainer
 
 __all__ = [
+    "Comparison",
     "Curve",
     "DataError",
     "DivergencePruner",
@@ -61,12 +63,14 @@ __all__ = [
     "TorchTrainer",
     "UserCodeError",
     "__version__",
+    "compare",
     "range_test",
     "suggest",
     "tune",
 ]
 
 _HOMES = {
+    "comparison": ("Comparison", "compare"),
     "curve": ("Curve", "Point"),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "outcome": ("Outcome",),

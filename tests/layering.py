@@ -85,9 +85,13 @@ LAYERS = (
     Layer(
         name="doors",
         holds="where people come in",
-        modules=("tomlfile", "loading", "config", "jobs", "cli", "commands", "__main__"),
+        modules=("tomlfile", "loading", "config", "comparison", "jobs", "cli", "commands", "__main__"),
         others=("numpy",),
-        guests={"cli": ("typer", "rich"), "commands": ("typer", "rich", "optuna", "optuna_dashboard")},
+        guests={
+            "comparison": ("pandas",),
+            "cli": ("typer", "rich"),
+            "commands": ("typer", "rich", "optuna", "optuna_dashboard"),
+        },
     ),
 )
 

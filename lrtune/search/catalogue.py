@@ -10,9 +10,12 @@ from lrtune.errors import InputError
 if TYPE_CHECKING:
     from lrtune.search.base import Strategy
 
-__all__ = ["DEFAULT", "NAMES", "make"]
+__all__ = ["BASELINES", "DEFAULT", "NAMES", "make"]
 
-NAMES = ("freeze-thaw", "tpe", "gp", "qmc", "random", "grid")
+NAMES = ("freeze-thaw", "tpe", "gp", "qmc", "random", "grid", "top-k", "optuna")
+BASELINES = ("random", "grid", "top-k", "optuna")
+"""What a search is compared with."""
+
 DEFAULT = "freeze-thaw"
 
 
@@ -42,6 +45,14 @@ def make(name: str, *, prune: bool | None = None, points: int | None = None) -> 
         return FreezeThaw()
     if name == "grid":
         return grid.Grid(points=points)
+    if name == "top-k":
+        from lrtune.search.topk import TopK
+
+        return TopK(points=points)
+    if name == "optuna":
+        from lrtune.search.plain import PlainOptuna
+
+        return PlainOptuna()
     makers = {"tpe": sampled.TPE, "gp": sampled.GP, "qmc": sampled.QMC, "random": sampled.RandomSearch}
     if name not in makers:
         near = difflib.get_close_matches(name, NAMES, n=1)

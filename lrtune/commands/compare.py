@@ -1,0 +1,123 @@
+"""``lrtune compare``: strategies side by side on one study, at equal budget."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 -- typer reads the annotations at run time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lrtune.commands.options import Debug, Out, Storage, StudyPath, default_out
+from lrtune.commands.output import clean, make_folder, note, own_stdout, say, say_json, write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lrtune.comparison import Comparison
+
+__all__ = ["register"]
+
+DEFAULT = "freeze-thaw,tpe,random,grid,top-k,optuna"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("compare")(compare)
+
+
+def compare(
+    study: StudyPath,
+    *,
+    strategies: Annotated[str, typer.Option(metavar="A,B,...", help="Strategies to compare.")] = DEFAULT,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Searches of each.")] = 3,
+    budget: Annotated[float | None, typer.Option(help="Full trainings that each may spend; 6 unless given.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of one full training.")] = None,
+    storage: Storage = None,
+    out: Out = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the figures as JSON, and nothing else, on stdout.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the answer.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Compare strategies on one study; the same command again goes on where it stopped."""
+    del debug
+    from lrtune.comparison import compare as run
+    from lrtune.config import read_study
+    from lrtune.storage import open_storage, resolve_storage
+
+    told = read_study(study, {"budget": budget, "epochs": epochs})
+    folder = out or default_out(told.question.name)
+    make_folder(folder)
+    names = [name.strip() for name in strategies.split(",") if name.strip()]
+    question = {k: v for k, v in told.arguments().items() if k not in {"strategy", "trials", "timeout", "name"}}
+    with own_stdout():
+        found = run(
+            told.make_trainer(),
+            told.space,
+            strategies=names,
+            seeds=seeds,
+            storage=open_storage(resolve_storage(storage) or str(folder / "compare.db")),
+            name=told.question.name,
+            observer=None if quiet else _watch,
+            **question,
+        )
+        page = _write(found, folder)
+    if json:
+        say_json(clean(_plain(found)))
+        return
+    say(_table(found.table()))
+    say(f"\n{found.verdict()}\n\nfigure   {page}\nnumbers  {folder / 'compare.json'}")
+
+
+def _watch(strategy: str, seed: int) -> Any:
+    note(f"{strategy}, seed {seed}")
+
+    def watch(progress: Any) -> None:
+        for ended in progress.ended:
+            value = "" if ended.value is None else f", {progress.metric} {ended.value:.5g}"
+            note(f"  {progress.spent:.2f}  lr {ended.recipe.lr:.3g}: {ended.outcome.value}{value}")
+
+    return watch
+
+
+def _plain(found: Comparison) -> dict[str, Any]:
+    return {
+        "budget": found.budget,
+        "best": found.best,
+        "verdict": found.verdict(),
+        "table": _rows(found.table()),
+        "runs": _rows(found.runs()),
+    }
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as JSON; never reached is null."""
+    return [
+        {str(k): None if v == float("inf") else v for k, v in row.items()} for row in table.to_dict(orient="records")
+    ]
+
+
+def _write(found: Comparison, folder: Path) -> Path:
+    """``compare.json``, and the page of the first strategy's first study with the others' regret beside it."""
+    import json
+
+    from lrtune import report
+
+    write_atomically(folder / "compare.json", json.dumps(clean(_plain(found)), indent=2, allow_nan=False) + "\n")
+    (first, *others) = found.records
+    together = {f"{strategy}, seed {seed}": found.records[strategy, seed] for strategy, seed in others}
+    page = folder / "compare.html"
+    report.write(found.records[first], page, compared=together)
+    return page
+
+
+def _table(table: pd.DataFrame) -> str:
+    rows = [["strategy", "spent", "regret", *[name for name in table.columns if name.startswith("cost to")]]]
+    for _, row in table.iterrows():
+        costs = [f"{row[name]:.2f}" if row[name] < float("inf") else "never" for name in rows[0][3:]]
+        rows.append([str(row["strategy"]), f"{row['cost']:.2f}", f"{row['regret']:.4f}", *costs])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

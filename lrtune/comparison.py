@@ -1,0 +1,180 @@
+"""Strategies side by side: the same study at equal budget, over several seeds, and what can be told of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lrtune import analysis
+from lrtune.errors import InputError, SearchError
+from lrtune.reading import read
+from lrtune.search.catalogue import make
+from lrtune.study import tune
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from lrtune.progress import Observer
+    from lrtune.records import StudyRecord
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+__all__ = ["THRESHOLDS", "Comparison", "compare"]
+
+THRESHOLDS = (0.02, 0.01, 0.005)
+"""Normalised regrets whose cost is asked for."""
+
+BUDGET = 6.0
+RESAMPLES = 2000
+SURE = 0.95
+FEWEST_SEEDS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What was measured.
+
+    Attributes
+    ----------
+    records
+        The study of each strategy and seed.
+    best
+        The best value that any of them found: regret is counted from it.
+    budget
+        Full trainings that each could spend.
+    """
+
+    records: Mapping[tuple[str, int], StudyRecord]
+    best: float
+    budget: float
+
+    @property
+    def strategies(self) -> list[str]:
+        """The strategies, in the order in which they were asked for."""
+        return list(dict.fromkeys(strategy for strategy, _ in self.records))
+
+    def runs(self) -> pd.DataFrame:
+        """One row a strategy and seed: ``regret`` at the end and ``cost to`` each threshold, infinite if never."""
+        rows = []
+        for (strategy, seed), record in self.records.items():
+            steps = analysis.regret(record, best=self.best)
+            column = "normalised" if steps["normalised"].notna().any() else "regret"
+            row: dict[str, Any] = {"strategy": strategy, "seed": seed, "cost": record.cost}
+            row["regret"] = float(steps[column].min()) if len(steps) else math.inf
+            for threshold in THRESHOLDS:
+                there = steps.loc[steps[column] <= threshold, "cost"]
+                row[f"cost to {threshold:.1%}"] = float(there.min()) if len(there) else math.inf
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def table(self) -> pd.DataFrame:
+        """One row a strategy: medians over the seeds, infinite where half of them never got there."""
+        runs = self.runs()
+        columns = [name for name in runs.columns if name not in {"strategy", "seed"}]
+        return runs.groupby("strategy", sort=False)[columns].median().reset_index()
+
+    def verdict(self) -> str:
+        """Who won by how much, or that it cannot be told; one sentence."""
+        runs = self.runs()
+        if len(self.strategies) == 1:
+            return f"{self.strategies[0]} was compared with nothing"
+        column = next((c for c in ("cost to 1.0%", "cost to 2.0%") if np.isfinite(runs[c]).any()), "regret")
+        scores = {name: self._scores(runs, name, column) for name in self.strategies}
+        first, second = sorted(scores, key=lambda name: (np.median(scores[name]), scores[name].mean()))[:2]
+        seeds = len(scores[first])
+        if seeds < FEWEST_SEEDS:
+            return f"{seeds} seed{'s' * (seeds > 1)} cannot tell {first} from {second}: run {FEWEST_SEEDS} or more"
+        if _share_better(scores[first], scores[second]) < SURE:
+            return f"it cannot be told from {seeds} seeds whether {first} or {second} is better"
+        if column == "regret":
+            return f"{first} ended nearest to the best, ahead of {second}, over {seeds} seeds; none came within 2 %"
+        mine, other = float(np.median(scores[first])), float(np.median(scores[second]))
+        won = f"{first} came within {column.removeprefix('cost to ')} at {mine:.2f} full trainings"
+        if other > self.budget:
+            return f"{won}; {second} mostly never did within {self.budget:g}"
+        return f"{won}, {other / mine:.1f} times cheaper than {second}"
+
+    def _scores(self, runs: pd.DataFrame, strategy: str, column: str) -> Floats:
+        """A strategy's column by seed; what never got there counts as twice the budget."""
+        values = runs[runs["strategy"] == strategy].sort_values("seed")[column].to_numpy(np.float64)
+        return np.asarray(np.minimum(values, 2 * self.budget), dtype=np.float64)
+
+
+def _share_better(one: Floats, other: Floats) -> float:
+    """Share of paired bootstrap resamples over the seeds in which one is better on average."""
+    draws = np.random.default_rng(0).integers(0, len(one), (RESAMPLES, len(one)))
+    return float(((one - other)[draws].mean(axis=1) < 0).mean())
+
+
+def compare(
+    trainer: Any,
+    space: Any,
+    *,
+    strategies: Sequence[str],
+    seeds: int = 3,
+    budget: float | None = None,
+    storage: Any = None,
+    name: str = "compare",
+    observer: Callable[[str, int], Observer | None] | None = None,
+    **question: Any,
+) -> Comparison:
+    """Run strategies on the same study at equal budget.
+
+    Parameters
+    ----------
+    trainer, space
+        As for :func:`lrtune.study.tune`.
+    strategies
+        Names of :data:`lrtune.search.catalogue.NAMES`.
+    seeds
+        Searches of each strategy.
+    budget
+        Full trainings that each search may spend; 6 unless given.
+    storage, name
+        Where the searches are kept, each as a study ``NAME/STRATEGY/SEED``; the same call again resumes.
+    observer
+        Makes the observer of a search from its strategy and seed.
+    question
+        What else :func:`lrtune.study.tune` takes: ``epochs``, ``metric``, ``direction``, ``value``, ...
+
+    Raises
+    ------
+    InputError
+        If a strategy is unknown, or none or no seed is given.
+    SearchError
+        If no search completed a single trial.
+    """
+    if not strategies or seeds < 1:
+        msg = f"compare needs at least one strategy and one seed (got {len(strategies)} and {seeds})"
+        raise InputError(msg)
+    for strategy in strategies:
+        make(strategy)
+    budget = BUDGET if budget is None else budget
+    first = int(question.pop("seed", 0) or 0)
+    records: dict[tuple[str, int], StudyRecord] = {}
+    for seed in range(first, first + seeds):
+        for strategy in dict.fromkeys(strategies):
+            watch = observer(strategy, seed) if observer is not None else None
+            study = f"{name}/{strategy}/{seed}"
+            told = {**question, "strategy": strategy, "seed": seed, "budget": budget, "name": study}
+            try:
+                result = tune(trainer, space, storage=storage, observer=watch, **told)
+            except SearchError as error:
+                if error.result is None:
+                    raise
+                result = error.result
+            if result.study is not None:
+                records[strategy, seed] = dataclasses.replace(read(result.study), strategy=strategy)
+    best = [r.best for r in records.values()]
+    values = [float(b.value) for b in best if b is not None and b.value is not None]
+    if not values:
+        msg = "no search completed a single trial: raise the budget, or lower the range of the learning rate"
+        raise SearchError(msg)
+    sign = next(iter(records.values())).sign
+    return Comparison(records=records, best=sign * min(sign * value for value in values), budget=budget)
