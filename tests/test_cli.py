@@ -316,7 +316,7 @@ def test_a_signal_ends_cleanly_and_says_how_to_resume(folder: Path, number: int,
     text = TRAIN.replace("        x -=", "        time.sleep(0.1)\n        open('going', 'w').close()\n        x -=")
     (folder / "train.py").write_text(text)
     process = subprocess.Popen(
-        [sys.executable, "-m", "lrtune", "optimize", "study.toml", "--trials", "1000"],
+        [sys.executable, "-m", "lrtune", "optimize", "study.toml", "--trials", "1000", "--workers", "2"],
         cwd=folder,
         stderr=subprocess.PIPE,
         text=True,
@@ -327,6 +327,7 @@ def test_a_signal_ends_cleanly_and_says_how_to_resume(folder: Path, number: int,
     os.kill(process.pid, number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code
+    assert err.count("lrtune: error: ") == 1  # of two workers one speaks
     last = err.rstrip().rpartition("\n")[2]
     assert last.startswith(f"lrtune: error: stopped by {signal.Signals(number).name}: ")
     assert last.endswith("run the same command to resume")

@@ -238,9 +238,13 @@ class Told:
                     place=place,
                 )
             except SearchError as error:
+                if silent and type(error) is SearchError:  # the first worker says so
+                    raise typer.Exit(error.exit_code) from None
                 if isinstance(found := getattr(error, "result", None), Result) and not silent:
                     _write(found, out)
                 raise
+        if flag.requested and silent:
+            raise typer.Exit(flag.exit_code)
         if flag.requested:
             raise stopped(flag, result)
         return result
