@@ -60,7 +60,7 @@ def trials(record: StudyRecord, judged: Iterable[Verdict] | None = None) -> pd.D
             "verdict": verdict.kind.value,
             "evidence": verdict.why,
             "advice": verdict.advice,
-            "why": trial.why,
+            "why": storable(trial.why),
         }
         for trial, verdict in zip(record.records, judged, strict=True)
     ]
@@ -109,7 +109,9 @@ def _series(number: int, curve: Curve) -> Iterator[pd.DataFrame]:
     for name in curve.names:
         held = np.array([name in point.values for point in curve])  # noqa: PD011 -- a curve, not a frame
         columns = {**where, "value": curve.values(name)}
-        yield pd.DataFrame({word: column[held] for word, column in columns.items()}).assign(number=number, name=name)
+        yield pd.DataFrame({word: column[held] for word, column in columns.items()}).assign(
+            number=number, name=storable(name)
+        )
 
 
 def verdicts(record: StudyRecord) -> list[Verdict]:
@@ -177,7 +179,7 @@ def timeline(record: StudyRecord) -> pd.DataFrame:
             rows.append(
                 {
                     "number": trial.number,
-                    "worker": piece.worker,
+                    "worker": storable(piece.worker),
                     "at": piece.at,
                     "seconds": piece.seconds,
                     "begin": piece.begin,
@@ -185,7 +187,7 @@ def timeline(record: StudyRecord) -> pd.DataFrame:
                     "epochs": piece.epochs,
                     "cost": piece.epochs / record.epochs,
                     "again": again,
-                    "why": piece.why,
+                    "why": storable(piece.why),
                     "outcome": outcome_word(trial),
                     "lr": trial.recipe.lr,
                 }
@@ -235,6 +237,11 @@ def edge_of(record: StudyRecord) -> float | None:
     """The learning rate at which runs begin to diverge, as the result has it."""
     edge = (record.result.get("edge") or {}).get("lr")
     return None if edge is None else float(edge)
+
+
+def storable(text: str) -> str:
+    """The text without lone surrogates, which pandas cannot hold; they become question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _last(trial: Record, metric: str) -> float:
