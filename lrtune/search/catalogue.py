@@ -9,6 +9,7 @@ from lrtune.errors import InputError
 
 if TYPE_CHECKING:
     from lrtune.search.base import Strategy
+    from lrtune.search.freeze_thaw import Prior
 
 __all__ = ["BASELINES", "DEFAULT", "NAMES", "make"]
 
@@ -19,7 +20,7 @@ BASELINES = ("random", "grid", "top-k", "optuna")
 DEFAULT = "freeze-thaw"
 
 
-def make(name: str, *, prune: bool | None = None, points: int | None = None) -> Strategy:
+def make(name: str, *, prune: bool | None = None, points: int | None = None, prior: Prior | None = None) -> Strategy:
     """The strategy of that name.
 
     Parameters
@@ -31,6 +32,8 @@ def make(name: str, *, prune: bool | None = None, points: int | None = None) -> 
         always does, the grid never.
     points
         Learning rates of the grid; None takes as many as the budget allows.
+    prior
+        What an earlier study found; for freeze-thaw, the others have no use for it.
 
     Raises
     ------
@@ -42,7 +45,7 @@ def make(name: str, *, prune: bool | None = None, points: int | None = None) -> 
     if name == "freeze-thaw":
         from lrtune.search.freeze_thaw import FreezeThaw
 
-        return FreezeThaw()
+        return FreezeThaw(prior)
     if name == "grid":
         return grid.Grid(points=points)
     if name == "top-k":

@@ -30,7 +30,7 @@ __all__ = ["Beliefs", "Candidate", "Prior", "warmup"]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 DRAWS = 256
-DRIFT = 0.25  # decades that the best learning rate moves left while training grows tenfold, p / (p + q) of the law
+DRIFT = 0.15  # decades that the best moves left while training grows tenfold: half of p / (p + q), the law says the rest
 WIDTH = 0.2  # decades: how well the best place is known from runs that are complete
 BASIN = 0.01  # regret at one standard deviation from the expected place
 MOST_AWAY = 3.0  # standard deviations beyond which it costs no more: the expectation may be wrong
