@@ -30,6 +30,7 @@ from lrtune.search.shadow import quiet
 from lrtune.settings import Limits, Settings
 from lrtune.space import Space
 from lrtune.storage import exclusive, file_of, open_storage
+from lrtune.transfer import prior_from
 from lrtune.watching import listener
 from lrtune.workers import Place
 
@@ -68,6 +69,7 @@ def tune(
     observer: Observer | None = None,
     should_stop: Callable[[], bool] | None = None,
     place: Place | None = None,
+    prior: Any = None,
     **options: Any,
 ) -> Result:
     """Find the learning rate.
@@ -103,6 +105,9 @@ def tune(
         Asked often; True ends the search as an interruption that can be resumed.
     place
         Where this process stands among workers; the command line's.
+    prior
+        An earlier study on similar work to start from: its :class:`~lrtune.result.Result` or Optuna study,
+        or the path of its ``result.json``. Only freeze-thaw makes use of it.
     options
         Further fields of :class:`lrtune.settings.Settings`, e.g. ``patience=5``.
 
@@ -137,7 +142,7 @@ def tune(
         space if isinstance(space, Space) else Space.from_mapping(space),
         settings,
         storage=open_storage(storage),
-        strategy=None if isinstance(strategy, str) else strategy,
+        strategy=_strategy(strategy, settings, prior),
         observer=observer,
         should_stop=should_stop,
         place=place,
@@ -205,6 +210,13 @@ def as_trainer(given: Trainer | Callable[..., Any], metric: str) -> Trainer:
     if isinstance(given, Trainer) and not isinstance(given, type):
         return given
     return GeneratorTrainer(given, metric=metric)
+
+
+def _strategy(given: str | Strategy, settings: Settings, prior: Any) -> Strategy:
+    if not isinstance(given, str):
+        return given
+    earlier = None if prior is None else prior_from(prior)
+    return make(given, prune=settings.prune, points=settings.points, prior=earlier)
 
 
 def _never() -> bool:

@@ -70,7 +70,7 @@ LAYERS = (
         holds="the one loop: ask, advance, judge, tell",
         modules=(
             *("settings", "records", "progress", "ledger", "reading", "piece", "watching", "loop"),
-            *("result", "study"),
+            *("result", "transfer", "study"),
         ),
         others=("numpy", "optuna"),
         guests={"result": ("pandas",)},

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import math
 import subprocess
 import sys
@@ -303,3 +304,16 @@ def test_a_trial_taken_over_by_somebody_else_is_left_alone() -> None:
     result = tune(train, SPACE, epochs=4, strategy="random", trials=2, storage=storage)
     assert any("taken over" in warning for warning in result.warnings)
     assert [trial.state.name for trial in result.study.trials] == ["COMPLETE", "COMPLETE"]
+
+
+def test_an_earlier_answer_makes_the_next_search_cheaper(tmp_path: Path) -> None:
+    first = tune(basin, SPACE, epochs=27, seed=1)
+    assert first.best_recipe is not None
+    page = tmp_path / "result.json"
+    page.write_text(json.dumps(first.to_json()))
+    for prior in (first, first.study, page, first.to_json()):
+        again = tune(basin, SPACE, epochs=27, seed=2, prior=prior, trials=1)
+        assert again.best_recipe is not None
+        assert abs(math.log10(again.best_recipe.lr / first.best_recipe.lr)) < 0.5
+    with pytest.raises(lrtune.InputError, match="no answer to start from"):
+        tune(basin, SPACE, epochs=27, prior={"best": None})

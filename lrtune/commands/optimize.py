@@ -70,6 +70,10 @@ def optimize(
     range_test: Annotated[
         bool, typer.Option("--range-test", help="Where no range is given, find one by a range test; its cost counts.")
     ] = False,
+    like: Annotated[
+        Path | None,
+        typer.Option(metavar="STUDY", help="Start from an earlier study on similar work: its file or result.json."),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; the old study is moved aside.")] = False,
     out: Out = None,
     json: Annotated[
@@ -98,6 +102,7 @@ def optimize(
         storage=storage,
         storage_retry=storage_retry,
         range_test=range_test,
+        like=like,
         fresh=fresh,
         out=out,
         json=json,
@@ -116,6 +121,7 @@ class Told:
     storage: str | None
     storage_retry: float | None
     range_test: bool
+    like: Path | None
     fresh: bool
     out: Path | None
     json: bool
@@ -236,6 +242,7 @@ class Told:
                     observer=observer,
                     should_stop=lambda: flag.requested,
                     place=place,
+                    prior=self._prior(),
                 )
             except SearchError as error:
                 if silent and type(error) is SearchError:  # the first worker says so
@@ -248,6 +255,15 @@ class Told:
         if flag.requested:
             raise stopped(flag, result)
         return result
+
+    def _prior(self) -> Any:
+        """The earlier study to start from, where one is named."""
+        if self.like is None or self.like.suffix != ".toml":
+            return self.like
+        from lrtune.commands.stored import load, located
+
+        place = located(self.like, name=None, storage=None, out=None)
+        return load(place.storage, place.name)
 
 
 def _write(result: Result, out: Path) -> Path:
