@@ -205,6 +205,7 @@ class Ledger:
     deaths: Sequence[Death] = ()
     waiting: int = 0
     _closed: dict[int, Entry] = field(default_factory=dict)
+    _closed_seen: dict[int, Seen] = field(default_factory=dict)
     _ids: dict[int | str, int] = field(default_factory=dict)
 
     @property
@@ -248,6 +249,13 @@ class Ledger:
 
     def seen(self, entry: Entry) -> Seen:
         """The trial as a strategy sees it."""
+        if not entry.told:
+            return self._as_seen(entry)
+        if entry.number not in self._closed_seen:  # what has ended changes no more
+            self._closed_seen[entry.number] = self._as_seen(entry)
+        return self._closed_seen[entry.number]
+
+    def _as_seen(self, entry: Entry) -> Seen:
         record = entry.record
         epochs, values = record.curve.of(self.settings.metric)
         lost = not entry.saved and record.curve.trained > 0 and entry.holder is None
@@ -286,6 +294,7 @@ class Ledger:
         )
         trial_id = self.storage.create_new_trial(self.study_id, template_trial=template)
         number = self.storage.get_trial_number_from_id(trial_id)
+        self._ids[number] = trial_id
         return dataclasses.replace(entry, record=dataclasses.replace(record, number=number))
 
     def adopt(self, trial: optuna.Trial, recipe: Recipe, until: float) -> Entry:

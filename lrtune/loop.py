@@ -118,6 +118,7 @@ class Search:
     warnings: list[str] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     training: tuple[Entry, float] | None = None
+    origin: tuple[float, ...] | None = None
 
     def run(self) -> Finished:
         """Work until the search has ended.
@@ -214,7 +215,9 @@ class Search:
         return dataclasses.replace(seen, again=0.0) if self.garage.holds(entry.number) else seen
 
     def _widening_left(self) -> float:
-        low, high = self.ledger.study.user_attrs.get("lrtune:range", self.space.lr_range)
+        if self.origin is None:  # what was asked for never changes, so it is read once
+            self.origin = tuple(self.ledger.study.user_attrs.get("lrtune:range", self.space.lr_range))
+        low, high = self.origin
         now_low, now_high = self.space.lr_range
         used = math.log10(low / now_low) + math.log10(now_high / high)
         return max(0.0, self.settings.widen - used)
@@ -262,8 +265,10 @@ class Search:
         if isinstance(action, Continue):
             entry = self._entry(action.number)
             again = self._seen(entry).again
-            self._afford(action.until - entry.record.curve.trained + again)
-            return Work(entry=self.ledger.claim(entry, action.until, again), until=action.until, why=action.why)
+            trained = entry.record.curve.trained
+            until = self._whole_steps(action.until, entry.record.recipe, trained - again)
+            self._afford(until - trained + again)
+            return Work(entry=self.ledger.claim(entry, until, again), until=until, why=action.why)
         msg = f"a strategy answered {action!r}, which is no action"
         raise TypeError(msg)
 
@@ -271,15 +276,27 @@ class Search:
         if action.params is None:
             msg = f"the strategy {self.strategy.name!r} started a trial without a point"
             raise TypeError(msg)
-        self._afford(action.until)
         low, high = self.space.lr_range
         if not low <= action.params["lr"] <= high:
             self._widen(float(action.params["lr"]))
         seed = self.settings.seed + action.seed
         recipe = self.space.recipe(action.params, epochs=self.settings.epochs, seed=seed)
         schedules.parse(recipe.schedule)
-        entry = self.ledger.start(self.space, action.params, recipe, action.until, action.why)
-        return Work(entry=entry, until=action.until, why=action.why)
+        until = self._whole_steps(action.until, recipe, 0.0)
+        self._afford(until)
+        entry = self.ledger.start(self.space, action.params, recipe, until, action.why)
+        return Work(entry=entry, until=until, why=action.why)
+
+    def _whole_steps(self, until: float, recipe: Recipe, paid: float) -> float:
+        """The end of a piece on a step of the run: the next one, or the one before where the budget ends."""
+        steps = self.trainer.steps_per_epoch(recipe)
+        total = recipe.epochs * steps
+        after = min(math.ceil(until * steps * (1 - 1e-9)), total)
+        budget = self.settings.limits.budget
+        if budget is not None:
+            left = (budget - self.ledger.spent(self.entries)) * self.settings.epochs + paid
+            after = min(after, math.floor(left * steps * (1 + 1e-9)))
+        return after / steps
 
     def _afford(self, epochs: float) -> None:
         """Hold the strategy to the budget: it is never overspent."""

@@ -182,8 +182,9 @@ def _judged(parked: Parked, watch: Watch) -> PieceEnd | None:
 
 
 def _demand_metric(parked: Parked, watch: Watch) -> None:
-    metric = watch.settings.metric
-    if metric not in parked.curve.names:
+    metric, last = watch.settings.metric, parked.curve.last
+    known = last is not None and metric in last.values  # spares a look at every point
+    if not known and metric not in parked.curve.names:
         names = ", ".join(parked.curve.names) or "nothing"
         msg = f"the training does not report the metric {metric!r} (it reports {names}); choose one of those"
         raise InputError(msg)
