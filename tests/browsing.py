@@ -58,7 +58,9 @@ class Browser:
         for index in range(figures):
             self.js("document.querySelectorAll('.figure')[arguments[0]].scrollIntoView()", index)
             WebDriverWait(self.driver, 30).until(
-                lambda _, i=index: self.js("return !!document.querySelectorAll('.figure')[arguments[0]].querySelector('.main-svg')", i)
+                lambda _, i=index: self.js(
+                    "return !!document.querySelectorAll('.figure')[arguments[0]].querySelector('.main-svg')", i
+                )
             )
         self.js("window.scrollTo(0, 0)")
         return int(figures)
@@ -91,7 +93,13 @@ def browser(downloads: Path) -> Iterator[Browser]:
     assert programs is not None, missing()
     options = webdriver.ChromeOptions()
     options.binary_location = programs[0]
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--force-color-profile=srgb"):
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--force-color-profile=srgb",
+    ):
         options.add_argument(flag)
     options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})

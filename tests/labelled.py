@@ -84,7 +84,7 @@ class Bowl:
 
 
 def _reports(rng: np.random.Generator) -> int:
-    return int(round(math.exp(rng.uniform(math.log(14), math.log(200)))))
+    return round(math.exp(rng.uniform(math.log(14), math.log(200))))
 
 
 def _fall(rng: np.random.Generator, reports: int, constants: float, noise: float) -> tuple[Floats, float]:
@@ -107,9 +107,10 @@ def _pair(rng: np.random.Generator, constants: float, noise: float) -> tuple[Flo
 
 
 def _as_metric(
-    rng: np.random.Generator, kind: VerdictKind, cause: str, train: Floats, valid: Floats, start: float
+    rng: np.random.Generator, kind: VerdictKind, cause: str, curves: tuple[Floats, Floats, float]
 ) -> Labelled:
     """Half of the time as a score that is maximised; the untrained level known half of the time."""
+    train, valid, start = curves
     known = bool(rng.random() < 0.5)
     if rng.random() < 0.3:
         top = start * rng.uniform(1.0, 2.0)
@@ -125,7 +126,7 @@ def _as_metric(
 def still_falling(rng: np.random.Generator) -> Labelled:
     if rng.random() < 0.5:
         train, valid, start = _pair(rng, rng.uniform(0.2, 1.8), rng.uniform(0, 0.015))
-        return _as_metric(rng, VerdictKind.STILL_FALLING, "time constant above half of the run", train, valid, start)
+        return _as_metric(rng, VerdictKind.STILL_FALLING, "time constant above half of the run", (train, valid, start))
     bowl, reports, each = Bowl.random(rng), _reports(rng), int(rng.integers(1, 5))
     lr = rng.uniform(0.1, 0.7) / (2 * float(bowl.curvatures.mean()) * reports * each)
     values = bowl.descend(lr, reports, each, rng)
@@ -137,14 +138,13 @@ def still_falling(rng: np.random.Generator) -> Labelled:
 
 def healthy(rng: np.random.Generator) -> Labelled:
     train, valid, start = _pair(rng, rng.uniform(3.8, 6.5), rng.uniform(0, 0.004))
-    return _as_metric(rng, VerdictKind.HEALTHY, "time constant of a fifth of the run", train, valid, start)
+    return _as_metric(rng, VerdictKind.HEALTHY, "time constant of a fifth of the run", (train, valid, start))
 
 
 def plateaued(rng: np.random.Generator) -> Labelled:
     train, valid, start = _pair(rng, rng.uniform(14, 40), rng.uniform(0, 0.015))
-    labelled = _as_metric(
-        rng, VerdictKind.PLATEAUED, "time constant below a fourteenth of the run", train, valid, start
-    )
+    cause = "time constant below a fourteenth of the run"
+    labelled = _as_metric(rng, VerdictKind.PLATEAUED, cause, (train, valid, start))
     # Where all was learned before the first report, only the untrained level can say that it was.
     untrained = start if labelled.direction == "minimize" else labelled.untrained
     return Labelled(**{**_fields(labelled), "untrained": untrained})
@@ -179,7 +179,7 @@ def spiked(rng: np.random.Generator) -> Labelled:
     for back in range(int(rng.integers(1, max(2, min(4, n // 8))))):
         valid[at + back] += height * 0.6**back
         train[at + back] += height * 0.5**back
-    return _as_metric(rng, VerdictKind.SPIKED, "one burst of known height", train, valid, start)
+    return _as_metric(rng, VerdictKind.SPIKED, "one burst of known height", (train, valid, start))
 
 
 def edge(rng: np.random.Generator) -> Labelled:
@@ -247,7 +247,7 @@ def non_finite(rng: np.random.Generator) -> Labelled:
     bad = [math.nan, math.inf, -math.inf][int(rng.integers(3))]
     train, valid = train[: at + 1], valid[: at + 1]
     (train if rng.random() < 0.5 else valid)[at] = bad
-    return _as_metric(rng, VerdictKind.NON_FINITE, "a number that is none", train, valid, start)
+    return _as_metric(rng, VerdictKind.NON_FINITE, "a number that is none", (train, valid, start))
 
 
 def stuck(rng: np.random.Generator) -> Labelled:
@@ -270,7 +270,7 @@ def overfitting(rng: np.random.Generator) -> Labelled:
     t = np.arange(1, n + 1) / n
     valid = valid + np.maximum(t - turn, 0) / (1 - turn) * rng.uniform(0.15, 0.6) * learned
     train = train - 0.15 * learned * t
-    return _as_metric(rng, VerdictKind.OVERFITTING, "held-out loss turns at a known step", train, valid, start)
+    return _as_metric(rng, VerdictKind.OVERFITTING, "held-out loss turns at a known step", (train, valid, start))
 
 
 MAKERS: dict[VerdictKind, Callable[[np.random.Generator], Labelled]] = {

@@ -96,8 +96,8 @@ def main() -> None:
     table = confusion(options.each, options.seed)
     print("rows: known cause; columns: verdict")
     print(table.to_string())
-    print(f"right: {100 * right(table):.2f} % of {table.to_numpy().sum()}; worst kind: "
-          f"{min(100 * table.loc[k, k] / options.each if k in table.columns else 0.0 for k in table.index):.1f} %")  # fmt: skip
+    worst = min(table.loc[kind, kind] if kind in table.columns else 0 for kind in table.index) / options.each
+    print(f"right: {100 * right(table):.2f} % of {table.to_numpy().sum()}; worst kind: {100 * worst:.1f} %")
     folder = os.environ.get("LRTUNE_CURVES")
     if folder and (Path(folder) / "digits_mlp_joint").is_dir():
         joint = Path(folder) / "digits_mlp_joint"
