@@ -89,6 +89,7 @@ LAYERS = (
         others=("numpy",),
         guests={
             "comparison": ("pandas",),
+            "jobs": ("optuna", "apscheduler"),
             "cli": ("typer", "rich"),
             "commands": ("typer", "rich", "optuna", "optuna_dashboard"),
         },

@@ -1,0 +1,180 @@
+"""``lrtune job``: tuning by the clock. One run for a scheduler, what to install, a scheduler of its own, history."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
+
+from lrtune.commands.options import Debug, Storage, stored_at
+from lrtune.commands.output import clean, note, own_stdout, say, say_json, write_atomically
+from lrtune.commands.stopping import stops
+from lrtune.errors import InputError, InterruptedSearchError, LrtuneError
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+    from lrtune.jobs.file import JobFile
+    from lrtune.jobs.running import Ended
+    from lrtune.signals import StopFlag
+
+__all__ = ["register"]
+
+JobPath: TypeAlias = Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job file.")]
+JobPaths: TypeAlias = Annotated[list[Path], typer.Argument(metavar="JOB.toml...", help="The job files.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    jobs = typer.Typer(
+        help="Tune by the clock: a job file names a study, a schedule, and what to do with the answer.",
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    for name, command in (("run", run), ("status", status), ("install", install), ("serve", serve)):
+        jobs.command(name)(command)
+    app.add_typer(jobs, name="job")
+
+
+def run(
+    job: JobPath,
+    *,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for a run that is going on.")] = False,
+    catch_up: Annotated[
+        bool | None, typer.Option("--catch-up/--no-catch-up", help="Whether missed periods are made up for, once.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run, also where this period's run is done.")] = False,
+    storage: Storage = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the line of JSON.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Do what is due, once, and print one line of JSON; made for cron, systemd, Kubernetes and Airflow."""
+    del debug
+    line: dict[str, Any] = {"job": job.stem, "status": "failed"}
+    try:
+        with stops() as flag, own_stdout():
+            line = _run(job, storage, flag, quiet=quiet, wait=wait, force=force, catch_up=catch_up, line=line)
+    except LrtuneError as error:
+        status = {6: "locked", 129: "interrupted", 130: "interrupted", 143: "interrupted"}
+        line |= {"status": status.get(error.exit_code, "failed"), "error": " ".join(str(error).split())}
+        say(jsonlib.dumps(clean(line | {"exit_code": error.exit_code}), allow_nan=False))
+        raise
+    say(jsonlib.dumps(clean(line | {"exit_code": 0}), allow_nan=False))
+
+
+def _run(
+    path: Path,
+    storage: str | None,
+    flag: StopFlag,
+    *,
+    quiet: bool,
+    wait: bool,
+    force: bool,
+    catch_up: bool | None,
+    line: dict[str, Any],
+) -> dict[str, Any]:
+    from lrtune.commands.live import watching
+    from lrtune.jobs import read_job, running
+
+    job = read_job(path)
+    line["job"] = job.name
+    with watching(quiet=quiet, json_log=None) as observer:
+        told = running.Asked(
+            wait=wait,
+            force=force,
+            catch_up=job.catch_up if catch_up is None else catch_up,
+            should_stop=lambda: flag.requested,
+            observer=observer,
+            log=lambda text: note(f"lrtune: note: {text}"),
+        )
+        ended = running.run(job, lambda: _opened(job, storage), told)
+    if ended.status == "interrupted":
+        raise _stopped(flag, ended)
+    return ended.to_json(job)
+
+
+def _stopped(flag: StopFlag, ended: Ended) -> InterruptedSearchError:
+    cost = 0.0 if ended.result is None else ended.result.cost
+    msg = f"stopped by {flag.name}: {cost:.2f} full trainings spent; run the same command to resume"
+    return InterruptedSearchError(msg, exit_code=flag.exit_code or 143)
+
+
+def _opened(job: JobFile, given: str | None) -> BaseStorage:
+    from lrtune.config import read_study
+    from lrtune.storage import open_storage
+
+    told = read_study(job.study)
+    in_file, folder = (job.storage, job.folder) if job.storage else (told.search.storage, told.folder)
+    return open_storage(stored_at(given, in_file, folder, job.out), warn=lambda text: note(f"lrtune: warning: {text}"))
+
+
+def status(
+    job: JobPath,
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print the history as JSON, and nothing else.")] = False,
+    figure: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Write the learning rate over time as a page.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Show the last run, the next one, and the learning rate over time."""
+    del debug
+    from lrtune.commands.standing import text
+    from lrtune.jobs import history, read_job
+
+    told = history.standing(read_job(job))
+    if figure is not None:
+        from lrtune.figures.history import history as drawn
+
+        write_atomically(figure, drawn(history.points(told.rows)).to_html(include_plotlyjs=True, full_html=True))
+    if json:
+        say_json(told.to_json())
+        return
+    say(text(told))
+    if figure is not None:
+        say(f"\nfigure   {figure}")
+
+
+def install(
+    job: JobPath,
+    *,
+    systemd: Annotated[bool, typer.Option("--systemd", help="A service and its timer.")] = False,
+    cron: Annotated[bool, typer.Option("--cron", help="A line for crontab.")] = False,
+    kubernetes: Annotated[bool, typer.Option("--kubernetes", help="A CronJob.")] = False,
+    image: Annotated[str, typer.Option(help="Kubernetes: the image that holds lrtune and the job.")] = "lrtune:latest",
+    claim: Annotated[str, typer.Option(help="Kubernetes: the volume claim of the job's folder.")] = "lrtune",
+    debug: Debug = False,
+) -> None:
+    """Print what a scheduler needs to run the job; nothing is installed."""
+    del debug
+    from lrtune.jobs import read_job, units
+
+    if systemd + cron + kubernetes != 1:
+        msg = "which scheduler? give one of --systemd, --cron and --kubernetes"
+        raise InputError(msg)
+    told = read_job(job)
+    if systemd:
+        say(units.systemd(told))
+    elif cron:
+        say(units.cron(told))
+    else:
+        say(units.kubernetes(told, image=image, claim=claim))
+
+
+def serve(
+    jobs: JobPaths,
+    *,
+    debug: Debug = False,
+) -> None:
+    """Run several jobs by their own schedules until stopped, for those who have no scheduler."""
+    del debug
+    from lrtune.jobs import read_job, serving
+    from lrtune.signals import stopping
+
+    told = [read_job(path) for path in jobs]
+    with stopping() as flag:
+        serving.serve(told, should_stop=lambda: flag.requested, say=say, log=note)
+    msg = f"stopped by {flag.name}: runs that were going on are resumed at the next start"
+    raise InterruptedSearchError(msg, exit_code=flag.exit_code or 143)

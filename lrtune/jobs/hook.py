@@ -1,0 +1,82 @@
+"""The hook: a command that is run when the answer has changed. No shell, a time limit, and its exit code is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from typing import TYPE_CHECKING
+
+from lrtune.errors import LrtuneError
+from lrtune.jobs.publish import settings_of, shell_safe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from lrtune.jobs.file import Publishing
+    from lrtune.jobs.state import Row
+
+__all__ = ["HookError", "environment", "run_hook"]
+
+TIMED_OUT, NOT_FOUND, NOT_EXECUTABLE = 124, 127, 126  # as shells and timeout(1) say it
+LOOK_SECONDS = 0.2
+LRTUNE_SECRETS = ("LRTUNE_STORAGE",)
+
+
+class HookError(LrtuneError):
+    """The hook did not succeed; the answer is published, and the same command again runs the hook alone."""
+
+    exit_code = 4
+
+
+def environment(told: Publishing, job: str, row: Row, *, previous_lr: float | None) -> dict[str, str]:
+    """What the hook finds in its environment, besides lrtune's own: LRTUNE_LR, LRTUNE_FILE and so on."""
+    settings = {f"LRTUNE_{name.upper()}": text for name, text in shell_safe(settings_of(row)).items()}
+    found = {
+        "LRTUNE_JOB": job,
+        "LRTUNE_STUDY": row.study,
+        "LRTUNE_PERIOD": row.period,
+        "LRTUNE_FILE": str(told.file),
+        "LRTUNE_VERDICT": row.verdict or "searched",
+        "LRTUNE_METRIC": row.metric,
+        "LRTUNE_VALUE": "" if row.value is None else repr(row.value),
+        "LRTUNE_BAND": "" if row.band is None else f"{row.band[0]!r},{row.band[1]!r}",
+        "LRTUNE_PREVIOUS_LR": "" if previous_lr is None else repr(previous_lr),
+    }
+    return {**found, **settings}
+
+
+def run_hook(
+    told: Publishing, folder: Path, given: dict[str, str], *, should_stop: Callable[[], bool] | None = None
+) -> int:
+    """Run the hook in `folder`; its exit code, 124 where it was ended, 126 or 127 where it could not be started.
+
+    What it prints goes to stderr. It has a process group of its own, which is ended with it. The storage's
+    address, which may hold a password, is not handed on.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in LRTUNE_SECRETS}
+    try:
+        process = subprocess.Popen(  # noqa: S603 -- the job file's own command, without a shell
+            told.hook,
+            cwd=folder,
+            env={**kept, **given},
+            stdin=subprocess.DEVNULL,
+            stdout=2,
+            start_new_session=True,
+        )
+    except FileNotFoundError:
+        return NOT_FOUND
+    except OSError:
+        return NOT_EXECUTABLE
+    left = float(told.hook_seconds)
+    while left > 0 and not (should_stop is not None and should_stop()):
+        try:
+            return process.wait(min(LOOK_SECONDS, left))
+        except subprocess.TimeoutExpired:
+            left -= LOOK_SECONDS
+    with contextlib.suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return TIMED_OUT

@@ -1,0 +1,113 @@
+"""The answer as a file for the training pipeline: JSON, TOML or a line of Hydra overrides; old or new, never half."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from typing import TYPE_CHECKING, Any
+
+from lrtune.commands.output import make_folder, write_atomically
+from lrtune.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from lrtune.jobs.file import Publishing
+    from lrtune.jobs.state import Row
+
+__all__ = ["publish", "rendered", "settings_of", "shell_safe"]
+
+LEFT_OUT = ("epochs", "seed")  # of the search, not of the answer
+BARE = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def publish(told: Publishing, job: str, row: Row) -> None:
+    """Write the answer.
+
+    Raises
+    ------
+    lrtune.errors.StorageError
+        If it cannot be written; an older file is left as it was.
+    """
+    make_folder(told.file.parent)
+    mode = _mode(told.file)
+    beside = told.file.with_name(f".{told.file.name}.new")
+    write_atomically(beside, rendered(told, job, row))
+    try:
+        beside.chmod(mode)  # it holds no secret, and the pipeline may be another user's
+        beside.replace(told.file)
+    except OSError as error:
+        msg = f"{told.file}: cannot be published ({error.strerror}); mend that and run the same command again"
+        raise StorageError(msg) from None
+
+
+def _mode(file: Path) -> int:
+    """The file's own where there is one, else what the umask leaves."""
+    try:
+        return stat.S_IMODE(file.stat().st_mode)
+    except OSError:
+        mask = os.umask(0o077)
+        os.umask(mask)
+        return 0o666 & ~mask
+
+
+def settings_of(row: Row) -> dict[str, Any]:
+    """What a training is told: the recipe's fields that have a value."""
+    recipe = row.recipe or {}
+    return {name: value for name, value in recipe.items() if name not in LEFT_OUT and value is not None}
+
+
+def rendered(told: Publishing, job: str, row: Row) -> str:
+    """The text of the file."""
+    settings = {told.keys.get(name, name): value for name, value in settings_of(row).items()}
+    if told.format == "hydra":
+        return " ".join(f"{key}={_override(value)}" for key, value in settings.items()) + "\n"
+    about = _about(job, row)
+    if told.format == "json":
+        return json.dumps({**settings, "found": about}, indent=2, allow_nan=False) + "\n"
+    lines = [f"{_key(key)} = {_toml(value)}" for key, value in settings.items()]
+    lines += ["", "[found]", *(f"{key} = {_toml(value)}" for key, value in about.items() if value is not None)]
+    return "\n".join(lines) + "\n"
+
+
+def _about(job: str, row: Row) -> dict[str, Any]:
+    return {
+        "job": job,
+        "study": row.study,
+        "period": row.period,
+        "finished": row.finished,
+        "verdict": row.verdict or "searched",
+        "metric": row.metric,
+        "value": row.value,
+        "band": None if row.band is None else list(row.band),
+    }
+
+
+def _key(text: str) -> str:
+    """Dotted keys stay dotted: ``optimizer.lr`` is the key ``lr`` of the table ``optimizer``."""
+    return text if all(BARE.fullmatch(part) for part in text.split(".")) else _toml(text)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, str):
+        return json.dumps(value)  # a basic string of TOML's; control characters are escaped the same way
+    return repr(value)
+
+
+def _override(value: Any) -> str:
+    """A value of Hydra's grammar of overrides: what is no plain word stands in quotes."""
+    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_][\w.-]*", value):
+        return json.dumps(value.replace(", ", ","))  # without spaces, so that $(cat FILE) does not cut it
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def shell_safe(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The settings as texts for an environment."""
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in settings.items()}

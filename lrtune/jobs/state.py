@@ -1,0 +1,224 @@
+"""What outlives a run of a job: which periods are done, what was found, what goes on. One JSON file, mode 0600.
+
+It is written beside and moved into place, so that it is the old or the new one; its times are in UTC.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lrtune.commands.output import clean, write_atomically
+from lrtune.errors import StorageError
+from lrtune.jobs.clock import utc
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Mapping
+    from pathlib import Path
+
+__all__ = ["Row", "Running", "State", "load", "save"]
+
+SCHEMA = 1
+MOST_ROWS = 2000
+MOST_BYTES = 50_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A run that has begun and not ended."""
+
+    number: int
+    study: str
+    period: str
+    started: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One run that has ended.
+
+    Attributes
+    ----------
+    number, study
+        Of the run; a skipped period has the number 0 and no study.
+    period, started, finished
+        Times in UTC, as :func:`lrtune.jobs.clock.stamp` writes them.
+    status
+        ``"done"``, ``"failed"``, ``"skipped"`` or ``"abandoned"``.
+    verdict
+        What the drift test said; empty where there was none.
+    why
+        One sentence.
+    recipe
+        The answer's fields; None where there is none.
+    params
+        The searched settings of it.
+    band
+        Learning rates as good.
+    value
+        The answer's result; None where it was not trained in full.
+    metric, direction
+        Of the value.
+    cost
+        In full trainings.
+    missed
+        Periods that nobody ran before this one.
+    changed
+        Whether the answer is another one than before.
+    hook
+        Exit code of the hook; None where there was none.
+    profile
+        How the answer trains, for the next drift test; see :class:`lrtune.jobs.drift.Profile`.
+    removed
+        What retention has deleted of the run: ``"study"``, ``"checkpoints"``, ``"report"``.
+    """
+
+    number: int
+    study: str
+    period: str
+    started: str
+    finished: str
+    status: str
+    verdict: str = ""
+    why: str = ""
+    recipe: Mapping[str, Any] | None = None
+    params: Mapping[str, Any] | None = None
+    band: tuple[float, float] | None = None
+    value: float | None = None
+    metric: str = ""
+    direction: str = ""
+    cost: float = 0.0
+    missed: int = 0
+    changed: bool = False
+    hook: int | None = None
+    profile: Mapping[str, Any] | None = None
+    removed: tuple[str, ...] = ()
+
+    @property
+    def lr(self) -> float | None:
+        """The learning rate of the answer."""
+        return None if self.recipe is None else float(self.recipe["lr"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """The whole of it.
+
+    Attributes
+    ----------
+    job
+        The job's name.
+    id
+        Drawn when the state was made.
+    last
+        The last period that is done, or was skipped; None before the first one.
+    running
+        The run that has begun and not ended.
+    hook_due
+        Whether the hook has still to succeed for the answer that stands.
+    rows
+        The runs that have ended, the oldest first.
+    """
+
+    job: str
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    last: str | None = None
+    running: Running | None = None
+    hook_due: bool = False
+    rows: tuple[Row, ...] = ()
+
+    @property
+    def answer(self) -> Row | None:
+        """The row of the answer that stands."""
+        return next((row for row in reversed(self.rows) if row.status == "done" and row.recipe is not None), None)
+
+    @property
+    def highest(self) -> int:
+        """The highest number of any run."""
+        numbers = [row.number for row in self.rows] + ([self.running.number] if self.running else [])
+        return max(numbers, default=0)
+
+    def last_period(self) -> dt.datetime | None:
+        """The last period that is done."""
+        return None if self.last is None else utc(self.last)
+
+    def with_row(self, row: Row) -> State:
+        """The state with one row more; the oldest rows beyond 2,000 go."""
+        return dataclasses.replace(self, rows=(*self.rows, row)[-MOST_ROWS:])
+
+    def with_last_row(self, **changes: Any) -> State:
+        """The state with its last row changed."""
+        return dataclasses.replace(self, rows=(*self.rows[:-1], dataclasses.replace(self.rows[-1], **changes)))
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {"schema": SCHEMA, **dataclasses.asdict(self)}
+
+
+def load(path: Path, job: str) -> State:
+    """The state of a file; a new one where there is none.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be read, is damaged, or is another job's; it is left untouched.
+    """
+    try:
+        with path.open("rb") as file:
+            data = json.loads(file.read(MOST_BYTES))
+        return _read(data, path, job)
+    except FileNotFoundError:
+        return State(job=job)
+    except OSError as error:
+        msg = f"{path}: the job's state cannot be read ({error.strerror}); correct that and run it again"
+        raise StorageError(msg) from None
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        what = f"{type(error).__name__}: {str(error)[:80]}"
+        msg = f"{path}: the job's state is damaged ({what}); restore it, or move it away and the job starts anew"
+        raise StorageError(msg) from None
+
+
+def save(path: Path, state: State) -> None:
+    """Write it.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be written; the old one is still there.
+    """
+    write_atomically(path, json.dumps(clean(state.to_json()), indent=1, allow_nan=False) + "\n")
+
+
+def _read(data: Any, path: Path, job: str) -> State:
+    if data["schema"] != SCHEMA:
+        msg = f"{path}: the job's state is of version {data['schema']!r}, this lrtune reads {SCHEMA}; update lrtune"
+        raise StorageError(msg)
+    if data["job"] != job:
+        msg = f"{path}: this is the state of job {data['job']!r}, not of {job!r}; give each job its own folder (out)"
+        raise StorageError(msg)
+    state = State(
+        job=job,
+        id=str(data["id"]),
+        last=data["last"],
+        running=None if data["running"] is None else Running(**data["running"]),
+        hook_due=bool(data["hook_due"]),
+        rows=tuple(_row(row) for row in data["rows"]),
+    )
+    state.last_period()
+    for row in state.rows:
+        utc(row.period)
+    return state
+
+
+def _row(data: Mapping[str, Any]) -> Row:
+    band, known = data.get("band"), {spec.name for spec in dataclasses.fields(Row)}
+    told = {name: value for name, value in data.items() if name in known}
+    row = Row(**{**told, "band": None if band is None else (band[0], band[1]), "removed": tuple(told["removed"])})
+    if row.lr is not None and not row.lr > 0:
+        msg = f"run {row.number} has the learning rate {row.lr!r}"
+        raise ValueError(msg)
+    return row
