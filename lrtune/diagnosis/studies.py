@@ -350,7 +350,7 @@ def _clear(study: _Study) -> Finding:
     return Finding(
         kind=FindingKind.CLEAR,
         evidence={"completed": len(study.done), "lr": study.best.lr},
-        why=f"{len(study.done)} full trainings agree: {study.best.lr:.3g} lies inside the range{edge}",
+        why=f"the best of {len(study.done)} full trainings, at {study.best.lr:.3g}, lies inside the range{edge}",
         advice="use it",
     )
 

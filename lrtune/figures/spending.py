@@ -55,7 +55,7 @@ def regret(records: StudyRecord | Mapping[str, StudyRecord], *, best: float | No
                 _steps(name, table, column, hue, floor=SMALLEST if normal else None, end=studies[name].cost)
             )
     if normal:
-        top = max([2 * SMALLEST, *(float(table[column].max()) for table in tables.values() if len(table))])
+        top = max([100 * SMALLEST, *(float(table[column].max()) for table in tables.values() if len(table))])
         axis = theme.Range(low=SMALLEST, high=top, log=True).axis()
         axis["ticktext"] = [f"\N{LESS-THAN OR EQUAL TO} {axis['ticktext'][0]}", *axis["ticktext"][1:]]
         figure.update_yaxes(**axis)

@@ -25,6 +25,7 @@ __all__ = ["curves", "schedule"]
 
 MOST_CURVES = 120
 MOST_REPORTS = 80
+SMALLEST_SHARE = 1e-3  # of its peak: a schedule that ends at zero would stretch the axis for its last steps
 AXES = (("epochs", "epoch"), ("samples", "samples seen"), ("steps", "optimizer steps"))
 
 
@@ -264,7 +265,7 @@ def schedule(record: StudyRecord) -> go.Figure:
     answer = record.best
     for trial, hue in zip(trials, hues, strict=True):
         curve = trial.curve.thinned(MOST_REPORTS)
-        lrs = [float(f"{lr:.4g}") if math.isfinite(lr) and lr > 0 else None for lr in curve.lrs]
+        lrs = [float(f"{lr:.4g}") if lr > SMALLEST_SHARE * trial.recipe.lr else None for lr in curve.lrs]
         applied += [lr for lr in lrs if lr is not None]
         figure.add_trace(
             go.Scatter(
@@ -281,9 +282,7 @@ def schedule(record: StudyRecord) -> go.Figure:
             )
         )
     if applied:
-        # A schedule that ends at zero would stretch the axis for its last report.
-        low = max(min(applied), record.space.lr_range[0] / 100)
-        figure.update_yaxes(**theme.Range(low=low, high=max(*applied, 2 * low), log=True).axis())
+        figure.update_yaxes(**theme.Range(low=min(applied), high=max(*applied, 2 * min(applied)), log=True).axis())
     note = f"{len(chosen)} of {len(held):,} schedules are drawn." if len(chosen) < len(held) else ""
     figure.update_layout(showlegend=False, meta={"note": note})
     return figure

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["trials_data"]
 
 LABELS = {"number": "#", "lr": "learning rate", "batch_size": "batch", "cost": "cost", "why": "what happened"}
-HIDDEN = ("group", "last", "cost", "evidence", "advice", "started", "finished", "seed", "seconds")
+HIDDEN = ("group", "cost", "evidence", "advice", "started", "finished", "seed", "seconds")
 LONG = ("why",)
 DIGITS = 5
 WORDS_SHARE = 0.7  # a column with fewer distinct texts than this is stored as indices into them
@@ -29,6 +29,7 @@ def trials_data(record: StudyRecord, table: pd.DataFrame) -> dict[str, Any]:
     whose text shows on hover, or -1).
     """
     names = [str(name) for name in table.columns]
+    labels = {**LABELS, "value": record.metric[:40], "last": f"last {record.metric[:40]}"}
     columns = []
     for name in names:
         column = table[name]
@@ -36,10 +37,10 @@ def trials_data(record: StudyRecord, table: pd.DataFrame) -> dict[str, Any]:
         columns.append(
             {
                 "name": name,
-                "label": LABELS.get(name, record.metric[:40] if name == "value" else name.replace("_", " ")),
+                "label": labels.get(name, name.replace("_", " ")),
                 "numeric": pd.api.types.is_numeric_dtype(column),
                 "long": name in LONG,
-                "shown": name not in HIDDEN and not _constant(name, column),
+                "shown": _is_shown(name, column, record, table),
                 "hint": names.index(told) if told in names else -1,
                 **_stored(column),
             }
@@ -48,9 +49,13 @@ def trials_data(record: StudyRecord, table: pd.DataFrame) -> dict[str, Any]:
     return {"columns": columns, "best": None if best is None else best.number}
 
 
-def _constant(name: str, column: pd.Series[Any]) -> bool:
-    """A setting that is the same for every trial says nothing in a table."""
-    return name in SETTINGS and len(set(column.tolist())) == 1
+def _is_shown(name: str, column: pd.Series[Any], record: StudyRecord, table: pd.DataFrame) -> bool:
+    """Whether a column is worth its place: not what is the same for all, nor what repeats another."""
+    if name in HIDDEN:
+        return False
+    if name == "last":
+        return bool(table["value"].isna().any())
+    return name not in SETTINGS or name in record.space.names or len(set(column.tolist())) > 1
 
 
 def _stored(column: pd.Series[Any]) -> dict[str, Any]:
