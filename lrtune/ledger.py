@@ -107,6 +107,8 @@ class Entry:
         Whether Optuna has been told of its end.
     deaths
         How often the process that trained it died while others watched.
+    resume
+        Up to which epoch a piece was to go that was cut off; None where none was.
     """
 
     record: Record
@@ -115,11 +117,21 @@ class Entry:
     holder: Lease | None = None
     told: bool = False
     deaths: int = 0
+    resume: float | None = None
 
     @property
     def number(self) -> int:
         """The trial's number."""
         return self.record.number
+
+    @property
+    def stands(self) -> float:
+        """Epochs at which its run stands, as far as is recorded; beyond its curve where a piece was cut off."""
+        return self.record.pieces[-1].end if self.record.pieces else 0.0
+
+    def price(self, until: float, again: float) -> float:
+        """Epochs that training it up to one costs; `again` is not zero where all is trained a second time."""
+        return until if again else max(0.0, until - self.stands)
 
 
 def decode(number: int, data: Mapping[str, Any], *, told: bool = False) -> Entry:
@@ -148,6 +160,7 @@ def decode(number: int, data: Mapping[str, Any], *, told: bool = False) -> Entry
         holder=Lease.from_json(data["holder"]) if data["holder"] else None,
         told=told,
         deaths=data["deaths"],
+        resume=data.get("resume"),
     )
 
 
@@ -177,6 +190,7 @@ def encode(entry: Entry) -> dict[str, Any]:
         "saved": entry.saved,
         "holder": entry.holder.to_json() if entry.holder else None,
         "deaths": entry.deaths,
+        "resume": entry.resume,
     }
 
 
@@ -204,6 +218,7 @@ class Ledger:
     me: Lease
     deaths: Sequence[Death] = ()
     waiting: int = 0
+    _known: int = 0
     _closed: dict[int, Entry] = field(default_factory=dict)
     _closed_seen: dict[int, Seen] = field(default_factory=dict)
     _ids: dict[int | str, int] = field(default_factory=dict)
@@ -223,6 +238,7 @@ class Ledger:
         """
         found = []
         trials = self.storage.get_all_trials(self.study_id, deepcopy=False)
+        self._known = len(trials)
         self.waiting = sum(trial.state is TrialState.WAITING for trial in trials)
         for trial in trials:
             if trial.state is TrialState.RUNNING and RECORD not in trial.user_attrs:
@@ -274,9 +290,7 @@ class Ledger:
     def spent(self, entries: list[Entry]) -> float:
         """Cost in full trainings; what is being trained right now and what was spent before are included."""
         paid = sum(entry.record.trained for entry in entries)
-        claimed = sum(
-            entry.claim.until - entry.record.curve.trained + entry.claim.again for entry in entries if entry.claim
-        )
+        claimed = sum(entry.price(entry.claim.until, entry.claim.again) for entry in entries if entry.claim)
         return self.settings.spent + (paid + claimed) / self.settings.epochs
 
     # -- writing --------------------------------------------------------------------------------------
@@ -293,9 +307,16 @@ class Ledger:
             user_attrs={RECORD: encode(entry), "schedule": recipe.schedule, "started for": why},
         )
         trial_id = self.storage.create_new_trial(self.study_id, template_trial=template)
-        number = self.storage.get_trial_number_from_id(trial_id)
+        number = self._number(trial_id)
         self._ids[number] = trial_id
         return dataclasses.replace(entry, record=dataclasses.replace(record, number=number))
+
+    def _number(self, trial_id: int) -> int:
+        """The number of a trial just made: the next one, which is a far cheaper question than which one."""
+        with contextlib.suppress(KeyError):  # other hands may have added theirs since
+            if self.storage.get_trial_id_from_study_id_trial_number(self.study_id, self._known) == trial_id:
+                return self._known
+        return self.storage.get_trial_number_from_id(trial_id)
 
     def adopt(self, trial: optuna.Trial, recipe: Recipe, until: float) -> Entry:
         """Claim a trial that was enqueued by other hands."""
@@ -305,7 +326,7 @@ class Ledger:
 
     def claim(self, entry: Entry, until: float, again: float) -> Entry:
         """Claim a paused trial."""
-        return self.write(dataclasses.replace(entry, claim=self._claim(until, again)))
+        return self.write(dataclasses.replace(entry, claim=self._claim(until, again), resume=None))
 
     def write(self, entry: Entry) -> Entry:
         """Write the record."""
@@ -383,7 +404,7 @@ class Ledger:
         """Take over what dead processes held, and tell of ends that they had no time to tell.
 
         A trial whose process died within a piece goes on from its last checkpoint, or from its start
-        where there is none; its record stays what it was.
+        where there is none; its record stays what it was, but for the piece that is to be finished first.
         """
         return [self._recovered(entry) for entry in entries]
 
@@ -394,7 +415,8 @@ class Ledger:
             return self.end(entry)
         changed = entry
         if entry.claim is not None and not self._lives(entry.claim.lease):
-            changed = self._bereaved(dataclasses.replace(changed, claim=None), entry.claim.lease)
+            changed = dataclasses.replace(changed, claim=None, resume=entry.claim.until)
+            changed = self._bereaved(changed, entry.claim.lease)
             if changed.record.outcome is not None:
                 return self.end(changed)
         if entry.holder is not None and not self._lives(entry.holder):

@@ -159,7 +159,7 @@ class Search:
             busy = any(entry.claim for entry in self.entries)
             return None if busy else Finished(why=ending)
         while True:
-            action = self._adopted() or self.strategy.next(self.situation())
+            action = self._resumed() or self._adopted() or self.strategy.next(self.situation())
             if isinstance(action, Work):
                 return action
             if isinstance(action, Stop):
@@ -236,6 +236,19 @@ class Search:
 
         return from_unit(self.space, np.full(len(self.space.names), 0.5))
 
+    def _resumed(self) -> Work | None:
+        """A piece that was cut off is finished before anything else: the search goes on as if it never was."""
+        for entry in self.entries:
+            seen = self._seen(entry)
+            if entry.resume is None or not seen.open:
+                continue
+            if self._left() < entry.price(entry.resume, seen.again):
+                self._replace(self.ledger.write(dataclasses.replace(entry, resume=None)))
+                continue
+            claimed = self.ledger.claim(entry, entry.resume, seen.again)
+            return Work(entry=claimed, until=entry.resume, why="cut off before")
+        return None
+
     def _adopted(self) -> Work | None:
         """A trial that somebody enqueued in the Optuna study comes first."""
         if not self.ledger.waiting or (self.settings.limits.budget is not None and self.situation().left < 1):
@@ -300,11 +313,16 @@ class Search:
 
     def _afford(self, epochs: float) -> None:
         """Hold the strategy to the budget: it is never overspent."""
-        budget = self.settings.limits.budget
-        spent = self.ledger.spent(self.entries)
-        if budget is not None and spent + epochs / self.settings.epochs > budget * (1 + 1e-9):
-            msg = f"{self.strategy.name!r} asked for {epochs:g} epochs with {budget - spent:g} full trainings left"
+        if epochs > self._left():
+            msg = f"{self.strategy.name!r} asked for {epochs:g} epochs with {self._left():g} left"
             raise RuntimeError(msg)
+
+    def _left(self) -> float:
+        """Epochs that the budget still allows."""
+        budget = self.settings.limits.budget
+        if budget is None:
+            return math.inf
+        return (budget * (1 + 1e-9) - self.ledger.spent(self.entries)) * self.settings.epochs
 
     def _widen(self, lr: float) -> None:
         low, high = self.space.lr_range
@@ -333,7 +351,8 @@ class Search:
             self._learn_baseline(recipe)
             spe = self.trainer.steps_per_epoch(recipe)
             parked = self.garage.fetch(entry.number, recipe, entry.record.curve)
-            begin = parked.step / spe
+            # what a process that died had trained beyond the record is paid here, unless it is trained again
+            begin = min(parked.step / spe, entry.stands)
             end = train(parked, recipe, work.until, self._watch(entry, spe))
         except (StorageError, KeyboardInterrupt) as error:
             raised, end = error, PieceEnd(interrupted=True)
@@ -427,7 +446,12 @@ class Search:
         )
         live = outcome is None and not saved and parked is not None
         entry = dataclasses.replace(
-            entry, record=record, claim=None, saved=saved, holder=self.ledger.me if live else None
+            entry,
+            record=record,
+            claim=None,
+            saved=saved,
+            holder=self.ledger.me if live else None,
+            resume=entry.claim.until if end.interrupted and entry.claim else None,
         )
         if not (outcome is not None and outcome.diverged):
             self.ledger.report(entry)

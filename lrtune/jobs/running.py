@@ -101,7 +101,7 @@ class Ended:
             return told
         told |= {"run": row.number, "study": row.study, "verdict": row.verdict or "searched", "why": row.why}
         told |= {"lr": row.lr, "recipe": row.recipe, "band": row.band, "value": row.value, "cost": round(row.cost, 4)}
-        told |= {"changed": row.changed, "hook": row.hook, "published": str(job.publish.file)}
+        told |= {"changed": self.status == "done" and row.changed, "hook": row.hook, "published": str(job.publish.file)}
         return told | {"report": str(job.run_folder(row.number) / REPORT)}
 
 

@@ -35,7 +35,7 @@ Key: TypeAlias = tuple[Any, ...]
 FIRST = 0.01  # of a full training: the shortest first look where a trainer can look so early
 SPACING = 1.0  # decades between first looks: half the width of a basin in practice
 APART = 0.12  # decades between runs before one is finished; afterwards 0.24 over the number finished
-FINEST = 0.03  # decades: closer runs differ by less than noise
+FINEST = 0.02  # decades: closer runs differ by less than noise
 STEPS = np.array([*np.arange(0, 0.8, 0.05), *np.arange(0.8, 2.1, 0.1)])  # from the middle to where runs may start
 NEAR = np.array([0.0, 0.1, 0.2, 0.3, 0.45, 0.6])  # the same, where other settings are searched too
 FAR = np.array([0.0, 0.25])  # and under settings that nothing speaks for yet
@@ -47,7 +47,8 @@ WAKE = 0.2  # of a full training: how long to wait for the first run to leave a 
 LAST_LEG = 0.6  # of a full training: a run that would come so far is trained to its end
 LONGEST = 6.0  # full trainings after which a self-stopping search ends
 CONFIRM = 0.0005  # expected regret saved by one more training, below which the budget goes to repeats
-REPEATS = 2  # paired seeds beside the first
+REPEATS = 1  # paired seeds beside the first
+NEAR_END = 3.0  # full trainings left below which repeats come before more looks around
 
 
 class FreezeThaw:
@@ -132,18 +133,18 @@ class _Decision:
             return self._first(spots[order[0]], home) if order else self._pause()
         best = min(scores, key=lambda i: (scores[i], i))
         if not math.isfinite(scores[best]):
-            return self._descend(spots, taken, home)
+            return self._descend(spots, taken, arms, home)
         for spot in (best + 1, best - 1):
             if 0 <= spot < len(spots) and spot not in taken:
                 return self._first(spots[spot], home)
         return self._between(arms, home)
 
-    def _descend(self, spots: Sequence[float], taken: dict[int, Arm], home: Key) -> Action | None:
+    def _descend(self, spots: Sequence[float], taken: dict[int, Arm], arms: Sequence[Arm], home: Key) -> Action | None:
         """Nothing lives yet: the cliff lies to the left, at last below the range."""
         left = min(taken) - 1
         if left >= 0:
             return self._first(spots[left], home)
-        lowest = min(math.log10(a.seen.recipe.lr) for a in taken.values())
+        lowest = min(math.log10(a.seen.recipe.lr) for a in arms)
         for x in (self.range[0], self.range[0] - self.situation.widen):
             if x < lowest - FINEST:
                 return self._first(x, home)
@@ -272,7 +273,7 @@ class _Decision:
         enough = len(self.view.completed) >= LEAST and gain[pick] < WORTH * max(float(remaining[pick]), 0.05)
         if self.situation.self_stopping and enough:
             return self._end("what the model still expects to gain is below the noise")
-        if not self.situation.self_stopping and gain[pick] < CONFIRM:
+        if not self.situation.self_stopping and self.situation.left < NEAR_END and gain[pick] < CONFIRM:
             repeat = self._repeat()
             if repeat is not None:
                 return repeat
@@ -311,7 +312,8 @@ class _Decision:
         apart = max(FINEST, 2 * APART / count) if count else APART
         for key, middle, steps in self._around():
             shift = beliefs.shift(key)
-            for x in self._grid(middle + shift, steps):
+            bisect = [(max(a.x for a in beliefs.learning) + beliefs.edge) / 2 + shift] if count else []
+            for x in [*self._grid(middle + shift, steps), *(x for x in bisect if math.isfinite(x))]:
                 least = 1e-6 if x in self.range else apart  # nothing lies beyond the ends: worth an exact look
                 if x - shift < beliefs.edge and all(abs(x - other) > least for other in taken.get(key, [])):
                     found.append(Candidate(x - shift, beliefs.recipe(x, key), key, None))

@@ -27,7 +27,7 @@ def _landscape(rng: np.random.Generator, index: int, *, joint: bool) -> Problem:
     epochs = int(rng.choice([20, 27, 50, 100, 160]))
     grid = np.arange(-5, 2 + 1e-9, 0.2) if not joint else np.arange(-5, 1 + 1e-9, 0.25)
     cliff = rng.uniform(-2.5, 1.2) if not joint else rng.uniform(-2.0, 0.4)
-    speed = rng.uniform(-1.0, 2.5)  # decades of progress over a run at the cliff
+    speed = rng.uniform(0.5, 4.0)  # decades of progress over a run at the cliff
     power = rng.uniform(0.35, 1.5)
     floor = 10 ** rng.uniform(-2.5, -0.5)  # height of the noise floor at the cliff
     rise = rng.uniform(0.7, 2.0)
