@@ -44,6 +44,9 @@ HOPELESS_TRIALS = 10
 FINEST_SHARE = 0.02
 """Share of a full training below which a look says too little, where an epoch is longer than that."""
 
+UNLIMITED_BUDGET = 6.0
+"""Full trainings after which a search without any limit ends at the latest (DESIGN section 5)."""
+
 IDLE_SECONDS = 0.05
 RENEW_SECONDS = 30.0
 
@@ -201,7 +204,7 @@ class Search:
             direction=self.settings.direction,
             trials=[self._seen(entry) for entry in self.entries],
             spent=self.ledger.spent(self.entries),
-            budget=limits.budget,
+            budget=self._budget(),
             self_stopping=not limits.any,
             widen=self._widening_left(),
             untrained=self.baseline.untrained if self.baseline else None,
@@ -209,6 +212,11 @@ class Search:
             seed=self.settings.seed,
             exhausted=limits.trials is not None and len(self.entries) >= limits.trials,
         )
+
+    def _budget(self) -> float | None:
+        """Full trainings that may be spent: as asked for, and never without any end."""
+        limits = self.settings.limits
+        return limits.budget if limits.any else max(UNLIMITED_BUDGET, self.settings.spent + 1.0)
 
     def _seen(self, entry: Entry) -> Seen:
         seen = self.ledger.seen(entry)
@@ -251,7 +259,7 @@ class Search:
 
     def _adopted(self) -> Work | None:
         """A trial that somebody enqueued in the Optuna study comes first."""
-        if not self.ledger.waiting or (self.settings.limits.budget is not None and self.situation().left < 1):
+        if not self.ledger.waiting or self.situation().left < 1:
             return None
         trial = self.ledger.study.ask(dict(self.space.distributions()))
         recipe = self.space.recipe(trial.params, epochs=self.settings.epochs, seed=self.settings.seed)
@@ -305,7 +313,7 @@ class Search:
         steps = self.trainer.steps_per_epoch(recipe)
         total = recipe.epochs * steps
         after = min(math.ceil(until * steps * (1 - 1e-9)), total)
-        budget = self.settings.limits.budget
+        budget = self._budget()
         if budget is not None:
             left = (budget - self.ledger.spent(self.entries)) * self.settings.epochs + paid
             after = min(after, math.floor(left * steps * (1 + 1e-9)))
