@@ -1,0 +1,231 @@
+"""User code that misbehaves: every way of it has an outcome, and the study goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from faults.checker import RECORD, check
+from faults.driver import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import optuna
+    from faults.driver import Lab
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(280)]
+
+MODES = ["fast", "nan@0", "nan@1", "nan@4", "nan@8", "inf@3", "ninf@3", "str@2", "fast", "none@2", "list@2", "huge@2",
+         "complex@2", "fast", "sysexit@2", "genexit@2", "oom@2", "raise@2", "fast", "osexit@2", "fork@2"]  # fmt: skip
+
+
+def outcomes(study: optuna.Study) -> list[str]:
+    return [trial.user_attrs[RECORD]["outcome"] for trial in study.trials]
+
+
+@pytest.mark.row(41, 42, 46, 47, 48, 49, 54)
+def test_every_way_to_misbehave(lab: Lab, saw: Callable[[str], None]) -> None:
+    lab.study(search={"trials": len(MODES), "failures": 6})
+    running = lab.run(obj=",".join(f"{number}:{mode}" for number, mode in enumerate(MODES)))
+    study = check(lab, trials=len(MODES))
+    ended = dict(zip(MODES, outcomes(study), strict=True))
+    reasons = {mode: study.trials[number].user_attrs[RECORD]["why"] for number, mode in enumerate(MODES)}
+    for mode, outcome in ended.items():
+        name = mode.partition("@")[0]
+        wanted = {"fast": "completed", "fork": "completed", "nan": "non_finite", "inf": "non_finite",
+                  "ninf": "non_finite", "oom": "out_of_memory"}.get(name, "failed")  # fmt: skip
+        assert outcome == wanted, f"{mode}: {outcome} ({reasons[mode]})"
+    assert "got str" in reasons["str@2"]
+    assert "sys.exit" in reasons["sysexit@2"]
+    assert "exit code 9" in reasons["osexit@2"]
+    assert "the user's own mistake" in reasons["raise@2"]
+    trained = {mode: study.trials[number].user_attrs[RECORD]["trained"] for number, mode in enumerate(MODES)}
+    assert trained["nan@0"] == 1
+    assert trained["nan@4"] == 5
+    children = [int(line[1]) for line in lab.books if line[0] == "child"]
+    assert children
+    until(lambda: not any(map(_lives, children)), "the children of user code to be gone", 30)
+    assert "another one takes its place" in running.err
+    saw("; ".join(f"{mode}: {outcome}" for mode, outcome in ended.items()))
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.row(42)
+def test_infinity_is_never_best_where_more_is_better(lab: Lab, saw: Callable[[str], None]) -> None:
+    lab.study(study={"direction": "maximize"}, search={"trials": 4})
+    lab.run(obj="0:inf@3,1:ninf@3,2:inf@8")
+    study = check(lab, trials=4)
+    assert outcomes(study) == ["non_finite"] * 3 + ["completed"]
+    saw(f"maximise: inf and -inf diverged, the best is {study.best_value:.3g}")
+
+
+@pytest.mark.row(45)
+def test_every_trial_diverges(lab: Lab, saw: Callable[[str], None]) -> None:
+    lab.study(search={"trials": 20})
+    running = lab.run(obj="nan@0", expect=3)
+    assert "lower the range" in running.last
+    study = check(lab)
+    assert len(study.trials) == 10
+    saw(f"ended after 10 of 20: exit 3, {running.last.partition('error: ')[2]!r}, report written")
+
+
+@pytest.mark.row(46)
+def test_the_first_trial_raises(lab: Lab, saw: Callable[[str], None]) -> None:
+    running = lab.run(obj="raise@0", expect=3)
+    assert "RuntimeError: the user's own mistake" in running.err
+    assert 'objective.py"' in running.err
+    assert "mend it" in running.last
+    saw(f"first: exit 3 with the user's traceback, {running.last.partition('error: ')[2]!r}")
+
+
+@pytest.mark.row(46)
+def test_failures_in_a_row_end_the_search(lab: Lab, saw: Callable[[str], None]) -> None:
+    lab.study(search={"trials": 20, "failures": 3})
+    running = lab.run(obj="1:raise@2,3+:raise@2")
+    study = check(lab)
+    assert outcomes(study) == ["completed", "failed", "completed", "failed", "failed", "failed"]
+    assert "3 trials in a row failed" in running.json["stopped_because"]
+    saw("one failure is skipped; 3 in a row end the search: exit 0 with the best so far")
+
+
+@pytest.mark.row(44)
+def test_scikit_learn_diverges_without_nan(lab: Lab, saw: Callable[[str], None]) -> None:
+    lab.study(
+        study={"metric": "valid_score", "direction": "maximize", "epochs": 3},
+        train={"trainer": "", "estimator": "sklearn.linear_model:SGDRegressor", "data": "diabetes"},
+        space={"lr": [1.0, 1e12]},
+        search={"trials": 12},
+    )
+    lab.run(expect=3)
+    study = check(lab)
+    found = outcomes(study)
+    assert all(outcome in ("exploded", "non_finite", "stuck") for outcome in found), found
+    saw(f"{len(found)} of {len(found)} diverged ({', '.join(sorted(set(found)))}), none COMPLETE, exit 3")
+
+
+@pytest.mark.row(51, 52)
+def test_hung_steps_are_ended_and_the_study_goes_on(lab: Lab, saw: Callable[[str], None]) -> None:
+    lab.study(search={"trials": 4})
+    running = lab.run("--stall-timeout", "4", obj="0:hang@3,2:gil@3")
+    study = check(lab, trials=4)
+    assert outcomes(study) == ["stalled", "completed", "stalled", "completed"]
+    assert running.err.count("no progress for 4 s") >= 2
+    saw("sleep and a C call that holds the interpreter: both ended after 4 s, outcome stalled, 2 others complete")
+
+
+@pytest.mark.row(48, 49)
+def test_a_process_that_the_kernel_kills_is_tried_once_more(lab: Lab, saw: Callable[[str], None]) -> None:
+    lab.study(search={"trials": 3})
+    lab.run(obj="1:kill@3,3:kill@3,4:kill@3")
+    study = check(lab, trials=3)
+    assert outcomes(study) == ["completed", "completed", "failed"]
+    assert lab.count("begin") == 5
+    saw("SIGKILL once: trained again; twice: failed; the study goes on")
+
+
+@pytest.mark.row(49)
+def test_out_of_memory_under_a_limit(lab: Lab, saw: Callable[[str], None]) -> None:
+    lab.study(search={"trials": 3})
+    words = ["sh", "-c", 'ulimit -v 6000000; exec "$@"', "sh", *lab.words()]
+    lab.run(words=words, obj="1:oom@3")
+    assert outcomes(check(lab, trials=3)) == ["completed", "out_of_memory", "completed"]
+    saw("MemoryError under ulimit -v: out_of_memory, the study goes on")
+
+
+@pytest.mark.row(55)
+@pytest.mark.parametrize("trials", [90, pytest.param(500, marks=pytest.mark.slow)])
+def test_no_handle_leaks(lab: Lab, saw: Callable[[str], None], trials: int) -> None:
+    lab.study(study={"epochs": 1}, search={"trials": trials})
+    lab.run(words=["sh", "-c", 'ulimit -n 64; exec "$@"', "sh", *lab.words()], patience=280)
+    check(lab, trials=trials)
+    saw(f"{trials} trials with 64 handles: exit 0")
+
+
+@pytest.mark.row(56)
+def test_a_storm_of_reports(lab: Lab, saw: Callable[[str], None]) -> None:
+    lab.study(study={"epochs": 100_000}, train={"trainer": "objective.py:spam"}, search={"trials": 1})
+    began = time.monotonic()
+    lab.run()
+    (trial,) = check(lab, trials=1).trials
+    points = len(json.dumps(trial.user_attrs[RECORD]["curve"]))
+    assert len(trial.intermediate_values) <= 200
+    assert points < 200_000
+    saw(f"10^5 reports: {time.monotonic() - began:.0f} s in all, {len(trial.intermediate_values)} values in Optuna")
+
+
+@pytest.mark.row(39)
+@pytest.mark.parametrize("jump", [3600, -3600])
+def test_the_clock_jumps(lab: Lab, saw: Callable[[str], None], jump: int, shim: Path) -> None:
+    lab.study(search={"trials": "", "budget": 400.0, "timeout": 4.0})
+    began = time.monotonic()
+    env = {"LD_PRELOAD": str(shim), "JUMP_AFTER": "3", "JUMP_SECS": str(jump)}
+    running = lab.run(sleep=0.05, env=env)
+    took = time.monotonic() - began
+    assert "time limit of 4 s" in running.json["stopped_because"]
+    study = check(lab)
+    assert all(piece[1] >= 0 for trial in study.trials for piece in trial.user_attrs[RECORD]["pieces"])
+    assert took > 4
+    assert lab.count("epoch") > 20
+    saw(f"{jump:+d} s: ended by its time limit of 4 s, after {took:.0f} s with start and report; no negative duration")
+
+
+SHIM = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <sys/time.h>
+#include <time.h>
+static int (*real)(clockid_t, struct timespec *);
+static long jump(void) {
+    static long start;
+    struct timespec now;
+    real(CLOCK_MONOTONIC, &now);
+    if (!start) start = now.tv_sec;
+    return now.tv_sec - start >= atol(getenv("JUMP_AFTER")) ? atol(getenv("JUMP_SECS")) : 0;
+}
+int clock_gettime(clockid_t clock, struct timespec *out) {
+    if (!real) real = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
+    int code = real(clock, out);
+    if (clock == CLOCK_REALTIME && getenv("JUMP_SECS")) out->tv_sec += jump();
+    return code;
+}
+time_t time(time_t *out) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (out) *out = now.tv_sec;
+    return now.tv_sec;
+}
+int gettimeofday(struct timeval *restrict out, void *restrict zone) {
+    struct timespec now;
+    (void)zone;
+    clock_gettime(CLOCK_REALTIME, &now);
+    out->tv_sec = now.tv_sec;
+    out->tv_usec = now.tv_nsec / 1000;
+    return 0;
+}
+"""
+
+
+@pytest.fixture
+def shim(tmp_path: Path) -> Path:
+    import shutil
+    import subprocess
+
+    if shutil.which("cc") is None:
+        pytest.skip("there is no C compiler here")
+    source, made = tmp_path / "shim.c", tmp_path / "shim.so"
+    source.write_text(SHIM)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", made, source, "-ldl"], check=True)
+    assert os.access(made, os.R_OK)
+    return made
