@@ -24,6 +24,7 @@ import optuna
 from optuna.trial import TrialState
 
 from lrtune.curve import Curve
+from lrtune.diagnosis import judge
 from lrtune.leases import Lease, alive
 from lrtune.outcome import Outcome
 from lrtune.recipe import Recipe
@@ -378,6 +379,16 @@ class Ledger:
         readable = {"outcome": outcome.value, "cost": round(record.trained / self.settings.epochs, 4)}
         if record.why:
             readable["why"] = record.why[:2000]
+        if len(record.curve):
+            verdict = judge(
+                record.curve,
+                metric=self.settings.metric,
+                direction=self.settings.direction,
+                epochs=self.settings.epochs,
+                lr=record.recipe.lr,
+                outcome=outcome,
+            )
+            readable["verdict"] = f"{verdict.kind.value}: {verdict.why}"[:500]
         for name, value in readable.items():
             self.storage.set_trial_user_attr(trial_id, name, value)
         if outcome.diverged:

@@ -216,7 +216,9 @@ class Search:
     def _budget(self) -> float | None:
         """Full trainings that may be spent: as asked for, and never without any end."""
         limits = self.settings.limits
-        return limits.budget if limits.any else max(UNLIMITED_BUDGET, self.settings.spent + 1.0)
+        if limits.any or self.settings.points is not None:  # a grid of so many points is a limit too
+            return limits.budget
+        return max(UNLIMITED_BUDGET, self.settings.spent + 1.0)
 
     def _seen(self, entry: Entry) -> Seen:
         seen = self.ledger.seen(entry)
