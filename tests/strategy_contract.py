@@ -1,0 +1,220 @@
+"""The contract that every strategy passes: a laboratory that executes what it asks for on synthetic curves.
+
+Nothing is trained and nobody waits, so a whole search takes milliseconds. Every decision is held to the
+contract of :mod:`lrtune.search.base` when it is made; what is left to the tests is what a search is worth.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from lrtune.outcome import Outcome
+from lrtune.recipe import Recipe
+from lrtune.search.base import Action, Continue, Finish, Seen, Situation, Start, Stop, Strategy, Wait
+from lrtune.search.catalogue import make
+from lrtune.space import Space
+
+__all__ = ["JOINT", "LR_ONLY", "Laboratory", "basin", "mirrored", "started"]
+
+Landscape: TypeAlias = Callable[[Recipe, float], float]
+"""The metric of a recipe at a share of its run; NaN where it has diverged."""
+
+LR_ONLY = Space(lr=(1e-5, 10.0))
+JOINT = Space(lr=(1e-4, 10.0), batch_size=[16, 64, 256], schedule=["constant", "cosine"], warmup=[0.0, 0.1])
+
+MOST_DECISIONS = 600
+
+
+def basin(best: float = -1.5, edge: float = 0.5, noise: float = 0.0) -> Landscape:
+    """A basin over log10 lr whose runs fall towards their end; from `edge` decades above the best they diverge."""
+
+    def value(recipe: Recipe, share: float) -> float:
+        x = math.log10(recipe.lr)
+        if x > best + edge and share > 0.05:
+            return math.nan
+        wobble = noise * math.sin(1e4 * x + 37 * share + recipe.seed)
+        return 0.2 + 0.15 * (x - best) ** 2 * min(1.0, 3 * share) + 2 * math.exp(-6 * share) + wobble
+
+    return value
+
+
+def mirrored(landscape: Landscape) -> Landscape:
+    """The same, seen through a metric that is maximised."""
+    return lambda recipe, share: -landscape(recipe, share)
+
+
+@dataclass(kw_only=True)
+class Laboratory:
+    """One search by one strategy, with any number of workers; every decision is checked as it is made."""
+
+    strategy: str
+    landscape: Landscape = field(default_factory=basin)
+    space: Space = LR_ONLY
+    epochs: int = 9
+    direction: Any = "minimize"
+    budget: float | None = 5.0
+    most_trials: int | None = None
+    finest: float = 1.0
+    seed: int = 0
+    workers: int = 1
+    widen: float = 1.0
+    forgets: bool = False
+    untrained: float | None = None
+    points: int | None = None
+    check_purity: bool = True
+    seen: list[Seen] = field(default_factory=list)
+    paid: float = 0.0
+    actions: list[Action] = field(default_factory=list)
+    working: list[int] = field(default_factory=list)
+    spare: float = 0.0
+    mind: Strategy = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.mind = make(self.strategy, points=self.points)
+        low, high = self.space.lr_range
+        self.origin = math.log10(low), math.log10(high)
+
+    def situation(self) -> Situation:
+        low, high = (math.log10(end) for end in self.space.lr_range)
+        used = (self.origin[0] - low) + (high - self.origin[1])
+        return Situation(
+            space=self.space,
+            epochs=self.epochs,
+            direction=self.direction,
+            trials=list(self.seen),
+            spent=self._spent(),
+            budget=self.budget,
+            self_stopping=self.budget is None and self.most_trials is None,
+            widen=max(0.0, self.widen - used),
+            untrained=self.untrained,
+            finest=self.finest,
+            seed=self.seed,
+            exhausted=self.most_trials is not None and len(self.seen) >= self.most_trials,
+        )
+
+    def _spent(self) -> float:
+        busy = [seen for seen in self.seen if seen.until is not None]
+        claimed = sum(seen.until - seen.trained + seen.again for seen in busy if seen.until is not None)
+        return (self.paid + claimed) / self.epochs
+
+    # -- the loop -------------------------------------------------------------------------------------
+
+    def run(self, decisions: int | None = None) -> Laboratory:
+        """Search until it ends, or for so many decisions."""
+        limit = MOST_DECISIONS if decisions is None else decisions
+        for _ in range(limit):
+            if len(self.working) >= self.workers:
+                self._train(self.working.pop(0))
+            action = self.decide()
+            if isinstance(action, Finish) and not self.working:
+                return self
+            if isinstance(action, Wait | Finish):
+                assert self.working, f"{action} with nobody at work"
+                self._train(self.working.pop(0))
+        assert decisions is not None, f"{self.strategy} does not end: {self.actions[-5:]}"
+        while self.working:
+            self._train(self.working.pop(0))
+        return self
+
+    def decide(self) -> Action:
+        """One decision, checked and carried out."""
+        situation = self.situation()
+        action = self.mind.next(situation)
+        if self.check_purity:
+            again = copy.deepcopy(situation)
+            assert make(self.strategy, points=self.points).next(again) == action, "not a function of the situation"
+        self.actions.append(action)
+        if isinstance(action, Start):
+            self._start(action, situation)
+        elif isinstance(action, Continue):
+            self._continue(action, situation)
+        elif isinstance(action, Stop):
+            self._open(action.number)
+            self._end(action.number, outcome=action.outcome)
+        return action
+
+    def _start(self, action: Start, situation: Situation) -> None:
+        assert not situation.exhausted, "started a trial beyond the limit on trials"
+        assert action.params is not None
+        self._affordable(action.until / self.epochs, situation)
+        assert 0 < action.until <= self.epochs
+        lr = float(action.params["lr"])
+        low, high = (math.log10(end) for end in self.space.lr_range)
+        beyond = max(0.0, low - math.log10(lr)), max(0.0, math.log10(lr) - high)
+        assert sum(beyond) <= situation.widen + 1e-9, f"{lr} lies outside {self.space.lr_range}"
+        if sum(beyond) > 0:
+            assert self.strategy == "freeze-thaw", "only freeze-thaw widens the range"
+            self.space = self.space.widened(low_decades=beyond[0], high_decades=beyond[1])
+        inside = {**action.params, "lr": min(max(lr, self.space.lr_range[0]), self.space.lr_range[1])}
+        assert self.space.contains(inside), f"{action.params} is no point of {self.space}"
+        recipe = self.space.recipe(action.params, epochs=self.epochs, seed=self.seed + action.seed)
+        assert all(seen.recipe != recipe for seen in self.seen if seen.outcome is not Outcome.FAILED), "the same twice"
+        empty = np.array([])
+        self.seen.append(
+            Seen(number=len(self.seen), recipe=recipe, epochs=empty, values=empty, until=float(action.until))
+        )
+        self.working.append(len(self.seen) - 1)
+
+    def _continue(self, action: Continue, situation: Situation) -> None:
+        seen = self._open(action.number)
+        assert seen.trained < action.until <= self.epochs
+        self._affordable((action.until - seen.trained + seen.again) / self.epochs, situation)
+        self.seen[action.number] = dataclasses.replace(seen, until=float(action.until))
+        self.working.append(action.number)
+
+    def _open(self, number: int) -> Seen:
+        seen = self.seen[number]
+        assert seen.open, f"trial {number} is not open ({seen.outcome}, until {seen.until})"
+        return seen
+
+    @staticmethod
+    def _affordable(price: float, situation: Situation) -> None:
+        assert price <= situation.left * (1 + 1e-9) + 1e-9, f"{price} asked for with {situation.left} left"
+
+    # -- training -------------------------------------------------------------------------------------
+
+    def _train(self, number: int) -> None:
+        """Train a claimed piece: the metric at the end of every epoch, and at its own end."""
+        seen = self.seen[number]
+        assert seen.until is not None
+        places = [float(e) for e in range(1, self.epochs + 1) if seen.trained < e < seen.until - 1e-9]
+        epochs, values = list(seen.epochs), list(seen.values)
+        outcome: Outcome | None = None
+        for place in [*places, seen.until]:
+            epochs.append(place)
+            values.append(self.landscape(seen.recipe, place / self.epochs))
+            if not math.isfinite(values[-1]):
+                outcome = Outcome.NON_FINITE
+                break
+        self.paid += epochs[-1] - seen.trained + seen.again
+        if outcome is None and epochs[-1] >= self.epochs - 1e-9:
+            outcome = Outcome.COMPLETED
+        self.seen[number] = dataclasses.replace(
+            seen, epochs=np.array(epochs), values=np.array(values), until=None, again=0.0
+        )
+        if outcome is not None:
+            self._end(number, outcome=outcome)
+        elif self.forgets:
+            self.seen[number] = dataclasses.replace(self.seen[number], again=epochs[-1])
+
+    def _end(self, number: int, *, outcome: Outcome) -> None:
+        seen = self.seen[number]
+        result = float(seen.values[-1]) if outcome is Outcome.COMPLETED else None
+        self.seen[number] = dataclasses.replace(seen, outcome=outcome, result=result, again=0.0)
+
+    @property
+    def completed(self) -> list[Seen]:
+        """The trials that were trained to their end."""
+        return [seen for seen in self.seen if seen.outcome is Outcome.COMPLETED]
+
+
+def started(laboratory: Laboratory) -> list[Start]:
+    """The trials that were started."""
+    return [action for action in laboratory.actions if isinstance(action, Start)]
