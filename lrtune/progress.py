@@ -8,11 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from lrtune.curve import Curve
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from lrtune.outcome import Outcome
     from lrtune.recipe import Recipe
+    from lrtune.result import Result
 
 __all__ = ["Ended", "Observer", "Progress", "Training"]
 
@@ -53,6 +56,10 @@ class Ended:
         Its result; None where it has none.
     trained
         Epochs that were paid for it.
+    started
+        Seconds since 1970 (UTC); with the number it tells the trial from every other one, of whatever call.
+    curve
+        All that it reported.
     """
 
     number: int
@@ -60,6 +67,8 @@ class Ended:
     outcome: Outcome
     value: float | None
     trained: float
+    started: float | None = None
+    curve: Curve = field(default_factory=Curve)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +78,8 @@ class Progress:
     Attributes
     ----------
     event
-        One plain line for logs about what has just happened; empty if there is nothing to say.
+        One plain line for logs about what has just happened; empty if there is nothing to say. A line is told
+        under the study's lock: what takes its time waits for the next snapshot without one.
     name, metric, direction, epochs
         The study: its name, what is watched, ``"minimize"`` or ``"maximize"``, epochs of one full run.
     budget, timeout, trials_limit
@@ -90,6 +100,8 @@ class Progress:
         The trials that have finished with this event, already stored.
     warnings
         What the user should be told, one sentence each; all so far.
+    result
+        The answer, in the last snapshot of all; None while the search goes on.
     """
 
     event: str = ""
@@ -110,6 +122,7 @@ class Progress:
     training: tuple[Training, ...] = ()
     ended: tuple[Ended, ...] = ()
     warnings: tuple[str, ...] = ()
+    result: Result | None = None
 
     @property
     def seconds_left(self) -> float | None:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from lrtune.progress import Observer
     from lrtune.search.base import Strategy
     from lrtune.training.base import Trainer
+    from lrtune.watching import Listener
 
 __all__ = ["as_trainer", "conduct", "tune"]
 
@@ -173,6 +174,7 @@ def conduct(
     space = Space.from_json(study.user_attrs[SPACE])
     place.ready()
     deadline = None if settings.limits.timeout is None else started + settings.limits.timeout
+    listen = listener(observer, started)
     with _folder(settings, storage) as folder, at_work() as me:
         search = Search(
             trainer=trainer,
@@ -184,7 +186,7 @@ def conduct(
             garage=Garage(trainer=trainer, folder=folder, memory_limit=settings.memory_limit),
             should_stop=should_stop or _never,
             deadline=deadline,
-            listen=listener(observer, started),
+            listen=listen,
             widened=lambda wider: study.set_user_attr(SPACE, wider.to_json()),
             learned=lambda baseline: study.set_user_attr(BASELINE, dataclasses.asdict(baseline)),
             baseline=Baseline(**study.user_attrs[BASELINE]) if BASELINE in study.user_attrs else None,
@@ -193,7 +195,7 @@ def conduct(
             finished = search.run()
         finally:
             search.garage.close()
-        return _concluded(search, finished)
+        return _concluded(search, finished, listen)
 
 
 def as_trainer(given: Trainer | Callable[..., Any], metric: str) -> Trainer:
@@ -223,7 +225,7 @@ def _never() -> bool:
     return False
 
 
-def _concluded(search: Search, finished: Finished) -> Result:
+def _concluded(search: Search, finished: Finished, listen: Listener) -> Result:
     """Tell what is still open as pruned, and say what was found."""
     study = search.ledger.study
     with exclusive(search.ledger.storage, study.study_name):
@@ -232,6 +234,7 @@ def _concluded(search: Search, finished: Finished) -> Result:
             _end_open(search)
         result = _result(search, finished.why)
         study.set_user_attr(RESULT, result.to_json())
+    listen("", search, result)
     if result.best_recipe is None and not finished.interrupted:
         error = SearchError(f"no trial was trained to its end: {finished.why}; {_advice(search)}")
         error.result = result

@@ -11,14 +11,13 @@ from lrtune.progress import Ended, Progress, Training
 from lrtune.search.answer import answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from lrtune.ledger import Entry, Ledger
     from lrtune.progress import Observer
+    from lrtune.result import Result
     from lrtune.search.base import Situation
     from lrtune.settings import Settings
 
-__all__ = ["Watched", "line", "listener"]
+__all__ = ["Listener", "Watched", "line", "listener"]
 
 
 class Watched(Protocol):
@@ -34,19 +33,25 @@ class Watched(Protocol):
         """All that is known."""
 
 
-def listener(observer: Observer | None, started: float) -> Callable[[str, Watched], object]:
-    """What the loop calls at every event: the observer with a snapshot, or nothing."""
-    if observer is None:
-        return lambda _event, _search: None
+class Listener(Protocol):
+    """What the loop calls at every event, and once more with the answer."""
+
+    def __call__(self, event: str, search: Watched, result: Result | None = None) -> None:
+        """Hear of it."""
+
+
+def listener(observer: Observer | None, started: float) -> Listener:
+    """The observer, called with a snapshot; or nothing."""
     best_so_far: dict[str, Any] = {}
 
-    def listen(event: str, search: Watched) -> None:
-        observer(_progress(event, search, started, best_so_far))
+    def listen(event: str, search: Watched, result: Result | None = None) -> None:
+        if observer is not None:
+            observer(_progress(event, search, started, best_so_far, result))
 
     return listen
 
 
-def _progress(event: str, search: Watched, started: float, memory: dict[str, Any]) -> Progress:
+def _progress(event: str, search: Watched, started: float, memory: dict[str, Any], result: Result | None) -> Progress:
     settings, entries = search.settings, search.entries
     done = [e.record for e in entries if e.record.outcome is Outcome.COMPLETED and e.record.value is not None]
     sign = 1.0 if settings.direction == "minimize" else -1.0
@@ -79,6 +84,7 @@ def _progress(event: str, search: Watched, started: float, memory: dict[str, Any
         training=_training(search),
         ended=tuple(_ended(entry) for entry in fresh),
         warnings=tuple(search.warnings),
+        result=result,
     )
 
 
@@ -99,6 +105,8 @@ def _ended(entry: Entry) -> Ended:
         outcome=record.outcome or Outcome.INTERRUPTED,
         value=record.value,
         trained=record.trained,
+        started=record.started,
+        curve=record.curve,
     )
 
 
