@@ -51,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with tempfile.TemporaryDirectory() as out:
             search(HERE / name, Path(out))
             write(HERE / name, Path(out))
+    page = HERE.parent / "README.md"
+    page.write_text(front(page.read_text("utf-8")), encoding="utf-8")
 
 
 def search(study: Path, out: Path) -> None:
@@ -90,12 +92,45 @@ def placed(text: str, mark: str, block: str) -> str:
     return between.sub(lambda _: block + "\n", text)
 
 
-def rows(table: Path) -> list[tuple[float, float]]:
-    """Learning rate and value of every training of a sweep; nothing where there is no sweep."""
+def front(page: str) -> str:
+    """The project's README with the first study's answer and the table of all that were swept."""
+    first = HERE / STUDIES[0] / "README.md"
+    answer = re.search(r"(?<=<!-- recorded -->\n).*?(?=\n<!-- /recorded -->)", first.read_text("utf-8"), re.DOTALL)
+    return placed(placed(page, "answer", answer[0] if answer else ""), "studies", table())
+
+
+def table() -> str:
+    """One row for each study that has a sweep, from the files beside it."""
+    lines = [
+        "| study | learning rate | full trainings spent | value | best of the sweep | lost |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in STUDIES:
+        swept = rows(HERE / name / "sweep.csv", nothing=True)
+        if not swept:
+            continue
+        found = json.loads((HERE / name / "result.json").read_text("utf-8"))
+        best = min(value for lr, value in swept if not math.isnan(lr))
+        nothing = min(value for lr, value in swept if math.isnan(lr))
+        value, count = found["best"]["value"], sum(not math.isnan(lr) for lr, _ in swept)
+        lost = (value - best) / (nothing - best)
+        lines.append(
+            f"| [{name}](studies/{name}/README.md) | {found['best']['lr']:.3g} | {found['cost']:.2f} | {value:.4g} | "
+            f"{best:.4g} of {count} | {lost:.1%} |"
+        )
+    return "\n".join(lines)
+
+
+def rows(table: Path, *, nothing: bool = False) -> list[tuple[float, float]]:
+    """Learning rate and value of every training of a sweep; no rows where there is no sweep.
+
+    With `nothing`, also what knowing nothing is worth, under a learning rate of NaN.
+    """
     if not table.exists():
         return []
     with table.open(encoding="utf-8", newline="") as file:
-        return [(float(row["lr"]), float(row["value"])) for row in csv.DictReader(file) if row["lr"]]
+        held = [(float(row["lr"] or "nan"), float(row["value"] or "nan")) for row in csv.DictReader(file)]
+    return [(lr, value) for lr, value in held if not math.isnan(value) and (nothing or not math.isnan(lr))]
 
 
 # -- the figure ---------------------------------------------------------------------------------------
