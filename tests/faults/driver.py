@@ -202,7 +202,7 @@ class Lab:
         code = running.wait(patience)
         wanted = expect if isinstance(expect, tuple) else (expect,)
         assert code in wanted, f"exit code {code}, not {expect}: {running.err[-3000:]}"
-        assert "Traceback" not in running.err or code == 3 or "user's own" in running.err, running.err[-3000:]  # noqa: PLR2004
+        assert "Traceback" not in running.err or code == 3 or "user's own" in running.err, running.err[-3000:]
         until(lambda: not running.family(), "the command's processes to be gone", 30)
         return running
 

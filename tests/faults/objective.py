@@ -67,7 +67,7 @@ def train(recipe: Any) -> Iterator[Any]:
             value = misbehave(mode, value)
         time.sleep(float(os.environ.get("OBJ_SLEEP", "0")))
         log("epoch", repr(recipe.lr), epoch)
-        yield value if mode in WRONG and epoch == at else {"valid_loss": value}
+        yield value if mode in WRONG and epoch == at else {os.environ.get("OBJ_METRIC", "valid_loss"): value}
     log("end", repr(recipe.lr))
 
 
@@ -77,7 +77,7 @@ def spam(recipe: Any) -> Iterator[Any]:
         yield {"valid_loss": curve(recipe.lr, min(step, 100))}
 
 
-def misbehave(mode: str, value: float) -> Any:  # noqa: C901, PLR0911, PLR0912 -- a catalogue
+def misbehave(mode: str, value: float) -> Any:  # noqa: C901, PLR0912 -- a catalogue
     """Do what the mode says; the value to report where one comes back."""
     if mode == "nan":
         return math.nan
@@ -92,7 +92,7 @@ def misbehave(mode: str, value: float) -> Any:  # noqa: C901, PLR0911, PLR0912 -
     elif mode == "gil":
         ctypes.PyDLL(None).sleep(3600)  # a C call that does not let go of the interpreter
     elif mode == "raise":
-        msg = "the user's own mistake <b>&</b>"
+        msg = f"the user's own mistake {os.environ.get('OBJ_TEXT', '')}"
         raise RuntimeError(msg)
     elif mode == "sysexit":
         sys.exit(7)
@@ -107,6 +107,4 @@ def misbehave(mode: str, value: float) -> Any:  # noqa: C901, PLR0911, PLR0912 -
     elif mode == "fork":
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
         log("child", child.pid)
-    elif mode == "leak":
-        time.sleep(0)
     return value

@@ -73,7 +73,11 @@ def test_disk_full(lab: Lab, saw: Callable[[str], None]) -> None:
 def test_disk_full_while_the_report_is_written(lab: Lab, saw: Callable[[str], None]) -> None:
     lab.study(search={"trials": 2})
     database = str(lab.database)
-    out = within(lab, "size=200k", f'echo old >m/report.html; "$@" --storage {database} --out m >j1; echo $?; cat m/report.html; ls -A m | wc -l')
+    out = within(
+        lab,
+        "size=200k",
+        f'echo old >m/report.html; "$@" --storage {database} --out m >j1; echo $?; cat m/report.html; ls -A m | wc -l',
+    )
     assert out[:2] == ["4", "old"]
     check(lab, trials=2, result=False)
     said = lab.calls[-1].last
