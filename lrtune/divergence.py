@@ -219,7 +219,11 @@ def _stuck(curve: Curve, worse: npt.NDArray[np.float64], baseline: Baseline, dir
     if known is None or len(worse) < STUCK_REPORTS:
         return False
     origin = known if direction == "minimize" else -known
-    if (worse[-STUCK_REPORTS:] < origin - STUCK_MARGIN * max(abs(origin), 1e-12)).any():
+    latest = worse[-STUCK_REPORTS:]
+    spread = max(abs(origin), origin - float(worse.min())) or 1.0
+    if (latest < origin - STUCK_MARGIN * max(abs(origin), 1e-12)).any() or (
+        latest > origin + EXPLODED_REPORT * spread
+    ).any():  # a spike may still recover
         return False
     falling = curve.of("train_loss")[1] if "train_loss" in curve.names else worse
     recent = falling[-max(STUCK_REPORTS + 1, len(falling) // 2) :]
