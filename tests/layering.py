@@ -78,9 +78,15 @@ LAYERS = (
     Layer(
         name="reading",
         holds="study to tables, tables to figures, figures to a page",
-        modules=("analysis", "snippets", "figures", "report"),
+        modules=("analysis", "snippets", "figures", "report", "dashboard", "trackers"),
         others=("numpy", "scipy", "pandas"),
-        guests={"analysis": ("optuna",), "figures": ("plotly",), "report": ("plotly",)},
+        guests={
+            "analysis": ("optuna",),
+            "figures": ("plotly",),
+            "report": ("plotly",),
+            "dashboard": ("plotly", "optuna"),
+            "trackers": ("torch.utils.tensorboard", "mlflow"),
+        },
     ),
     Layer(
         name="doors",

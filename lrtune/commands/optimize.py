@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 -- typer reads the annotations at run time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lrtune.commands.following import Followers
 from lrtune.commands.options import Debug, Out, Storage, default_out, stored_at
 from lrtune.commands.output import (
     clean,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
     from lrtune.config import StudyFile
+    from lrtune.progress import Observer
     from lrtune.result import Result
     from lrtune.signals import StopFlag
     from lrtune.workers import Place
@@ -82,6 +85,12 @@ def optimize(
     json_log: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Append a line of JSON for each finished trial.")
     ] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Log every trial's curve into TensorBoard's files there.")
+    ] = None,
+    mlflow: Annotated[
+        str | None, typer.Option(metavar="URI", help="Log every trial's curve into MLflow, at this server or store.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the answer.")] = False,
     estimator: Annotated[
         str | None, typer.Option(metavar="MODULE:CLASS", help="Without a study file: a scikit-learn estimator.")
@@ -107,6 +116,7 @@ def optimize(
         out=out,
         json=json,
         json_log=json_log,
+        followers=Followers(tensorboard=tensorboard, mlflow=mlflow),
         quiet=quiet,
     )
     told.run()
@@ -126,6 +136,7 @@ class Told:
     out: Path | None
     json: bool
     json_log: Path | None
+    followers: Followers
     quiet: bool
 
     def run(self) -> None:
@@ -142,6 +153,7 @@ class Told:
         if self.storage_retry is not None and not 0 <= self.storage_retry <= MOST_RETRY_SECONDS:
             msg = f"--storage-retry must be from 0 to {MOST_RETRY_SECONDS:g} seconds (got {self.storage_retry})"
             raise InputError(msg)
+        self.followers.check()
         from lrtune.workers import Place, can_supervise, supervise
 
         if debugging() or not can_supervise():
@@ -230,7 +242,10 @@ class Told:
 
         known = ended(storage, study.question.name)
         silent = place.index > 0
-        with watching(quiet=self.quiet or silent, json_log=None if silent else self.json_log, known=known) as observer:
+        with (
+            watching(quiet=self.quiet or silent, json_log=None if silent else self.json_log, known=known) as shown,
+            self._followed(storage, shown, silent=silent) as observer,
+        ):
             try:
                 result = tune(
                     trainer,
@@ -255,6 +270,12 @@ class Told:
         if flag.requested:
             raise stopped(flag, result)
         return result
+
+    def _followed(
+        self, storage: BaseStorage, shown: Observer, *, silent: bool
+    ) -> contextlib.AbstractContextManager[Observer]:
+        """The observer with all who follow along; one worker speaks for all."""
+        return contextlib.nullcontext(shown) if silent else self.followers.following(storage, shown)
 
     def _prior(self) -> Any:
         """The earlier study to start from, where one is named."""
