@@ -33,7 +33,7 @@ SHELL = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]
     ],
     ids=["term", "int-ignored", "int-two-workers", "hup"],
 )
-def test_a_signal_stops_cleanly_and_the_same_command_resumes(
+def test_a_signal_stops_cleanly_and_the_same_command_resumes(  # noqa: PLR0917 -- a row of a table
     lab: Lab, saw: Callable[[str], None], number: int, code: int, workers: int, shell: list[str]
 ) -> None:
     lab.study(search={"trials": 4})
@@ -86,7 +86,7 @@ def test_a_step_that_does_not_come_back_is_left_after_the_grace(lab: Lab, saw: C
 def test_a_worker_that_was_asleep(lab: Lab, saw: Callable[[str], None]) -> None:
     running = lab.start("--workers", "2", sleep=0.05)
     lab.trained(3)
-    asleep = int([line for line in lab.books if line[0] == "begin"][0][2])
+    asleep = int(next(line for line in lab.books if line[0] == "begin")[2])
     os.kill(asleep, signal.SIGSTOP)
     time.sleep(3)
     os.kill(asleep, signal.SIGCONT)

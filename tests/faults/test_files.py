@@ -76,9 +76,9 @@ def test_disk_full_while_the_report_is_written(lab: Lab, saw: Callable[[str], No
     out = within(
         lab,
         "size=200k",
-        f'echo old >m/report.html; "$@" --storage {database} --out m >j1; echo $?; cat m/report.html; ls -A m | wc -l',
+        f'echo old >m/report.html; "$@" --storage {database} --out m >j1; echo $?; cat m/report.html',
     )
-    assert out[:2] == ["4", "old"]
+    assert out == ["4", "old"]
     check(lab, trials=2, result=False)
     said = lab.calls[-1].last
     assert "Traceback" not in lab.calls[-1].err
@@ -194,7 +194,7 @@ def test_damaged_foreign_and_other_files_are_refused_untouched(lab: Lab, saw: Ca
     _foreign(lab.folder / "foreign.db", "create table songs (id integer); insert into songs values (1)")
     for name, version in {"newer.db": "v99.0.0", "older.db": "v2.6.0.a"}.items():
         (lab.folder / name).write_bytes(whole)
-        _foreign(lab.folder / name, f"update alembic_version set version_num = '{version}'")
+        _foreign(lab.folder / name, f"update alembic_version set version_num = '{version}'")  # noqa: S608 -- ours
     names = [*cases, "foreign.db", "newer.db", "older.db"]
     before = {name: _digest(lab.folder / name) for name in names}
     (lab.folder / "empty.db").touch()

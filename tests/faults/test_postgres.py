@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.faults, pytest.mark.postgres, pytest.mark.timeout(280)]
 many = pytest.mark.slow
+CUT = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'lrtune'"
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def test_starts_at_once_on_a_fresh_database(pg: Lab, saw: Callable[[str], None],
         pytest.param("immediate", 8, 40, marks=many),
     ],
 )
-def test_a_restart_in_the_middle(
+def test_a_restart_in_the_middle(  # noqa: PLR0917 -- a row of a table
     pg: Lab, server: PostgresServer, saw: Callable[[str], None], mode: str, workers: int, trials: int
 ) -> None:
     pg.study(search={"trials": trials})
@@ -117,9 +118,7 @@ def test_a_cut_connection(pg: Lab, server: PostgresServer, saw: Callable[[str], 
     cut = 0
     for wanted in (12, 22):
         pg.trained(wanted)
-        cut += len(
-            server.sql("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'lrtune'")
-        )
+        cut += len(server.sql(CUT))
     assert running.wait() == 0, running.err
     check(pg, trials=6)
     assert cut
