@@ -35,6 +35,7 @@ LATER = 0.6  # decades by which the edge may still move left, for a run that has
 GRAIN = 0.2  # decades: how sharply an edge can be told at all; neighbours beyond it live and die by chance
 FOREIGN = 0.6  # the same where only runs under other settings diverged
 SURE = 3  # reports at the level of the untrained model that make a run one that does not learn
+LONG = 8  # reports from which a curve shows its noise
 SIGMAS = 2.0  # standard deviations of the difference of two runs beyond which they differ
 END = 0.1  # decades from the end of the range within which the best lies at the end
 
@@ -128,7 +129,7 @@ def _noise(beliefs: Beliefs, teams: Sequence[Sequence[Arm]]) -> float | None:
     spreads = [statistics.variance([_value(beliefs, a) for a in team]) for team in teams if len(team) > 1]
     if spreads:
         return math.sqrt(statistics.fmean(spreads))
-    rough = [beliefs.view.roughness(a) for team in teams for a in team if len(a.values) >= 8]
+    rough = [beliefs.view.roughness(a) for team in teams for a in team if len(a.values) >= LONG]
     if not rough:
         return None
     return statistics.median(rough) * (beliefs.view.high - beliefs.view.low)
@@ -164,13 +165,17 @@ def _band(beliefs: Beliefs, best: Sequence[Arm]) -> tuple[float, float]:
     return _around(places, good, sure, middle)
 
 
-def _around(places: Floats, good: npt.NDArray[np.bool_], sure: npt.NDArray[np.bool_], middle: float) -> tuple[float, float]:
+def _around(
+    places: Floats, good: npt.NDArray[np.bool_], sure: npt.NDArray[np.bool_], middle: float
+) -> tuple[float, float]:
     """The unbroken stretch of good places around the middle; a completed run that is not good ends it."""
     ends = []
     for side in (-1, 1):
         end = middle
         for i in np.argsort(side * (places - middle), kind="stable"):
-            if side * (places[i] - middle) <= 0 or (not good[i] and not sure[i] and _closer(places, sure & good, i, middle)):
+            if side * (places[i] - middle) <= 0 or (
+                not good[i] and not sure[i] and _closer(places, sure & good, i, middle)
+            ):
                 continue
             if not good[i]:
                 break

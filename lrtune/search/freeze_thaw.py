@@ -33,6 +33,7 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 Key: TypeAlias = tuple[Any, ...]
 
 FIRST = 0.01  # of a full training: the shortest first look where a trainer can look so early
+PAST_WARMUP = 1.5  # times the warmup, where all settings have one: how far a first look goes
 SPACING = 1.0  # decades between first looks: half the width of a basin in practice
 APART = 0.12  # decades between runs before one is finished; afterwards 0.24 over the number finished
 FINEST = 0.02  # decades: closer runs differ by less than noise
@@ -41,7 +42,7 @@ NEAR = np.array([0.0, 0.1, 0.2, 0.3, 0.45, 0.6])  # the same, where other settin
 FAR = np.array([0.0, 0.25])  # and under settings that nothing speaks for yet
 MOST_OTHERS = 24  # combinations of other settings that one decision looks at
 PRICE = 0.03  # regret (of the way from untrained to best) that one full training of looks must be expected to save
-WORTH = 0.003  # the same for finishing another run, below which a search that may stops: the noise of many tasks
+WORTH = 0.008  # the same for finishing another run, below which a search that may stops: the noise of many tasks
 LEAST = 2  # full trainings that a search must have compared before it may stop
 WAKE = 0.2  # of a full training: how long to wait for the first run to leave a plateau
 LAST_LEG = 0.6  # of a full training: a run that would come so far is trained to its end
@@ -78,7 +79,7 @@ class _Decision:
         self.beliefs = Beliefs(situation, prior)
         self.view = self.beliefs.view
         self.length = float(situation.epochs)
-        self.first = self._round(max(situation.finest, FIRST * self.length))
+        self.first = self._round(max(situation.finest, FIRST * self.length, self._beyond_warmup()))
         low, high = situation.space.lr_range
         self.range = math.log10(low), math.log10(high)
         self.anyone_busy = any(t.until is not None for t in situation.trials)
@@ -99,6 +100,11 @@ class _Decision:
         if lowest is None:
             return self._end("the budget leaves no room for a first look")
         return self._end(f"every run diverged, down to a learning rate of {lowest:g}; try a range below it")
+
+    def _beyond_warmup(self) -> float:
+        """Epochs from which a look tells something where every setting warms up: until then high peaks flatter."""
+        least = min(warmup(key) for key in self.beliefs.combos)
+        return PAST_WARMUP * least * self.length if 0 < least < 1 else 0.0
 
     # -- 1. look -----------------------------------------------------------------------------------
 
@@ -270,7 +276,8 @@ class _Decision:
         if not free.any():
             return self._end("the budget leaves no room for another full training")
         pick = int(np.argmax(worth))
-        enough = len(self.view.completed) >= LEAST and gain[pick] < WORTH * max(float(remaining[pick]), 0.05)
+        worthwhile = WORTH * (1 + math.log10(len(self.beliefs.combos)))  # the best of more guesses promises more
+        enough = len(self.view.completed) >= LEAST and gain[pick] < worthwhile * max(float(remaining[pick]), 0.05)
         if self.situation.self_stopping and enough:
             return self._end("what the model still expects to gain is below the noise")
         if not self.situation.self_stopping and self.situation.left < NEAR_END and gain[pick] < CONFIRM:

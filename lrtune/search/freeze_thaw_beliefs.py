@@ -30,7 +30,9 @@ __all__ = ["Beliefs", "Candidate", "Prior", "warmup"]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 DRAWS = 256
-DRIFT = 0.15  # decades that the best moves left while training grows tenfold: half of p / (p + q), the law says the rest
+DRIFT = (
+    0.15  # decades that the best moves left while training grows tenfold: half of p / (p + q), the law says the rest
+)
 WIDTH = 0.2  # decades: how well the best place is known from runs that are complete
 BASIN = 0.01  # regret at one standard deviation from the expected place
 MOST_AWAY = 3.0  # standard deviations beyond which it costs no more: the expectation may be wrong
@@ -145,7 +147,7 @@ class Beliefs:
 
     @functools.cached_property
     def edge(self) -> float:
-        """x of the lowest learning rate, right of the best one, seen not to learn; infinite where there is none."""
+        """X of the lowest learning rate, right of the best one, seen not to learn; infinite where there is none."""
         bad = [a.x for a in self.view.arms if a.x > self.best.x and (a.diverged or self.stuck(a))]
         return min(bad, default=math.inf)
 

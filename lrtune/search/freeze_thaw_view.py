@@ -25,10 +25,12 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 
 LOOKS = 4  # points of a curve that the model is shown, at t, t/2, t/4, ...
 SMOOTHING = 1.4  # a look is the mean of the reports within this factor of its time
-MOST_POINTS = 140  # the model's work grows with the cube of their number
 SETTINGS = ("batch_size", "schedule", "warmup", "optimizer", "momentum", "weight_decay", "layer_decay")
-AS_BAD_AS_UNTRAINED = 0.9  # of the way back to the untrained model, right of the best: taken for diverged
 FLAT = 0.01  # of its level: changes by less than this are none
+HUGE = 1e100  # beyond which values are as bad as can be, and squares still are numbers
+EXPLODED = 3.0  # times what slow runs showed first: more is no sign of the untrained model
+FEW = 3  # arms or reports from which something can be said
+BROAD = 0.9  # decades over which a basin is never flat
 GRID = 128  # points at which a schedule is summed
 
 
@@ -105,18 +107,30 @@ class View:
         values = self.situation.sign * np.asarray(seen.values, dtype=np.float64)
         finite = np.isfinite(values)
         upto = len(values) if finite.all() else int(np.argmin(finite))
-        return Arm(seen, place(seen.recipe, self.situation), settings(seen.recipe), values[:upto])
+        values = np.clip(values[:upto], -HUGE, HUGE)
+        return Arm(seen, place(seen.recipe, self.situation), settings(seen.recipe), values)
 
     def _measure(self) -> None:
-        lows = [float(arm.values[-1]) for arm in self.alive]
-        self.low = min(lows, default=0.0)
+        best = min(self.alive, key=lambda arm: (float(arm.values[-1]), arm.number), default=None)
+        self.low = 0.0 if best is None else float(best.values[-1])
         given = self.situation.untrained
         if given is not None and math.isfinite(given):
             high = self.situation.sign * given
-        else:  # the slowest run's first value is close to that of the untrained model
-            firsts = sorted(float(arm.values[0]) for arm in self.alive)
-            high = self.low if not firsts else firsts[-1] if len(firsts) < 3 else firsts[-2]
+        else:
+            high = self._high_from_firsts(best)
         self.high = high if high > self.low else self.low + max(abs(self.low), 1e-12)
+
+    def _high_from_firsts(self, best: Arm | None) -> float:
+        """About what the untrained model showed: what slow runs, and those stuck at chance, showed first.
+
+        What has exploded showed more, and is left out.
+        """
+        above = sorted(float(arm.values[0]) - self.low for arm in self.alive if arm.values[0] > self.low)
+        if best is None or not above:
+            return self.low
+        slow = max((float(arm.values[0]) - self.low for arm in self.alive if arm.x <= best.x), default=0.0)
+        allowed = EXPLODED * (slow if slow > 0 else above[0])
+        return self.low + max(rise for rise in above if rise <= max(allowed, above[0]))
 
     def scaled(self, value: Any) -> Any:
         """0 the best seen so far, 1 the untrained model."""
@@ -134,23 +148,24 @@ class View:
 
     def roughness(self, arm: Arm) -> float:
         """Noise of one report of an arm, scaled: what is left of its curve beside its neighbours."""
-        if len(arm.values) < 4:
+        if len(arm.values) <= FEW:
             return 0.0
         bends = arm.values[1:-1] - 0.5 * (arm.values[:-2] + arm.values[2:])
         late = bends[len(bends) // 3 :]
-        return float(np.median(np.abs(late)) / 0.6745 / math.sqrt(1.5) / (self.high - self.low))
+        spread = float(np.median(np.abs(late))) / 0.6745 / math.sqrt(1.5)
+        return min(1.0, spread / (self.high - self.low))
 
     @property
     def plateau(self) -> list[Arm]:
-        """The best arms, where they show the same over a decade: nothing has begun to learn yet, and looks tell nothing."""
-        if len(self.alive) < 3:
+        """The best arms where they show the same over a decade: nothing learns yet, and looks tell nothing."""
+        if len(self.alive) < FEW:
             return []
         lasts = {arm.number: float(arm.values[-1]) for arm in self.alive}
         best = min(lasts.values())
         level = max(abs(v) for v in lasts.values() if v - best < 0.5 * (abs(best) + 1e-300))
         held = [arm for arm in self.alive if lasts[arm.number] - best <= FLAT * level]
         span = max(arm.x for arm in held) - min(arm.x for arm in held)
-        return held if len(held) >= 3 and span >= 0.9 and not any(arm.completed for arm in held) else []
+        return held if len(held) >= FEW and span >= BROAD and not any(arm.completed for arm in held) else []
 
     def looks(self, arm: Arm) -> list[tuple[float, float]]:
         """Points of its curve for the model: (fraction of the training, scaled value), the latest first."""

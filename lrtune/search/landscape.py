@@ -37,6 +37,7 @@ PRIOR_MEAN = np.array([-0.2, 1.0, 0.0])  # of a, b, c: there is something left t
 PRIOR_SD = np.array([0.4, 0.5, 0.3])
 SMOOTH, OWN, NOISE = 0.03, 0.006, 0.006  # standard deviations of the smooth misfit, of one run, of one evaluation
 WIDTH_X, WIDTH_T = 0.5, 0.6  # in decades of learning rate and of training
+NEGATIVE, UNLIKELY = -1e-3, 10.0  # terms of the wrong sign, and by how much they count for less
 TOLERANCE = 0.15  # a point this much above the best of its time counts for its misfit relative to that
 
 
@@ -128,7 +129,7 @@ class Landscape:
         rate = 3.0 + np.maximum(quad, 1e-12) / 2
         _, logdet = np.linalg.slogdet(precision)
         score = -0.5 * logdet - shape * np.log(rate)
-        score = np.where((mean[:, 1] < 0) | (mean[:, 2] < -1e-3), score - 10.0, score)
+        score = np.where((mean[:, 1] < 0) | (mean[:, 2] < NEGATIVE), score - UNLIKELY, score)
         weight = np.exp(score - score.max())
         self._weight = weight / weight.sum()
         self._mean, self._spread = mean, np.linalg.cholesky(np.linalg.inv(precision))

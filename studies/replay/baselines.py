@@ -34,6 +34,7 @@ class Random:
     name: str = "random"
 
     def next(self, situation: Situation, /) -> Action:
+        """A full training at a random point."""
         if situation.left < 1:
             return Finish()
         rng = np.random.default_rng([situation.seed, len(situation.trials)])
@@ -48,6 +49,7 @@ class Grid:
     name: str = "grid"
 
     def next(self, situation: Situation, /) -> Action:
+        """The next point of the grid."""
         count = len(situation.trials)
         if situation.left < 1:
             return Finish()
@@ -70,12 +72,13 @@ class Race:
     name: str = "race"
 
     def next(self, situation: Situation, /) -> Action:
+        """The first piece of work that the race still needs."""
         for action in self._steps(situation):
             price = action.until - (situation.trials[action.number].trained if isinstance(action, Continue) else 0)
             return action if price / situation.epochs <= situation.left + 1e-9 else Finish()
         return Finish()
 
-    def _steps(self, situation: Situation) -> Iterator[Start | Continue]:
+    def _steps(self, situation: Situation) -> Iterator[Start | Continue]:  # noqa: C901 -- the race from start to end
         trials = situation.trials
         length = situation.epochs
         rungs = [max(1.0, round(self.first * length))]

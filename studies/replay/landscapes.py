@@ -16,7 +16,7 @@ __all__ = ["landscapes"]
 
 LEARNABLE = 0.6  # of the untrained value
 SCHEDULES = {
-    "constant": lambda p: np.ones_like(p),
+    "constant": np.ones_like,
     "cosine": lambda p: 0.5 * (1 + np.cos(np.pi * p)),
     "linear": lambda p: 1 - p,
     "step": lambda p: 0.1 ** np.floor(3 * p),
@@ -60,7 +60,11 @@ def _landscape(rng: np.random.Generator, index: int, *, joint: bool) -> Problem:
     choices = {"batch_size": [16, 64, 256], "schedule": list(SCHEDULES)} if joint else {}
     return Problem(
         name=f"made-up-{'joint-' if joint else ''}{index}",
-        epochs=epochs, untrained=1.0, grid=grid, curves=curves, choices=choices,
+        epochs=epochs,
+        untrained=1.0,
+        grid=grid,
+        curves=curves,
+        choices=choices,
     )
 
 

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lrtune.outcome import Outcome
-from lrtune.search.base import Continue, Finish, Seen, Situation, Start, Stop, Wait
+from lrtune.search.base import Finish, Seen, Situation, Start, Stop, Wait
 from lrtune.space import Space
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tables import Problem
 
     from lrtune.search.base import Strategy
 
-__all__ = ["Play", "play"]
+__all__ = ["Play", "play", "situation_of"]
 
 
 @dataclass(slots=True)
@@ -46,18 +48,25 @@ class _Job:
     ends: float
 
 
-def _situation(problem: Problem, space: Space, trials: dict[int, Seen], spent: float, **kw: Any) -> Situation:
+def situation_of(problem: Problem, trials: Iterable[Seen], spent: float, **limits: Any) -> Situation:
+    """What a strategy, or who reads the answer, is shown."""
     return Situation(
-        space=space, epochs=problem.epochs, direction=problem.direction,
-        trials=[trials[k] for k in sorted(trials)], spent=spent, **kw,
+        space=Space(lr=problem.lr_range, **problem.choices),
+        epochs=problem.epochs,
+        direction=problem.direction,
+        trials=sorted(trials, key=lambda seen: seen.number),
+        spent=spent,
+        **limits,
     )
 
 
 def _advance(problem: Problem, seen: Seen, params: dict[str, Any], until: float) -> Seen:
     curve = problem.curve(params)
     sign = 1 if problem.direction == "minimize" else -1
-    upto = min(problem.epochs, int(round(until)))
-    bad = np.flatnonzero(~np.isfinite(curve[:upto]) | (np.nan_to_num(curve[:upto]) > 2 * abs(problem.untrained) + problem.untrained))
+    upto = min(problem.epochs, round(until))
+    bad = np.flatnonzero(
+        ~np.isfinite(curve[:upto]) | (np.nan_to_num(curve[:upto]) > 2 * abs(problem.untrained) + problem.untrained)
+    )
     outcome = None
     if len(bad):
         upto = int(bad[0]) + 1
@@ -65,14 +74,24 @@ def _advance(problem: Problem, seen: Seen, params: dict[str, Any], until: float)
     elif upto >= problem.epochs:
         outcome = Outcome.COMPLETED
     return Seen(
-        number=seen.number, recipe=seen.recipe, epochs=np.arange(1, upto + 1, dtype=float),
-        values=sign * curve[:upto], outcome=outcome,
+        number=seen.number,
+        recipe=seen.recipe,
+        epochs=np.arange(1, upto + 1, dtype=float),
+        values=sign * curve[:upto],
+        outcome=outcome,
     )
 
 
-def play(  # noqa: C901, PLR0912 -- one loop, told as one story
-    strategy: Strategy, problem: Problem, *, seed: int, budget: float | None = 25.0, workers: int = 1,
-    self_stopping: bool = False, untrained: bool = False, stop_at: float | None = None,
+def play(  # noqa: C901, PLR0912, PLR0915 -- one loop, told as one story
+    strategy: Strategy,
+    problem: Problem,
+    *,
+    seed: int,
+    budget: float | None = 25.0,
+    workers: int = 1,
+    self_stopping: bool = False,
+    untrained: bool = False,
+    stop_at: float | None = None,
 ) -> Play:
     """Let a strategy search a problem; `stop_at` ends the measurement once that regret is reached."""
     import time
@@ -87,8 +106,13 @@ def play(  # noqa: C901, PLR0912 -- one loop, told as one story
     while True:
         done = False
         while len(jobs) < workers and not done:
-            situation = _situation(
-                problem, space, trials, spent, seed=seed, budget=budget, self_stopping=self_stopping,
+            situation = situation_of(
+                problem,
+                trials.values(),
+                spent,
+                seed=seed,
+                budget=budget,
+                self_stopping=self_stopping,
                 untrained=problem.untrained if untrained else None,
             )
             begun = time.perf_counter()
@@ -106,14 +130,18 @@ def play(  # noqa: C901, PLR0912 -- one loop, told as one story
                 break
             elif isinstance(action, Stop):
                 old = trials[action.number]
-                trials[action.number] = Seen(number=old.number, recipe=old.recipe, epochs=old.epochs, values=old.values, outcome=action.outcome)
+                trials[action.number] = Seen(
+                    number=old.number, recipe=old.recipe, epochs=old.epochs, values=old.values, outcome=action.outcome
+                )
             else:
                 if isinstance(action, Start):
                     number = len(trials)
                     params[number] = dict(action.params or {})
                     trials[number] = Seen(
-                        number=number, recipe=space.recipe(params[number], epochs=problem.epochs, seed=action.seed),
-                        epochs=np.array([]), values=np.array([]),
+                        number=number,
+                        recipe=space.recipe(params[number], epochs=problem.epochs, seed=action.seed),
+                        epochs=np.array([]),
+                        values=np.array([]),
                     )
                 else:
                     number = action.number
@@ -130,7 +158,9 @@ def play(  # noqa: C901, PLR0912 -- one loop, told as one story
                     msg = f"{strategy.name} asks for nothing: {action}"
                     raise RuntimeError(msg)
                 spent += price
-                trials[number] = Seen(number=number, recipe=old.recipe, epochs=old.epochs, values=old.values, until=until)
+                trials[number] = Seen(
+                    number=number, recipe=old.recipe, epochs=old.epochs, values=old.values, until=until
+                )
                 jobs.append(_Job(number, until, clock + price))
                 result.log.append(
                     f"{spent:6.3f} {type(action).__name__:8s} {number:3d} {params[number]} -> {until:g} {action.why}"

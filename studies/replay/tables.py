@@ -78,10 +78,10 @@ class Problem:
         final = float(self.curve(params)[-1])
         return (final - self.best) / (self.untrained - self.best) if math.isfinite(final) else math.inf
 
-    def regrets(self) -> Floats:
-        """Normalised regret on the grid, of the best combination at each learning rate, shape (n,)."""
-        finals = np.min([np.where(np.isfinite(c[:, -1]), c[:, -1], np.inf) for c in self.curves.values()], axis=0)
-        regrets: Floats = (finals - self.best) / (self.untrained - self.best)
+    def regrets_under(self, params: Mapping[str, Any]) -> Floats:
+        """Normalised regret on the grid under the other settings of `params`, shape (n,); infinite where it diverges."""
+        finals = self.curves[tuple(params[name] for name in self.choices)][:, -1]
+        regrets: Floats = np.where(np.isfinite(finals), (finals - self.best) / (self.untrained - self.best), np.inf)
         return regrets
 
 
@@ -126,7 +126,9 @@ def _joint(runs: pd.DataFrame, epochs: pd.DataFrame, name: str) -> list[Problem]
         curves = {}
         for (batch, schedule, warmup), group in table.groupby(list(GROUP)):
             rows = group.sort_values("learning_rate")
-            curves[(int(batch), str(schedule), float(warmup))] = np.array([_cut(v) for v in values.loc[rows.run_id].to_numpy(float)])
+            curves[(int(batch), str(schedule), float(warmup))] = np.array(
+                [_cut(v) for v in values.loc[rows.run_id].to_numpy(float)]
+            )
         choices = {name: sorted({key[i] for key in curves}) for i, name in enumerate(GROUP)}
         for batch, schedule, warmup in itertools.product(*choices.values()):
             others = [key for key in curves if key[:2] == (batch, schedule)]
