@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["baseline_value", "costs", "curves", "edge_of", "findings", "outcome_word", "timeline", "trials", "verdicts"]
 
+FEWEST_FOR_NOISE = 8  # reports
 SETTINGS = ("batch_size", "schedule", "warmup", "optimizer", "momentum", "weight_decay", "layer_decay", "seed")
 
 
@@ -154,8 +155,12 @@ def findings(record: StudyRecord) -> list[Finding]:
 
 
 def _report_noise(record: StudyRecord) -> float | None:
-    """How far one report lies from the next by chance, where nothing was repeated: a lower bound for another seed."""
-    found = [noise(t.curve.of(record.metric)[1]) for t in record.records if t.outcome is Outcome.COMPLETED]
+    """How far one report lies from the next by chance at the end of training: a lower bound for another seed.
+
+    Only the last third counts: a schedule that decays takes the noise with it.
+    """
+    held = (t.curve.of(record.metric)[1] for t in record.records if t.outcome is Outcome.COMPLETED)
+    found = [noise(values[-max(len(values) // 3, FEWEST_FOR_NOISE) :]) for values in held]
     finite = [value for value in found if math.isfinite(value) and value > 0]
     return float(np.median(finite)) if finite else None
 

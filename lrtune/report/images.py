@@ -48,7 +48,8 @@ def images(record: StudyRecord, folder: str | os.PathLike[str], format: str = "p
         path = Path(folder) / f"{name}.{format}"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            figure.update_layout(paper_bgcolor="white", plot_bgcolor="white").write_image(path, width=WIDTH, scale=2)
+            still = figure.update_layout(paper_bgcolor="white", plot_bgcolor="white", updatemenus=[])
+            still.write_image(path, width=WIDTH, scale=2)
         except OSError as error:
             msg = f"images: {path} cannot be written ({(error.strerror or str(error)).lower()}); choose another folder"
             raise StorageError(msg) from error
