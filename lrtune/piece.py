@@ -141,6 +141,8 @@ def _heard(parked: Parked, reports: list[Report], watch: Watch, *, evaluate: boo
     """Add what was reported to the curve, and judge it before anything else is done with it."""
     for report in reports:
         failed = report.outcome not in {None, Outcome.COMPLETED}
+        if report.outcome is not None:  # it may have ended before the chunk did: what was not trained is not paid
+            parked.step = min(parked.step, report.point.step)
         last = parked.curve.last
         if (evaluate or failed) and (last is None or report.point.step > last.step):
             parked.curve.append(report.point)

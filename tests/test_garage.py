@@ -1,0 +1,210 @@
+"""Paused runs: kept in memory up to a limit, brought back from disk, never from behind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from lrtune.curve import Curve, Point
+from lrtune.divergence import Baseline
+from lrtune.errors import CheckpointError
+from lrtune.garage import Garage, Parked
+from lrtune.outcome import Outcome
+from lrtune.recipe import Recipe
+from lrtune.training.base import Report
+from lrtune.training.loop import GeneratorTrainer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+RECIPE = Recipe(lr=0.1, epochs=5)
+
+
+class Counter:
+    """A run that counts its steps, four an epoch, and weighs a hundred kilobytes."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipes: Sequence[Recipe] = (recipe,)
+        self.count = 0
+        self.closed = 0
+        self.spe = 4
+
+    @property
+    def alive(self) -> tuple[int, ...]:
+        return () if self.closed else (0,)
+
+    def advance(self, steps: int, /, *, evaluate: bool = True) -> list[Report]:
+        self.count += steps
+        values = {"valid_loss": 1 / self.count} if evaluate else {}
+        point = Point(step=self.count, epoch=self.count / self.spe, values=values)
+        done = self.count >= self.spe * self.recipes[0].epochs
+        return [Report(member=0, point=point, outcome=Outcome.COMPLETED if done else None)]
+
+    def drop(self, members: Iterable[int], /) -> None:
+        del members
+        self.close()
+
+    def state(self) -> dict[str, Any]:
+        return {"count": self.count, "weights": np.zeros(25_000, dtype=np.float32)}
+
+    def restore(self, state: dict[str, Any], /) -> None:
+        if "count" not in state:
+            msg = "this state is another run's"
+            raise CheckpointError(msg)
+        self.count = int(state["count"])
+
+    def park(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Counting:
+    """A trainer of such runs."""
+
+    saves = True
+    notices: Sequence[str] = ()
+
+    def __init__(self) -> None:
+        self.started: list[Counter] = []
+
+    def start(self, recipes: Sequence[Recipe], /) -> Counter:
+        self.started.append(Counter(recipes[0]))
+        return self.started[-1]
+
+    def steps_per_epoch(self, recipe: Recipe, /) -> int:
+        del recipe
+        return 4
+
+    def baseline(self, recipe: Recipe, metric: str, /) -> Baseline:
+        del recipe, metric
+        return Baseline()
+
+    def fingerprint(self) -> dict[str, str]:
+        return {}
+
+
+def advanced(garage: Garage, number: int, steps: int, known: Curve | None = None) -> Parked:
+    """Train a run on and park it again."""
+    parked = garage.fetch(number, RECIPE, known or Curve())
+    for report in parked.run.advance(steps):
+        parked.curve.append(report.point)
+    parked.step += steps
+    garage.park(number, parked)
+    return parked
+
+
+def test_a_parked_run_goes_on_from_memory(tmp_path: Path) -> None:
+    garage = Garage(trainer=Counting(), folder=tmp_path)
+    first = advanced(garage, 0, 4)
+    assert garage.holds(0)
+    assert garage.saved(0)
+    assert garage.fetch(0, RECIPE, first.curve) is first
+    assert not garage.holds(0), "fetched is in use"
+
+
+def test_another_process_goes_on_from_disk(tmp_path: Path) -> None:
+    first = advanced(Garage(trainer=Counting(), folder=tmp_path), 0, 6)
+    parked = Garage(trainer=Counting(), folder=tmp_path).fetch(0, RECIPE, first.curve)
+    assert parked.step == 6
+    assert parked.curve == first.curve
+    assert parked.run.advance(1)[0].point.step == 7
+
+
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "foreign", "empty"])
+def test_a_damaged_checkpoint_is_trained_again(tmp_path: Path, damage: str) -> None:
+    trainer = Counting()
+    first = advanced(Garage(trainer=trainer, folder=tmp_path), 0, 6)
+    (file,) = tmp_path.iterdir()
+    if damage == "foreign":
+        other = GaragedForeign(trainer=trainer, folder=tmp_path)
+        other.save(0, first)
+    else:
+        data = {"truncated": file.read_bytes()[:200], "garbage": b"PK\x03\x04" + b"\xff" * 500, "empty": b""}
+        file.write_bytes(data[damage])
+    parked = Garage(trainer=trainer, folder=tmp_path).fetch(0, RECIPE, first.curve)
+    assert (parked.step, len(parked.curve)) == (0, 0)
+    assert parked.run.advance(1)[0].point.step == 1
+    assert not file.exists(), "it would be met again"
+
+
+class GaragedForeign(Garage):
+    """Writes what belongs to something else."""
+
+    def save(self, number: int, parked: Parked) -> bool:
+        from lrtune import checkpoints
+
+        checkpoints.save(self._path(number), {"run": {"epoch": 3}, "curve": parked.curve.to_json(), "step": 6})
+        return True
+
+
+def test_a_run_that_others_have_overtaken_is_not_continued(tmp_path: Path) -> None:
+    mine = Garage(trainer=Counting(), folder=tmp_path)
+    stale = advanced(mine, 0, 4)
+    theirs = Garage(trainer=Counting(), folder=tmp_path)
+    ahead = advanced(theirs, 0, 4, stale.curve)
+    parked = mine.fetch(0, RECIPE, ahead.curve)
+    assert parked.step == 8
+    assert parked.curve == ahead.curve
+    assert stale.run.closed == 1  # type: ignore[attr-defined]
+
+
+def test_memory_is_bounded_and_the_oldest_goes_first(tmp_path: Path) -> None:
+    garage = Garage(trainer=Counting(), folder=tmp_path, memory_limit=250_000)
+    runs = [advanced(garage, number, 4) for number in range(4)]
+    assert [garage.holds(number) for number in range(4)] == [False, False, True, True]
+    assert [run.run.closed for run in runs] == [1, 1, 0, 0]  # type: ignore[attr-defined]
+    assert garage.fetch(0, RECIPE, runs[0].curve).step == 4
+
+
+def test_no_memory_at_all_keeps_all_on_disk(tmp_path: Path) -> None:
+    garage = Garage(trainer=Counting(), folder=tmp_path, memory_limit=0)
+    first = advanced(garage, 0, 4)
+    assert not garage.holds(0)
+    assert garage.fetch(0, RECIPE, first.curve).step == 4
+
+
+def test_without_a_folder_all_stay_in_memory() -> None:
+    garage = Garage(trainer=Counting(), memory_limit=0)
+    assert not garage.saving
+    advanced(garage, 0, 4)
+    assert garage.holds(0)
+    assert not garage.saved(0)
+
+
+def test_what_has_ended_leaves_nothing(tmp_path: Path) -> None:
+    trainer = Counting()
+    garage = Garage(trainer=trainer, folder=tmp_path)
+    advanced(garage, 0, 4)
+    garage.forget(0)
+    garage.forget(0)
+    assert not list(tmp_path.iterdir())
+    assert trainer.started[0].closed
+    assert garage.fetch(0, RECIPE, Curve()).step == 0
+
+
+def test_what_others_have_ended_is_closed(tmp_path: Path) -> None:
+    trainer = Counting()
+    garage = Garage(trainer=trainer, folder=tmp_path)
+    for number in range(3):
+        advanced(garage, number, 4)
+    garage.keep({1, 7})
+    assert [garage.holds(number) for number in range(3)] == [False, True, False]
+    garage.close()
+    assert all(run.closed for run in trainer.started)
+
+
+def test_a_generator_waits_in_memory_and_starts_again_where_it_was_lost(tmp_path: Path) -> None:
+    def train(recipe: Recipe) -> Iterator[float]:
+        yield from (1.0 / (epoch + 1) for epoch in range(recipe.epochs))
+
+    garage = Garage(trainer=GeneratorTrainer(train), folder=tmp_path, memory_limit=0)
+    first = advanced(garage, 0, 2)
+    assert garage.holds(0)
+    assert not list(tmp_path.iterdir())
+    again = Garage(trainer=GeneratorTrainer(train), folder=tmp_path).fetch(0, RECIPE, first.curve)
+    assert (again.step, len(again.curve)) == (0, 0)
