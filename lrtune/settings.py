@@ -21,6 +21,7 @@ MOST_EPOCHS = 1_000_000
 MOST_BUDGET = 1e6
 MOST_TIMEOUT = 366 * 24 * 3600.0
 MOST_WORKERS = 256
+OPTIONAL = {"budget", "trials", "timeout", "patience", "points", "stall_timeout", "trial_timeout"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +148,7 @@ class Settings:
 def _number(
     name: str, value: Any, low: float, high: float, unit: str, *, whole: bool = False, above: bool = False
 ) -> None:
-    if value is None:
+    if value is None and name in OPTIONAL:
         return
     kind = "a whole number" if whole else "a number"
     right = isinstance(value, int if whole else int | float) and not isinstance(value, bool)

@@ -42,6 +42,12 @@ def test_zero_is_taken_where_it_means_something(name: str) -> None:
     assert getattr(Settings(epochs=3, **{name: 0}), name) == 0
 
 
+@pytest.mark.parametrize("name", ["epochs", "seed", "failures", "checkpoint_every", "memory_limit", "widen", "spent"])
+def test_none_is_refused_where_a_number_is_needed(name: str) -> None:
+    with pytest.raises(InputError, match=rf"^{name} must be"):
+        Settings(**{"epochs": 3, name: None})
+
+
 @pytest.mark.parametrize("bad", [*NONSENSE, 0, 10**12, 1.5])
 def test_a_bad_number_of_trials_is_refused(bad: Any) -> None:
     with pytest.raises(InputError, match=r"^trials must be a whole number of trials"):
