@@ -31,6 +31,7 @@ HUGE = 1e100  # beyond which values are as bad as can be, and squares still are 
 EXPLODED = 3.0  # times what slow runs showed first: more is no sign of the untrained model
 FEW = 3  # arms or reports from which something can be said
 BROAD = 0.9  # decades over which a basin is never flat
+STAYS = 0.2  # of what a high learning rate spoils stays when it is annealed away
 GRID = 128  # points at which a schedule is summed
 
 
@@ -215,7 +216,7 @@ def points(places: Sequence[tuple[float, float, Recipe, int, int]], profiles: Pr
         x=np.array([p[0] for p in places]),
         t=np.array([p[1] for p in places]),
         area=np.array([p[0] for p in profile]),
-        level=np.array([p[1] for p in profile]),
+        level=np.array([STAYS + (1 - STAYS) * p[1] for p in profile]),
         group=np.array([p[3] for p in places], dtype=np.int64),
         run=np.array([p[4] for p in places], dtype=np.int64),
     )
