@@ -38,7 +38,7 @@ def rungs(epochs: float, finest: float) -> tuple[float, ...]:
 
     Rungs are multiples of the finest piece of training worth asking for, and never closer than it.
     """
-    looks = []
+    looks: list[float] = []
     for power in (2, 1):
         at = max(round(epochs / REDUCTION**power / finest), 1) * finest
         if at < epochs - finest / 2 and (not looks or at > looks[-1]):
