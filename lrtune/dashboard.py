@@ -36,10 +36,11 @@ BAND, CURVES = "learning-rates", "curves"
 
 EVERY_SECONDS = 10.0
 MOST_SHARE = 0.005
-"""Of the time that passes, which writing may take: an update that took long is followed by a long pause."""
+"""Of the time that passes, which writing may take: what took long, in processor time, is followed by a long pause."""
 
 MOST_TRIALS, MOST_CURVES, MOST_REPORTS = 300, 50, 40
-YOURS = "*Kept current by lrtune; what you write below this line stays.*"
+YOURS = "*Kept current by lrtune. All figures are in report.html. What you write below this line stays.*"
+"""Stands between our part and theirs in every note that there is: a change of it would take ours for theirs."""
 
 _NOTE_VERSION, _NOTE = "dashboard:note_ver", "dashboard:note_str:"
 _FIGURE = "dashboard:plot_data:"
@@ -64,6 +65,11 @@ class Notes:
         Seconds between two updates, at least.
     warn
         Told once, in one sentence, if the note cannot be written; the search goes on.
+
+    Attributes
+    ----------
+    spent
+        Seconds of processor time that writing has taken so far.
 
     Raises
     ------
@@ -94,6 +100,7 @@ class Notes:
         self._last: Progress | None = None
         self._due = time.monotonic() + every
         self._failed = False
+        self.spent = 0.0
 
     def __call__(self, progress: Progress) -> None:
         """Hear of an event."""
@@ -112,13 +119,18 @@ class Notes:
         self._last = None
         try:
             _load()
-            began = time.monotonic()
+            began = time.thread_time()
             self.write(progress.name, progress)
-            now = time.monotonic()
-            self._due = now + max(self._every, (now - began) / MOST_SHARE)
+            took = time.thread_time() - began
+            self.spent += took
+            self._due = time.monotonic() + max(self._every, took / MOST_SHARE)
         except Exception as error:  # noqa: BLE001 -- whatever it is, the search is worth more than its note
             self._failed = True
             self._warn(f"the note for the dashboard could not be written ({error}); the search goes on without it")
+
+    def there(self, name: str) -> bool:
+        """Whether a study has a note from us."""
+        return YOURS in _joined(_system_attributes(self._study(name)), _NOTE)
 
     def write(self, name: str, progress: Progress | None = None) -> None:
         """Write note and figures of a study as it stands in its storage.
@@ -250,7 +262,7 @@ def _curves(record: StudyRecord, judged: Sequence[Verdict]) -> go.Figure:
     small = [dataclasses.replace(trial, curve=trial.curve.thinned(MOST_REPORTS)) for trial in few.records]
     small_record = dataclasses.replace(few, records=tuple(small))
     figure = figures.curves(small_record, [by_number[trial.number] for trial in small])
-    figure.update_layout(updatemenus=[])
+    figure.layout.updatemenus = ()
     figure.data = [trace for trace in figure.data if trace.visible is not False]
     return _plain(figure, "Curves")
 
@@ -261,6 +273,7 @@ def _plain(figure: go.Figure, title: str) -> go.Figure:
         template={},
         title={"text": title, "x": 0.02, "y": 0.98, "yanchor": "top", "font": {"size": 15}},
         margin={"t": 84, "l": 56, "r": 16, "b": 48},
+        modebar={"orientation": "h"},
         paper_bgcolor="#ffffff",
         plot_bgcolor="#ffffff",
         height=None,

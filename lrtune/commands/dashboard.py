@@ -9,10 +9,12 @@ import typer
 
 from lrtune.commands.options import AnyStudy, Debug, Name, Out, Storage  # noqa: TC001 -- typer reads them
 from lrtune.commands.output import note, say
-from lrtune.errors import InputError, StorageError
+from lrtune.errors import InputError, LrtuneError, StorageError
 
 if TYPE_CHECKING:
     from typing import Any
+
+    from optuna.storages import BaseStorage
 
     from lrtune.commands.stored import Place
 
@@ -54,7 +56,23 @@ def _app(place: Place) -> Any:
     except ImportError:
         msg = "the dashboard is not installed; install it with: pip install 'lrtune[dashboard]'"
         raise InputError(msg) from None
-    return optuna_dashboard.wsgi(opened(place.storage))
+    storage = opened(place.storage)
+    _annotate(storage, place.name)
+    return optuna_dashboard.wsgi(storage)
+
+
+def _annotate(storage: BaseStorage, name: str) -> None:
+    """Give a study its note where its search has left none, as one from Python may have."""
+    from lrtune.dashboard import Notes
+
+    if name not in {study.study_name for study in storage.get_all_studies()}:
+        return
+    notes = Notes(storage)
+    try:
+        if not notes.there(name):
+            notes.write(name)
+    except (LrtuneError, OSError) as error:
+        note(f"lrtune: warning: the study's note could not be written ({error})")
 
 
 def _serve(app: Any, port: int) -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from lrtune.errors import InputError
 from lrtune.report import words
-from lrtune.snippets import snippet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from lrtune.records import StudyRecord
     from lrtune.report.words import Answer
@@ -37,7 +35,7 @@ def as_code(value: object, most: int = 80) -> str:
 
 
 def markdown(record: StudyRecord, state: str = "") -> str:
-    """The answer: the learning rate first, what it costs to be wrong about it next, then all the rest.
+    """The answer: the learning rate first, how far one may go from it next, then all the rest.
 
     Parameters
     ----------
@@ -47,32 +45,20 @@ def markdown(record: StudyRecord, state: str = "") -> str:
         A sentence on where the search stands, while it runs.
     """
     said = words.answer(record)
-    parts = [*_head(record, said), *_verdict(said), _table(record, said, state), _paste(record)]
+    parts = [*_head(record, said), *_verdict(said), _table(record, said, state)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _head(record: StudyRecord, said: Answer) -> Iterator[str]:
     if said.lr is None:
         yield "# No learning rate yet"
-        yield "Nothing was trained to its end."
+        yield f"Nothing was trained to its end. Diverges from: **{as_markdown(said.edge)}**."
         return
     yield f"# Learning rate {as_markdown(said.lr)}"
+    yield f"As good, within noise: **{as_markdown(said.band)}**. Diverges from: **{as_markdown(said.edge)}**."
     settings = ", ".join(f"{as_markdown(name)} **{as_markdown(value, 60)}**" for name, value in said.settings)
-    reached = f"reached {as_code(record.metric)} **{as_markdown(said.value)}**"
-    yield f"{reached}, with {settings}" if settings else reached
-
-
-def _table(record: StudyRecord, said: Answer, state: str) -> str:
-    """What belongs to the answer, a line each."""
-    rows = [
-        ("As good, within noise", f"**{as_markdown(said.band)}**" if said.lr else ""),
-        ("Diverges from", f"**{as_markdown(said.edge)}**"),
-        ("Cost of the search", as_markdown(said.cost)),
-        ("Trials", as_markdown(said.trials)),
-        ("Stopped because", "" if state else as_markdown(record.result.get("stopped_because") or "")),
-        ("Still running", as_markdown(state)),
-    ]
-    return "\n".join(["| | |", "|:--|:--|", *(f"| {name} | {text} |" for name, text in rows if text)])
+    reached = f"{as_code(record.metric)} **{as_markdown(said.value)}**"
+    yield f"Reached {reached} with {settings}." if settings else f"Reached {reached}."
 
 
 def _verdict(said: Answer) -> Iterator[str]:
@@ -93,18 +79,13 @@ def _sentence(text: str) -> str:
     return shown if not shown or shown.endswith((".", "!", "?")) else f"{shown}."
 
 
-def _paste(record: StudyRecord) -> str:
-    """Lines for the user's own code; nothing where the schedule has no lines of ours."""
-    if record.best is None:
-        return ""
-    try:
-        code = snippet(record.best.recipe, "torch")
-    except InputError:
-        return ""
-    return "\n".join(["In PyTorch:", "", *_fenced(code.strip("\n").splitlines())])
-
-
-def _fenced(lines: Sequence[str]) -> list[str]:
-    longest = max((len(run) for line in lines for run in re.findall("`+", line)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return [f"{fence}python", *lines, fence]
+def _table(record: StudyRecord, said: Answer, state: str) -> str:
+    """What it took, a line each; no lines of code, because one that is wide makes all of the note too wide to read."""
+    stopped = "" if state else str(record.result.get("stopped_because") or "")
+    rows = [
+        ("Cost", said.cost),
+        ("Trials", said.trials),
+        ("Stopped because", stopped),
+        ("Still running", state),
+    ]
+    return "\n".join(["| | |", "|:--|:--|", *(f"| {name} | {as_markdown(text)} |" for name, text in rows if text)])
