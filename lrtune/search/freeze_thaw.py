@@ -165,6 +165,8 @@ class _Decision:
             if 0 <= other < len(xs) and abs(xs[other] - xs[best]) > 0.75 * SPACING:
                 return self._first((xs[best] + xs[other]) / 2, home)
         low, high = self.range
+        if self.view.plateau:  # no best among equals
+            return None
         if best == len(xs) - 1 and xs[best] < high - APART:
             return self._first(high, home)
         if best == len(xs) - 1 and self.situation.widen > 0 and xs[best] <= high + FINEST:
@@ -201,21 +203,23 @@ class _Decision:
     def _wake(self) -> Action | None:
         """Where nothing has begun to learn: train all on, and the lowest learning rate with them, until one does."""
         plateau = self.view.plateau
-        if not plateau:
-            return None
         low = self.range[0]
-        if all(math.log10(a.seen.recipe.lr) > low + 1e-6 for a in self.view.arms):
+        if plateau and all(math.log10(a.seen.recipe.lr) > low + 1e-6 for a in self.view.arms):
             return self._first(low, self._home())
+        limit = self._round(WAKE * self.length)
+        if not plateau:
+            plateau = self.view.left_behind
+            limit = min(limit, self.beliefs.best.seen.trained)
         spread: list[Arm] = []
         for arm in sorted(plateau, key=lambda a: (-a.seen.trained, a.x)):
             if all(abs(arm.x - other.x) >= 0.4 * SPACING for other in spread):
                 spread.append(arm)
-        ready = [a for a in spread if a.seen.open and a.seen.trained < WAKE * self.length]
+        ready = [a for a in spread if a.seen.open and a.seen.trained < limit]
         if not ready:
             return None
         arm = min(ready, key=lambda a: (a.seen.trained, a.x))
-        until = min(self._next(arm.seen.trained), self._round(WAKE * self.length))
-        if (until - arm.seen.trained) / self.length + 1 > self.situation.left:
+        until = min(self._next(arm.seen.trained), limit)
+        if (until - arm.seen.trained + arm.seen.again) / self.length + 1 > self.situation.left:
             return None
         return Continue(number=arm.number, until=until, why="nothing learns yet")
 
@@ -230,7 +234,10 @@ class _Decision:
         if self.view.completed:
             return self._refine(candidates, fallen)
         remaining = np.array([self._price(c, self.length) for c in candidates])
-        leader = int(np.argmin(fallen.mean(axis=0) + 1e-3 * remaining))
+        beyond = remaining > self.situation.left + 1e-9
+        if beyond.all():
+            return self._end("the budget leaves no room for a full training")
+        leader = int(np.argmin(np.where(beyond, np.inf, fallen.mean(axis=0) + 1e-3 * remaining)))
         cost = np.array([self._price(c, float(u)) for c, u in zip(candidates, until, strict=True)])
         free = np.array([self._free(c) for c in candidates]) & (until > trained)
         worth = np.where(free, _gain(fallen, smooth, looks, leader) - PRICE * cost, -np.inf)

@@ -14,7 +14,7 @@ from lrtune.outcome import Outcome
 from lrtune.search.landscape import Points
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from lrtune.recipe import Recipe
     from lrtune.search.base import Seen, Situation
@@ -30,6 +30,7 @@ FLAT = 0.01  # of its level: changes by less than this are none
 HUGE = 1e100  # beyond which values are as bad as can be, and squares still are numbers
 EXPLODED = 3.0  # times what slow runs showed first: more is no sign of the untrained model
 FEW = 3  # arms or reports from which something can be said
+NEIGHBOURS = 1.5  # decades from the first run that leaves a plateau to others that may be about to
 BROAD = 0.9  # decades over which a basin is never flat
 STAYS = 0.2  # of what a high learning rate spoils stays when it is annealed away
 GRID = 128  # points at which a schedule is summed
@@ -159,14 +160,32 @@ class View:
     @property
     def plateau(self) -> list[Arm]:
         """The best arms where they show the same over a decade: nothing learns yet, and looks tell nothing."""
-        if len(self.alive) < FEW:
+        held = self._level({arm.number: float(arm.values[-1]) for arm in self.alive})
+        return [] if any(arm.completed for arm in held) else held
+
+    @property
+    def left_behind(self) -> list[Arm]:
+        """Neighbours of the best arm still on a plateau that it has left since: they were not seen so late."""
+        if not self.alive or self.completed:
             return []
-        lasts = {arm.number: float(arm.values[-1]) for arm in self.alive}
-        best = min(lasts.values())
-        level = max(abs(v) for v in lasts.values() if v - best < 0.5 * (abs(best) + 1e-300))
-        held = [arm for arm in self.alive if lasts[arm.number] - best <= FLAT * level]
+        best = min(self.alive, key=lambda arm: (float(arm.values[-1]), arm.number))
+        behind = [arm for arm in self.alive if arm.seen.trained < best.seen.trained]
+        if not behind:
+            return []
+        then = np.interp(max(arm.seen.trained for arm in behind), best.seen.epochs[: len(best.values)], best.values)
+        held = self._level({arm.number: float(arm.values[-1]) for arm in behind} | {best.number: float(then)})
+        near = [arm for arm in held if arm is not best and abs(arm.x - best.x) <= NEIGHBOURS]
+        return near if best in held else []
+
+    def _level(self, values: Mapping[int, float]) -> list[Arm]:
+        """The arms that show about the best of these values, if they span a range over which a basin is never flat."""
+        if len(values) < FEW:
+            return []
+        best = min(values.values())
+        level = max(abs(v) for v in values.values() if v - best <= FLAT * abs(v))
+        held = [arm for arm in self.alive if values.get(arm.number, math.inf) - best <= FLAT * level]
         span = max(arm.x for arm in held) - min(arm.x for arm in held)
-        return held if len(held) >= FEW and span >= BROAD and not any(arm.completed for arm in held) else []
+        return held if len(held) >= FEW and span >= BROAD else []
 
     def looks(self, arm: Arm) -> list[tuple[float, float]]:
         """Points of its curve for the model: (fraction of the training, scaled value), the latest first."""
