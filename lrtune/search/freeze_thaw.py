@@ -157,16 +157,18 @@ class _Decision:
         return None
 
     def _between(self, arms: Sequence[Arm], home: Key) -> Action | None:
-        """Half-way from the best first look to its neighbours, and beyond the range where nothing bounds it."""
+        """Half-way from the best first look to its neighbours, or beyond the range."""
         arms = sorted(arms, key=lambda a: a.seen.recipe.lr)
         xs = [math.log10(a.seen.recipe.lr) for a in arms]
         best = min(range(len(arms)), key=lambda i: (self._score(arms[i]), i))
         for other in (best + 1, best - 1):
             if 0 <= other < len(xs) and abs(xs[other] - xs[best]) > 0.75 * SPACING:
                 return self._first((xs[best] + xs[other]) / 2, home)
+        return None if self.view.plateau else self._beyond(xs, best, home)  # no best among equals
+
+    def _beyond(self, xs: Sequence[float], best: int, home: Key) -> Action | None:
+        """The end of the range, and what lies beyond, where no look bounds the best one."""
         low, high = self.range
-        if self.view.plateau:  # no best among equals
-            return None
         if best == len(xs) - 1 and xs[best] < high - APART:
             return self._first(high, home)
         if best == len(xs) - 1 and self.situation.widen > 0 and xs[best] <= high + FINEST:

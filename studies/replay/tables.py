@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import pandas as pd
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 __all__ = ["Problem", "read_tables"]
 
@@ -79,7 +79,7 @@ class Problem:
         return (final - self.best) / (self.untrained - self.best) if math.isfinite(final) else math.inf
 
     def regrets_under(self, params: Mapping[str, Any]) -> Floats:
-        """Normalised regret on the grid under the other settings of `params`, shape (n,); infinite where it diverges."""
+        """Normalised regret on the grid under the other settings of `params`, shape (n,); infinite if it diverges."""
         finals = self.curves[tuple(params[name] for name in self.choices)][:, -1]
         regrets: Floats = np.where(np.isfinite(finals), (finals - self.best) / (self.untrained - self.best), np.inf)
         return regrets

@@ -1,0 +1,190 @@
+"""The answer read off trials, of any strategy: best, band, edge, runner-up and what the user should know."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategy_contract import LR_ONLY
+
+from lrtune.outcome import Outcome
+from lrtune.search.answer import answer
+from lrtune.search.base import Seen, Situation
+from lrtune.space import Space
+
+LENGTH = 30
+
+
+def value(x: float, share: float, best: float = -2.0) -> float:
+    return 0.1 + (1 + 300 * 10 ** (x - best) * share) ** -0.7 + 0.04 * 10 ** (1.2 * (x - best))
+
+
+def seen(number: int, x: float, trained: int = LENGTH, *, dead: bool = False, seed: int = 0, **changes: Any) -> Seen:
+    recipe = LR_ONLY.recipe({"lr": 10**x}, epochs=LENGTH).with_seed(seed)
+    values = np.array([value(x, e / LENGTH) for e in range(1, trained + 1)])
+    outcome = Outcome.COMPLETED if trained == LENGTH else Outcome.PRUNED
+    if dead:
+        values = np.append(values, math.nan)
+        outcome = Outcome.NON_FINITE
+    given: dict[str, Any] = {
+        "number": number,
+        "recipe": recipe,
+        "epochs": np.arange(1.0, len(values) + 1),
+        "values": values,
+        "outcome": outcome,
+        "result": float(values[-1]) if outcome is Outcome.COMPLETED else None,
+        **changes,
+    }
+    return Seen(**given)
+
+
+def situation(trials: list[Seen], **changes: Any) -> Situation:
+    return Situation(**{"space": LR_ONLY, "epochs": LENGTH, "trials": trials, "spent": 3.0, **changes})
+
+
+GRID = np.arange(-5, 1.01, 0.05)
+ENDS = np.array([value(x, 1.0) for x in GRID])
+TRUE_BEST = GRID[ENDS.argmin()]
+USUAL = [
+    *[seen(i, x, 1) for i, x in enumerate((-4.4, -3.4, -0.9))],
+    *[seen(3 + i, x) for i, x in enumerate((-2.7, -2.4, -2.0))],
+    seen(6, -1.6, 10),
+    seen(7, -0.4, 1, dead=True),
+    seen(8, 0.6, 0, dead=True),
+]
+
+
+def test_the_best_is_the_completed_trial_with_the_best_result() -> None:
+    found = answer(situation(USUAL))
+    assert found.best == min((3, 4, 5), key=lambda n: USUAL[n].values[-1])
+    assert found.value == pytest.approx(float(USUAL[found.best].values[-1]))
+    assert found.runner_up in {3, 4, 5} - {found.best}
+
+
+def test_the_result_under_the_value_rule_counts_not_the_last_value() -> None:
+    lucky = dataclasses.replace(USUAL[3], result=0.01)
+    assert answer(situation([*USUAL[:3], lucky, *USUAL[4:]])).best == 3
+
+
+def test_the_band_holds_the_true_best_and_nothing_bad() -> None:
+    found = answer(situation(USUAL))
+    assert found.band is not None
+    low, high = (math.log10(lr) for lr in found.band)
+    assert low <= TRUE_BEST <= high
+    assert high - low <= 1.5
+    inside = ENDS[(low <= GRID) & (high >= GRID)]
+    assert np.mean((inside - ENDS.min()) / (1.1 - ENDS.min()) <= 0.02) >= 0.8
+
+
+def test_the_edge_lies_between_what_learned_and_what_diverged() -> None:
+    edge = answer(situation(USUAL)).edge
+    assert edge.lr is not None
+    assert edge.low is not None
+    assert edge.high is not None
+    assert edge.low <= 10**-0.9
+    assert edge.low < edge.lr < edge.high
+    assert 10**-0.4 <= edge.high <= 10**0.6
+
+
+def test_a_run_that_has_only_begun_says_less_of_the_edge_than_one_at_its_end() -> None:
+    begun = answer(situation([*USUAL[:6], seen(6, -0.9, 3), seen(7, -0.4, 1, dead=True)])).edge
+    ended = answer(situation([*USUAL[:6], seen(6, -0.9), seen(7, -0.4, 1, dead=True)])).edge
+    assert begun.low is not None
+    assert ended.low is not None
+    assert begun.low < ended.low
+
+
+def test_without_divergence_there_is_no_edge_but_a_bound() -> None:
+    edge = answer(situation(USUAL[:7])).edge
+    assert edge.lr is None
+    assert edge.high is None
+    assert edge.low is not None
+
+
+def test_a_run_that_sat_at_chance_counts_as_the_edge_without_being_judged() -> None:
+    flat = np.full(LENGTH, value(-5, 0.0))
+    stuck = dataclasses.replace(seen(7, -0.4), values=flat, result=float(flat[-1]))
+    edge = answer(situation([*USUAL[:7], stuck])).edge
+    assert edge.lr is not None
+    assert 10**-1.6 < edge.lr < 10**-0.2
+
+
+def test_a_maximised_metric_gives_the_same_answer() -> None:
+    mirrored = [dataclasses.replace(s, values=-s.values, result=None if s.result is None else -s.result) for s in USUAL]
+    one, two = answer(situation(USUAL)), answer(situation(mirrored, direction="maximize"))
+    assert one.best == two.best
+    assert one.value == pytest.approx(-float(two.value or 0))
+    assert one.band == pytest.approx(two.band)
+    assert one.edge == two.edge
+
+
+def test_repeats_are_read_together_and_a_lucky_single_run_does_not_win() -> None:
+    good = [dataclasses.replace(seen(n, -2.4, seed=n), result=r) for n, r in enumerate((0.150, 0.152, 0.151))]
+    other = [dataclasses.replace(seen(3 + n, -2.0, seed=n), result=r) for n, r in enumerate((0.180, 0.182))]
+    lucky = dataclasses.replace(seen(5, -2.2), result=0.149)
+    found = answer(situation([*good, *other, lucky]))
+    assert found.best == 0
+    assert found.value == pytest.approx(0.151)
+    assert found.runner_up == 3
+    assert found.beyond_noise is True
+
+
+def test_a_difference_within_noise_is_said_to_be_one() -> None:
+    one = [dataclasses.replace(seen(n, -2.4, seed=n), result=r) for n, r in enumerate((0.15, 0.19))]
+    two = [dataclasses.replace(seen(2 + n, -2.0, seed=n), result=r) for n, r in enumerate((0.16, 0.20))]
+    assert answer(situation([*one, *two])).beyond_noise is False
+
+
+def test_where_all_diverged_it_says_so_and_what_to_try() -> None:
+    found = answer(situation([seen(n, -1.0 - n, 0, dead=True) for n in range(4)]))
+    assert found.best is None
+    assert found.band is None
+    assert found.edge.high == pytest.approx(1e-4)
+    assert "below" in found.warnings[0]
+
+
+def test_where_nothing_completed_there_is_a_warning_and_an_edge() -> None:
+    found = answer(situation([seen(0, -2.0, 4), seen(1, -3.0, 4), seen(2, 0.0, 1, dead=True)]))
+    assert found.best is None
+    assert found.edge.lr is not None
+    assert "budget" in found.warnings[0]
+
+
+def test_a_best_at_the_end_of_the_range_is_pointed_out() -> None:
+    space = Space(lr=(10**-3.4, 10**-2.95))
+    found = answer(situation([seen(0, -3.4), seen(1, -3.2), seen(2, -3.0)], space=space))
+    assert any("high end" in warning for warning in found.warnings)
+    assert not answer(situation(USUAL)).warnings
+
+
+def test_without_trials_there_is_nothing_to_say() -> None:
+    found = answer(situation([]))
+    assert found.best is None
+    assert found.warnings == ()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(-5, 1), st.integers(0, LENGTH), st.booleans(), st.floats(-1e12, 1e12)), max_size=12)
+)
+def test_whatever_was_seen_the_answer_is_consistent(rows: list[tuple[float, int, bool, float]]) -> None:
+    trials = []
+    for number, (x, trained, dead, offset) in enumerate(rows):
+        one = seen(number, x, trained, dead=dead)
+        result = None if one.result is None else one.result + offset
+        trials.append(dataclasses.replace(one, values=one.values + offset, result=result))
+    found = answer(situation(trials))
+    done = [t for t in trials if t.outcome is Outcome.COMPLETED]
+    assert (found.best is None) == (not done)
+    if found.best is not None:
+        assert found.band is not None
+        lr = trials[found.best].recipe.lr
+        assert found.band[0] <= lr * 1.0001
+        assert found.band[1] >= lr * 0.9999
+    if found.edge.lr is not None and found.edge.low is not None and found.edge.high is not None:
+        assert found.edge.low <= found.edge.lr <= found.edge.high
