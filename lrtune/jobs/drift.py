@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["Drift", "Look", "Profile", "Verdict", "judge"]
 
 SAME = 0.08  # of the way from untrained to the best: a neighbour that gained less has gained nothing
-GONE = 0.25  # one that gained so much, and leads, is better
+GONE = 0.25  # one that gained so much, and leads, is better; the first look alone is too noisy to say so
+LEVEL = 3.0  # early on, that a loss is so much larger or smaller says that the scale of the data has changed
+STRANGE = 0.5  # one that lost so much shows that the landscape is another one
 NEAR = 1.3  # fractions of a training within this factor are compared
 FALLEN = 1.0  # what a diverged run is worth: as much as the untrained model
 
@@ -123,23 +125,34 @@ def judge(today: Profile, before: Profile | None = None, *, last: bool = False) 
     now = _excess(look, look.mid, scale)
     if before is None or then is None or then.mid is None or math.isinf(then.mid):
         return _alone(now)
+    level = look.mid / then.mid if look.mid > 0 < then.mid else 1.0
+    if not 1 / LEVEL <= level <= LEVEL:
+        return Drift(verdict=Verdict.CANNOT_TELL, why=f"it shows {level:.2g} times what it showed when it was found")
     scale_then = _scale(before, then)
-    return _alone(now) if scale_then is None else _compared(now, _excess(then, then.mid, scale_then), last=last)
+    if scale_then is None:
+        return _alone(now)
+    return _compared(now, _excess(then, then.mid, scale_then), first=len(today.looks) == 1, last=last)
 
 
-def _compared(now: Sequence[float | None], then: Sequence[float | None], *, last: bool) -> Drift:
-    pairs = [(name, a, b) for name, a, b in zip(("lower", "higher"), now, then, strict=True) if a is not None]
-    gains = [(then_ - now_, now_, name) for name, now_, then_ in pairs if then_ is not None]
-    if not gains:
+def _compared(now: Sequence[float | None], then: Sequence[float | None], *, first: bool, last: bool) -> Drift:
+    known = [
+        (then_ - now_, now_, name)
+        for name, now_, then_ in zip(("lower", "higher"), now, then, strict=True)
+        if now_ is not None and then_ is not None
+    ]
+    if not known:
         return Drift(verdict=Verdict.CANNOT_TELL, why="it has no neighbours to be compared with")
-    gain, lead, name = max(gains)
+    gain, lead, name = max(known)
     said = f"the {name} learning rate gained {gain:+.2f} on it since it was found"
-    if gain <= SAME:
-        return Drift(verdict=Verdict.UNCHANGED, why=said)
-    if gain >= GONE and lead < 0:
+    if gain >= GONE and lead < 0 and (last or not first):
         return Drift(verdict=Verdict.MOVED, why=f"{said}, and leads")
-    if last and all(now_ > SAME for _, now_, _ in gains):
-        return Drift(verdict=Verdict.UNCHANGED, why=f"{said}, but does not reach it")
+    lost, _, other = min(known)
+    if lost < -STRANGE:  # one that fell far behind: the edge has come closer, or the scale of things has changed
+        return Drift(
+            verdict=Verdict.CANNOT_TELL, why=f"the {other} learning rate lost {-lost:.2f} on it: all is different"
+        )
+    if gain <= SAME or (last and all(now_ > SAME for _, now_, _ in known)):
+        return Drift(verdict=Verdict.UNCHANGED, why=said)
     return Drift(verdict=Verdict.CANNOT_TELL, why=said)
 
 
