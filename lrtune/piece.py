@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = ["PieceEnd", "Watch", "failed", "train"]
 
-FIRST_CHUNK = 16
-"""Steps of the first look at how fast a run is."""
+FIRST_CHUNK = 1
+"""Steps of the first look at how fast a run is: a single one may take seconds, and a signal has to be heard."""
 
 CHUNK_SECONDS = 0.5
-"""A run is asked for about so much work at once, so that a signal is heard in time."""
+"""A run is asked for about so much work at once, so that a signal is heard in time; less if it is saved more often."""
 
 TRACEBACK_CHARACTERS = 4000
 """Of a traceback, its end: that is where the cause stands."""
@@ -106,6 +106,7 @@ def train(parked: Parked, recipe: Recipe, until: float, watch: Watch) -> PieceEn
     target = total if until >= recipe.epochs else min(math.ceil(until * spe * (1 - 1e-9)), total)
     chunk, started = FIRST_CHUNK, time.monotonic()
     saved_at = started
+    patience = min(CHUNK_SECONDS, watch.settings.checkpoint_every)
     while parked.step < target:
         boundary = min((parked.step // spe + 1) * spe, target)
         steps = max(1, min(chunk, boundary - parked.step))
@@ -114,7 +115,7 @@ def train(parked: Parked, recipe: Recipe, until: float, watch: Watch) -> PieceEn
         reports = parked.run.advance(steps, evaluate=evaluate)
         seconds = time.monotonic() - began
         parked.step += steps
-        chunk = _next_chunk(chunk, steps, seconds)
+        chunk = _next_chunk(chunk, steps, seconds, patience)
         end = _heard(parked, reports, watch, evaluate=evaluate)
         watch.progressed(parked.step / spe)
         if end is not None:
@@ -130,11 +131,11 @@ def train(parked: Parked, recipe: Recipe, until: float, watch: Watch) -> PieceEn
     return PieceEnd(outcome=Outcome.COMPLETED) if parked.step >= total else PieceEnd()
 
 
-def _next_chunk(chunk: int, steps: int, seconds: float) -> int:
-    if steps < chunk and seconds < CHUNK_SECONDS:
+def _next_chunk(chunk: int, steps: int, seconds: float, patience: float) -> int:
+    if steps < chunk and seconds < patience:
         return chunk  # it was cut by a boundary: no reason to shrink
     rate = steps / max(seconds, 1e-6)
-    return max(1, min(int(rate * CHUNK_SECONDS), chunk * 8))
+    return max(1, min(int(rate * patience), chunk * 8))
 
 
 def _heard(parked: Parked, reports: list[Report], watch: Watch, *, evaluate: bool) -> PieceEnd | None:
