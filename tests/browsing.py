@@ -65,9 +65,6 @@ class Browser:
         self.js("window.scrollTo(0, 0)")
         return int(figures)
 
-    def hide_scrollbars(self) -> None:
-        self.driver.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
-
     def shot(self, path: Path, *, whole: bool = False) -> None:
         """A picture of the first screen, or of the whole page."""
         import base64
@@ -101,6 +98,7 @@ def browser(downloads: Path) -> Iterator[Browser]:
         "--no-sandbox",
         "--disable-gpu",
         "--disable-dev-shm-usage",
+        "--hide-scrollbars",
         "--force-color-profile=srgb",
     ):
         options.add_argument(flag)

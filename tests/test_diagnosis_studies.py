@@ -40,6 +40,13 @@ def test_a_study_that_is_well_has_a_clear_answer() -> None:
     assert "0.03" in told[0].why
 
 
+def test_an_edge_that_may_be_near_is_said_and_one_that_is_far_is_not() -> None:
+    near, far = (findings([*bowl(), lost(5.0)], edge=0.3, edge_low=low)[0] for low in (0.04, 0.2))
+    assert near.kind is far.kind is FindingKind.CLEAR
+    assert "as near as 0.04" in near.why
+    assert "as near" not in far.why
+
+
 def test_nothing_completed() -> None:
     told = findings([lost(1.0), lost(5.0), lost(0.3)])
     assert [finding.kind for finding in told] == [FindingKind.NOTHING_COMPLETED]

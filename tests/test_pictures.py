@@ -43,7 +43,6 @@ def test_the_report_of_a_real_study_as_it_is_seen(page: Path, tmp_path: Path) ->
         for name in PICTURES:
             chromium.open(page, PHONE if "phone" in name else DESKTOP, dark="dark" in name)
             assert chromium.draw_all() >= 10
-            chromium.hide_scrollbars()
             chromium.shot(folder / f"{name}.png")
             assert chromium.console() == []
             assert [url for url in chromium.requests() if not url.startswith("file:")] == []

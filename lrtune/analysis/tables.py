@@ -150,6 +150,7 @@ def findings(record: StudyRecord) -> list[Finding]:
         direction=record.direction,
         lr_range=record.space.lr_range,
         edge=edge_of(record),
+        edge_low=(record.result.get("edge") or {}).get("low"),
         noise=repeat_noise(seen) or _report_noise(record),
     )
 

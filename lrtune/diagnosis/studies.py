@@ -105,6 +105,7 @@ class _Study:
     sign: float
     lr_range: tuple[float, float]
     edge: float | None
+    edge_low: float | None
     noise: float | None
 
     def value(self, trial: Trial) -> float:
@@ -118,6 +119,7 @@ def judge_study(
     direction: Direction,
     lr_range: tuple[float, float],
     edge: float | None = None,
+    edge_low: float | None = None,
     noise: float | None = None,
 ) -> list[Finding]:
     """The findings on a study, the gravest first; never empty.
@@ -132,6 +134,8 @@ def judge_study(
         What was searched.
     edge
         The learning rate where runs begin to diverge, where it is known; else it is taken from the trials.
+    edge_low
+        The low end of its interval: how near the edge may be.
     noise
         Standard deviation of a result under another seed; else it is taken from repeats, where there are.
     """
@@ -148,6 +152,7 @@ def judge_study(
         sign=sign,
         lr_range=lr_range,
         edge=edge if edge is not None else _lowest_diverged(trials, best.lr),
+        edge_low=edge_low,
         noise=noise if noise is not None else repeat_noise(trials),
     )
     rules: tuple[Callable[[_Study], Finding | None], ...] = (
@@ -346,12 +351,17 @@ def _schedule(study: _Study) -> Finding | None:
 
 
 def _clear(study: _Study) -> Finding:
-    edge = f", {study.edge / study.best.lr:.1f} times below the edge" if study.edge else ", no edge in sight"
+    near = study.edge_low is not None and study.edge_low < EDGE_FACTOR * study.best.lr
+    edge = ", no edge in sight"
+    if study.edge:
+        edge = f", {study.edge / study.best.lr:.1f} times below the edge"
+    if study.edge and near:
+        edge += f", which may be as near as {study.edge_low:.2g}"
     return Finding(
         kind=FindingKind.CLEAR,
         evidence={"completed": len(study.done), "lr": study.best.lr},
         why=f"the best of {len(study.done)} full trainings, at {study.best.lr:.3g}, lies inside the range{edge}",
-        advice="use it",
+        advice="use it; a repeat with another seed would show how far the edge is" if near else "use it",
     )
 
 
