@@ -275,7 +275,7 @@ class Ledger:
     def _as_seen(self, entry: Entry) -> Seen:
         record = entry.record
         epochs, values = record.curve.of(self.settings.metric)
-        lost = not entry.saved and record.curve.trained > 0 and entry.holder is None
+        lost = not entry.saved and entry.stands > 0 and entry.holder is None
         return Seen(
             number=record.number,
             recipe=record.recipe,
@@ -285,7 +285,7 @@ class Ledger:
             result=record.value,
             until=entry.claim.until if entry.claim else None,
             mine=entry.holder is None or entry.holder.same_holder(self.me),
-            again=record.curve.trained if lost else 0.0,
+            again=entry.stands if lost else 0.0,
         )
 
     def spent(self, entries: list[Entry]) -> float:
