@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     from lrtune.curve import Curve
     from lrtune.records import Record, StudyRecord
 
-__all__ = ["baseline_value", "costs", "curves", "edge_of", "findings", "outcome_word", "timeline", "trials", "verdicts"]
+__all__ = [
+    "SETTINGS",
+    "baseline_value",
+    "costs",
+    "curves",
+    "edge_of",
+    "findings",
+    "outcome_word",
+    "timeline",
+    "trials",
+    "verdicts",
+]
 
 FEWEST_FOR_NOISE = 8  # reports
 SETTINGS = ("batch_size", "schedule", "warmup", "optimizer", "momentum", "weight_decay", "layer_decay", "seed")

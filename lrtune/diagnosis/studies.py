@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from lrtune.curve import Direction
 
-__all__ = ["Finding", "FindingKind", "Trial", "judge_study"]
+__all__ = ["Finding", "FindingKind", "Trial", "judge_study", "repeat_noise"]
 
 END_DECADES = 0.15  # a best this close to an end of the range may have a better one beyond it
 ENOUGH_TRAININGS = 3  # full trainings; two agree by accident, three show which way it goes

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from lrtune.records import Record, StudyRecord
 
-__all__ = ["contour", "parallel", "slices"]
+__all__ = ["contour", "label_of", "parallel", "slices"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
