@@ -95,7 +95,11 @@ class Comparison:
         if column == "regret":
             return f"{first} ended nearest to the best, ahead of {second}, over {seeds} seeds; none came within 2 %"
         mine, other = float(np.median(scores[first])), float(np.median(scores[second]))
-        won = f"{first} came within {column.removeprefix('cost to ')} at {mine:.2f} full trainings"
+        near = column.removeprefix("cost to ")
+        if mine > self.budget:
+            there = [int((scores[name] <= self.budget).sum()) for name in (first, second)]
+            return f"{first} came within {near} in {there[0]} of {seeds} searches, {second} in {there[1]}"
+        won = f"{first} came within {near} at {mine:.2f} full trainings"
         if other > self.budget:
             return f"{won}; {second} mostly never did within {self.budget:g}"
         return f"{won}, {other / mine:.1f} times cheaper than {second}"
