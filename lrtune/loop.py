@@ -17,8 +17,10 @@ from lrtune.divergence import learned
 from lrtune.errors import InputError, StorageError
 from lrtune.outcome import Outcome
 from lrtune.piece import PieceEnd, Watch, failed, train
+from lrtune.reading import SPACE
 from lrtune.records import Piece
 from lrtune.search.base import Action, Continue, Finish, Seen, Situation, Start, Stop, Wait
+from lrtune.space import Space
 from lrtune.storage import exclusive
 from lrtune.watching import Watched, line
 from lrtune.workers import Place
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from lrtune.recipe import Recipe
     from lrtune.search.base import Strategy
     from lrtune.settings import Settings
-    from lrtune.space import Space
     from lrtune.training.base import Trainer
 
 __all__ = ["HOPELESS_TRIALS", "Decision", "Finished", "Search", "Work"]
@@ -47,6 +48,7 @@ FINEST_SHARE = 0.02
 UNLIMITED_BUDGET = 6.0
 """Full trainings after which a search without any limit ends at the latest (DESIGN section 5)."""
 
+WIDENED = "the best learning rate lay at the end of the range"
 IDLE_SECONDS = 0.05
 RENEW_SECONDS = 30.0
 
@@ -172,8 +174,19 @@ class Search:
 
     def refresh(self) -> None:
         """Read every trial again, taking over what dead processes held."""
+        self._take_space()
         self.entries = self.ledger.recover(self.ledger.entries())
         self.garage.keep({entry.number for entry in self.entries if not entry.told})
+
+    def _take_space(self) -> None:
+        """The space as it is by now: this search may have widened it before it was resumed, or another worker."""
+        attributes = self.ledger.study.user_attrs
+        if attributes[SPACE] != self.space.to_json():
+            self.space = Space.from_json(attributes[SPACE])
+        if list(attributes["lrtune:range"]) != list(self.space.lr_range):
+            low, high = self.space.lr_range
+            kept = [warning for warning in self.warnings if not warning.startswith(WIDENED)]
+            self.warnings[:] = [f"{WIDENED}, which was widened to {low:g} to {high:g}", *kept]
 
     def _ending(self) -> str:
         """Why any strategy would end here, or nothing."""
@@ -340,10 +353,6 @@ class Search:
             low_decades=max(0.0, math.log10(low / lr)), high_decades=max(0.0, math.log10(lr / high))
         )
         self.widened(self.space)
-        low, high = self.space.lr_range
-        self.warnings.append(
-            f"the best learning rate lay at the end of the range, which was widened to {low:g} to {high:g}"
-        )
 
     # -- perform --------------------------------------------------------------------------------------
 
