@@ -92,6 +92,11 @@ class Comparison:
             return f"{seeds} seed{'s' * (seeds > 1)} cannot tell {first} from {second}: run {FEWEST_SEEDS} or more"
         if _share_better(scores[first], scores[second]) < SURE:
             return f"it cannot be told from {seeds} seeds whether {first} or {second} is better"
+        return self._won(scores, column, first, second)
+
+    def _won(self, scores: Mapping[str, Floats], column: str, first: str, second: str) -> str:
+        """By how much the first is better, where it surely is."""
+        seeds = len(scores[first])
         if column == "regret":
             return f"{first} ended nearest to the best, ahead of {second}, over {seeds} seeds; none came within 2 %"
         mine, other = float(np.median(scores[first])), float(np.median(scores[second]))
