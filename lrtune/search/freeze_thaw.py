@@ -36,6 +36,7 @@ FIRST = 0.01  # of a full training: the shortest first look where a trainer can 
 PAST_WARMUP = 1.5  # times the warmup, where all settings have one: how far a first look goes
 SPACING = 1.0  # decades between first looks: half the width of a basin in practice
 APART = 0.12  # decades between runs before one is finished; afterwards 0.24 over the number finished
+ROUNDED = 1e-6  # relative: more than the rounding of a stored epoch
 FINEST = 0.02  # decades: closer runs differ by less than noise
 STEPS = np.array([*np.arange(0, 0.8, 0.05), *np.arange(0.8, 2.1, 0.1)])  # from the middle to where runs may start
 NEAR = np.array([0.0, 0.1, 0.2, 0.3, 0.45, 0.6])  # the same, where other settings are searched too
@@ -368,9 +369,16 @@ class _Decision:
     # -- lengths, prices, actions --------------------------------------------------------------------
 
     def _round(self, epochs: float) -> float:
-        """Up to a multiple of the smallest useful piece."""
+        """Up to a multiple of the smallest useful piece.
+
+        Where that is no whole epoch the answer lies a hair below it: a stored epoch is rounded, and a run
+        that reached 0.09090909 must have reached what was asked, or it would be asked for for ever.
+        """
         finest = self.situation.finest
-        return float(min(self.length, math.ceil(epochs / finest - 1e-9) * finest))
+        asked = math.ceil(epochs / finest - ROUNDED) * finest
+        if asked >= self.length * (1 - ROUNDED):
+            return self.length
+        return float(asked if finest.is_integer() else asked * (1 - ROUNDED))
 
     def _next(self, trained: float) -> float:
         target = self._round(max(self.first, 2 * trained))
