@@ -74,7 +74,9 @@ class Folder:
     now: dt.datetime = MONDAY
     log: list[str] = field(default_factory=list)
 
-    def write(self, *, job: str = "", schedule: str = "", publish: str = "", more: str = "", study: str = STUDY) -> None:
+    def write(
+        self, *, job: str = "", schedule: str = "", publish: str = "", more: str = "", study: str = STUDY
+    ) -> None:
         """Write the three files."""
         (self.path / "study.toml").write_text(study)
         (self.path / "train.py").write_text(TRAIN)

@@ -127,7 +127,9 @@ def test_the_words_are_lines() -> None:
     assert set(WORDS) == {"hourly", "daily", "weekly", "monthly"}
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("12 h", 43_200), ("7d", 604_800), ("2w", 1_209_600)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("12 h", 43_200), ("7d", 604_800), ("2w", 1_209_600)]
+)
 def test_lengths_of_time(text: str, seconds: int) -> None:
     assert seconds_of(text) == seconds
 
@@ -187,9 +189,7 @@ def test_a_clock_that_was_set_back_repeats_nothing() -> None:
 
 
 @given(schedule=st.one_of(crons, lengths), moment=moments, steps=st.integers(0, 40))
-def test_every_period_is_run_or_counted_as_missed(
-    schedule: Cron | Every, moment: dt.datetime, steps: int
-) -> None:
+def test_every_period_is_run_or_counted_as_missed(schedule: Cron | Every, moment: dt.datetime, steps: int) -> None:
     last = at_last = schedule.previous(moment)
     for _ in range(steps):
         at_last = schedule.next(at_last)

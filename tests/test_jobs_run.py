@@ -127,7 +127,7 @@ def test_a_run_that_takes_longer_than_its_period_counts_what_it_skipped(folder: 
 
     folder.run(observer=observe)
     ended = folder.run()
-    assert ended.due.missed == 1  # at 2 s; the run of 4 s is this one
+    assert ended.due.missed == 2  # at 2 s, and at 4 s, which is made up for now
     assert [row.period for row in folder.state.rows] == ["2026-01-05T00:05:00Z", "2026-01-05T00:05:04Z"]
 
 
@@ -254,7 +254,12 @@ def test_a_folder_that_cannot_be_written_to_is_said_before_anything_is_trained(f
 
 
 def test_names_that_are_no_file_names_stay_in_their_folder(folder: Folder) -> None:
-    text = (folder.path / "job.toml").read_text().replace('"weekly"\nstudy', '"../../x <b>"\nstudy').replace('out = "out"\n', "")
+    text = (
+        (folder.path / "job.toml")
+        .read_text()
+        .replace('"weekly"\nstudy', '"../../x <b>"\nstudy')
+        .replace('out = "out"\n', "")
+    )
     (folder.path / "job.toml").write_text(text)
     assert folder.job.out == folder.path / "lrtune-out" / safe_filename("../../x <b>")
     assert folder.run().status == "done"
@@ -342,7 +347,7 @@ def test_a_hook_that_hangs_is_ended_with_its_children(with_hook: Folder) -> None
 
 def test_a_hook_that_is_not_there_is_said(with_hook: Folder) -> None:
     with_hook.write(publish='hook = ["./nowhere.sh"]')
-    with pytest.raises(HookError, match="'./nowhere.sh' ended with code 127"):
+    with pytest.raises(HookError, match=r"'\./nowhere\.sh' ended with code 127"):
         with_hook.run()
 
 
@@ -367,7 +372,7 @@ def test_old_studies_and_reports_go_by_number_and_nothing_else_does(folder: Fold
     reports = sorted(path.parent.name for path in (folder.path / "out").glob("*/report.html"))
     assert reports == ["0004"]
     assert len(list((folder.path / "out").glob("*/notes.txt"))) == 4
-    assert [row.removed for row in folder.state.rows][:1] == [("study", "checkpoints", "report")]
+    assert [row.removed for row in folder.state.rows][:1] == [("checkpoints", "report", "study")]
 
 
 def test_old_runs_go_by_age(folder: Folder) -> None:

@@ -125,13 +125,24 @@ def judge(today: Profile, before: Profile | None = None, *, last: bool = False) 
     now = _excess(look, look.mid, scale)
     if before is None or then is None or then.mid is None or math.isinf(then.mid):
         return _alone(now)
-    level = look.mid / then.mid if look.mid > 0 < then.mid else 1.0
-    if not 1 / LEVEL <= level <= LEVEL:
-        return Drift(verdict=Verdict.CANNOT_TELL, why=f"it shows {level:.2g} times what it showed when it was found")
-    scale_then = _scale(before, then)
-    if scale_then is None:
+    return _other_scale(look.mid, then.mid) or _beside(now, then, then.mid, before, today, last=last)
+
+
+def _other_scale(now: float, then: float) -> Drift | None:
+    """Whether the data have another scale, as far as a positive loss shows it."""
+    level = now / then if now > 0 < then else 1.0
+    if 1 / LEVEL <= level <= LEVEL:
+        return None
+    return Drift(verdict=Verdict.CANNOT_TELL, why=f"it shows {level:.2g} times what it showed when it was found")
+
+
+def _beside(
+    now: Sequence[float | None], then: Look, mid: float, before: Profile, today: Profile, *, last: bool
+) -> Drift:
+    scale = _scale(before, then)
+    if scale is None:
         return _alone(now)
-    return _compared(now, _excess(then, then.mid, scale_then), first=len(today.looks) == 1, last=last)
+    return _compared(now, _excess(then, mid, scale), first=len(today.looks) == 1, last=last)
 
 
 def _compared(now: Sequence[float | None], then: Sequence[float | None], *, first: bool, last: bool) -> Drift:

@@ -375,7 +375,7 @@ class _Run:
         if code == 0:
             return None
         msg = (
-            f"the hook {told.hook[0]!r} ended with exit code {code}; the answer is published, run it again for the hook"
+            f"the hook {told.hook[0]!r} ended with code {code}; the answer is published, the same command runs it again"
         )
         return HookError(msg)
 

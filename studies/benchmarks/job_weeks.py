@@ -180,7 +180,7 @@ def scale(decades: float) -> float:
 
 
 def regret(task: str, decades: float, seed: int, lr: float, week: int = DRIFT_WEEK) -> float:
-    """Of a learning rate on a week's data: 0 is the best of a grid, 1 what does not learn; all under the study's seed."""
+    """Of a learning rate on a week's data: 0 is the best of a grid, 1 what does not learn; under the study's seed."""
     ends = [_end(task, decades, seed, float(x), week) for x in GRID]
     best, worst = min(ends), _end(task, decades, seed, 1e-9, week)
     return min(1.0, (_end(task, decades, seed, lr, week) - best) / (worst - best))
@@ -195,9 +195,9 @@ def _end(task: str, decades: float, seed: int, lr: float, week: int) -> float:
 
 
 def show_weeks(tasks: list[str], seeds: int) -> None:
-    print("| task | drift | first week | quiet weeks | drift week | its verdict | quiet after | share of a full search |"
-          " false alarms | lr before -> after | regret after |")  # fmt: skip
-    print("|" + "---|" * 11)
+    titles = ("task", "drift", "first week", "quiet weeks", "drift week", "its verdict", "quiet after")
+    titles += ("quiet / full search", "false alarms", "lr before -> after", "regret after")
+    print(f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}")
     for task in tasks:
         for decades in (-1.0, 1.0):
             for seed in range(seeds):

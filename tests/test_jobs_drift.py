@@ -1,0 +1,286 @@
+"""The drift test, as a pure function, and the strategy around it: what it trains, and that it goes on where it stood."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lrtune.errors import SearchError
+from lrtune.jobs.drift import Drift, Look, Profile, Verdict, judge
+from lrtune.jobs.recheck import STEP, Last, Recheck
+from lrtune.search.base import Finish
+from lrtune.search.grid import Grid
+from lrtune.study import tune
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from lrtune.recipe import Recipe
+    from lrtune.result import Result
+    from lrtune.search.base import Action, Situation
+
+values = st.one_of(st.none(), st.just(math.inf), st.floats(1e-3, 10))
+looks = st.builds(Look, fraction=st.sampled_from([0.04, 0.08]), low=values, mid=values, high=values)
+
+
+def profile(*rows: tuple[float | None, float | None, float | None], **known: Any) -> Profile:
+    fractions = (0.04, 0.08, 0.16)
+    made = (Look(fraction=f, low=a, mid=b, high=c) for f, (a, b, c) in zip(fractions, rows, strict=False))
+    return Profile(looks=tuple(made), **{"untrained": 1.0, "end": 0.1, **known})
+
+
+THEN = profile((0.8, 0.6, 0.5), (0.7, 0.4, 0.45))
+
+
+def said(today: Profile, before: Profile | None = THEN, *, last: bool = False) -> Verdict:
+    return judge(today, before, last=last).verdict
+
+
+def test_what_trains_as_it_did_is_unchanged_although_a_neighbour_leads_early_on() -> None:
+    assert said(profile((0.8, 0.6, 0.5))) is Verdict.UNCHANGED
+    assert said(profile((0.82, 0.61, 0.52))) is Verdict.UNCHANGED
+
+
+def test_without_a_profile_of_before_the_same_looks_tell_nothing() -> None:
+    assert said(profile((0.8, 0.6, 0.5)), None) is Verdict.CANNOT_TELL
+    assert said(profile((0.8, 0.4, 0.7)), None) is Verdict.UNCHANGED
+    assert said(profile((0.9, 0.8, 0.2)), None) is Verdict.MOVED
+
+
+def test_a_neighbour_that_has_gained_and_leads_says_moved_at_the_second_look() -> None:
+    today = profile((0.9, 0.8, 0.4), (0.8, 0.6, 0.3))
+    assert said(dataclasses.replace(today, looks=today.looks[:1])) is Verdict.CANNOT_TELL
+    assert said(today) is Verdict.MOVED
+    assert "higher learning rate gained" in judge(today, THEN).why
+
+
+def test_a_learning_rate_that_diverges_has_moved_at_once() -> None:
+    assert said(profile((0.5, math.inf, None))) is Verdict.MOVED
+
+
+def test_an_edge_that_came_closer_is_looked_at_again() -> None:
+    assert said(profile((0.8, 0.6, math.inf))) is Verdict.CANNOT_TELL
+
+
+def test_an_edge_that_was_there_before_says_nothing() -> None:
+    then = profile((0.8, 0.5, math.inf))
+    assert said(profile((0.8, 0.5, math.inf)), then) is Verdict.UNCHANGED
+
+
+def test_losses_of_another_scale_are_looked_at_again() -> None:
+    small = profile((0.08, 0.06, 0.05), untrained=0.1, end=0.01)
+    assert said(small) is Verdict.CANNOT_TELL
+
+
+def test_nothing_learned_yet_says_nothing() -> None:
+    assert said(profile((0.999, 0.998, 0.999))) is Verdict.CANNOT_TELL
+
+
+def test_without_neighbours_nothing_can_be_told() -> None:
+    assert said(profile((None, 0.6, None))) is Verdict.CANNOT_TELL
+    assert said(profile((0.8, None, 0.5))) is Verdict.CANNOT_TELL
+
+
+@given(today=looks, then=looks, untrained=st.one_of(st.none(), st.floats(0.5, 20)), last=st.booleans())
+def test_any_looks_have_a_verdict_and_a_sentence(
+    today: Look, then: Look, untrained: float | None, *, last: bool
+) -> None:
+    found = judge(Profile(looks=(today,), untrained=untrained), Profile(looks=(then,), untrained=untrained), last=last)
+    assert isinstance(found, Drift)
+    assert found.why
+    if found.verdict is Verdict.UNCHANGED:
+        assert today.mid is not None
+        assert math.isfinite(today.mid)
+
+
+@given(look=looks, scale=st.floats(0.5, 2.0), untrained=st.floats(11, 20))
+def test_the_same_looks_are_never_moved_in_whatever_units(look: Look, scale: float, untrained: float) -> None:
+    def scaled(value: float | None) -> float | None:
+        return None if value is None else scale * value
+
+    today = Look(fraction=look.fraction, low=scaled(look.low), mid=scaled(look.mid), high=scaled(look.high))
+    verdict = judge(
+        Profile(looks=(today, today), untrained=scale * untrained), Profile(looks=(look,), untrained=untrained)
+    ).verdict
+    assert (verdict is Verdict.MOVED) == (look.mid is not None and math.isinf(look.mid))
+
+
+@given(looks=st.lists(looks, max_size=3), untrained=st.one_of(st.none(), st.floats(-5, 5)))
+def test_a_profile_is_json_and_back(looks: list[Look], untrained: float | None) -> None:
+    made = Profile(looks=tuple(looks), untrained=untrained, end=0.5)
+    assert Profile.from_json(json.loads(json.dumps(made.to_json(), allow_nan=False))) == made
+
+
+# -- the strategy --------------------------------------------------------------------------------------------------
+
+SPACE = {"lr": (1e-4, 10.0)}
+
+
+def bowl(scale: float = 1.0, *, floor: float = 0.01) -> Callable[[Recipe], Iterator[dict[str, float]]]:
+    """Two directions, one ten times as steep: diverges above 2 / scale."""
+
+    def train(recipe: Recipe) -> Iterator[dict[str, float]]:
+        slow, steep = 1.0, 1.0
+        for _ in range(recipe.epochs):
+            slow *= 1 - 0.1 * recipe.lr * scale
+            steep *= 1 - recipe.lr * scale
+            loss = slow**2 + steep**2 + floor
+            yield {"valid_loss": loss if loss < 1e6 else math.nan}
+
+    return train
+
+
+def searched(strategy: Recheck, scale: float = 1.0, **told: Any) -> Result:
+    told = {"space": SPACE, "epochs": 25, **told}
+    return tune(bowl(scale), told.pop("space"), strategy=strategy, **told)
+
+
+@pytest.fixture(scope="module")
+def last() -> Last:
+    """What a first run leaves."""
+    strategy = Recheck(inner=Grid(points=6))
+    result = searched(strategy)
+    assert result.best_recipe is not None
+    return Last(params={"lr": result.best_recipe.lr}, profile=strategy.profile)
+
+
+def test_a_search_ends_with_a_look_at_the_neighbours(last: Last) -> None:
+    assert last.profile is not None
+    assert [look.fraction for look in last.profile.looks] == [0.04, 0.08]
+    assert all(look.low is not None and look.high is not None for look in last.profile.looks)
+
+
+def test_the_neighbours_are_not_shown_to_the_search() -> None:
+    seen: list[int] = []
+
+    class Watching(Grid):
+        def next(self, situation: Situation, /) -> Action:
+            seen.append(len(situation.trials))
+            return super().next(situation)
+
+    result = searched(Recheck(inner=Watching(points=6)))
+    assert max(seen) == 6
+    assert sum(result.trials_by_outcome.values()) == 8
+
+
+def test_what_stands_is_trained_in_full_after_the_test(last: Last) -> None:
+    strategy = Recheck(inner=Grid(points=6), last=last)
+    result = searched(strategy)
+    assert strategy.said is not None
+    assert strategy.said.verdict is Verdict.UNCHANGED
+    assert result.best_recipe is not None
+    assert result.best_recipe.lr == last.params["lr"]
+    assert result.cost == pytest.approx(1 + 2 / 25)
+    assert "still stands" in result.stopped_because
+
+
+def test_without_a_confirmation_a_quiet_run_costs_its_looks_alone(last: Last) -> None:
+    strategy = Recheck(inner=Grid(points=6), last=last, confirm=False)
+    with pytest.raises(SearchError) as caught:
+        searched(strategy)
+    assert strategy.said is not None
+    assert strategy.said.verdict is Verdict.UNCHANGED
+    assert caught.value.result.cost == pytest.approx(3 / 25)
+
+
+@pytest.mark.parametrize("scale", [0.1, 10.0])
+def test_what_moved_is_searched_and_the_test_is_not_repeated(last: Last, scale: float) -> None:
+    strategy = Recheck(inner=Grid(points=6), last=last)
+    result = searched(strategy, scale)
+    assert strategy.said is not None
+    assert strategy.said.verdict is not Verdict.UNCHANGED
+    trials = result.trials()
+    assert (trials.lr == last.params["lr"]).sum() == 1
+    assert result.best_recipe is not None
+    assert result.best_recipe.lr * scale == pytest.approx(last.params["lr"], rel=2)
+
+
+def test_a_neighbour_outside_of_the_range_is_left_out(last: Last) -> None:
+    lr = last.params["lr"]
+    result = searched(Recheck(inner=Grid(points=6), last=last), space={"lr": (lr / 2, lr * 4)})
+    assert lr / STEP not in set(result.trials().lr)
+
+
+def test_a_training_too_short_for_a_short_look_is_searched(last: Last) -> None:
+    strategy = Recheck(inner=Grid(points=3), last=last)
+    searched(strategy, epochs=2)
+    assert strategy.said is not None
+    assert "too short" in strategy.said.why
+
+
+def test_a_budget_is_kept_and_the_test_leaves_room_for_a_training(last: Last) -> None:
+    for budget in (1.0, 1.05, 1.2, 2.5):
+        result = searched(Recheck(inner=Grid(points=6), last=last), budget=budget)
+        assert result.cost <= budget + 1e-9
+        assert result.best_recipe is not None
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+def test_stopped_anywhere_it_goes_on_as_if_it_had_not_been(last: Last, scale: float) -> None:
+    import optuna
+
+    def strategy() -> Recheck:
+        return Recheck(inner=Grid(points=4), last=last)
+
+    whole = searched(strategy(), scale)
+    storage = optuna.storages.InMemoryStorage()
+    for most in (3, 9, 30):
+        asked: list[int] = []
+
+        def stop(asked: list[int] = asked, most: int = most) -> bool:
+            asked.append(1)
+            return len(asked) > most
+
+        searched(strategy(), scale, storage=storage, should_stop=stop)
+    parts = searched(strategy(), scale, storage=storage)
+    assert parts.best_recipe == whole.best_recipe
+    assert list(parts.trials().lr) == list(whole.trials().lr)
+    assert parts.stopped_because == whole.stopped_because
+
+
+def test_maximised_metrics_are_read_the_other_way_round() -> None:
+    def train(recipe: Recipe) -> Iterator[dict[str, float]]:
+        for row in bowl()(recipe):
+            yield {"score": -row["valid_loss"]}
+
+    told: dict[str, Any] = {"epochs": 25, "metric": "score", "direction": "maximize"}
+    first = Recheck(inner=Grid(points=6))
+    lr = tune(train, SPACE, strategy=first, **told).best_recipe.lr  # type: ignore[union-attr]
+    again = Recheck(inner=Grid(points=6), last=Last(params={"lr": lr}, profile=first.profile))
+    tune(train, SPACE, strategy=again, **told)
+    assert again.said is not None
+    assert again.said.verdict is Verdict.UNCHANGED
+
+
+def test_code_that_fails_in_the_test_is_searched_on_without_a_loop(last: Last) -> None:
+    calls: list[float] = []
+
+    def train(recipe: Recipe) -> Iterator[dict[str, float]]:
+        calls.append(recipe.lr)
+        if len(calls) == 2:
+            msg = "once"
+            raise RuntimeError(msg)
+        yield from bowl()(recipe)
+
+    strategy = Recheck(inner=Grid(points=6), last=last)
+    result = tune(train, SPACE, epochs=25, strategy=strategy)
+    assert result.best_recipe is not None
+    assert calls.count(calls[1]) == 1
+
+
+def test_a_strategy_that_ends_at_once_ends(last: Last) -> None:
+    class Nothing:
+        name = "nothing"
+
+        def next(self, situation: Situation, /) -> Finish:
+            del situation
+            return Finish(why="enough")
+
+    with pytest.raises(SearchError, match="enough"):
+        tune(bowl(10.0), SPACE, epochs=25, strategy=Recheck(inner=Nothing(), last=last))
