@@ -89,10 +89,12 @@ class TensorBoardTracker(_Tracker):
         super().__init__(warn)
         try:
             from torch.utils.tensorboard import SummaryWriter
+            from torch.utils.tensorboard.summary import hparams
         except ImportError:
             raise _missing(TENSORBOARD) from None
         self._folder = Path(folder)
         self._writer: Any = SummaryWriter
+        self._hparams: Any = hparams
 
     def _trial(self, progress: Progress, ended: Ended) -> None:
         folder = self._folder / safe_filename(progress.name) / _run_name(ended)
@@ -103,9 +105,11 @@ class TensorBoardTracker(_Tracker):
                 numbers = {**point.values, "epoch": point.epoch, **({} if point.lr is None else {"lr": point.lr})}
                 for name, value in numbers.items():
                     writer.add_scalar(name, value, point.step)
-            settings = {name: _plain(value) for name, value in _settings(ended).items()}
-            reached = math.nan if ended.value is None else ended.value
-            writer.add_hparams(settings, {f"result/{progress.metric}": reached}, run_name=".")
+            result = f"result/{progress.metric}"
+            writer.add_scalar(result, math.nan if ended.value is None else ended.value, len(ended.curve))
+            # SummaryWriter.add_hparams would open a second file for these three
+            for summary in self._hparams({n: _plain(v) for n, v in _settings(ended).items()}, {result: 0.0}):
+                writer.file_writer.add_summary(summary)
 
     def _answer(self, progress: Progress, result: Result) -> None:
         with self._writer(str(self._folder / safe_filename(progress.name) / "answer")) as writer:

@@ -27,11 +27,11 @@ def as_markdown(value: object, most: int = 400) -> str:
 
 
 def as_code(value: object, most: int = 80) -> str:
-    """Text as a piece of code within a line, or within a cell of a table."""
+    """Text as a piece of code within a line; not for a table, whose cells a bar ends even there."""
     shown = words.plain(value, most).strip() or " "
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
     pad = " " if shown.startswith("`") or shown.endswith("`") else ""
-    return f"{fence}{pad}{shown}{pad}{fence}".replace("|", r"\|")
+    return f"{fence}{pad}{shown}{pad}{fence}"
 
 
 def markdown(record: StudyRecord, state: str = "") -> str:
