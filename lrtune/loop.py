@@ -124,6 +124,7 @@ class Search:
     entries: list[Entry] = field(default_factory=list)
     training: tuple[Entry, float] | None = None
     origin: tuple[float, ...] | None = None
+    ended_before: frozenset[int] | None = None
 
     def run(self) -> Finished:
         """Work until the search has ended.
@@ -194,7 +195,8 @@ class Search:
             return f"the time limit of {self.settings.limits.timeout:g} s is reached"
         outcomes = [entry.record.outcome for entry in self.entries]
         lost = {Outcome.FAILED, Outcome.STALLED, Outcome.OUT_OF_MEMORY}
-        ended = [outcome for outcome in outcomes if outcome is not None]
+        now = [entry.record for entry in self.entries if entry.number not in self._before()]
+        ended = [record.outcome for record in now if record.outcome is not None]
         most = self.settings.failures
         if len(ended) >= most and all(outcome in lost for outcome in ended[-most:]):
             return f"{most} trials in a row failed: {self._last_why()}"
@@ -203,6 +205,12 @@ class Search:
             low = self.space.lr_range[0]
             return f"all {len(diverged)} trials diverged: lower the range of the learning rate below {low:g}"
         return ""
+
+    def _before(self) -> frozenset[int]:
+        """Trials that had ended before this call: what failed then may have been mended."""
+        if self.ended_before is None:
+            self.ended_before = frozenset(entry.number for entry in self.entries if entry.record.outcome is not None)
+        return self.ended_before
 
     def _last_why(self) -> str:
         reasons = [entry.record.why for entry in self.entries if entry.record.why]

@@ -185,6 +185,23 @@ def test_failures_in_a_row_end_the_search() -> None:
     assert "the disk of the data is gone" in result.stopped_because
 
 
+def test_what_failed_and_was_mended_goes_on(tmp_path: Path) -> None:
+    broken = [True]
+
+    def train(recipe: Recipe) -> Iterator[dict[str, float]]:
+        yield {"valid_loss": 2.0}
+        if broken[0]:
+            msg = "a wrong key"
+            raise KeyError(msg)
+        yield from basin(recipe)
+
+    keep: dict[str, Any] = {"storage": tmp_path / "s.db", "strategy": "random", "trials": 9}
+    with pytest.raises(lrtune.SearchError, match="in a row failed"):
+        tune(train, SPACE, epochs=3, **keep)
+    broken[0] = False
+    assert tune(train, SPACE, epochs=3, **keep).best_recipe is not None
+
+
 def test_when_all_diverge_it_says_so_early() -> None:
     def train(recipe: Recipe) -> Iterator[dict[str, float]]:
         yield {"valid_loss": math.nan, "lr": recipe.lr}
