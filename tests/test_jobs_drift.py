@@ -1,4 +1,4 @@
-"""The drift test, as a pure function, and the strategy around it: what it trains, and that it goes on where it stood."""
+"""The drift test as a pure function, and the strategy around it: what it trains, and that it goes on when stopped."""
 
 from __future__ import annotations
 

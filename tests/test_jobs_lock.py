@@ -115,7 +115,7 @@ def test_a_child_that_outlives_the_holder_does_not_keep_the_lock(tmp_path: Path)
         "import os, sys, time, pathlib\nfrom lrtune.jobs.lock import locked\n"
         "with locked(pathlib.Path(sys.argv[1]), shown='job'):\n"
         "    child = os.fork()\n"
-        "    if not child:\n        os.close(1); time.sleep(60); os._exit(0)\n"
+        "    if not child:\n        os.closerange(0, 3); time.sleep(60); os._exit(0)\n"
         "    print(child, flush=True)\n    os.kill(os.getpid(), 9)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "lock"], capture_output=True, text=True, check=False)

@@ -132,7 +132,7 @@ spec:
 def on_calendar(expression: str, zone: str) -> list[str]:
     """A cron expression as lines of systemd.time(7): two where cron joins its day fields by "or"."""
     minute, hour, day, month, weekday = expression.lower().split()
-    clock = f"{_part(hour):0>2}:{_part(minute):0>2}:00 {zone}"
+    clock = f"{_two(_part(hour))}:{_two(_part(minute))}:00 {zone}"
     month = _part(month, names=("", "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"))
     days, week = _part(day), _week(weekday)
     both = not day.startswith("*") and not weekday.startswith("*")
@@ -155,6 +155,10 @@ def _part(text: str, *, names: tuple[str, ...] = ()) -> str:
         else:
             found.append(span.replace("-", ".."))
     return ",".join(found)
+
+
+def _two(text: str) -> str:
+    return text.zfill(2) if text.isdigit() else text
 
 
 def _week(text: str) -> str:

@@ -1,0 +1,139 @@
+"""What is printed for systemd, cron and Kubernetes; each read back by its own program where it is there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lrtune.jobs import read_job, units
+from lrtune.jobs.clock import utc
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lrtune.jobs import JobFile
+
+NOW = utc("2026-11-22T12:00:00Z")
+SCHEDULES = [
+    'every = "weekly"',
+    'every = "monthly"',
+    'every = "7d"',
+    'every = "2d"',
+    'every = "6h"',
+    'every = "90s"',
+    'cron = "*/20 8-17/3 1,15 jan-mar mon-fri"\ntimezone = "Europe/Berlin"',
+    'cron = "30 2 * * 0,6"\ntimezone = "America/New_York"',
+    'cron = "5/10 * * */2 7"',
+]
+
+
+def job(folder: Path, schedule: str = SCHEDULES[0], name: str = "weekly", file: str = "job.toml") -> JobFile:
+    path = folder / file
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.write_text(f'[job]\nname = "{name}"\nstudy = "study.toml"\n[schedule]\n{schedule}\n')
+    return read_job(path)
+
+
+def installed(text: str, folder: Path) -> list[Path]:
+    """The unit files, each under the name that the comment above it says."""
+    parts = re.split(r"^# /etc/systemd/system/(\S+)\n", text, flags=re.MULTILINE)[1:]
+    found = []
+    for name, body in zip(parts[::2], parts[1::2], strict=True):
+        (folder / name).write_text(body)
+        found.append(folder / name)
+    return found
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_systemd_takes_the_units(tmp_path: Path, schedule: str) -> None:
+    made = job(tmp_path, schedule, name="100% <odd> $HOME", file='a b"c$x%h/job.toml')
+    files = installed(units.systemd(made), tmp_path)
+    assert [path.suffix for path in files] == [".service", ".timer"]
+    done = subprocess.run(["systemd-analyze", "verify", *files], capture_output=True, text=True, check=False)
+    ours = [line for line in done.stderr.splitlines() if "lrtune" in line]
+    assert not ours
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@pytest.mark.parametrize("schedule", [text for text in SCHEDULES if "7d" in text or not re.search(r"\d[dhs]\"", text)])
+def test_systemd_fires_when_the_job_says(tmp_path: Path, schedule: str) -> None:
+    made = job(tmp_path, schedule)
+    lines = re.findall(r"^OnCalendar=(.*)$", units.systemd(made), flags=re.MULTILINE)
+    command = ["systemd-analyze", "calendar", "--base-time=2026-11-22 12:00:00 UTC", *lines]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={"TZ": "UTC", "PATH": "/usr/bin:/bin"}
+    )
+    fires = re.findall(r"(?:Next elapse|\(in UTC\)): \w+ (\S+ \S+) UTC", done.stdout)
+    assert min(fires) == f"{made.schedule.next(NOW):%Y-%m-%d %H:%M:%S}"
+
+
+def test_two_day_fields_are_two_lines() -> None:
+    lines = units.on_calendar("0 3 13 * 5", "UTC")
+    assert lines == ["*-*-13 03:00:00 UTC", "Fri *-*-* 03:00:00 UTC"]
+
+
+def test_a_crontab_line_is_the_jobs_own_where_the_zones_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = job(tmp_path, 'cron = "30 2 * * 0"\ntimezone = "Europe/Berlin"', file="100% of it/job.toml")
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        *_, line = units.cron(made, NOW).splitlines()
+        assert line.startswith("30 2 * * 0 ")
+        monkeypatch.setenv("TZ", "UTC")
+        time.tzset()
+        comment, line = units.cron(made, NOW).splitlines()
+        assert line.startswith("30 * * * * ")
+        assert "called every hour" in comment
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    command = line.removeprefix("30 * * * * ")
+    assert "%" not in command.replace("\\%", "")
+    assert str(made.path) in shlex.split(command.replace("\\%", "%"))
+
+
+def test_kubernetes_reads_the_manifest(tmp_path: Path) -> None:
+    yaml = pytest.importorskip("yaml")
+    made = job(tmp_path, 'cron = "0 3 * * 1"\ntimezone = "Europe/Berlin"', name="Weekly: LR #1 'x' " + "n" * 60)
+    told = yaml.safe_load(units.kubernetes(made, image='registry/x:"1"', claim="jobs"))
+    assert (told["kind"], told["spec"]["schedule"], told["spec"]["timeZone"]) == (
+        "CronJob",
+        "0 3 * * 1",
+        "Europe/Berlin",
+    )
+    assert told["spec"]["concurrencyPolicy"] == "Forbid"
+    assert re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?", told["metadata"]["name"])
+    inner = told["spec"]["jobTemplate"]["spec"]
+    assert inner["podFailurePolicy"]["rules"][0]["onExitCodes"] == {"operator": "In", "values": [2, 3, 5]}
+    container = inner["template"]["spec"]["containers"][0]
+    assert container["image"] == 'registry/x:"1"'
+    assert container["command"][:3] == ["lrtune", "job", "run"]
+    assert container["workingDir"] == str(tmp_path)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_no_period_passes_without_a_call(tmp_path: Path, schedule: str) -> None:
+    """The expression that schedulers are given fires in every period of the job's."""
+    from lrtune.jobs.cron import Cron
+    from lrtune.jobs.file import read_job as read
+
+    made = job(tmp_path, schedule)
+    expression = re.search(r'schedule: "(.*)"', units.kubernetes(made, image="i", claim="c"))
+    assert expression is not None
+    path = tmp_path / "calls.toml"
+    path.write_text(f'[job]\nstudy = "s.toml"\n[schedule]\ncron = "{expression[1]}"\ntimezone = "{made.zone}"\n')
+    calls = read(path).schedule
+    assert isinstance(calls, Cron)
+    now = NOW
+    for _ in range(20):
+        period = made.schedule.next(now)
+        if (made.schedule.next(period) - period).total_seconds() >= 120:
+            assert calls.previous(made.schedule.next(period)) >= period
+        now = period
