@@ -197,6 +197,8 @@ def _edge(beliefs: Beliefs) -> Edge:
     dead = [a for a in beliefs.view.arms if a.x > arm.x and _dead(beliefs, a)]
     mine = [a for a in dead if a.key == arm.key]
     lives = [a for a in beliefs.view.alive if a.key == arm.key and not _dead(beliefs, a)]
+    if not dead and not lives:  # the best so far looks stuck itself: nothing is known
+        return Edge()
     if not dead:
         return Edge(low=float(10 ** (max(_lives_to(beliefs, a) for a in lives) + shift)))
     grain = GRAIN if mine else FOREIGN  # the edge under other settings says less

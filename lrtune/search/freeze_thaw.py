@@ -44,7 +44,7 @@ FAR = np.array([0.0, 0.25])  # and under settings that nothing speaks for yet
 MOST_OTHERS = 24  # combinations of other settings that one decision looks at
 PRICE = 0.03  # regret (of the way from untrained to best) that one full training of looks must be expected to save
 WORTH = 0.008  # the same for finishing another run, below which a search that may stops: the noise of many tasks
-LEAST = 2  # full trainings that a search must have compared before it may stop
+LEAST = 2.0  # full trainings that a search must have spent on comparing before it may stop
 WAKE = 0.2  # of a full training: how long to wait for the first run to leave a plateau
 LAST_LEG = 0.6  # of a full training: a run that would come so far is trained to its end
 LONGEST = 6.0  # full trainings after which a self-stopping search ends
@@ -286,8 +286,8 @@ class _Decision:
         if not free.any():
             return self._end("the budget leaves no room for another full training")
         pick = int(np.argmax(worth))
-        worthwhile = WORTH * (1 + math.log10(len(self.beliefs.combos)))  # the best of more guesses promises more
-        enough = len(self.view.completed) >= LEAST and gain[pick] < worthwhile * max(float(remaining[pick]), 0.05)
+        worthwhile = WORTH * (1 + 2 * math.log10(len(self.beliefs.combos)))  # the best of more guesses promises more
+        enough = self.situation.spent >= LEAST and gain[pick] < worthwhile * max(float(remaining[pick]), 0.05)
         if self.situation.self_stopping and enough:
             return self._end("what the model still expects to gain is below the noise")
         if not self.situation.self_stopping and self.situation.left < NEAR_END and gain[pick] < CONFIRM:
