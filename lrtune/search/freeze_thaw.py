@@ -41,6 +41,7 @@ FINEST = 0.02  # decades: closer runs differ by less than noise
 STEPS = np.array([*np.arange(0, 0.8, 0.05), *np.arange(0.8, 2.1, 0.1)])  # from the middle to where runs may start
 NEAR = np.array([0.0, 0.1, 0.2, 0.3, 0.45, 0.6])  # the same, where other settings are searched too
 FAR = np.array([0.0, 0.25])  # and under settings that nothing speaks for yet
+MOST_ARMS = 50  # complete and paused runs, each, that one decision looks at
 MOST_OTHERS = 24  # combinations of other settings that one decision looks at
 PRICE = 0.03  # regret (of the way from untrained to best) that one full training of looks must be expected to save
 WORTH = 0.008  # the same for finishing another run, below which a search that may stops: the noise of many tasks
@@ -315,11 +316,10 @@ class _Decision:
 
     def _candidates(self) -> list[Candidate]:
         beliefs = self.beliefs
-        found = [
-            Candidate(arm.x, arm.seen.recipe, arm.key, arm)
-            for arm in self.view.alive
-            if arm.completed or (arm.x < beliefs.edge and arm.seen.outcome is None)
-        ]
+        arms = [a for a in self.view.alive if a.completed or (a.x < beliefs.edge and a.seen.outcome is None)]
+        done = sorted((a for a in arms if a.completed), key=beliefs.result)[:MOST_ARMS]
+        paused = sorted((a for a in arms if not a.completed), key=lambda a: (-a.seen.trained, float(a.values[-1])))
+        found = [Candidate(a.x, a.seen.recipe, a.key, a) for a in [*done, *paused[:MOST_ARMS]]]
         if self.situation.exhausted:
             return found
         taken: dict[Key, list[float]] = {}
