@@ -110,11 +110,11 @@ def _torch(recipe: Recipe, schedule: Schedule, total_steps: int | None) -> list[
 
 def _optimizer(recipe: Recipe) -> list[str]:
     if recipe.optimizer is None:
-        return [f"# optimizer: your own, made with lr={recipe.lr!r}"]
+        return [f"# optimizer: your own, made with lr={_lr(recipe)}"]
     name, options = _named(recipe.optimizer)
     known = {kind.lower(): kind for kind in TORCH_OPTIMIZERS}
     if name not in known and name not in SHORT:
-        return [f"# optimizer: {recipe.optimizer}, made with lr={recipe.lr!r}"]
+        return [f"# optimizer: {recipe.optimizer}, made with lr={_lr(recipe)}"]
     kind = SHORT.get(name) or known[name]
     if name in SHORT:
         options = {"momentum": 0.9, **({"nesterov": True} if name == "nesterov" else {}), **options}
@@ -125,7 +125,7 @@ def _optimizer(recipe: Recipe) -> list[str]:
     if recipe.weight_decay is not None:
         options["weight_decay"] = recipe.weight_decay
     written_options = "".join(f", {option}={value!r}" for option, value in options.items())
-    return [f"optimizer = torch.optim.{kind}(model.parameters(), lr={recipe.lr!r}{written_options})"]
+    return [f"optimizer = torch.optim.{kind}(model.parameters(), lr={_lr(recipe)}{written_options})"]
 
 
 def _named(optimizer: str) -> tuple[str, dict[str, Any]]:
@@ -180,10 +180,10 @@ def _sklearn(recipe: Recipe, schedule: Schedule, total_steps: int | None) -> lis
     ]
     beyond = " that ends beyond warmup_steps" if recipe.warmup else ""
     if isinstance(schedule, Constant) and not recipe.warmup:
-        return [f"lr = {recipe.lr!r}", *set_up]
+        return [f"lr = {_lr(recipe)}", *set_up]
     return [
         *(["from lrtune.schedules import parse", ""] if schedule.listens else _imports(schedule)),
-        f"lr = {recipe.lr!r}",
+        f"lr = {_lr(recipe)}",
         *_steps(recipe, total_steps, f"{recipe.epochs} * len(batches)"),
         *_multiplier(recipe, schedule),
         "",
@@ -326,3 +326,8 @@ FORMULAS: dict[type[Schedule], Callable[[Any], list[str]]] = {
     OneCycle: _onecycle,
     Sweep: _sweep,
 }
+
+
+def _lr(recipe: Recipe) -> str:
+    """The peak learning rate in as many digits as anyone can tell apart."""
+    return repr(float(f"{recipe.lr:.5g}"))
