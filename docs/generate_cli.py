@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from lrtune.cli import app
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PAGE = Path(__file__).parent / "cli.md"
 WIDTH = 100
@@ -85,11 +88,20 @@ taken as it is and has to do its own preparation.
 """
 
 
+def _commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command with its name, those of groups included."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", command
+
+
 def page() -> str:
     """The page as it ought to be."""
     group: Any = typer.main.get_command(app)
     parts = [HEAD]
-    for name, command in group.commands.items():
+    for name, command in _commands(group):
         context = type(command).context_class(command, info_name=f"lrtune {name}", terminal_width=WIDTH)
         parts.append(f"## lrtune {name}\n\n```text\n{command.get_help(context).rstrip()}\n```\n\n")
     return "".join(parts) + TAIL

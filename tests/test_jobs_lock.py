@@ -87,6 +87,18 @@ def test_who_waits_finds_nothing_left_to_do(folder: Folder, started: Any) -> Non
     assert line["run"] == 1
 
 
+def test_who_waits_can_be_stopped(folder: Folder) -> None:
+    folder.job.out.mkdir()
+    with locked(folder.job.out / "lock", shown="job"):
+        waiting = subprocess.Popen(
+            [*command(folder.path), "--wait"], stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        time.sleep(2)  # a signal before its handlers are there would end it too, but with no line of JSON
+        waiting.terminate()
+        out, _ = waiting.communicate(timeout=30)
+    assert (waiting.returncode, json.loads(out)["status"]) == (143, "interrupted")
+
+
 def test_who_was_killed_with_the_lock_is_gone_on_from_at_once(folder: Folder, started: Any) -> None:
     first = started()
     os.kill(first.pid, signal.SIGKILL)

@@ -55,6 +55,14 @@ def test_force_runs_a_period_again_under_a_number_of_its_own(folder: Folder) -> 
     assert names(folder) == ["weekly-0001", "weekly-0002"]
 
 
+def test_a_full_search_can_be_asked_for_at_any_time(folder: Folder) -> None:
+    first = folder.run().row
+    again = folder.run(search=True).row
+    assert first is not None
+    assert again is not None
+    assert (again.number, again.verdict, again.cost) == (2, "", first.cost)
+
+
 def test_a_quiet_week_costs_a_test_and_a_week_of_drift_finds_the_moved_learning_rate(folder: Folder) -> None:
     found = folder.run().row
     folder.weeks(1)

@@ -11,19 +11,18 @@ import typer
 from lrtune.commands.options import Debug, Storage, stored_at
 from lrtune.commands.output import clean, note, own_stdout, say, say_json, write_atomically
 from lrtune.commands.stopping import stops
-from lrtune.errors import InputError, InterruptedSearchError, LrtuneError
+from lrtune.errors import InputError, InterruptedSearchError, LockedError, LrtuneError
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
     from lrtune.jobs.file import JobFile
-    from lrtune.jobs.running import Ended
     from lrtune.signals import StopFlag
 
 __all__ = ["register"]
 
 JobPath: TypeAlias = Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job file.")]
-JobPaths: TypeAlias = Annotated[list[Path], typer.Argument(metavar="JOB.toml...", help="The job files.")]
+JobPaths: TypeAlias = Annotated[list[Path], typer.Argument(metavar="JOB.toml", help="The job files.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -46,6 +45,9 @@ def run(
         bool | None, typer.Option("--catch-up/--no-catch-up", help="Whether missed periods are made up for, once.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run, also where this period's run is done.")] = False,
+    search: Annotated[
+        bool, typer.Option("--search", help="As --force, and search in full without a drift test.")
+    ] = False,
     storage: Storage = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the line of JSON.")] = False,
     debug: Debug = False,
@@ -55,7 +57,8 @@ def run(
     line: dict[str, Any] = {"job": job.stem, "status": "failed"}
     try:
         with stops() as flag, own_stdout():
-            line = _run(job, storage, flag, quiet=quiet, wait=wait, force=force, catch_up=catch_up, line=line)
+            switches = {"wait": wait, "force": force, "search": search}
+            line = _run(job, storage, flag, quiet=quiet, switches=switches, catch_up=catch_up, line=line)
     except LrtuneError as error:
         status = {6: "locked", 129: "interrupted", 130: "interrupted", 143: "interrupted"}
         line |= {"status": status.get(error.exit_code, "failed"), "error": " ".join(str(error).split())}
@@ -70,8 +73,7 @@ def _run(
     flag: StopFlag,
     *,
     quiet: bool,
-    wait: bool,
-    force: bool,
+    switches: dict[str, Any],
     catch_up: bool | None,
     line: dict[str, Any],
 ) -> dict[str, Any]:
@@ -82,21 +84,24 @@ def _run(
     line["job"] = job.name
     with watching(quiet=quiet, json_log=None) as observer:
         told = running.Asked(
-            wait=wait,
-            force=force,
+            **switches,
             catch_up=job.catch_up if catch_up is None else catch_up,
             should_stop=lambda: flag.requested,
             observer=observer,
             log=lambda text: note(f"lrtune: note: {text}"),
         )
-        ended = running.run(job, lambda: _opened(job, storage), told)
+        try:
+            ended = running.run(job, lambda: _opened(job, storage), told)
+        except LockedError:
+            if flag.requested:  # while it waited
+                raise _stopped(flag, 0.0) from None
+            raise
     if ended.status == "interrupted":
-        raise _stopped(flag, ended)
+        raise _stopped(flag, 0.0 if ended.result is None else ended.result.cost)
     return ended.to_json(job)
 
 
-def _stopped(flag: StopFlag, ended: Ended) -> InterruptedSearchError:
-    cost = 0.0 if ended.result is None else ended.result.cost
+def _stopped(flag: StopFlag, cost: float) -> InterruptedSearchError:
     msg = f"stopped by {flag.name}: {cost:.2f} full trainings spent; run the same command to resume"
     return InterruptedSearchError(msg, exit_code=flag.exit_code or 143)
 

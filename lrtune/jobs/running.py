@@ -52,6 +52,8 @@ class Asked:
         Whether missed periods are made up for, once.
     force
         Whether a period that is done is run again.
+    search
+        Whether to search in full, without a drift test.
     wait
         Whether to wait for a run that is going on.
     should_stop
@@ -65,6 +67,7 @@ class Asked:
     now: Callable[[], dt.datetime] = utc_now
     catch_up: bool = True
     force: bool = False
+    search: bool = False
     wait: bool = False
     should_stop: Callable[[], bool] | None = None
     observer: Observer | None = None
@@ -144,9 +147,15 @@ class _Run:
 
     def __init__(self, job: JobFile, open_store: Callable[[], BaseStorage], asked: Asked) -> None:
         self.job = job
-        self.open_store = open_store
+        self._open_store = open_store
+        self._storage: BaseStorage | None = None
         self.asked = asked
         self.state = load(state_path(job), job.name)
+
+    def storage(self) -> BaseStorage:
+        """The storage, opened once."""
+        self._storage = self._storage or self._open_store()
+        return self._storage
 
     def go(self) -> Ended:
         """Do what is due."""
@@ -175,7 +184,7 @@ class _Run:
             catch_up=self.asked.catch_up,
             late=self.job.late,
         )
-        again = self.asked.force and task.kind in (Kind.DONE, Kind.SKIP)
+        again = (self.asked.force or self.asked.search) and task.kind in (Kind.DONE, Kind.SKIP)
         return dataclasses.replace(task, kind=Kind.RUN) if again else task
 
     def _skipped(self, task: Due) -> Ended:
@@ -215,7 +224,7 @@ class _Run:
 
         study = read_study(self.job.study)
         trainer = study.make_trainer()
-        storage = self.open_store()
+        storage = self.storage()
         resumed = task.kind is Kind.RESUME
         running = self.state.running if resumed and self.state.running else self._begin(task, storage)
         if resumed:
@@ -281,7 +290,7 @@ class _Run:
     def _strategy(self, study: StudyFile) -> Recheck:
         answer = self.state.answer
         last = None
-        if answer is not None and answer.params is not None:
+        if answer is not None and answer.params is not None and not self.asked.search:
             profile = None if answer.profile is None else Profile.from_json(answer.profile)
             last = Last(params=answer.params, profile=profile)
         return Recheck(inner=_inner(study, answer), last=last, confirm=self._confirm())
@@ -382,7 +391,7 @@ class _Run:
     def _tidy(self) -> None:
         """Delete what is too old; what cannot be deleted now is no reason to fail."""
         try:
-            state = tidy(self.job, self.state, self.open_store(), self.asked.now())
+            state = tidy(self.job, self.state, self.storage(), self.asked.now())
         except StorageError as error:
             self.asked.log(f"old runs could not be deleted: {error}")
             return

@@ -232,7 +232,8 @@ class Nothing:
 
 
 def show_power(tasks: list[str], seeds: int) -> None:
-    said: dict[str, Counter[str]] = {}
+    columns = [*(f"drift {drift:+g}" for drift in DRIFTS), *BINS]
+    said: dict[str, Counter[str]] = {column: Counter() for column in columns}
     costs = []
     for task in tasks:
         for seed in range(seeds):
@@ -241,12 +242,12 @@ def show_power(tasks: list[str], seeds: int) -> None:
                 verdict, cost = tested(task, seed, last, week, drift)
                 staying = regret(task, drift, seed, last.params["lr"], week)
                 for column in (f"drift {drift:+g}", next(name for name, most in BINS.items() if staying <= most)):
-                    said.setdefault(column, Counter())[verdict] += 1
+                    said[column][verdict] += 1
                 costs.append(cost)
     print(f"\n| the test says | {' | '.join(said)} |".replace("drift +0 ", "none "))
     print("|" + "---|" * (len(said) + 1))
     for verdict in ("unchanged", "cannot tell", "moved"):
-        shares = (f"{counts[verdict] / counts.total():.0%}" for counts in said.values())
+        shares = (f"{counts[verdict] / max(1, counts.total()):.0%}" for counts in said.values())
         print(f"| {verdict} | {' | '.join(shares)} |")
     print(f"| tests | {' | '.join(str(counts.total()) for counts in said.values())} |")
     print(f"\nThe test costs {statistics.mean(costs):.2f} full trainings ({max(costs):.2f} at most).")
