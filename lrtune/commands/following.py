@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lrtune.commands.output import note
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from optuna.storages import BaseStorage
@@ -59,8 +59,19 @@ class Followers:
         return made
 
     @contextlib.contextmanager
-    def following(self, storage: BaseStorage, shown: Observer) -> Iterator[Observer]:
-        """All of them as one observer; the note is brought up to date at the end, however that comes.
+    def following(
+        self, storage: BaseStorage, shown: Observer, hurried: Callable[[], bool] = bool
+    ) -> Iterator[Observer]:
+        """All of them as one observer; the note is brought up to date at the end, but for one that a signal asks for.
+
+        Parameters
+        ----------
+        storage
+            Where the note is kept.
+        shown
+            Who hears first.
+        hurried
+            Whether an end was asked for: drawing figures takes seconds, and a signal allows few.
 
         Raises
         ------
@@ -70,16 +81,17 @@ class Followers:
         from lrtune.dashboard import Notes, installed
 
         notes = Notes(storage, warn=_warn) if installed() else None
-        watchers = [shown, *self._trackers(), *([notes] if notes is not None else [])]
+        watchers: list[Observer] = [shown, *self._trackers(), *([notes] if notes is not None else [])]
 
         def observe(progress: Progress) -> None:
             for watcher in watchers:
-                watcher(progress)
+                if watcher is not notes or not hurried():
+                    watcher(progress)
 
         try:
             yield observe
         finally:
-            if notes is not None:
+            if notes is not None and not hurried():
                 notes.close()
 
 

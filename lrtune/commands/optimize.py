@@ -244,7 +244,7 @@ class Told:
         silent = place.index > 0
         with (
             watching(quiet=self.quiet or silent, json_log=None if silent else self.json_log, known=known) as shown,
-            self._followed(storage, shown, silent=silent) as observer,
+            self._followed(storage, shown, flag, silent=silent) as observer,
         ):
             try:
                 result = tune(
@@ -272,10 +272,12 @@ class Told:
         return result
 
     def _followed(
-        self, storage: BaseStorage, shown: Observer, *, silent: bool
+        self, storage: BaseStorage, shown: Observer, flag: StopFlag, *, silent: bool
     ) -> contextlib.AbstractContextManager[Observer]:
         """The observer with all who follow along; one worker speaks for all."""
-        return contextlib.nullcontext(shown) if silent else self.followers.following(storage, shown)
+        if silent:
+            return contextlib.nullcontext(shown)
+        return self.followers.following(storage, shown, lambda: flag.requested)
 
     def _prior(self) -> Any:
         """The earlier study to start from, where one is named."""
