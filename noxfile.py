@@ -29,9 +29,14 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """The catalogue of faults, against the real command, the slow ones included."""
+    """The catalogue of faults, against the real command, the slow ones included; writes docs/faults.md."""
     _install(session, "test")
-    session.run("pytest", "-m", "faults", *session.posargs, env=ONE_THREAD)
+    log = Path(session.create_tmp()).resolve() / "faults.jsonl"
+    log.unlink(missing_ok=True)
+    paths = session.posargs or ["-n", "2", "tests/faults"]
+    environment = {**ONE_THREAD, "LRTUNE_FAULTS_LOG": str(log)}
+    session.run("pytest", "-m", "faults", *paths, env=environment, success_codes=[0, 1])
+    session.run("python", str(HERE / "tests" / "faults" / "table.py"), str(log))
 
 
 @nox.session
