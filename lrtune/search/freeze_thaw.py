@@ -45,6 +45,7 @@ MOST_ARMS = 50  # complete and paused runs, each, that one decision looks at
 MOST_OTHERS = 24  # combinations of other settings that one decision looks at
 PRICE = 0.03  # regret (of the way from untrained to best) that one full training of looks must be expected to save
 WORTH = 0.008  # the same for finishing another run, below which a search that may stops: the noise of many tasks
+ASKED_AFTER = 3  # complete runs, after which every value of every setting gets at least one look
 LEAST = 2.0  # full trainings that a search must have spent on comparing before it may stop
 WAKE = 0.2  # of a full training: how long to wait for the first run to leave a plateau
 LAST_LEG = 0.6  # of a full training: a run that would come so far is trained to its end
@@ -295,7 +296,18 @@ class _Decision:
             repeat = self._repeat()
             if repeat is not None:
                 return repeat
+        unseen = np.array([self._unseen(c) for c in candidates]) & free
+        if len(self.view.completed) >= ASKED_AFTER and unseen.any():
+            fresh = candidates[int(np.argmax(np.where(unseen, worth, -np.inf)))]
+            return self._advance(fresh, self.first, "a setting never looked at")
         return self._advance(candidates[pick], self._next(candidates[pick].trained), "refine")
+
+    def _unseen(self, candidate: Candidate) -> bool:
+        """Whether it would be the first run with some value of a setting."""
+        if candidate.arm is not None:
+            return False
+        tried = [{arm.key[i] for arm in self.view.arms} for i in range(len(candidate.key))]
+        return any(value not in known for value, known in zip(candidate.key, tried, strict=True))
 
     def _repeat(self) -> Action | None:
         """The two best once more with the next paired seed, where the budget holds both."""
