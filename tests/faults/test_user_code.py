@@ -102,7 +102,7 @@ def test_failures_in_a_row_end_the_search(lab: Lab, saw: Callable[[str], None]) 
 @pytest.mark.row(44)
 def test_scikit_learn_diverges_without_nan(lab: Lab, saw: Callable[[str], None]) -> None:
     lab.study(
-        study={"metric": "valid_score", "direction": "maximize", "epochs": 3},
+        study={"metric": "r2", "direction": "maximize", "epochs": 3},
         train={"trainer": "", "estimator": "sklearn.linear_model:SGDRegressor", "data": "diabetes"},
         space={"lr": [1.0, 1e12]},
         search={"trials": 12},
