@@ -7,6 +7,7 @@ written under the study's lock, and a tracker that fails says so once and is sil
 
 from __future__ import annotations
 
+import abc
 import importlib.util
 import math
 import re
@@ -36,7 +37,7 @@ MOST_METRICS = 1000
 """Numbers that MLflow takes in one call."""
 
 
-class _Tracker:
+class _Tracker(abc.ABC):
     """What both have in common: when to log, and that nothing they do ends the search."""
 
     def __init__(self, warn: Callable[[str], object]) -> None:
@@ -60,11 +61,13 @@ class _Tracker:
             reason = redact(str(error)).strip().partition("\n")[0]
             self._warn(f"{type(self).__name__} could not write ({reason}); the search goes on without it")
 
+    @abc.abstractmethod
     def _trial(self, progress: Progress, ended: Ended) -> None:
-        raise NotImplementedError
+        """Log what a trial reported and how it ended."""
 
+    @abc.abstractmethod
     def _answer(self, progress: Progress, result: Result) -> None:
-        raise NotImplementedError
+        """Log what was found."""
 
 
 class TensorBoardTracker(_Tracker):

@@ -100,6 +100,9 @@ class Recording(trackers._Tracker):
         assert progress.name == ""
         self.logged.append(ended.number)
 
+    def _answer(self, progress: Progress, result: Any) -> None:
+        self.answered = (progress.name, result)
+
 
 def ended(number: int) -> Ended:
     return Ended(number=number, recipe=Recipe(lr=0.1, epochs=3), outcome=Outcome.COMPLETED, value=0.1, trained=3.0)
