@@ -32,7 +32,7 @@ TRACEBACK_CHARACTERS = 4000
 """Of a traceback, its end: that is where the cause stands."""
 
 JUDGED_IN_FULL = 300
-"""Points from which on the curve is judged at every hundredth of its length only."""
+"""Points from which on the curve is judged once in about every 30th to 60th part of its length only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +169,8 @@ def _judged(parked: Parked, watch: Watch) -> PieceEnd | None:
         return None
     _demand_metric(parked, watch)
     count = len(curve)
-    if count > JUDGED_IN_FULL and count % (count // 100) and all(map(math.isfinite, last.values.values())):
+    seldom = 1 << max(0, count.bit_length() - 6)
+    if count > JUDGED_IN_FULL and count % seldom and all(map(math.isfinite, last.values.values())):
         return None
     recipe = parked.run.recipes[0]
     verdict = judge(
