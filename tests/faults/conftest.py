@@ -31,9 +31,9 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 
 @pytest.fixture
-def saw(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
-    """Tell the table what happened, in a few words."""
-    return lambda what: record_property("saw", what)
+def saw(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Tell the table what happened, in a few words; of all rows of the test, or of those that are named."""
+    return lambda what, *rows: record_property("saw", [list(rows), what])
 
 
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
@@ -49,7 +49,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
         "test": item.nodeid.rpartition("/")[2],
         "outcome": "not tried" if skipped else "not held" if failed else "held",
         "saw": [value for key, value in item.user_properties if key == "saw"]
-        + ([" ".join(str(call.excinfo.value).split())[:200]] if call.excinfo is not None else []),
+        + ([[[], " ".join(str(call.excinfo.value).split())[:200]]] if call.excinfo is not None else []),
     }
     with Path(path).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")

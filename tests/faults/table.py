@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 import sys
+import tempfile
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+PATHS = re.compile(rf"{re.escape(tempfile.gettempdir())}/[^\s']*/")
+"""Folders of a run's own: they say nothing to a reader."""
 PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
 
 HEAD = """\
@@ -122,13 +126,20 @@ def written(found: dict[int, list[dict[str, Any]]]) -> str:
         entries = found.get(row, [])
         outcomes = {entry["outcome"] for entry in entries} or {"not tried"}
         verdict = next(word for word in ("not held", "held", "not tried") if word in outcomes)
-        saw = " / ".join(dict.fromkeys(text for entry in entries for text in entry["saw"]))
+        told = [text for entry in entries for rows, text in entry["saw"] if not rows or row in rows]
+        saw = " / ".join(dict.fromkeys(told))
         lines.append(f"| {row} | {fault} | {verdict} | {_cell(saw)} |\n")
     return "".join(lines)
 
 
 def _cell(text: str) -> str:
-    text = " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*").replace("_", "\\_")
+    text = (
+        PATHS.sub("", " ".join(text.split()))
+        .replace("|", "\\|")
+        .replace("<", "&lt;")
+        .replace("*", "\\*")
+        .replace("_", "\\_")
+    )
     return text if len(text) <= 900 else f"{text[:900]} ..."
 
 

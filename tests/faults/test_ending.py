@@ -34,7 +34,7 @@ SHELL = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]
     ids=["term", "int-ignored", "int-two-workers", "hup"],
 )
 def test_a_signal_stops_cleanly_and_the_same_command_resumes(  # noqa: PLR0917 -- a row of a table
-    lab: Lab, saw: Callable[[str], None], number: int, code: int, workers: int, shell: list[str]
+    lab: Lab, saw: Callable[..., None], number: int, code: int, workers: int, shell: list[str]
 ) -> None:
     lab.study(search={"trials": 4})
     more = ["--workers", str(workers)]
@@ -54,7 +54,7 @@ def test_a_signal_stops_cleanly_and_the_same_command_resumes(  # noqa: PLR0917 -
 
 
 @pytest.mark.row(5)
-def test_the_second_signal_ends_at_once(lab: Lab, saw: Callable[[str], None]) -> None:
+def test_the_second_signal_ends_at_once(lab: Lab, saw: Callable[..., None]) -> None:
     lab.study(search={"trials": 2})
     running = lab.start(obj="hang@3")
     lab.trained(3)
@@ -70,7 +70,7 @@ def test_the_second_signal_ends_at_once(lab: Lab, saw: Callable[[str], None]) ->
 
 
 @pytest.mark.row(4)
-def test_a_step_that_does_not_come_back_is_left_after_the_grace(lab: Lab, saw: Callable[[str], None]) -> None:
+def test_a_step_that_does_not_come_back_is_left_after_the_grace(lab: Lab, saw: Callable[..., None]) -> None:
     running = lab.start(obj="gil@3")
     lab.trained(3)
     began = time.monotonic()
@@ -83,7 +83,7 @@ def test_a_step_that_does_not_come_back_is_left_after_the_grace(lab: Lab, saw: C
 
 
 @pytest.mark.row(10)
-def test_a_worker_that_was_asleep(lab: Lab, saw: Callable[[str], None]) -> None:
+def test_a_worker_that_was_asleep(lab: Lab, saw: Callable[..., None]) -> None:
     running = lab.start("--workers", "2", sleep=0.05)
     lab.trained(3)
     asleep = int(next(line for line in lab.books if line[0] == "begin")[2])
@@ -96,7 +96,7 @@ def test_a_worker_that_was_asleep(lab: Lab, saw: Callable[[str], None]) -> None:
 
 
 @pytest.mark.row(11)
-def test_a_reader_that_goes_away(lab: Lab, saw: Callable[[str], None]) -> None:
+def test_a_reader_that_goes_away(lab: Lab, saw: Callable[..., None]) -> None:
     running = lab.start(stdout=subprocess.PIPE)
     assert running.process.stdout is not None
     running.process.stdout.close()
@@ -108,7 +108,7 @@ def test_a_reader_that_goes_away(lab: Lab, saw: Callable[[str], None]) -> None:
 
 
 @pytest.mark.row(12)
-def test_stdout_closed_or_full(lab: Lab, saw: Callable[[str], None]) -> None:
+def test_stdout_closed_or_full(lab: Lab, saw: Callable[..., None]) -> None:
     lab.study(search={"trials": 2})
     codes = []
     for redirection in (">&-", ">/dev/full"):

@@ -50,7 +50,7 @@ def within(lab: Lab, options: str, script: str, **given: str) -> list[str]:
 
 @needs_mount
 @pytest.mark.row(13)
-def test_disk_full(lab: Lab, saw: Callable[[str], None]) -> None:
+def test_disk_full(lab: Lab, saw: Callable[..., None]) -> None:
     lab.study(search={"trials": 60})
     lab.storage = str(lab.folder / "m" / "s.db")
     out = within(
@@ -70,7 +70,7 @@ def test_disk_full(lab: Lab, saw: Callable[[str], None]) -> None:
 
 @needs_mount
 @pytest.mark.row(16)
-def test_disk_full_while_the_report_is_written(lab: Lab, saw: Callable[[str], None]) -> None:
+def test_disk_full_while_the_report_is_written(lab: Lab, saw: Callable[..., None]) -> None:
     lab.study(search={"trials": 2})
     database = str(lab.database)
     out = within(
@@ -87,7 +87,7 @@ def test_disk_full_while_the_report_is_written(lab: Lab, saw: Callable[[str], No
 
 @needs_mount
 @pytest.mark.row(17)
-def test_no_inodes_left(lab: Lab, saw: Callable[[str], None]) -> None:
+def test_no_inodes_left(lab: Lab, saw: Callable[..., None]) -> None:
     lab.storage = str(lab.folder / "m" / "s.db")
     out = within(lab, "nr_inodes=2", '"$@" >j1; echo $?')
     assert out == ["4"]
@@ -97,7 +97,7 @@ def test_no_inodes_left(lab: Lab, saw: Callable[[str], None]) -> None:
 
 
 @pytest.mark.row(15)
-def test_file_size_limit(lab: Lab, saw: Callable[[str], None]) -> None:
+def test_file_size_limit(lab: Lab, saw: Callable[..., None]) -> None:
     lab.study(search={"trials": 60})
     running = lab.run(words=["sh", "-c", 'ulimit -f 500; exec "$@"', "sh", *lab.words()], expect=4)
     assert "no space left" in running.last
@@ -116,7 +116,7 @@ def open_lab(lab: Lab) -> Iterator[Lab]:
 
 
 @pytest.mark.row(18)
-def test_read_only(open_lab: Lab, saw: Callable[[str], None]) -> None:
+def test_read_only(open_lab: Lab, saw: Callable[..., None]) -> None:
     lab = open_lab
     user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
     if user and shutil.which("setpriv") is None:
@@ -160,7 +160,7 @@ def _foreign(path: Path, statement: str) -> None:
 
 
 @pytest.mark.row(19)
-def test_what_is_no_file(lab: Lab, saw: Callable[[str], None]) -> None:
+def test_what_is_no_file(lab: Lab, saw: Callable[..., None]) -> None:
     lab.study(search={"trials": 1})
     (lab.folder / "folder.db").mkdir()
     (lab.folder / "dangling.db").symlink_to(lab.folder / "nowhere")
@@ -176,7 +176,7 @@ def test_what_is_no_file(lab: Lab, saw: Callable[[str], None]) -> None:
 
 
 @pytest.mark.row(20, 21, 27, 66)
-def test_damaged_foreign_and_other_files_are_refused_untouched(lab: Lab, saw: Callable[[str], None]) -> None:
+def test_damaged_foreign_and_other_files_are_refused_untouched(lab: Lab, saw: Callable[..., None]) -> None:
     lab.study(search={"trials": 3})
     lab.run()
     check(lab, trials=3)
@@ -214,12 +214,16 @@ def test_damaged_foreign_and_other_files_are_refused_untouched(lab: Lab, saw: Ca
     empty = lab.run("--storage", "empty.db", "--out", "elsewhere")
     assert "is empty" in empty.err
     assert "optuna storage upgrade" in refused[-1].last
-    saw("; ".join(call.last.partition("error: ")[2] for call in [*refused, *others]))
+    said = dict(zip(names, (call.last.partition("error: ")[2] for call in refused), strict=True))
+    for row, some in {20: names[:3], 21: names[3:5], 27: names[5:]}.items():
+        saw("exit 4, file unchanged: " + "; ".join(said[name] for name in some), row)
+    saw("an empty file is taken as new, with a warning", 21)
+    saw("exit 5: " + "; ".join(call.last.partition("error: ")[2] for call in others), 66)
 
 
 @pytest.mark.row(26)
 @pytest.mark.parametrize("how", ["removed", "replaced"])
-def test_the_storage_goes_away_within_the_run(lab: Lab, saw: Callable[[str], None], how: str) -> None:
+def test_the_storage_goes_away_within_the_run(lab: Lab, saw: Callable[..., None], how: str) -> None:
     running = lab.start(sleep=0.05)
     lab.trained(20)
     if how == "removed":
@@ -235,7 +239,7 @@ def test_the_storage_goes_away_within_the_run(lab: Lab, saw: Callable[[str], Non
 
 
 @pytest.mark.row(28)
-def test_two_starts_on_a_fresh_file(lab: Lab, saw: Callable[[str], None]) -> None:
+def test_two_starts_on_a_fresh_file(lab: Lab, saw: Callable[..., None]) -> None:
     lab.study(search={"trials": 2})
     for turn in range(2):
         storage = lab.folder / f"{turn}.db"
@@ -257,7 +261,7 @@ connection.execute("rollback")
 
 
 @pytest.mark.row(32)
-def test_somebody_locks_the_file(lab: Lab, saw: Callable[[str], None]) -> None:
+def test_somebody_locks_the_file(lab: Lab, saw: Callable[..., None]) -> None:
     running = lab.start(sleep=0.05)
     lab.trained(10)
     with subprocess.Popen([sys.executable, "-c", HOLD, lab.database, "7"], stdout=subprocess.PIPE) as holder:

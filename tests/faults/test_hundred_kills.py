@@ -77,7 +77,7 @@ def kill_on(lab: Lab, kills: int, *, patience: float, sleep: float) -> int:
     ids=["15", "100"],
 )
 def test_answer_and_curves_are_the_undisturbed_ones(  # noqa: PLR0917 -- a row of a table
-    tmp_path: Path, saw: Callable[[str], None], kills: int, budget: float, epochs: int, patience: float, sleep: float
+    tmp_path: Path, saw: Callable[..., None], kills: int, budget: float, epochs: int, patience: float, sleep: float
 ) -> None:
     calm, lab = laboratory(tmp_path / "calm", budget, epochs), laboratory(tmp_path / "killed", budget, epochs)
     try:

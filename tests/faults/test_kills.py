@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(280)]
 
 
 @pytest.mark.row(1, 22, 61)
-def test_killed_again_and_again(lab: Lab, saw: Callable[[str], None]) -> None:
+def test_killed_again_and_again(lab: Lab, saw: Callable[..., None]) -> None:
     lab.study(search={"trials": 5})
     lab.run()
     undisturbed = [trial.params["lr"] for trial in check(lab, trials=5).trials]
@@ -42,7 +42,7 @@ def test_killed_again_and_again(lab: Lab, saw: Callable[[str], None]) -> None:
 
 
 @pytest.mark.row(2)
-def test_killed_while_the_schema_is_made(lab: Lab, saw: Callable[[str], None]) -> None:
+def test_killed_while_the_schema_is_made(lab: Lab, saw: Callable[..., None]) -> None:
     lab.study(search={"trials": 1})
     moments = (0.0, 0.02, 0.06, 0.15)
     for wait in moments:
@@ -60,7 +60,7 @@ def test_killed_while_the_schema_is_made(lab: Lab, saw: Callable[[str], None]) -
 
 
 @pytest.mark.row(3)
-def test_killed_between_ask_and_the_first_report(lab: Lab, saw: Callable[[str], None]) -> None:
+def test_killed_between_ask_and_the_first_report(lab: Lab, saw: Callable[..., None]) -> None:
     lab.study(search={"trials": 2})
     running = lab.start(obj="hang@0")
     lab.began()
@@ -74,7 +74,7 @@ def test_killed_between_ask_and_the_first_report(lab: Lab, saw: Callable[[str], 
 
 
 @pytest.mark.row(63, 62, 30)
-def test_workers_killed_at_random_end_with_exactly_the_trials(lab: Lab, saw: Callable[[str], None]) -> None:
+def test_workers_killed_at_random_end_with_exactly_the_trials(lab: Lab, saw: Callable[..., None]) -> None:
     lab.study(search={"trials": 12})
     dice, kills = random.Random(2), 0
     running = lab.start("--workers", "3", sleep=0.04)
@@ -95,7 +95,7 @@ def test_workers_killed_at_random_end_with_exactly_the_trials(lab: Lab, saw: Cal
 
 
 @pytest.mark.row(64, 65)
-def test_a_grid_with_a_killed_worker_is_complete_and_stays_so(lab: Lab, saw: Callable[[str], None]) -> None:
+def test_a_grid_with_a_killed_worker_is_complete_and_stays_so(lab: Lab, saw: Callable[..., None]) -> None:
     lab.study(search={"strategy": "grid", "trials": "", "points": 6, "widen": False})
     running = lab.start("--workers", "2", sleep=0.05)
     lab.trained(12)
@@ -112,7 +112,7 @@ def test_a_grid_with_a_killed_worker_is_complete_and_stays_so(lab: Lab, saw: Cal
 
 @pytest.mark.slow
 @pytest.mark.row(1, 2, 63)
-def test_killed_at_any_time_at_all(lab: Lab, saw: Callable[[str], None]) -> None:
+def test_killed_at_any_time_at_all(lab: Lab, saw: Callable[..., None]) -> None:
     lab.study(search={"trials": 40})
     dice = random.Random(3)
     for _ in range(25):

@@ -52,7 +52,7 @@ def pg(lab: Lab, server: PostgresServer) -> Lab:
 
 @pytest.mark.row(29)
 @pytest.mark.parametrize("starts", [3, pytest.param(8, marks=many)])
-def test_starts_at_once_on_a_fresh_database(pg: Lab, saw: Callable[[str], None], starts: int) -> None:
+def test_starts_at_once_on_a_fresh_database(pg: Lab, saw: Callable[..., None], starts: int) -> None:
     pg.study(search={"trials": starts})
     calls = [pg.start("--out", f"out{number}", "--json-log", f"log{number}") for number in range(starts)]
     for call in calls:
@@ -72,7 +72,7 @@ def test_starts_at_once_on_a_fresh_database(pg: Lab, saw: Callable[[str], None],
     ],
 )
 def test_a_restart_in_the_middle(  # noqa: PLR0917 -- a row of a table
-    pg: Lab, server: PostgresServer, saw: Callable[[str], None], mode: str, workers: int, trials: int
+    pg: Lab, server: PostgresServer, saw: Callable[..., None], mode: str, workers: int, trials: int
 ) -> None:
     pg.study(search={"trials": trials})
     running = pg.start("--workers", str(workers), sleep=0.08)
@@ -88,7 +88,7 @@ def test_a_restart_in_the_middle(  # noqa: PLR0917 -- a row of a table
 
 
 @pytest.mark.row(34)
-def test_away_for_longer_than_it_is_waited_for(pg: Lab, server: PostgresServer, saw: Callable[[str], None]) -> None:
+def test_away_for_longer_than_it_is_waited_for(pg: Lab, server: PostgresServer, saw: Callable[..., None]) -> None:
     running = pg.start("--storage-retry", "2", sleep=0.05)
     pg.trained(20)
     server.stop("fast")
@@ -104,7 +104,7 @@ def test_away_for_longer_than_it_is_waited_for(pg: Lab, server: PostgresServer, 
 
 
 @pytest.mark.row(35)
-def test_a_wrong_password(pg: Lab, server: PostgresServer, saw: Callable[[str], None]) -> None:
+def test_a_wrong_password(pg: Lab, server: PostgresServer, saw: Callable[..., None]) -> None:
     (pg.folder / "secret").write_text(server.url(password="not-" + PASSWORD))
     running = pg.run(expect=4)
     assert f"127.0.0.1:{server.port}" in running.last
@@ -113,7 +113,7 @@ def test_a_wrong_password(pg: Lab, server: PostgresServer, saw: Callable[[str], 
 
 
 @pytest.mark.row(36)
-def test_a_cut_connection(pg: Lab, server: PostgresServer, saw: Callable[[str], None]) -> None:
+def test_a_cut_connection(pg: Lab, server: PostgresServer, saw: Callable[..., None]) -> None:
     running = pg.start(sleep=0.15)
     cut = 0
     for wanted in (12, 22):
@@ -127,7 +127,7 @@ def test_a_cut_connection(pg: Lab, server: PostgresServer, saw: Callable[[str], 
 
 @many
 @pytest.mark.row(37)
-def test_no_connection_slots_left(pg: Lab, saw: Callable[[str], None]) -> None:
+def test_no_connection_slots_left(pg: Lab, saw: Callable[..., None]) -> None:
     programs = find_programs()
     assert programs is not None
     small = PostgresServer(programs, options="-c max_connections=6 -c superuser_reserved_connections=0")

@@ -27,7 +27,7 @@ TAKEN = ["../../x", "/etc/x", "CON", ".", "große Ärger 学习率 🙂"]
 
 
 @pytest.mark.row(76, 85)
-def test_names_of_studies(lab: Lab, saw: Callable[[str], None], tmp_path: Path) -> None:
+def test_names_of_studies(lab: Lab, saw: Callable[..., None], tmp_path: Path) -> None:
     deep = type(lab)(tmp_path / "deep" / "er")
     deep.study(search={"trials": 1})
     before = {path for path in tmp_path.rglob("*") if deep.folder not in path.parents}
@@ -80,7 +80,7 @@ HOSTILE = '</title></script><script>alert(1)</script><img src=x onerror=alert(2)
 
 
 @pytest.mark.row(77, 78, 79)
-def test_what_is_shown_is_text(lab: Lab, saw: Callable[[str], None], tmp_path: Path) -> None:
+def test_what_is_shown_is_text(lab: Lab, saw: Callable[..., None], tmp_path: Path) -> None:
     benign = type(lab)(tmp_path / "benign")
     hostile = type(lab)(tmp_path / "hostile")
     for one, text in ((benign, "plain"), (hostile, HOSTILE)):
@@ -112,7 +112,7 @@ class Marker:
 
 
 @pytest.mark.row(81, 86)
-def test_a_malicious_checkpoint_is_not_run(lab: Lab, saw: Callable[[str], None], tmp_path: Path) -> None:
+def test_a_malicious_checkpoint_is_not_run(lab: Lab, saw: Callable[..., None], tmp_path: Path) -> None:
     import numpy as np
 
     lab.study(
@@ -144,7 +144,7 @@ def test_a_malicious_checkpoint_is_not_run(lab: Lab, saw: Callable[[str], None],
 
 
 @pytest.mark.row(84)
-def test_modules_with_names_of_the_standard_library(lab: Lab, saw: Callable[[str], None]) -> None:
+def test_modules_with_names_of_the_standard_library(lab: Lab, saw: Callable[..., None]) -> None:
     names = ("html", "types", "random", "optuna", "numpy")
     for name in names:
         (lab.folder / f"{name}.py").write_text("raise SystemExit('the wrong module was imported')\n")
@@ -158,7 +158,7 @@ def test_modules_with_names_of_the_standard_library(lab: Lab, saw: Callable[[str
 
 
 @pytest.mark.row(80, 35)
-def test_the_password_of_a_storage_is_nowhere(lab: Lab, saw: Callable[[str], None]) -> None:
+def test_the_password_of_a_storage_is_nowhere(lab: Lab, saw: Callable[..., None]) -> None:
     pytest.importorskip("psycopg")
     urls = [f"postgresql://tuner:{SECRET}@127.0.0.1:1/x", f"postgresql://127.0.0.1:1/x?user=tuner&password={SECRET}"]
     secret = lab.folder / "secret-url"
@@ -185,7 +185,7 @@ def test_the_password_of_a_storage_is_nowhere(lab: Lab, saw: Callable[[str], Non
 
 
 @pytest.mark.row(87)
-def test_the_dashboard_reads_while_workers_write(lab: Lab, saw: Callable[[str], None]) -> None:
+def test_the_dashboard_reads_while_workers_write(lab: Lab, saw: Callable[..., None]) -> None:
     pytest.importorskip("optuna_dashboard")
     import socket
     from urllib.error import URLError
