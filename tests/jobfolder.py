@@ -16,6 +16,8 @@ from lrtune.storage import open_storage
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from optuna.storages import BaseStorage
+
     from lrtune.jobs import JobFile
 
 MONDAY = utc("2026-01-05T00:05:00Z")
@@ -68,11 +70,12 @@ file = "lr.json"
 
 @dataclass(slots=True)
 class Folder:
-    """The job's folder, its clock, and short ways to run it."""
+    """The job's folder, its clock, and short ways to run it; its studies are in memory, the command's on disk."""
 
     path: Path
     now: dt.datetime = MONDAY
     log: list[str] = field(default_factory=list)
+    storage: BaseStorage = field(default_factory=lambda: open_storage(None))
 
     def write(
         self, *, job: str = "", schedule: str = "", publish: str = "", more: str = "", study: str = STUDY
@@ -110,4 +113,4 @@ class Folder:
     def run(self, **asked: Any) -> Ended:
         """One run."""
         told = Asked(now=lambda: self.now, log=self.log.append, **asked)
-        return run(self.job, lambda: open_storage(self.path / "studies.db"), told)
+        return run(self.job, lambda: self.storage, told)

@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Folder:
 
 
 def names(folder: Folder) -> list[str]:
-    return sorted(optuna.get_all_study_names(f"sqlite:///{folder.path / 'studies.db'}"))
+    return sorted(optuna.get_all_study_names(folder.storage))
 
 
 def test_the_same_period_twice_does_nothing_the_second_time(folder: Folder) -> None:
@@ -185,7 +185,7 @@ def test_a_run_that_cannot_go_on_because_the_study_changed_begins_anew(folder: F
 
 
 def test_a_number_whose_study_is_there_already_is_not_taken(folder: Folder) -> None:
-    optuna.create_study(study_name="weekly-0001", storage=f"sqlite:///{folder.path / 'studies.db'}")
+    optuna.create_study(study_name="weekly-0001", storage=folder.storage)
     assert folder.run().row is not None
     assert names(folder) == ["weekly-0001", "weekly-0002"]
 
@@ -371,7 +371,7 @@ def test_the_storages_address_is_not_handed_to_the_hook(with_hook: Folder, monke
 
 def test_old_studies_and_reports_go_by_number_and_nothing_else_does(folder: Folder) -> None:
     folder.write(more="[keep]\nstudies = 2\nreports = 1")
-    optuna.create_study(study_name="weekly-9999", storage=f"sqlite:///{folder.path / 'studies.db'}")
+    optuna.create_study(study_name="weekly-9999", storage=folder.storage)
     for _ in range(4):
         folder.run()
         (folder.path / "out" / f"{folder.state.highest:04d}" / "notes.txt").write_text("mine")
