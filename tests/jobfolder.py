@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lrtune.jobs import read_job
+from lrtune.jobs.asked import Asked, Ended, state_path
 from lrtune.jobs.clock import utc
-from lrtune.jobs.running import Asked, Ended, run, state_path
+from lrtune.jobs.running import run
 from lrtune.jobs.state import State, load
 from lrtune.storage import open_storage
 

@@ -8,6 +8,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import strategy_contract
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from lrtune.errors import SearchError
 from lrtune.jobs.drift import Drift, Look, Profile, Verdict, judge
 from lrtune.jobs.recheck import STEP, Last, Recheck
 from lrtune.search.base import Finish
+from lrtune.search.catalogue import make
 from lrtune.search.grid import Grid
 from lrtune.study import tune
 
@@ -284,3 +286,18 @@ def test_a_strategy_that_ends_at_once_ends(last: Last) -> None:
 
     with pytest.raises(SearchError, match="enough"):
         tune(bowl(10.0), SPACE, epochs=25, strategy=Recheck(inner=Nothing(), last=last))
+
+
+@pytest.mark.parametrize("inner", ["grid", "freeze-thaw"])
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("lr", [None, 10**-1.5, 10**-3])
+def test_it_keeps_the_contract_of_every_strategy(
+    monkeypatch: pytest.MonkeyPatch, inner: str, workers: int, lr: float | None
+) -> None:
+    def made(name: str, *, points: int | None = None) -> Recheck:
+        return Recheck(inner=make(name, points=points), last=None if lr is None else Last(params={"lr": lr}))
+
+    monkeypatch.setattr(strategy_contract, "make", made)
+    lab = strategy_contract.Laboratory(strategy=inner, budget=6.0, workers=workers, check_purity=inner == "grid").run()
+    assert lab.completed
+    assert lab.paid / lab.epochs <= 6.0 + 1e-9

@@ -13,8 +13,9 @@ import pytest
 from jobfolder import STUDY, Folder
 
 from lrtune.errors import InputError, SearchError, StorageError, UserCodeError
+from lrtune.jobs.asked import state_path
 from lrtune.jobs.hook import HookError
-from lrtune.jobs.running import ATTEMPTS, state_path
+from lrtune.jobs.running import ATTEMPTS
 from lrtune.jobs.state import save
 from lrtune.leases import process_start
 from lrtune.names import safe_filename

@@ -78,12 +78,12 @@ def _run(
     line: dict[str, Any],
 ) -> dict[str, Any]:
     from lrtune.commands.live import watching
-    from lrtune.jobs import read_job, running
+    from lrtune.jobs import asked, read_job, running
 
     job = read_job(path)
     line["job"] = job.name
     with watching(quiet=quiet, json_log=None) as observer:
-        told = running.Asked(
+        told = asked.Asked(
             **switches,
             catch_up=job.catch_up if catch_up is None else catch_up,
             should_stop=lambda: flag.requested,

@@ -8,7 +8,7 @@ The family, a file an idea::
     state      what outlives a run: 0600, atomic, times in UTC
     drift      is last time's learning rate still right: a pure function of a few short trainings
     recheck    the strategy of a run: the drift test first, the full search only when it is needed
-    running    one run, from the lock to the published answer
+    asked, running    one run: how it is asked for, and all of it from the lock to the published answer
     publish, hook  what is done with the answer
     retention  what is deleted, and only what the job made
     units      systemd, cron and Kubernetes

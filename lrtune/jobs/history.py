@@ -6,8 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lrtune.jobs.asked import state_path
 from lrtune.jobs.clock import Kind, due, stamp, utc, utc_now
-from lrtune.jobs.running import state_path
 from lrtune.jobs.state import Row, Running, load
 
 if TYPE_CHECKING:

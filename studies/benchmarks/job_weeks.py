@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lrtune.jobs import read_job
+from lrtune.jobs.asked import Asked
 from lrtune.jobs.recheck import Last, Recheck
-from lrtune.jobs.running import Asked, run
+from lrtune.jobs.running import run
 from lrtune.search.base import Finish
 from lrtune.storage import open_storage
 from lrtune.study import tune
