@@ -21,7 +21,20 @@ from lrtune.schedules.base import shown
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["RULES", "Choices", "Distribution", "Range", "axis_of", "lr_range", "number", "refusal", "shown", "unknown"]
+__all__ = [
+    "HIGHEST_LR",
+    "LOWEST_LR",
+    "RULES",
+    "Choices",
+    "Distribution",
+    "Range",
+    "axis_of",
+    "lr_range",
+    "number",
+    "refusal",
+    "shown",
+    "unknown",
+]
 
 Distribution: TypeAlias = FloatDistribution | IntDistribution | CategoricalDistribution
 

@@ -8,6 +8,7 @@ so going on from a checkpoint needs nothing but those two numbers.
 from __future__ import annotations
 
 import hashlib
+import abc
 import math
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -72,7 +73,7 @@ def order(samples: int, seed: int, epoch: int) -> torch.Tensor:
     return torch.randperm(samples, generator=generator)
 
 
-class Sized:
+class Sized(abc.ABC):
     """What sources of known length share: batch sizes, steps, and the order of the samples."""
 
     samples: int
@@ -87,9 +88,9 @@ class Sized:
         alone = size > 1 and self.samples % size == 1 and self.samples > 1
         return self.samples // size if alone else math.ceil(self.samples / size)
 
+    @abc.abstractmethod
     def take(self, indices: torch.Tensor, device: torch.device) -> Any:
         """The samples of those indices, on the device."""
-        raise NotImplementedError
 
     def feed(self, recipe: Recipe, default: int, device: torch.device) -> Feed:
         """A member's way through the data."""
