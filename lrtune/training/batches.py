@@ -7,8 +7,8 @@ so going on from a checkpoint needs nothing but those two numbers.
 
 from __future__ import annotations
 
-import hashlib
 import abc
+import hashlib
 import math
 from typing import TYPE_CHECKING, Any, Protocol
 
