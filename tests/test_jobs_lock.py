@@ -54,9 +54,8 @@ def started(folder: Folder) -> Iterator[Any]:
 
     yield start
     for process in processes:
-        if process.poll() is None:
+        with process:  # closes its pipes and waits for it
             process.kill()
-        process.communicate()
 
 
 def ran(folder: Folder, *options: str) -> tuple[int, dict[str, Any], str]:

@@ -109,7 +109,8 @@ def test_jobs_are_served_until_a_signal_and_their_lines_printed(folder: Folder) 
         process.send_signal(signal.SIGTERM)
         _, logged = process.communicate(timeout=30)
     finally:
-        process.kill()
+        with process:  # closes its pipes and waits for it
+            process.kill()
     assert [line["status"] for line in lines] == ["done", "done"]
     assert process.returncode == 143
     assert "is next due at" in logged
