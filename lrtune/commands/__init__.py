@@ -7,4 +7,4 @@ from __future__ import annotations
 
 __all__ = ["COMMANDS"]
 
-COMMANDS = ("optimize", "compare", "range_test", "report", "dashboard", "job")
+COMMANDS = ("optimize", "compare", "range_test", "report", "dashboard", "job", "storage")

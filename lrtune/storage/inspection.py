@@ -14,6 +14,8 @@ import stat
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import sqlalchemy
+
 from lrtune.errors import StorageError
 from lrtune.redaction import redact
 from lrtune.storage.faults import is_transient
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-__all__ = ["Found", "inspect_file", "judge_tables", "known_versions"]
+__all__ = ["Found", "inspect_file", "inspect_server", "judge_tables", "known_versions", "read_only"]
 
 MAGIC = b"SQLite format 3\0"
 CHECKED_BYTES = 64 * 2**20  # a quick check reads all of a file: about 0.3 s for this much
@@ -67,7 +69,7 @@ def inspect_file(path: Path, shown: str) -> Found:
     if is_transient(damage):
         msg = f"{shown} is locked by another process; wait for it or end it, or {ELSEWHERE}"
         raise StorageError(msg)
-    msg = f"{shown} is damaged ({damage}); restore a copy of it, or {ELSEWHERE}"
+    msg = f"{shown} is damaged ({damage}); restore a copy of it (lrtune storage check says whether one is sound), or {ELSEWHERE}"
     raise StorageError(msg)
 
 
@@ -125,8 +127,7 @@ def _at_rest(path: Path) -> bool:
 def _read(path: Path, shown: str, size: int, *, unchanging: bool) -> Found:
     # An unchanging read leaves no -shm file beside a foreign one. With a journal left by a crash a
     # read-only connection cannot recover, so that one is opened as SQLite means it to be opened.
-    mode = "mode=ro&immutable=1" if unchanging else "mode=ro" if _at_rest(path) else "mode=rw"
-    with closing(sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True, timeout=10)) as connection:
+    with closing(read_only(path, unchanging=unchanging)) as connection:
         tables = {str(name) for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
         tables = {name for name in tables if not name.startswith("sqlite_")}
         version = _cell(connection, "select version_num from alembic_version", "alembic_version" in tables)
@@ -139,9 +140,28 @@ def _read(path: Path, shown: str, size: int, *, unchanging: bool) -> Found:
     return found
 
 
+def read_only(path: Path, *, unchanging: bool | None = None) -> sqlite3.Connection:
+    """A connection that changes nothing; `unchanging` says that nobody writes, None asks the side files."""
+    still = _at_rest(path) if unchanging is None else unchanging
+    mode = "mode=ro&immutable=1" if still else "mode=ro" if _at_rest(path) else "mode=rw"
+    return sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True, timeout=10)
+
+
 def _cell(connection: sqlite3.Connection, query: str, there: bool) -> object:  # noqa: FBT001 -- a predicate
     row = connection.execute(query).fetchone() if there else None
     return row[0] if row else None
+
+
+def inspect_server(engine: sqlalchemy.Engine, shown: str) -> Found:
+    """What a PostgreSQL database holds; only looked at. Raises as :func:`judge_tables` does."""
+    with engine.connect() as connection:
+        tables = sqlalchemy.inspect(connection).get_table_names()
+        version = schema = None
+        if "alembic_version" in tables:
+            version = connection.execute(sqlalchemy.text("select version_num from alembic_version")).scalar()
+        if "version_info" in tables:
+            schema = connection.execute(sqlalchemy.text("select schema_version from version_info")).scalar()
+    return judge_tables(tables, version, schema, shown, shared=True)
 
 
 def judge_tables(tables: Iterable[str], version: object, schema: object, shown: str, *, shared: bool = False) -> Found:

@@ -13,7 +13,7 @@ from lrtune.errors import StorageError
 from lrtune.storage.address import FileAddress, ServerAddress, parse, resolve_storage
 from lrtune.storage.engines import ServerDatabase, SqliteDatabase
 from lrtune.storage.faults import os_sentence
-from lrtune.storage.inspection import Found, inspect_file, judge_tables
+from lrtune.storage.inspection import Found, inspect_file, inspect_server
 from lrtune.storage.locks import FileLock, ServerLock
 from lrtune.storage.retrying import RetryingStorage
 
@@ -137,10 +137,10 @@ def _open_server(address: ServerAddress, retry_seconds: float, warn: Callable[[s
     engine = sqlalchemy.create_engine(address.url, **database.options())
     database.harden(engine)
     try:
-        if storage.retry(lambda: _inspect_server(engine, str(address))) is not Found.READY:
+        if storage.retry(lambda: inspect_server(engine, str(address))) is not Found.READY:
             lock = ServerLock(engine, "lrtune:schema", f"the lock of {address}", retry=storage.retry)
             with lock.hold(SCHEMA_SECONDS):
-                missing = storage.retry(lambda: _inspect_server(engine, str(address))) is not Found.READY
+                missing = storage.retry(lambda: inspect_server(engine, str(address))) is not Found.READY
                 rdb = storage.retry(lambda: _build_server(database, create=missing))
         else:
             rdb = storage.retry(lambda: _build_server(database, create=False))
@@ -160,14 +160,3 @@ def _build_server(database: ServerDatabase, *, create: bool) -> RDBStorage:
         skip_compatibility_check=True,
         skip_table_creation=not create,
     )
-
-
-def _inspect_server(engine: sqlalchemy.Engine, shown: str) -> Found:
-    with engine.connect() as connection:
-        tables = sqlalchemy.inspect(connection).get_table_names()
-        version = schema = None
-        if "alembic_version" in tables:
-            version = connection.execute(sqlalchemy.text("select version_num from alembic_version")).scalar()
-        if "version_info" in tables:
-            schema = connection.execute(sqlalchemy.text("select schema_version from version_info")).scalar()
-    return judge_tables(tables, version, schema, shown, shared=True)
