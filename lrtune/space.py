@@ -6,6 +6,7 @@ Three kinds of settings: a *range* (a tuple ``(low, high)``, in a study file ``{
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
@@ -67,6 +68,8 @@ class Space:
         What is allowed, but looks like a mistake; one sentence each.
     batch_exponent
         As given, or None.
+    names
+        Names of all that is searched; the learning rate first.
 
     Raises
     ------
@@ -74,9 +77,10 @@ class Space:
         If it cannot be searched.
     """
 
-    __slots__ = ("_axes", "batch_exponent", "warnings")
+    __slots__ = ("_axes", "_fixed", "_searched", "batch_exponent", "names", "warnings")
 
     batch_exponent: float | None
+    names: tuple[str, ...]
     warnings: tuple[str, ...]
 
     def __init__(
@@ -108,6 +112,9 @@ class Space:
         self._axes: dict[str, Any] = {"lr": span} | {
             name: axis_of(name, value) for name, value in given.items() if value is not None
         }
+        self._searched = {name: axis for name, axis in self._axes.items() if isinstance(axis, Range | Choices)}
+        self._fixed = {name: axis for name, axis in self._axes.items() if name not in self._searched}
+        self.names = tuple(self._searched)
         self.batch_exponent = None if batch_exponent is None else number("batch_exponent", batch_exponent)
         self.warnings = _warnings(span)
 
@@ -144,17 +151,12 @@ class Space:
     @property
     def axes(self) -> dict[str, Range | Choices]:
         """What is searched, by name; the learning rate first."""
-        return {name: axis for name, axis in self._axes.items() if isinstance(axis, Range | Choices)}
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of all that is searched; the learning rate first."""
-        return tuple(self.axes)
+        return dict(self._searched)
 
     @property
     def fixed(self) -> dict[str, Any]:
         """The settings that are the same for every recipe."""
-        return {name: axis for name, axis in self._axes.items() if not isinstance(axis, Range | Choices)}
+        return dict(self._fixed)
 
     @property
     def lr_range(self) -> tuple[float, float]:
@@ -174,10 +176,10 @@ class Space:
         SpaceError
             If the point does not name exactly what is searched.
         """
-        if set(params) != set(self.names):
+        if params.keys() != self._searched.keys():
             msg = f"space: a point must name {', '.join(self.names)} (got {', '.join(map(str, params)) or 'nothing'})"
             raise SpaceError(msg)
-        return Recipe(**self.fixed, **params, epochs=epochs, seed=seed)
+        return Recipe(**self._fixed, **params, epochs=epochs, seed=seed)
 
     def params(self, recipe: Recipe) -> dict[str, Any]:
         """The point of a recipe."""
@@ -263,7 +265,7 @@ class Space:
         if not isinstance(axis, Range | Choices):
             return 1.0
         batch = float(params["batch_size"]) if batch is None else batch
-        optimizer = params.get("optimizer", self.fixed.get("optimizer"))
+        optimizer = params.get("optimizer", self._fixed.get("optimizer"))
         return float((batch / _middle(axis)) ** self.exponent(optimizer))
 
     def _decoupled(self, name: str, axis: Range | Choices) -> Distribution:
@@ -332,6 +334,7 @@ def _ends(axis: Range | Choices) -> tuple[float, float]:
     return (axis.low, axis.high) if isinstance(axis, Range) else (axis.values[0], axis.values[-1])
 
 
+@functools.lru_cache(maxsize=64)
 def _middle(axis: Range | Choices) -> float:
     """The geometric mean of what is searched."""
     values = _ends(axis) if isinstance(axis, Range) else axis.values

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from lrtune.search.freeze_thaw_view import SETTINGS, Arm, Profiles, View, alikeness, points, settings
+from lrtune.search.freeze_thaw_view import SETTINGS, Arm, View, alikeness, points, profile, settings
 from lrtune.search.landscape import NOISE, Landscape
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from lrtune.recipe import Recipe
     from lrtune.search.base import Situation
+    from lrtune.space import Space
 
 __all__ = ["Beliefs", "Candidate", "Prior", "warmup"]
 
@@ -105,8 +106,9 @@ class Beliefs:
         self.prior = prior
         self.view = View(situation)
         self.length = float(situation.epochs)
-        self.profiles = Profiles(self.length)
-        self.combos = _combos(situation)
+        self.combos = _combos(situation.space, situation.seed)
+        self._likings: dict[tuple[Any, ...], float] = {}
+        self._shifts: dict[tuple[Any, ...], float] = {}
         self.rng = np.random.default_rng([situation.seed, 1 + sum(len(t.epochs) for t in situation.trials)])
 
     # -- places ------------------------------------------------------------------------------------
@@ -119,8 +121,10 @@ class Beliefs:
 
     def shift(self, key: tuple[Any, ...]) -> float:
         """Decades between the learning rate and the batch-scaled one."""
-        params = self.situation.space.params(self.recipe(0.0, key))
-        return -math.log10(self.situation.space.scaled_lr(params))
+        if key not in self._shifts:
+            params = self.situation.space.params(self.recipe(0.0, key))
+            self._shifts[key] = -math.log10(self.situation.space.scaled_lr(params))
+        return self._shifts[key]
 
     def liking(self, key: tuple[Any, ...]) -> float:
         """How many things speak for settings before anything is seen: decay, warmup, more updates an epoch.
@@ -131,9 +135,14 @@ class Beliefs:
         """
         if len(self.combos) == 1:
             return 0.0
-        _, level = self.profiles.of(self.recipe(0.0, key), 1.0)
+        if key not in self._likings:
+            self._likings[key] = self._liking(key)
+        return self._likings[key]
+
+    def _liking(self, key: tuple[Any, ...]) -> float:
+        _, levels = profile(key[SETTINGS.index("schedule")], warmup(key))
         sizes = [k[SETTINGS.index("batch_size")] for k in self.combos]
-        liking = 1.0 - min(1.0, level) + (0.5 if warmup(key) > 0 else 0.0)
+        liking = 1.0 - min(1.0, float(levels[-1])) + (0.5 if warmup(key) > 0 else 0.0)
         if len(set(sizes)) > 1:
             liking += 0.5 * math.log10(max(sizes) / key[SETTINGS.index("batch_size")])
         return liking
@@ -183,8 +192,9 @@ class Beliefs:
         """Where the best run is expected (x), and with which standard deviation, in decades."""
         champion = self.champion
         decades = -math.log10(max(1e-3, champion.seen.trained / self.length))
-        _, level = self.profiles.of(champion.seen.recipe, 1.0)  # decay takes the noise away that drives the drift
-        place, spread = champion.x - DRIFT * min(1.0, level) * decades, DRIFT * decades + WIDTH
+        _, levels = profile(champion.seen.recipe.schedule, champion.seen.recipe.warmup)
+        last = min(1.0, float(levels[-1]))  # decay takes the noise away that drives the drift
+        place, spread = champion.x - DRIFT * last * decades, DRIFT * decades + WIDTH
         return self._with_prior(place, spread)
 
     def _with_prior(self, place: float, spread: float) -> tuple[float, float]:
@@ -211,8 +221,8 @@ class Beliefs:
         model = self._model(index)
         runs = [-1 - j if c.arm is None else c.arm.number for j, c in enumerate(candidates)]
         whens = np.concatenate([np.ones(len(candidates)), until / self.length])
-        pairs = zip([*zip(candidates, runs, strict=True)] * 2, whens, strict=True)
-        query = points([(c.x, float(t), c.recipe, index[c.key], run) for (c, run), t in pairs], self.profiles)
+        groups = [index[c.key] for c in candidates]
+        query = points([c.x for c in candidates] * 2, whens, [c.recipe for c in candidates] * 2, groups * 2, runs * 2)
         both = model.draws(query, DRAWS, self.rng)
         smooth, looks = both[:, : len(candidates)], both[:, len(candidates) :]
         looks = looks + NOISE * self.rng.standard_normal(looks.shape)
@@ -231,13 +241,19 @@ class Beliefs:
     def _model(self, index: dict[tuple[Any, ...], int]) -> Landscape:
         arms = sorted(self.learning, key=lambda a: (-a.seen.trained, float(a.values[-1]), a.number))[:BELIEVED]
         looks = [(arm, *look) for arm in arms for look in self.view.looks(arm)]
-        places = [(arm.x, t, arm.seen.recipe, index[arm.key], arm.number) for arm, t, _ in looks]
-        seen = points(places, self.profiles)
+        mine = [arm for arm, _, _ in looks]
+        seen = points(
+            [arm.x for arm in mine],
+            np.array([t for _, t, _ in looks]),
+            [arm.seen.recipe for arm in mine],
+            [index[arm.key] for arm in mine],
+            [arm.number for arm in mine],
+        )
         y = np.array([min(value, CEILING) for _, _, value in looks])
         near = (seen.t[None, :] > seen.t[:, None] / 1.2) & (seen.t[None, :] < seen.t[:, None] * 1.2)
         gap = y - np.where(near, y[None, :], np.inf).min(axis=1)
         rough = {arm.number: self.view.roughness(arm) for arm in arms}
-        noise = np.array([rough[arm.number] for arm, _, _ in looks])
+        noise = np.array([rough[arm.number] for arm in mine])
         return Landscape(seen, y, gap=gap, rough=noise, alike=alikeness(list(index)))
 
     def _before(self, candidates: Sequence[Candidate]) -> Floats:
@@ -267,18 +283,19 @@ def warmup(key: tuple[Any, ...]) -> float:
     return float(key[SETTINGS.index("warmup")])
 
 
-def _combos(situation: Situation) -> list[tuple[Any, ...]]:
+@functools.lru_cache(maxsize=16)
+def _combos(space: Space, seed: int) -> tuple[tuple[Any, ...], ...]:
     """The combinations of the other settings that a search looks at, at most 64, the same all through a search."""
-    names = [n for n in situation.space.names if n != "lr"]
-    distributions = situation.space.distributions()
+    names = [n for n in space.names if n != "lr"]
+    distributions = space.distributions()
     axes = [_values(distributions[n]) for n in names]
     every = list(itertools.product(*axes))
     if len(every) > MOST_COMBOS:
-        picks = np.random.default_rng([situation.seed, 2]).choice(len(every), MOST_COMBOS, replace=False)
+        picks = np.random.default_rng([seed, 2]).choice(len(every), MOST_COMBOS, replace=False)
         every = [every[i] for i in sorted(picks)]
-    lr = situation.space.lr_range[0]
-    recipes = [situation.space.recipe({"lr": lr, **dict(zip(names, v, strict=True))}) for v in every]
-    return [settings(recipe) for recipe in recipes]
+    lr = space.lr_range[0]
+    recipes = [space.recipe({"lr": lr, **dict(zip(names, v, strict=True))}) for v in every]
+    return tuple(settings(recipe) for recipe in recipes)
 
 
 def _values(distribution: Any) -> list[Any]:

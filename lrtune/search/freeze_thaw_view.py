@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from lrtune import schedules
 from lrtune.outcome import Outcome
+from lrtune.schedules import parse, with_warmup
 from lrtune.search.landscape import Points
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from lrtune.recipe import Recipe
     from lrtune.search.base import Seen, Situation
 
-__all__ = ["SETTINGS", "Arm", "Profiles", "View", "alikeness", "place", "points", "settings"]
+__all__ = ["SETTINGS", "Arm", "View", "alikeness", "place", "points", "profile", "settings"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -207,37 +208,39 @@ class View:
         return found
 
 
-class Profiles:
-    """The summed and the present learning-rate multiplier of recipes, cached by their schedule."""
+@functools.lru_cache(maxsize=1024)
+def profile(schedule: str, warmup: float) -> tuple[Floats, Floats]:
+    """A schedule's multiplier summed up to each of GRID + 1 places of the run, and the multiplier between them.
 
-    def __init__(self, length: float) -> None:
-        self._length = length
-        self._known: dict[tuple[Any, ...], tuple[Floats, Floats]] = {}
-
-    def of(self, recipe: Recipe, fraction: float) -> tuple[float, float]:
-        """(multiplier summed up to a fraction of the run, multiplier there)."""
-        key = (recipe.schedule, recipe.warmup)
-        if key not in self._known:
-            schedule = schedules.for_recipe(recipe, GRID)
-            level = np.asarray(schedule((np.arange(GRID) + 0.5) / GRID), dtype=np.float64)
-            self._known[key] = (np.cumsum(level) / GRID, level)
-        area, level = self._known[key]
-        spot = max(0.0, fraction * GRID)
-        left = np.concatenate([[0.0], area])
-        summed = float(np.interp(spot, np.arange(GRID + 1), left))
-        return max(summed, 1e-6), float(level[min(GRID - 1, int(spot))])
+    Shapes (GRID + 1,) and (GRID,); kept, and therefore read-only.
+    """
+    multiplier = with_warmup(parse(schedule), warmup, total_steps=GRID)
+    level = np.array(multiplier((np.arange(GRID) + 0.5) / GRID), dtype=np.float64)
+    area = np.concatenate([[0.0], np.cumsum(level) / GRID])
+    level.flags.writeable = area.flags.writeable = False
+    return area, level
 
 
-def points(places: Sequence[tuple[float, float, Recipe, int, int]], profiles: Profiles) -> Points:
-    """Places (x, fraction, recipe, group, run) as the model's arrays."""
-    profile = [profiles.of(recipe, fraction) for _, fraction, recipe, _, _ in places]
+def points(
+    x: Sequence[float], t: Floats, recipes: Sequence[Recipe], group: Sequence[int], run: Sequence[int]
+) -> Points:
+    """Places as the model's arrays: log10 of the scaled learning rate, fraction of the run, and what it is a run of."""
+    area, level = np.empty(len(x)), np.empty(len(x))
+    kinds: dict[tuple[str, float], list[int]] = {}
+    for i, recipe in enumerate(recipes):
+        kinds.setdefault((recipe.schedule, recipe.warmup), []).append(i)
+    for kind, rows in kinds.items():
+        summed, now = profile(*kind)
+        spots = np.maximum(0.0, t[rows] * GRID)
+        area[rows] = np.maximum(np.interp(spots, np.arange(GRID + 1), summed), 1e-6)
+        level[rows] = now[np.minimum(GRID - 1, spots.astype(np.int64))]
     return Points(
-        x=np.array([p[0] for p in places]),
-        t=np.array([p[1] for p in places]),
-        area=np.array([p[0] for p in profile]),
-        level=np.array([STAYS + (1 - STAYS) * p[1] for p in profile]),
-        group=np.array([p[3] for p in places], dtype=np.int64),
-        run=np.array([p[4] for p in places], dtype=np.int64),
+        x=np.array(x, dtype=np.float64),
+        t=t,
+        area=area,
+        level=STAYS + (1 - STAYS) * level,
+        group=np.array(group, dtype=np.int64),
+        run=np.array(run, dtype=np.int64),
     )
 
 
@@ -249,9 +252,13 @@ def alikeness(keys: Sequence[tuple[Any, ...]]) -> Floats:
     found = np.ones((len(keys), len(keys)))
     for i, one in enumerate(keys):
         for j, two in enumerate(keys[:i]):
-            apart = sum(_apart(a, b) for a, b in zip(one, two, strict=True))
-            found[i, j] = found[j, i] = math.exp(-apart)
+            found[i, j] = found[j, i] = _alike(one, two)
     return found
+
+
+@functools.lru_cache(maxsize=8192)
+def _alike(one: tuple[Any, ...], two: tuple[Any, ...]) -> float:
+    return math.exp(-sum(_apart(a, b) for a, b in zip(one, two, strict=True)))
 
 
 def _apart(one: Any, two: Any) -> float:
