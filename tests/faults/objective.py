@@ -8,7 +8,6 @@ with the learning rate. ``OBJ_SLEEP`` is the length of an epoch in seconds.
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 import signal
@@ -90,7 +89,7 @@ def misbehave(mode: str, value: float) -> Any:  # noqa: C901, PLR0912 -- a catal
     if mode == "hang":
         time.sleep(3600)
     elif mode == "gil":
-        ctypes.PyDLL(None).sleep(3600)  # a C call that does not let go of the interpreter
+        sum(range(10**15))  # one C call: it holds the interpreter, and no signal cuts it short
     elif mode == "raise":
         msg = f"the user's own mistake {os.environ.get('OBJ_TEXT', '')}"
         raise RuntimeError(msg)
