@@ -62,7 +62,7 @@ LAYERS = (
         name="search",
         holds="what decides",
         modules=("search", "rangetest"),
-        others=("numpy", "scipy", "optuna", "sklearn.gaussian_process"),
+        others=("numpy", "scipy", "optuna", "sklearn.gaussian_process", "threadpoolctl"),
         guests={},
     ),
     Layer(

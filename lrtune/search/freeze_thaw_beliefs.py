@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from lrtune.search.freeze_thaw_view import SETTINGS, Arm, View, alikeness, points, profile, settings
 from lrtune.search.landscape import NOISE, Landscape
+from lrtune.search.onethread import one_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -208,6 +209,7 @@ class Beliefs:
 
     # -- what the model says ---------------------------------------------------------------------------
 
+    @one_thread()
     def draws(self, candidates: Sequence[Candidate], until: Floats) -> tuple[Floats, Floats, Floats]:
         """Draws of what candidates end at, in the view's measure, each of shape (draws, candidates).
 
