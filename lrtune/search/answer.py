@@ -157,7 +157,7 @@ def _band(beliefs: Beliefs, best: Sequence[Arm]) -> tuple[float, float]:
     known = [a for a in beliefs.learning if a.key == arm.key]
     candidates = [Candidate(a.x, a.seen.recipe, a.key, a) for a in known]
     candidates += [Candidate(float(x) - shift, beliefs.recipe(float(x), arm.key), arm.key, None) for x in xs]
-    fallen, _, _ = beliefs.draws(candidates, np.full(len(candidates), beliefs.length))
+    fallen, _, _ = beliefs.draws(candidates, np.full(len(candidates), beliefs.length), looked=False)
     target = float(beliefs.view.scaled(_mean(beliefs, best)))
     good = (fallen <= target + TOLERANCE).mean(axis=0) >= CHANCE
     places = np.array([c.x + shift for c in candidates])

@@ -235,7 +235,7 @@ class _Decision:
         trained = np.array([c.trained for c in candidates])
         reach = max([self.first, *(c.trained for c in candidates if not c.completed)])
         until = np.array([self._round(min(max(self.first, 2 * t), reach)) for t in trained])
-        fallen, smooth, looks = self.beliefs.draws(candidates, until)
+        fallen, smooth, looks = self.beliefs.draws(candidates, until, looked=not self.view.completed)
         if self.view.completed:
             return self._refine(candidates, fallen)
         remaining = np.array([self._price(c, self.length) for c in candidates])
@@ -296,18 +296,20 @@ class _Decision:
             repeat = self._repeat()
             if repeat is not None:
                 return repeat
-        unseen = np.array([self._unseen(c) for c in candidates]) & free
+        unseen = self._unseen(candidates) & free
         if len(self.view.completed) >= ASKED_AFTER and unseen.any():
             fresh = candidates[int(np.argmax(np.where(unseen, worth, -np.inf)))]
             return self._advance(fresh, self.first, "a setting never looked at")
         return self._advance(candidates[pick], self._next(candidates[pick].trained), "refine")
 
-    def _unseen(self, candidate: Candidate) -> bool:
-        """Whether it would be the first run with some value of a setting."""
-        if candidate.arm is not None:
-            return False
-        tried = [{arm.key[i] for arm in self.view.arms} for i in range(len(candidate.key))]
-        return any(value not in known for value, known in zip(candidate.key, tried, strict=True))
+    def _unseen(self, candidates: Sequence[Candidate]) -> npt.NDArray[np.bool_]:
+        """Which would be the first run with some value of a setting, shape (candidates,)."""
+        tried = [set(values) for values in zip(*(arm.key for arm in self.view.arms), strict=True)]
+        fresh = {
+            key: any(value not in known for value, known in zip(key, tried, strict=True))
+            for key in {c.key for c in candidates}
+        }
+        return np.array([c.arm is None and fresh[c.key] for c in candidates])
 
     def _repeat(self) -> Action | None:
         """The two best once more with the next paired seed, where the budget holds both."""

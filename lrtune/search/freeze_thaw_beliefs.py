@@ -210,8 +210,12 @@ class Beliefs:
     # -- what the model says ---------------------------------------------------------------------------
 
     @one_thread()
-    def draws(self, candidates: Sequence[Candidate], until: Floats) -> tuple[Floats, Floats, Floats]:
+    def draws(
+        self, candidates: Sequence[Candidate], until: Floats, *, looked: bool = True
+    ) -> tuple[Floats, Floats, Floats]:
         """Draws of what candidates end at, in the view's measure, each of shape (draws, candidates).
+
+        Without `looked`, which most of the work is for, `looks` stays empty; the ends are the same.
 
         Returns
         -------
@@ -225,9 +229,10 @@ class Beliefs:
         whens = np.concatenate([np.ones(len(candidates)), until / self.length])
         groups = [index[c.key] for c in candidates]
         query = points([c.x for c in candidates] * 2, whens, [c.recipe for c in candidates] * 2, groups * 2, runs * 2)
-        both = model.draws(query, DRAWS, self.rng)
+        both = model.draws(query, DRAWS, self.rng, wanted=None if looked else len(candidates))
         smooth, looks = both[:, : len(candidates)], both[:, len(candidates) :]
-        looks = looks + NOISE * self.rng.standard_normal(looks.shape)
+        noise = self.rng.standard_normal((DRAWS, len(candidates)))  # drawn in any case: what follows is the same
+        looks = looks + NOISE * noise if looked else looks
         for j, c in enumerate(candidates):
             if c.arm is not None and c.completed:
                 smooth[:, j] = self.result(c.arm)

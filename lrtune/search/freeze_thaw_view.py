@@ -104,6 +104,7 @@ class View:
         self.arms = [self._arm(seen) for seen in situation.trials]
         self.alive = [arm for arm in self.arms if len(arm.values) and not arm.diverged]
         self.completed = [arm for arm in self.alive if arm.completed]
+        self._shown: dict[tuple[int, float], float] = {}
         self._measure()
 
     def _arm(self, seen: Seen) -> Arm:
@@ -141,12 +142,18 @@ class View:
 
     def at(self, arm: Arm, fraction: float) -> float:
         """What an arm showed at a fraction of the training, scaled; infinite where it has not been or diverged."""
+        asked = arm.number, fraction
+        if asked not in self._shown:  # all arms are compared with each other, at few fractions
+            self._shown[asked] = self._at(arm, fraction)
+        return self._shown[asked]
+
+    def _at(self, arm: Arm, fraction: float) -> float:
         epochs = arm.seen.epochs[: len(arm.values)]
         if arm.diverged or not len(epochs) or epochs[-1] < fraction * self.length - 1e-9:
             return math.inf
         upto = fraction * self.length
-        held = (epochs <= upto + 1e-9) & (epochs > upto / SMOOTHING)
-        value = arm.values[held].mean() if held.any() else np.interp(upto, epochs, arm.values)
+        held = _held(epochs, upto)
+        value = arm.values[held].mean() if held.stop > held.start else np.interp(upto, epochs, arm.values)
         return float(self.scaled(value))
 
     def roughness(self, arm: Arm) -> float:
@@ -194,18 +201,24 @@ class View:
         found: list[tuple[float, float]] = []
         limit = float(epochs[-1])
         for k in range(LOOKS):
-            held = (epochs <= limit + 1e-9) & (epochs > limit / SMOOTHING)
-            if not held.any():
+            held = _held(epochs, limit)
+            if held.stop <= held.start:
                 break
             exact = k == 0 and arm.completed
             value = arm.values[-1] if exact else arm.values[held].mean()
             when = epochs[-1] if exact else epochs[held].mean()
             found.append((float(when) / self.length, float(self.scaled(value))))
-            earlier = epochs[epochs <= limit / 2 + 1e-9]
-            if not len(earlier):
+            earlier = int(np.searchsorted(epochs, limit / 2 + 1e-9, side="right"))
+            if not earlier:
                 break
-            limit = float(earlier[-1])
+            limit = float(epochs[earlier - 1])
         return found
+
+
+def _held(epochs: Floats, upto: float) -> slice:
+    """Which reports (of increasing epochs) a look at an epoch is the mean of; perhaps none."""
+    first, last = np.searchsorted(epochs, (upto / SMOOTHING, upto + 1e-9), side="right").tolist()
+    return slice(first, last)
 
 
 @functools.lru_cache(maxsize=1024)

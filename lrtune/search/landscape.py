@@ -39,6 +39,9 @@ SMOOTH, OWN, NOISE = 0.03, 0.006, 0.006  # standard deviations of the smooth mis
 WIDTH_X, WIDTH_T = 0.5, 0.6  # in decades of learning rate and of training
 NEGATIVE, UNLIKELY = -1e-3, 10.0  # terms of the wrong sign, and by how much they count for less
 TOLERANCE = 0.15  # a point this much above the best of its time counts for its misfit relative to that
+FALL_OF = np.tile(np.arange(len(POWERS) * len(KNEES)), len(RISES))  # of each hypothesis: which (p, s0) it has,
+RISE_OF = np.repeat(np.arange(len(RISES)), len(POWERS) * len(KNEES))  # and which q
+MADE_OF = np.stack([np.zeros_like(FALL_OF), 1 + FALL_OF, 2 + FALL_OF.max() + RISE_OF], axis=1)  # its columns, in _fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,10 @@ class Points:
     level: Floats
     group: npt.NDArray[np.int64]
     run: npt.NDArray[np.int64]
+
+    def first(self, n: int) -> Points:
+        """The first `n` of them."""
+        return Points(self.x[:n], self.t[:n], self.area[:n], self.level[:n], self.group[:n], self.run[:n])
 
 
 class Landscape:
@@ -99,30 +106,28 @@ class Landscape:
         alike = self._alike[one.group[:, None], two.group[None, :]]
         far_x = (one.x[:, None] - two.x[None, :]) / WIDTH_X
         far_t = (np.log10(one.t)[:, None] - np.log10(two.t)[None, :]) / WIDTH_T
-        same = (one.run[:, None] == two.run[None, :]) & (one.run[:, None] >= 0)
-        near_t = np.exp(-np.abs(far_t))
-        smooth: Floats = SMOOTH**2 * alike * np.exp(-0.5 * far_x**2) * np.exp(-0.5 * far_t**2) + OWN**2 * same * near_t
+        smooth: Floats = SMOOTH**2 * alike * np.exp(-0.5 * (far_x**2 + far_t**2))
+        same = np.nonzero((one.run[:, None] == two.run[None, :]) & (one.run[:, None] >= 0))
+        smooth[same] += OWN**2 * np.exp(-np.abs(far_t[same]))
         return smooth
 
-    def _basis(self, points: Points) -> Floats:
-        """Values of the three terms for each hypothesis, shape (hypotheses, n, 3)."""
+    def _terms(self, points: Points) -> tuple[Floats, Floats]:
+        """The falling term under each (p, s0) and the rising one under each q, shapes (44, n) and (2, n)."""
         u = points.x + np.log10(points.area)
         progress = np.log1p(10 ** np.clip(u[None, :] - self._knees[:, None], -8, 8))  # (knees, n)
-        falls = np.exp(-np.array(POWERS)[:, None, None] * progress[None])  # (powers, knees, n)
+        falls: Floats = np.exp(-np.array(POWERS)[:, None, None] * progress[None]).reshape(-1, len(u))
         rel = np.clip(points.x - self._x0, -6, 1.0)
-        rises = points.level * 10 ** (np.array(RISES)[:, None] * rel)  # (rises, n)
-        shape = (len(RISES), len(POWERS), len(self._knees), len(points.x))
-        columns = [np.ones(shape), np.broadcast_to(falls, shape), np.broadcast_to(rises[:, None, None], shape)]
-        return np.stack(columns, axis=-1).reshape(-1, len(points.x), 3)
+        rises: Floats = points.level * 10 ** (np.array(RISES)[:, None] * rel)
+        return falls, rises
 
     def _fit(self) -> None:
-        basis = self._basis(self._points)
-        count, n, _ = basis.shape
-        flat = np.moveaxis(basis, 1, 0).reshape(n, -1)
-        white = solve_triangular(self._chol, flat, lower=True).reshape(n, count, 3)
+        n = len(self._y)
+        self._falls, self._rises = self._terms(self._points)
+        columns = np.vstack([np.ones((1, n)), self._falls, self._rises]).T  # what the hypotheses are made of
+        white = solve_triangular(self._chol, columns, lower=True)
         y = solve_triangular(self._chol, self._y, lower=True)
-        precision = np.einsum("nkc,nkd->kcd", white, white) + np.diag(PRIOR_SD**-2)
-        moment = np.einsum("nkc,n->kc", white, y) + PRIOR_MEAN / PRIOR_SD**2
+        precision = (white.T @ white)[MADE_OF[:, :, None], MADE_OF[:, None, :]] + np.diag(PRIOR_SD**-2)
+        moment = (white.T @ y)[MADE_OF] + PRIOR_MEAN / PRIOR_SD**2
         mean = np.linalg.solve(precision, moment[..., None])[..., 0]
         quad = y @ y + np.sum((PRIOR_MEAN / PRIOR_SD) ** 2) - np.einsum("kc,kc->k", mean, moment)
         shape = 3.0 + n / 2  # of the inverse gamma over the common scale of all misfit
@@ -135,8 +140,15 @@ class Landscape:
         self._mean, self._spread = mean, np.linalg.cholesky(np.linalg.inv(precision))
         self._scale = np.maximum(1.0, np.sqrt(rate / (shape - 1)))
 
-    def draws(self, query: Points, count: int, rng: np.random.Generator) -> Floats:
-        """Draws of the noise-free landscape at other places, shape (count, m)."""
+    def draws(self, query: Points, count: int, rng: np.random.Generator, *, wanted: int | None = None) -> Floats:
+        """Draws of the noise-free landscape at other places, shape (count, m).
+
+        Of the first `wanted` places only, shape (count, wanted), where that is given; what is drawn there and
+        the state in which it leaves `rng` are the same: Cholesky's root of a leading block is the leading block
+        of the root.
+        """
+        places = len(query.x)
+        query = query if wanted is None else query.first(wanted)
         picks = np.sort(rng.choice(len(self._weight), size=count, p=self._weight))
         cross = self._kernel(self._points, query)  # (n, m)
         gain = cho_solve((self._chol, True), cross)
@@ -146,9 +158,12 @@ class Landscape:
         z = rng.standard_normal((count, 3))
         beta = self._mean[picks] + scale * np.einsum("kcd,kd->kc", self._spread[picks], z)
         beta[:, 1:] = np.maximum(beta[:, 1:], 0)
-        unique, where = np.unique(picks, return_inverse=True)
-        seen, asked = self._basis(self._points)[unique][where], self._basis(query)[unique][where]
-        residual = self._y[None] - np.einsum("knc,kc->kn", seen, beta)
-        found: Floats = np.einsum("kmc,kc->km", asked, beta) + residual @ gain
-        found += scale * (rng.standard_normal((count, len(query.x))) @ root.T)
+        residual = self._y[None] - _law(beta, picks, self._falls, self._rises)
+        found: Floats = _law(beta, picks, *self._terms(query)) + residual @ gain
+        found += scale * (rng.standard_normal((count, places))[:, : len(query.x)] @ root.T)
         return found
+
+
+def _law(beta: Floats, picks: npt.NDArray[np.int64], falls: Floats, rises: Floats) -> Floats:
+    """The law under drawn coefficients (shape (count, 3)) of drawn hypotheses, shape (count, n)."""
+    return beta[:, [0]] + beta[:, [1]] * falls[FALL_OF[picks]] + beta[:, [2]] * rises[RISE_OF[picks]]
