@@ -142,11 +142,16 @@ class Beliefs:
 
     def _liking(self, key: tuple[Any, ...]) -> float:
         _, levels = profile(key[SETTINGS.index("schedule")], warmup(key))
-        sizes = [k[SETTINGS.index("batch_size")] for k in self.combos]
         liking = 1.0 - min(1.0, float(levels[-1])) + (0.5 if warmup(key) > 0 else 0.0)
-        if len(set(sizes)) > 1:
-            liking += 0.5 * math.log10(max(sizes) / key[SETTINGS.index("batch_size")])
+        if self._largest is not None:
+            liking += 0.5 * math.log10(self._largest / key[SETTINGS.index("batch_size")])
         return liking
+
+    @functools.cached_property
+    def _largest(self) -> int | None:
+        """The largest batch size, where there are several."""
+        sizes = {key[SETTINGS.index("batch_size")] for key in self.combos}
+        return max(sizes) if len(sizes) > 1 else None
 
     # -- what the runs say without a model -----------------------------------------------------------
 

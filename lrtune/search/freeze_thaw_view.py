@@ -153,7 +153,7 @@ class View:
             return math.inf
         upto = fraction * self.length
         held = _held(epochs, upto)
-        value = arm.values[held].mean() if held.stop > held.start else np.interp(upto, epochs, arm.values)
+        value = _mean(arm.values[held]) if held.stop > held.start else np.interp(upto, epochs, arm.values)
         return float(self.scaled(value))
 
     def roughness(self, arm: Arm) -> float:
@@ -205,8 +205,8 @@ class View:
             if held.stop <= held.start:
                 break
             exact = k == 0 and arm.completed
-            value = arm.values[-1] if exact else arm.values[held].mean()
-            when = epochs[-1] if exact else epochs[held].mean()
+            value = arm.values[-1] if exact else _mean(arm.values[held])
+            when = epochs[-1] if exact else _mean(epochs[held])
             found.append((float(when) / self.length, float(self.scaled(value))))
             earlier = int(np.searchsorted(epochs, limit / 2 + 1e-9, side="right"))
             if not earlier:
@@ -219,6 +219,11 @@ def _held(epochs: Floats, upto: float) -> slice:
     """Which reports (of increasing epochs) a look at an epoch is the mean of; perhaps none."""
     first, last = np.searchsorted(epochs, (upto / SMOOTHING, upto + 1e-9), side="right").tolist()
     return slice(first, last)
+
+
+def _mean(values: Floats) -> float:
+    """As numpy's, which spends ten times as long on a few numbers."""
+    return float(np.add.reduce(values)) / len(values)
 
 
 @functools.lru_cache(maxsize=1024)

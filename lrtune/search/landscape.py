@@ -123,9 +123,9 @@ class Landscape:
     def _fit(self) -> None:
         n = len(self._y)
         self._falls, self._rises = self._terms(self._points)
-        columns = np.vstack([np.ones((1, n)), self._falls, self._rises]).T  # what the hypotheses are made of
-        white = solve_triangular(self._chol, columns, lower=True)
-        y = solve_triangular(self._chol, self._y, lower=True)
+        columns = np.vstack([np.ones((1, n)), self._falls, self._rises, self._y]).T  # what the hypotheses are made of
+        solved = solve_triangular(self._chol, columns, lower=True)
+        white, y = solved[:, :-1], solved[:, -1]
         precision = (white.T @ white)[MADE_OF[:, :, None], MADE_OF[:, None, :]] + np.diag(PRIOR_SD**-2)
         moment = (white.T @ y)[MADE_OF] + PRIOR_MEAN / PRIOR_SD**2
         mean = np.linalg.solve(precision, moment[..., None])[..., 0]
