@@ -97,7 +97,7 @@ LAYERS = (
             "comparison": ("pandas",),
             "jobs": ("optuna", "apscheduler"),
             "cli": ("typer", "rich"),
-            "commands": ("typer", "rich", "optuna", "optuna_dashboard"),
+            "commands": ("typer", "rich", "pandas", "optuna", "optuna_dashboard"),
         },
     ),
 )

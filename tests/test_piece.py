@@ -153,7 +153,8 @@ def test_a_stop_from_outside_is_an_interruption_and_no_end() -> None:
 def test_it_is_saved_within_a_piece() -> None:
     saved: list[int] = []
     train(counting(), RECIPE, 5.0, watch(checkpoint_every=1e-9, save=lambda parked: saved.append(parked.step)))
-    assert saved == [4, 8, 12, 16]
+    assert saved == list(range(1, saved[-1] + 1))
+    assert len(saved) >= 16
     saved.clear()
     train(counting(), RECIPE, 5.0, watch(checkpoint_every=3600, save=lambda parked: saved.append(parked.step)))
     assert not saved
@@ -183,7 +184,7 @@ def test_the_metric_must_be_reported() -> None:
 def test_progress_is_told_in_epochs() -> None:
     told: list[float] = []
     train(counting(), RECIPE, 2.5, watch(progressed=told.append))
-    assert told == [1.0, 2.0, 2.5]
+    assert told == [0.25, 1.0, 2.0, 2.5]  # one step first, to see how fast it is
 
 
 def test_a_stuck_run_ends_by_the_baseline() -> None:

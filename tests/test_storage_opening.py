@@ -262,7 +262,7 @@ def test_the_lock_belongs_to_all_who_may_use_the_file(stored: Path) -> None:
 
 @as_root
 def test_what_may_not_be_written_is_refused_before_the_first_trial(stored: Path, tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+    for folder in (tmp_path, *tmp_path.parents[:3]):
         folder.chmod(0o755)
     stored.chmod(0o444)
     for path in (stored, tmp_path / "new.db"):

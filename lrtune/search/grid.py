@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lrtune.search.base import Seen, Situation
     from lrtune.space import Space
 
-__all__ = ["Grid", "cells"]
+__all__ = ["LR_POINTS", "Grid", "cells"]
 
 LR_POINTS = 15
 """Learning rates of a grid that no budget limits: about two a decade over the usual range."""

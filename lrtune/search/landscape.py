@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cho_solve, solve_triangular
 
-__all__ = ["Landscape", "Points"]
+__all__ = ["NOISE", "Landscape", "Points"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
