@@ -69,7 +69,8 @@ def inspect_file(path: Path, shown: str) -> Found:
     if is_transient(damage):
         msg = f"{shown} is locked by another process; wait for it or end it, or {ELSEWHERE}"
         raise StorageError(msg)
-    msg = f"{shown} is damaged ({damage}); restore a copy of it (lrtune storage check says whether one is sound), or {ELSEWHERE}"
+    check = "lrtune storage check says whether one is sound"
+    msg = f"{shown} is damaged ({damage}); restore a copy of it ({check}), or {ELSEWHERE}"
     raise StorageError(msg)
 
 
