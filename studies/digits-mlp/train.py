@@ -23,7 +23,8 @@ def tensors() -> list[torch.Tensor]:
     return [torch.from_numpy(part) for part in parts]
 
 
-def trainer() -> lrtune.TorchTrainer:
+def trainer(precision: str = "float32") -> lrtune.TorchTrainer:
+    """On the GPU where there is one; there in half precision too: ``bf16`` or ``fp16``."""
     x_train, x_valid, y_train, y_valid = tensors()
     return lrtune.TorchTrainer(
         model=model,
@@ -33,4 +34,5 @@ def trainer() -> lrtune.TorchTrainer:
         optimizer="sgd",
         optimizer_options={"momentum": 0.9},
         metrics=["accuracy"],
+        precision=precision,
     )

@@ -61,7 +61,8 @@ class Model(nn.Module):
         return self.out(self.blocks(x)).transpose(1, 2)
 
 
-def trainer() -> lrtune.TorchTrainer:
+def trainer(precision: str = "float32") -> lrtune.TorchTrainer:
+    """On the GPU where there is one; there in half precision too: ``bf16`` or ``fp16``."""
     train, valid = text(MODULES), text(HELD_OUT)
     return lrtune.TorchTrainer(
         model=Model,
@@ -71,4 +72,5 @@ def trainer() -> lrtune.TorchTrainer:
         optimizer="adamw",
         optimizer_options={"weight_decay": 0.01},
         batch_size=32,
+        precision=precision,
     )

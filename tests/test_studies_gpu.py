@@ -1,0 +1,43 @@
+"""The studies of PyTorch's on a CUDA device, in single and in half precision, through the whole search."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from layering import ROOT
+
+import lrtune
+from lrtune.config import read_study
+from lrtune.loading import load
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here"),
+]
+
+LEARNED = 0.7  # of the untrained model's loss
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
+@pytest.mark.parametrize("name", ["digits-mlp", "python-lm"])
+def test_a_study_finds_its_learning_rate_on_the_device(name: str, precision: str) -> None:
+    study = read_study(ROOT / "studies" / name / "study.toml")
+    trainer = load("train.py:trainer", study.folder, where="test")(precision)
+    assert trainer._settings.device.type == "cuda"
+    untrained = trainer.baseline(study.space.recipe({"lr": 0.01, **_others(study)}), "valid_loss").untrained
+    told = study.arguments() | {"budget": 1.5}
+    result = lrtune.tune(trainer, study.space, **told)
+    print(f"\n{name} {precision}: {result.best_recipe} {result.best_value:.4g} of {untrained:.4g}, {result.cost:.2f}")
+    assert result.best_value is not None
+    assert math.isfinite(result.best_value)
+    assert result.best_value < LEARNED * untrained
+    assert result.cost <= 1.5 + 1e-9
+    assert torch.cuda.memory_allocated() < 2**28  # what is paused is on the host, what has ended is nowhere
+
+
+def _others(study: object) -> dict[str, object]:
+    """Some value of each other setting of the study's space."""
+    space = study.space  # type: ignore[attr-defined]
+    return {n: d.choices[0] for n, d in space.distributions().items() if n != "lr"}
