@@ -29,7 +29,6 @@ def test_a_study_finds_its_learning_rate_on_the_device(name: str, precision: str
     untrained = trainer.baseline(study.space.recipe({"lr": 0.01, **_others(study)}), "valid_loss").untrained
     told = study.arguments() | {"budget": 1.5}
     result = lrtune.tune(trainer, study.space, **told)
-    print(f"\n{name} {precision}: {result.best_recipe} {result.best_value:.4g} of {untrained:.4g}, {result.cost:.2f}")
     assert result.best_value is not None
     assert math.isfinite(result.best_value)
     assert result.best_value < LEARNED * untrained
