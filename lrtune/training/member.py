@@ -253,13 +253,21 @@ class Member:
         return described(self._live.model)
 
     def _report(self, values: dict[str, float], outcome: Outcome | None = None, why: str = "") -> Report:
-        last = None
-        if self._step > 0 and self._live is not None:
-            epoch, position = divmod(self._step - 1, self._per_epoch)
-            last = self._rates(self._live, epoch)[position]
-        epoch = self._step / self._per_epoch
-        point = Point(step=self._step, epoch=epoch, samples=self._samples, values=values, lr=last)
+        point = Point(
+            step=self._step,
+            epoch=self._step / self._per_epoch,
+            samples=self._samples,
+            values=values,
+            lr=self._last_rate(),
+        )
         return Report(member=self.number, point=point, outcome=outcome, why=why)
+
+    def _last_rate(self) -> float | None:
+        """The learning rate of the last step."""
+        if self._step == 0 or self._live is None:
+            return None
+        epoch, position = divmod(self._step - 1, self._per_epoch)
+        return self._rates(self._live, epoch)[position]
 
     def end(self) -> None:
         """Free everything; the member can be restored, but not go on."""
