@@ -184,11 +184,9 @@ class TestBackward:
         assert "backward" in called
 
 
-def stepper(model: nn.Module) -> Stepper:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    objective = objective_of("cross_entropy")
-    host = torch.device("cpu")
-    return Stepper(model, optimizer, objective, device=host, precision="float32", clip_norm=None, accumulate=1)
+def stepper(model: nn.Module, loss: Any = "cross_entropy") -> Stepper:
+    optimizer, host = torch.optim.SGD(model.parameters(), lr=0.1), torch.device("cpu")
+    return Stepper(model, optimizer, objective_of(loss), device=host, precision="float32", clip_norm=None, accumulate=1)
 
 
 class TestTrouble:
@@ -244,3 +242,41 @@ def test_a_gradient_that_comes_late_is_trained_on() -> None:
         (report,) = run.advance(7)
         assert report.outcome is Outcome.COMPLETED
         assert all(value != 0 for value in live.model.bias.tolist())
+
+
+class TestShared:
+    """The gradient of a loss with respect to itself is made once where nobody can change it."""
+
+    def test_nobody_changes_it(self) -> None:
+        for name in ("cross_entropy", "mse", "l1", "huber", "bce_with_logits"):
+            x, y = blobs()
+            model = nn.Linear(FEATURES, CLASSES if name == "cross_entropy" else 1)
+            target = y if name == "cross_entropy" else (y > 0).float()
+            made = stepper(model, name)
+            for _ in range(3):
+                made.step((x, target))
+            assert made._unit is not None
+            assert made._unit == 1.0
+
+    def test_a_loss_of_ones_own_has_one_of_its_own(self) -> None:
+        def greedy(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            loss = functional.cross_entropy(output, target)
+            loss.register_hook(lambda gradient: gradient.mul_(2))
+            return loss
+
+        x, y = blobs()
+        found = []
+        for loss in (greedy, lambda output, target: 2 * functional.cross_entropy(output, target)):
+            model = network()
+            made = stepper(model, loss)
+            for _ in range(3):
+                made.step((x, y))
+            found.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+        assert torch.allclose(*found)
+
+    def test_double_precision_has_its_own(self) -> None:
+        model = network(torch.float64)
+        made = stepper(model)
+        x, y = blobs()
+        made.step((x.double(), y))
+        assert all(p.grad is not None and p.grad.dtype == torch.float64 for p in model.parameters())

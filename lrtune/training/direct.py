@@ -30,14 +30,22 @@ UNUSUAL = ("maximize", "amsgrad", "foreach", "capturable", "differentiable")
 ENGINE = getattr(getattr(torch.autograd, "Variable", None), "_execution_engine", None)
 
 
-def backward(loss: torch.Tensor) -> None:
-    """Add the gradients of a loss, a tensor without dimensions, to its leaves."""
+def backward(loss: torch.Tensor, one: torch.Tensor | None = None) -> None:
+    """Add the gradients of a loss to its leaves.
+
+    Parameters
+    ----------
+    loss
+        A tensor without dimensions.
+    one
+        Its gradient with respect to itself, where no code but PyTorch's gets hold of it and so might change it.
+    """
     if ENGINE is None or type(loss) is not torch.Tensor or loss.device.type != "cpu" or not loss.requires_grad:
         loss.backward()  # type: ignore[no-untyped-call]
         return
     keep, differentiable, leaves = False, False, ()  # as torch.autograd.backward calls it: no graph, all leaves
-    seed = (torch.ones_like(loss),)
-    ENGINE.run_backward((loss,), seed, keep, differentiable, leaves, allow_unreachable=True, accumulate_grad=True)
+    one = torch.ones_like(loss) if one is None or one.dtype != loss.dtype else one
+    ENGINE.run_backward((loss,), (one,), keep, differentiable, leaves, allow_unreachable=True, accumulate_grad=True)
 
 
 def step_of(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:

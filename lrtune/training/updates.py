@@ -72,6 +72,7 @@ class Stepper:
         self.micro: int | None = None
         self._take = step_of(optimizer)
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._unit = torch.ones((), dtype=torch.float32, device="cpu") if objective.named else None
 
     def step(self, batch: Any) -> torch.Tensor:
         """Train on a batch; its loss before the step, detached, on the device.
@@ -142,7 +143,7 @@ class Stepper:
 
     def _one(self, batch: Any, share: float) -> torch.Tensor:
         loss = self._loss(batch) if share == 1.0 else self._loss(batch) * share
-        backward(loss if self.scaler is None else self.scaler.scale(loss))
+        backward(loss if self.scaler is None else self.scaler.scale(loss), self._unit)
         return loss.detach()
 
     def _loss(self, batch: Any) -> torch.Tensor:
