@@ -4,8 +4,8 @@
 
 Recorded curves in FOLDER (or LRTUNE_CURVES; see ``studies/replay``) and made-up landscapes are searched by
 freeze-thaw with no prior, with the answer that a search of the same problem under another seed ended with, and
-with answers that are off by 1.5 and 3 decades to either side, but no further than the end of the range, and
-sure of themselves. Costs are in full trainings; differences are to the same search without a prior, and the row
+with answers that are off by about 1.5 and 3 decades to either side, but no further than the end of the range,
+and sure of themselves. Costs are in full trainings; differences are to the same search without a prior, and the row
 of another search without one, whose first looks fell elsewhere, says how much of a difference is chance.
 """
 
@@ -46,6 +46,7 @@ GOOD = 0.01
 BUDGET = 25.0
 EARLIER, OTHER = 1000, 500  # added to the seed of the earlier search, and of the other one without a prior
 NARROW = 0.2  # decades: width of the band of a misleading answer
+ABOUT = 0.25  # decades: looks are a decade apart, and from a whole number of them off one would fall on the best
 NONE, CHANCE, SAME = "no prior", "no prior, other first looks", "the same problem's, another seed"
 OFF = {f"off by {decades:+g} decades": decades for decades in (-3.0, -1.5, 1.5, 3.0)}
 KINDS = (NONE, CHANCE, SAME, *OFF)
@@ -66,7 +67,8 @@ def prior_of(kind: str, problem: Problem, seed: int) -> Prior | None:
     if kind == SAME:
         earlier = play(FreezeThaw(), problem, seed=EARLIER + seed, budget=None, self_stopping=True)
         return prior_from(answered(problem, earlier, EARLIER + seed))
-    place = problem.grid[int(np.argmin(problem.regrets_under({})))] + OFF[kind]
+    about = np.random.default_rng([seed, KINDS.index(kind)]).uniform(-ABOUT, ABOUT)
+    place = problem.grid[int(np.argmin(problem.regrets_under({})))] + OFF[kind] + about
     place = float(np.clip(place, problem.grid[0], problem.grid[-1]))
     ends = {"low": 10 ** (place - NARROW / 2), "high": 10 ** (place + NARROW / 2)}
     return prior_from({"best": {"lr": 10**place}, "band": ends})
