@@ -63,13 +63,13 @@ class Compared:
     def section(self) -> str:
         """The verdict and the table as HTML."""
         seeds = max(len(records) for records in self.searches.values())
-        each = f"{seeds} searches each" if seeds > 1 else "One search each"
+        each = f"Medians of {seeds} searches each" if seeds > 1 else "One search each"
         head, *body = self.rows
         notes = "".join(f'<p class="note">Left out: {as_text(note, 600)}</p>' for note in self.notes)
         return (
             f'<section id="verdict"><h2>{as_text(self.verdict[:1].upper() + self.verdict[1:], 600)}.</h2>'
-            f'<p class="sub">{each} with {self.budget:g} full trainings to spend; medians. The regret is that of the '
-            "best full training to the best of all, normalised; costs are those until it was that small.</p>"
+            f'<p class="sub">{each} with {self.budget:g} full trainings to spend. The regret is that of the best '
+            "full training to the best of all, normalised; costs are those until it was that small.</p>"
             f'<div class="scroll"><table class="plain"><thead>{_row(head, "th")}</thead>'
             f"<tbody>{''.join(_row(row, 'td') for row in body)}</tbody></table></div>{notes}</section>\n"
         )
