@@ -4,7 +4,7 @@
 
 Recorded curves in FOLDER (or LRTUNE_CURVES; see ``studies/replay``) and made-up landscapes are searched by
 freeze-thaw with no prior, with the answer that a search of the same problem under another seed ended with, and
-with answers that are off by about 1.5 and 3 decades to either side, but no further than the end of the range,
+with answers that are off by about 0.5, 1.5 and 3 decades to either side, but no further than the end of the range,
 and sure of themselves. Costs are in full trainings; differences are to the same search without a prior, and the row
 of another search without one, whose first looks fell elsewhere, says how much of a difference is chance.
 """
@@ -48,7 +48,7 @@ EARLIER, OTHER = 1000, 500  # added to the seed of the earlier search, and of th
 NARROW = 0.2  # decades: width of the band of a misleading answer
 ABOUT = 0.25  # decades: looks are a decade apart, and from a whole number of them off one would fall on the best
 NONE, CHANCE, SAME = "no prior", "no prior, other first looks", "the same problem's, another seed"
-OFF = {f"off by {decades:+g} decades": decades for decades in (-3.0, -1.5, 1.5, 3.0)}
+OFF = {f"off by {decades:+g} decades": decades for decades in (-3.0, -1.5, -0.5, 0.5, 1.5, 3.0)}
 KINDS = (NONE, CHANCE, SAME, *OFF)
 
 
