@@ -69,15 +69,22 @@ def kill_on(lab: Lab, kills: int, *, patience: float, sleep: float) -> int:
 
 @pytest.mark.row(1)
 @pytest.mark.parametrize(
-    ("kills", "budget", "epochs", "patience", "sleep"),
+    ("kills", "budget", "epochs", "patience", "sleep", "most"),
     [
-        pytest.param(15, 4.0, 27, 0.4, 0.006, marks=pytest.mark.timeout(900)),
-        pytest.param(100, 6.0, 81, 1.4, 0.02, marks=[pytest.mark.slow, pytest.mark.timeout(3000)]),
+        pytest.param(15, 4.0, 27, 0.4, 0.006, 0.1, marks=pytest.mark.timeout(900)),
+        pytest.param(100, 6.0, 81, 1.4, 0.02, 0.05, marks=[pytest.mark.slow, pytest.mark.timeout(3000)]),
     ],
     ids=["15", "100"],
 )
 def test_answer_and_curves_are_the_undisturbed_ones(  # noqa: PLR0917 -- a row of a table
-    tmp_path: Path, saw: Callable[..., None], kills: int, budget: float, epochs: int, patience: float, sleep: float
+    tmp_path: Path,
+    saw: Callable[..., None],
+    kills: int,
+    budget: float,
+    epochs: int,
+    patience: float,
+    sleep: float,
+    most: float,
 ) -> None:
     calm, lab = laboratory(tmp_path / "calm", budget, epochs), laboratory(tmp_path / "killed", budget, epochs)
     try:
@@ -87,7 +94,7 @@ def test_answer_and_curves_are_the_undisturbed_ones(  # noqa: PLR0917 -- a row o
         assert seen(check(lab)) == seen(check(calm))
         assert json.dumps(answer) == json.dumps(undisturbed)
         twice = steps(lab) / steps(calm) - 1
-        assert 0 <= twice <= 0.05, f"{twice:.1%} of all steps were taken twice"
+        assert 0 <= twice <= most, f"{twice:.1%} of all steps were taken twice"
     finally:
         calm.close()
         lab.close()
