@@ -1,0 +1,67 @@
+"""Full trainings until a fully trained recipe is as good as the dense sweep's best, over several seeds, for real.
+
+    OMP_NUM_THREADS=1 python studies/benchmarks/seeds.py digits-mlp python-lm [--seeds 5] [--budget 4]
+
+Each seed is a search of its own with the study's own trainer; beside it stands the recorded sweep
+(``dense_sweep.py``). A cost counts all that was trained up to the end of the recipe that reached the threshold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from dense_sweep import regret, rows
+
+import lrtune
+from lrtune.config import read_study
+from lrtune.outcome import Outcome
+from lrtune.reading import read
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lrtune.records import StudyRecord
+
+STUDIES = Path(__file__).parents[1]
+THRESHOLDS = (0.02, 0.01, 0.005)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("studies", nargs="+", metavar="STUDY", help="names of folders below studies/")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--budget", type=float, default=4.0)
+    told = parser.parse_args(arguments)
+    for name in told.studies:
+        costs = [searched(name, seed, told.budget) for seed in range(told.seeds)]
+        middle = " / ".join(f"{median(column):.2f}" for column in zip(*costs, strict=True))
+        print(f"{name}: median of {told.seeds} seeds to {' / '.join(f'{t:.1%}' for t in THRESHOLDS)}: {middle}")
+
+
+def searched(name: str, seed: int, budget: float) -> list[float]:
+    """The cost to each threshold under one seed; infinite where it was not reached."""
+    study = read_study(STUDIES / name / "study.toml")
+    told = study.arguments() | {"seed": seed, "budget": budget}
+    result = lrtune.tune(study.make_trainer(), study.space, **told)
+    sign = 1.0 if study.question.direction == "minimize" else -1.0
+    sweep = rows(STUDIES / name / "sweep.csv")
+    ends = [(cost, regret(value, sweep, sign)) for cost, value in finished(read(result.study))]
+    costs = [min((cost for cost, lost in ends if lost <= t), default=math.inf) for t in THRESHOLDS]
+    print(f"  {name}, seed {seed}: " + ", ".join(f"{cost:.2f} -> {lost:+.4f}" for cost, lost in ends))
+    return costs
+
+
+def finished(record: StudyRecord) -> list[tuple[float, float]]:
+    """(Full trainings paid by then, value) of each complete trial, in the order of their ends."""
+    pieces = [(piece.at + piece.seconds, piece.epochs) for one in record.records for piece in one.pieces]
+    done = [one for one in record.records if one.outcome is Outcome.COMPLETED and one.value is not None]
+    ends = [(max(piece.at + piece.seconds for piece in one.pieces), float(one.value or 0.0)) for one in done]
+    return [(sum(epochs for at, epochs in pieces if at <= end) / record.epochs, value) for end, value in sorted(ends)]
+
+
+if __name__ == "__main__":
+    main()
