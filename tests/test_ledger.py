@@ -25,7 +25,7 @@ from lrtune.records import Piece, Record
 from lrtune.search.shadow import quiet
 from lrtune.settings import Settings
 from lrtune.space import Space
-from lrtune.workers import Death
+from lrtune.processes import Death
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -67,6 +67,10 @@ def optimize(
     ] = None,
     stall_timeout: Annotated[float | None, typer.Option(help="Seconds without progress that end a trial.")] = None,
     trial_timeout: Annotated[float | None, typer.Option(help="Seconds that end a trial.")] = None,
+    isolate: Annotated[
+        bool | None,
+        typer.Option("--isolate/--no-isolate", help="Whether each trial trains in a process of its own (Linux)."),
+    ] = None,
     checkpoint_every: Annotated[float | None, typer.Option(help="Seconds of training between checkpoints.")] = None,
     storage: Storage = None,
     storage_retry: Annotated[float | None, typer.Option(help="Seconds that an outage is waited for.")] = None,
