@@ -112,6 +112,19 @@ class Answer:
     notices: tuple[str, ...] = ()
     raised: Raised | None = None
 
+    def given(self) -> Any:
+        """The value, or the exception.
+
+        Raises
+        ------
+        BaseException
+            What the call raised: lrtune's own errors, MemoryError and SystemExit as they were, all else as a
+            RemoteError.
+        """
+        if self.raised is not None:
+            raise self.raised.again()
+        return self.value
+
 
 class Child:
     """The parent's side of a process that holds a trainer and, once started, a run.
@@ -165,21 +178,15 @@ class Child:
         ------
         DiedError
             If the process is gone, or was ended because it gave no answer in time.
-        BaseException
-            What the call raised: lrtune's own errors, MemoryError and SystemExit as they were, all else as a
-            RemoteError.
         """
         try:
             self._pipe.send((what, given, named))
-            answer = self._heard()
+            return self._heard()
         except (EOFError, OSError):
             raise self._lost() from None
         except BaseException:  # e.g. Ctrl-C: nobody knows where the run stands now
             self.end()
             raise
-        if answer.raised is not None:
-            raise answer.raised.again()
-        return answer
 
     def _heard(self) -> Answer:
         began = time.monotonic()
@@ -259,13 +266,16 @@ class _Held:
     run: Run | None = field(default=None)
 
     def answer(self, what: str, given: tuple[Any, ...], named: dict[str, Any]) -> Answer:
-        value = None
+        value, raised = None, None
         try:
             if what == "start":
                 self.run = self.trainer.start(*given)
             else:
                 value = getattr(self.run if what in RUNS else self.trainer, what)(*given, **named)
-            alive = () if self.run is None else tuple(self.run.alive)
-            return Answer(value=value, alive=alive, notices=tuple(self.trainer.notices))
         except BaseException as error:  # noqa: BLE001 -- user code may raise anything
-            return Answer(raised=Raised.of(error))
+            raised = Raised.of(error)
+        try:
+            alive = () if self.run is None else tuple(self.run.alive)
+            return Answer(value=value, alive=alive, notices=tuple(self.trainer.notices), raised=raised)
+        except BaseException as error:  # noqa: BLE001 -- likewise
+            return Answer(raised=raised or Raised.of(error))

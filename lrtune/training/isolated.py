@@ -83,10 +83,11 @@ class Isolated:
         self._next = None
         try:
             answer = child.ask("start", tuple(recipes))
+            self.hear(answer)
+            answer.given()
         except BaseException:
             child.end()
             raise
-        self.hear(answer)
         return IsolatedRun(self, child, recipes, answer.alive)
 
     def steps_per_epoch(self, recipe: Recipe, /) -> int:
@@ -121,7 +122,7 @@ class Isolated:
     def _ask(self, what: str, *given: Any) -> Any:
         answer = self._asked().ask(what, *given)
         self.hear(answer)
-        return answer.value
+        return answer.given()
 
     def _asked(self) -> Child:
         """The process of the next run."""
@@ -199,7 +200,7 @@ class IsolatedRun:
         answer = self._child.ask(what, *given, **named)
         self._alive = answer.alive
         self._trainer.hear(answer)
-        return answer.value
+        return answer.given()
 
 
 @contextlib.contextmanager
