@@ -111,7 +111,8 @@ def tune(
         An earlier study on similar work to start from: its :class:`~lrtune.result.Result` or Optuna study,
         or the path of its ``result.json``. Only freeze-thaw makes use of it.
     options
-        Further fields of :class:`lrtune.settings.Settings`, e.g. ``patience=5``.
+        Further fields of :class:`lrtune.settings.Settings`, e.g. ``patience=5``, or ``isolate=True`` for a
+        process for each run.
 
     Raises
     ------

@@ -30,7 +30,7 @@ def train(recipe):
     os.write(descriptor, f"{os.getpid():9d}\\n".encode())
     os.close(descriptor)
     for epoch in range(recipe.epochs):
-        if epoch == 2 and number == AT:
+        if epoch == 2 and number == WHEN:
             HOW
         time.sleep(0.02)
         yield {"valid_loss": 1 / recipe.lr + 1 / (epoch + 1)}
@@ -43,7 +43,7 @@ def command(folder: Folder) -> list[str]:
 
 def write(folder: Folder, *, how: str = "pass", at: int = 1, search: str = "") -> None:
     folder.write(study=STUDY.replace("epochs = 25", "epochs = 5") + search)
-    (folder.path / "train.py").write_text(TRAIN.replace("HOW", how).replace("AT", str(at)))
+    (folder.path / "train.py").write_text(TRAIN.replace("HOW", how).replace("WHEN", str(at)))
 
 
 def begun(folder: Folder) -> list[int]:

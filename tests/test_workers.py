@@ -55,7 +55,8 @@ def body(place):
         os._exit(7)
     if HOW == "holds" and not again:
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], process_group=0)
-        gone = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], process_group=0)
+        nowhere = subprocess.DEVNULL  # the test reads stderr until nobody holds it
+        gone = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], process_group=0, stderr=nowhere)
         place.holds(child.pid)
         place.holds(gone.pid)
         place.released(gone.pid)
