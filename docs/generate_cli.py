@@ -88,8 +88,8 @@ back; the run of a generator function lives in its process until it ends. Code t
 killed or hangs (`stall_timeout`, which Python's call heeds too then) costs its trial and nothing else: a trial that was
 killed is tried once more. Results are the same with and without, bit for bit.
 
-It needs Linux. On a GPU nothing may touch CUDA before the search does; lrtune's own trainers do not. Each start of a
-run costs a fork and, on a GPU, CUDA's own start. Training code that draws from generators it did not seed draws the
+It needs Linux. On a GPU nothing may touch CUDA before the search does; `TorchTrainer` does not, but for
+`precision="bf16"`, which asks the device. Each start of a run costs a fork and, on a GPU, CUDA's own start. Training code that draws from generators it did not seed draws the
 same numbers in every run, since each begins as a copy of the same process.
 
 ## Tables

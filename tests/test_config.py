@@ -109,11 +109,12 @@ def test_the_command_line_stands_over_the_file(tmp_path: Path) -> None:
     assert got.question.name == "other"
 
 
-@pytest.mark.parametrize(
-    ("said", "given", "expected"), [("true", None, True), ("true", False, False), ("false", True, True)]
-)
+ISOLATE = [("true", None, True), ("true", False, False), ("false", True, True)]
+
+
+@pytest.mark.parametrize(("said", "given", "expected"), ISOLATE)
 def test_whether_to_isolate_is_the_command_lines_last_word(
-    tmp_path: Path, said: str, given: bool | None, expected: bool
+    tmp_path: Path, said: str, given: Any, expected: Any
 ) -> None:
     (tmp_path / "study.toml").write_text(GOOD + f"isolate = {said}\n")
     got = read_study(tmp_path / "study.toml", {"isolate": given})

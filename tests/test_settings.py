@@ -50,7 +50,7 @@ def test_none_is_refused_where_a_number_is_needed(name: str) -> None:
 
 @pytest.mark.parametrize("bad", [None, 0, 1, "yes"])
 def test_whether_to_isolate_is_yes_or_no(bad: Any) -> None:
-    with pytest.raises(InputError, match="^isolate must be true or false"):
+    with pytest.raises(InputError, match=r"^isolate must be true or false"):
         Settings(epochs=3, isolate=bad)
 
 

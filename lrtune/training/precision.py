@@ -44,7 +44,8 @@ def chosen_device(name: str | torch.device) -> torch.device:
         msg = f'device {name!r} is not here: PyTorch sees {count} CUDA devices; use "auto" or "cpu"'
         raise InputError(msg)
     if index is None:
-        index = torch.cuda.current_device() if torch.cuda.is_initialized() else 0
+        in_use: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        index = torch.cuda.current_device() if in_use else 0
     return torch.device("cuda", index)
 
 
