@@ -113,9 +113,7 @@ ISOLATE = [("true", None, True), ("true", False, False), ("false", True, True)]
 
 
 @pytest.mark.parametrize(("said", "given", "expected"), ISOLATE)
-def test_whether_to_isolate_is_the_command_lines_last_word(
-    tmp_path: Path, said: str, given: Any, expected: Any
-) -> None:
+def test_whether_to_isolate_is_the_command_lines_word(tmp_path: Path, said: str, given: Any, expected: Any) -> None:
     (tmp_path / "study.toml").write_text(GOOD + f"isolate = {said}\n")
     got = read_study(tmp_path / "study.toml", {"isolate": given})
     assert got.arguments()["isolate"] is expected
