@@ -330,6 +330,18 @@ def test_the_users_own_exception_comes_with_its_own_traceback(made: Callable[...
     assert there.alive == ()
 
 
+class Mute(Exception):  # noqa: N818
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+def test_an_exception_that_cannot_speak_is_no_ones_death(made: Callable[..., Run]) -> None:
+    run = made(raises(Mute))
+    run.advance(1)
+    with pytest.raises(RemoteError, match="Mute: <exception str"):
+        run.advance(1)
+
+
 def test_a_chain_of_exceptions_comes_through_whole(made: Callable[..., Run]) -> None:
     def function(_recipe: Recipe) -> Iterator[float]:
         yield 1.0

@@ -2,7 +2,7 @@
 
 What goes over the pipe is pickled by :mod:`multiprocessing`. Both ends are ours: the child is forked from the
 process that reads its answers, no file and no stranger comes between, and what is sent is recipes, reports,
-states as checkpoints hold them, and texts. An exception of the user's goes as its traceback's text.
+states as checkpoints hold them, and texts; see :mod:`lrtune.training.answers`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from multiprocessing import util
 from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import WeakSet
 
-from lrtune import errors
-from lrtune.processes import DiedError, RemoteError, died, end_group, lead, settle
+from lrtune.processes import DiedError, died, end_group, lead, settle
+from lrtune.training.answers import Answer, Raised
 from lrtune.training.forking import check_forks, rest_threads
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from lrtune.training.base import Run, Trainer
     from lrtune.workers import Place
 
-__all__ = ["Answer", "Child"]
+__all__ = ["Child"]
 
 LOOK_SECONDS = 0.2
 """How often a child that is silent is looked at: its end of the pipe may live on in what it has forked."""
@@ -38,92 +38,7 @@ LOOK_SECONDS = 0.2
 DEATH_SECONDS = 5.0
 """For a child that has closed its end of the pipe to be gone; then it is ended."""
 
-MOST_TEXT = 100_000
 RUNS = frozenset({"advance", "drop", "state", "restore", "park", "close"})
-PASSED_ON = (MemoryError, SystemExit, KeyboardInterrupt)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Raised:
-    """An exception, in words that both sides know.
-
-    Attributes
-    ----------
-    kind
-        A name out of :mod:`lrtune.errors` or the builtins; empty for one of the user's own.
-    argument
-        Its message, or the code of a SystemExit.
-    text
-        Its traceback, from the trainer's first line on.
-    notes
-        What was added to it.
-    """
-
-    kind: str
-    argument: Any
-    text: str
-    notes: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, error: BaseException) -> Raised:
-        """The exception caught by whoever called the trainer."""
-        trace = error.__traceback__.tb_next if error.__traceback__ is not None else None
-        text = "".join(traceback.format_exception(type(error), error, trace))[-MOST_TEXT:]
-        notes = tuple(map(str, getattr(error, "__notes__", ())))
-        for kind in PASSED_ON:
-            if isinstance(error, kind):
-                code = getattr(error, "code", None)
-                argument = code if isinstance(code, int | str | None) else str(code)
-                return cls(kind=kind.__name__, argument=argument if kind is SystemExit else str(error), text=text)
-        known = (kind for kind in type(error).__mro__ if issubclass(kind, errors.InputError))
-        ours = next((kind.__name__ for kind in known if kind.__module__ == errors.__name__), "")
-        return cls(kind=ours, argument=str(error), text=text, notes=notes)
-
-    def again(self) -> BaseException:
-        """The exception to be raised on this side."""
-        if not self.kind:
-            return RemoteError(self.text.strip().rpartition("\n")[2], user_traceback=self.text)
-        passed_on = {kind.__name__: kind for kind in PASSED_ON}
-        error: BaseException = (passed_on.get(self.kind) or getattr(errors, self.kind))(self.argument)
-        for text in self.notes:
-            error.add_note(text)
-        error.__cause__ = RemoteError(str(self.argument), user_traceback=self.text)
-        return error
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a child answers.
-
-    Attributes
-    ----------
-    value
-        What the call returned.
-    alive
-        The members of its run that can go on.
-    notices
-        The trainer's, as of now.
-    raised
-        What the call raised; None where it returned.
-    """
-
-    value: Any = None
-    alive: tuple[int, ...] = ()
-    notices: tuple[str, ...] = ()
-    raised: Raised | None = None
-
-    def given(self) -> Any:
-        """The value, or the exception.
-
-        Raises
-        ------
-        BaseException
-            What the call raised: lrtune's own errors, MemoryError and SystemExit as they were, all else as a
-            RemoteError.
-        """
-        if self.raised is not None:
-            raise self.raised.again()
-        return self.value
 
 
 class Child:
@@ -219,6 +134,7 @@ _open: WeakSet[Child] = WeakSet()
 def _ended(process: ForkProcess, pipe: Connection[Any, Any], place: Place) -> None:
     pid = process.pid or 0
     end_group(pid)
+    process.kill()  # where it has left its group
     process.join()
     place.released(pid)
     pipe.close()

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from lrtune.recipe import Recipe
+    from lrtune.training.answers import Answer
     from lrtune.training.base import Baseline, Report, State, Trainer
-    from lrtune.training.child import Answer
 
 __all__ = ["Isolated", "IsolatedRun", "isolating"]
 
