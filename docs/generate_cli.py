@@ -89,7 +89,8 @@ killed or hangs (`stall_timeout`, which Python's call heeds too then) costs its 
 killed is tried once more. Results are the same with and without, bit for bit.
 
 It needs Linux. On a GPU nothing may touch CUDA before the search does; `TorchTrainer` does not, but for
-`precision="bf16"`, which asks the device. Each start of a run costs a fork and, on a GPU, CUDA's own start. Training
+`precision="bf16"`, which asks the device. Each start of a run costs a fork and, on a GPU, CUDA's own start. What
+training code imports should stand at the top of its file: it is loaded once then, and not in every process. Training
 code that draws from generators that it did not seed draws the same numbers in every run, since each begins as a copy
 of the same process.
 

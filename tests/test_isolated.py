@@ -633,6 +633,30 @@ def test_a_process_that_has_used_its_threads_can_be_forked() -> None:
     assert done.stdout == "equal\n", done.stderr
 
 
+AHEAD = """
+import sys, torch
+from lrtune.recipe import Recipe
+from lrtune.training.isolated import Isolated
+from lrtune.training.loop import GeneratorTrainer
+
+def train(recipe):
+    before = set(sys.modules)
+    weight = torch.nn.Parameter(torch.zeros(3))
+    torch.optim.SGD([weight], lr=0.1).zero_grad()
+    yield float(len(set(sys.modules) - before))
+
+run = Isolated(GeneratorTrainer(train)).start([Recipe(lr=0.1)])
+print(int(run.advance(1)[0].point.values["valid_loss"]))
+"""
+
+
+def test_what_an_optimizer_needs_is_loaded_before_the_fork() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", AHEAD], capture_output=True, text=True, timeout=200, check=False
+    )
+    assert int(done.stdout) < 20, done.stderr
+
+
 def test_where_nothing_can_be_forked_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "fork")
     with pytest.raises(InputError, match="isolate needs to fork"):

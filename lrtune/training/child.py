@@ -21,7 +21,7 @@ from weakref import WeakSet
 
 from lrtune.processes import DiedError, died, end_group, lead, settle
 from lrtune.training.answers import Answer, Raised
-from lrtune.training.forking import check_forks, rest_threads
+from lrtune.training.forking import check_forks, load_ahead, rest_threads
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -61,6 +61,7 @@ class Child:
 
     def __init__(self, trainer: Trainer, *, place: Place, stall_timeout: float | None = None) -> None:
         check_forks()
+        load_ahead()
         rest_threads()
         self._place = place
         self._stall = stall_timeout

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import multiprocessing
 import os
 import re
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from lrtune.errors import InputError
 
-__all__ = ["check_forks", "rest_threads"]
+__all__ = ["check_forks", "load_ahead", "rest_threads"]
 
 LIBRARY = re.compile(r"\S*libgomp[^/\s]*$", re.MULTILINE)
 PAUSE_HARD = 2
@@ -45,6 +46,13 @@ def check_forks() -> None:
             "anything is moved to a GPU, or use the command, lrtune optimize --isolate"
         )
         raise InputError(msg)
+
+
+def load_ahead() -> None:
+    """Load here, once, what PyTorch loads with its first optimizer: over a second that each child would take."""
+    if "torch" in sys.modules:
+        with contextlib.suppress(ImportError):
+            importlib.import_module("torch._dynamo")
 
 
 def rest_threads() -> None:
