@@ -21,7 +21,7 @@ from weakref import WeakSet
 
 from lrtune.processes import DiedError, died, end_group, lead, settle
 from lrtune.training.answers import Answer, Raised
-from lrtune.training.forking import check_forks, load_ahead, rest_threads
+from lrtune.training.forking import check_forks, load_ahead, rest_threads, wake_threads
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -151,6 +151,7 @@ def _live(trainer: Trainer, pipe: Connection[Any, Any], parent: int, inherited: 
         settle(parent)
         for other in inherited:
             other.close()
+        wake_threads()
         gc.freeze()  # what is the parent's is not to be cleared away here, and its memory stays shared
         _serve(_Held(trainer), pipe)
     except (EOFError, OSError):  # the parent is gone

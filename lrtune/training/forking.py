@@ -14,11 +14,12 @@ import multiprocessing
 import os
 import re
 import sys
+import threading
 from pathlib import Path
 
 from lrtune.errors import InputError
 
-__all__ = ["check_forks", "load_ahead", "rest_threads"]
+__all__ = ["check_forks", "load_ahead", "rest_threads", "wake_threads"]
 
 LIBRARY = re.compile(r"\S*libgomp[^/\s]*$", re.MULTILINE)
 PAUSE_HARD = 2
@@ -66,6 +67,20 @@ def rest_threads() -> None:
             count = library.omp_get_max_threads()
             library.omp_pause_resource_all(PAUSE_HARD)
             library.omp_set_num_threads(count)
+
+
+def wake_threads() -> None:
+    """In the child: let PyTorch replace the pool of threads that it knows to be lost, in one thread.
+
+    Left to itself it does so in the first threads of the first parallel region, all at once, and may find none:
+    "Invalid thread pool!". A thread of its own asks, since only the first question of a thread has that effect,
+    and how many threads there are stays as it was.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        asking = threading.Thread(target=torch.get_num_threads)
+        asking.start()
+        asking.join()
 
 
 def _libraries() -> set[str]:
