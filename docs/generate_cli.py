@@ -72,11 +72,27 @@ an array is a set of choices, `{ low = ..., high = ... }` a range, anything else
 | | `prune`, `points`, `failures` | whether to give up what falls behind; learning rates of a grid; \
 failed trials in a row that end the search |
 | | `checkpoint_every`, `stall_timeout`, `trial_timeout` | seconds |
+| | `isolate` | `true`: each trial trains in a process of its own, see below |
 | | `memory_limit` | bytes of paused runs kept in memory |
 | | `storage` | a path, `postgresql://...`, or `@FILE` whose first line says it |
 
 A file with training code may have any name, `html.py` and `types.py` included: it is loaded by its path, once, and
 shadows nothing. What lies beside it can be imported, unless a module of that name is installed.
+
+## A process for each trial
+
+With `--isolate`, `isolate = true` or `lrtune.tune(..., isolate=True)` no worker ever runs training code: each run is
+forked into a process of its own, and so is whatever else the trainer is asked. When a run is paused and can be saved,
+or ends, its process goes, and with it all memory, file handles and child processes that the training code did not give
+back; the run of a generator function lives in its process until it ends. Code that leaves by `os._exit`, crashes, is
+killed or hangs (`stall_timeout`, which Python's call heeds too then) costs its trial and nothing else: a trial that was
+killed is tried once more. Results are the same with and without, bit for bit.
+
+It needs Linux. On a GPU nothing may touch CUDA before the search does; `TorchTrainer` does not, but for
+`precision="bf16"`, which asks the device. Each start of a run costs a fork and, on a GPU, CUDA's own start. What
+training code imports should stand at the top of its file: it is loaded once then, and not in every process. Training
+code that draws from generators that it did not seed draws the same numbers in every run, since each begins as a copy
+of the same process.
 
 ## Tables
 

@@ -94,6 +94,7 @@ class Search:
     stall_timeout: float | None = None
     trial_timeout: float | None = None
     memory_limit: int | None = None
+    isolate: bool | None = None
     storage: str | None = None
 
 
@@ -342,6 +343,7 @@ def _search(table: Table) -> Search:
         stall_timeout=seconds("stall_timeout"),
         trial_timeout=seconds("trial_timeout"),
         memory_limit=table.whole("memory_limit", least=0, most=2**63 - 1),
+        isolate=table.flag("isolate"),
         storage=table.text("storage", "a path or a URL"),
     )
 

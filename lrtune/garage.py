@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lrtune import checkpoints
 from lrtune.curve import Curve
 from lrtune.errors import LrtuneError
+from lrtune.processes import RemoteError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,7 +100,7 @@ class Garage:
             state = checkpoints.load(self._path(number))
             run.restore(state["run"])
             return Parked(run=run, curve=Curve.from_json(state["curve"]), step=int(state["step"]))
-        except (LrtuneError, KeyError, TypeError, ValueError):  # damaged: what it holds is trained again
+        except (LrtuneError, RemoteError, KeyError, TypeError, ValueError):  # damaged: what it holds is trained again
             run.close()
             self._path(number).unlink(missing_ok=True)
             return Parked(run=self.trainer.start([recipe]), curve=Curve())

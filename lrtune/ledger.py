@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
+    from lrtune.processes import Death
     from lrtune.settings import Settings
     from lrtune.space import Space
-    from lrtune.workers import Death
 
-__all__ = ["RECORD", "Claim", "Entry", "Ledger", "at_work", "decode", "encode"]
+__all__ = ["RECORD", "Claim", "Entry", "Ledger", "at_work", "bereaved", "decode", "encode"]
 
 RECORD = "lrtune:record"
 MOST_POINTS = 1000
@@ -427,23 +427,16 @@ class Ledger:
         changed = entry
         if entry.claim is not None and not self._lives(entry.claim.lease):
             changed = dataclasses.replace(changed, claim=None, resume=entry.claim.until)
-            changed = self._bereaved(changed, entry.claim.lease)
+            changed = bereaved(changed, self._death(entry.claim.lease))
             if changed.record.outcome is not None:
                 return self.end(changed)
         if entry.holder is not None and not self._lives(entry.holder):
             changed = dataclasses.replace(changed, holder=None)
         return entry if changed is entry else self.write(changed)
 
-    def _bereaved(self, entry: Entry, lease: Lease | None) -> Entry:
-        """What the death of its process means for a trial, where somebody watched how it died."""
-        death = next((d for d in self.deaths if lease and (d.pid, d.started) == (lease.pid, lease.started)), None)
-        if death is None:
-            return entry
-        entry = dataclasses.replace(entry, deaths=entry.deaths + 1)
-        if not (death.stalled or death.exited) and entry.deaths < MOST_DEATHS:
-            return entry
-        outcome = Outcome.STALLED if death.stalled else Outcome.FAILED
-        return dataclasses.replace(entry, record=dataclasses.replace(entry.record, outcome=outcome, why=death.why))
+    def _death(self, lease: Lease | None) -> Death | None:
+        """How a holder died, where somebody watched."""
+        return next((d for d in self.deaths if lease and (d.pid, d.started) == (lease.pid, lease.started)), None)
 
     def _lives(self, lease: Lease | None) -> bool:
         """Whether a holder may still be working; a search of this very process that has ended is not."""
@@ -454,6 +447,20 @@ class Ledger:
         trial_id = self.trial_id(trial.number)
         self.storage.set_trial_user_attr(trial_id, "outcome", Outcome.INTERRUPTED.value)
         self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
+
+
+def bereaved(entry: Entry, death: Death | None) -> Entry:
+    """What the death of the process that trained it means for a trial: an outcome, or another try.
+
+    None where nobody knows how it died.
+    """
+    if death is None:
+        return entry
+    entry = dataclasses.replace(entry, deaths=entry.deaths + 1)
+    if not (death.stalled or death.exited) and entry.deaths < MOST_DEATHS:
+        return entry
+    outcome = Outcome.STALLED if death.stalled else Outcome.FAILED
+    return dataclasses.replace(entry, record=dataclasses.replace(entry.record, outcome=outcome, why=death.why))
 
 
 def _optuna_end(record: Record, metric: str) -> tuple[TrialState, list[float] | None]:

@@ -6,6 +6,7 @@ the lock again what came of it is written. Any number of processes may run this 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -15,8 +16,10 @@ from typing import TYPE_CHECKING, TypeAlias
 from lrtune import schedules
 from lrtune.divergence import learned
 from lrtune.errors import InputError, StorageError
+from lrtune.ledger import bereaved
 from lrtune.outcome import Outcome
 from lrtune.piece import PieceEnd, Watch, failed, train
+from lrtune.processes import DiedError
 from lrtune.reading import SPACE
 from lrtune.records import Piece
 from lrtune.search.base import Action, Continue, Finish, Seen, Situation, Start, Stop, Wait
@@ -26,7 +29,6 @@ from lrtune.watching import Watched, line
 from lrtune.workers import Place
 
 if TYPE_CHECKING:
-    import contextlib
     from collections.abc import Callable
 
     from lrtune.divergence import Baseline
@@ -383,6 +385,12 @@ class Search:
             end = train(parked, recipe, work.until, self._watch(entry, spe))
         except (StorageError, KeyboardInterrupt) as error:
             raised, end = error, PieceEnd(interrupted=True)
+        except DiedError as error:
+            entry = bereaved(entry, error.death)
+            if entry.record.outcome is None:
+                self._lost(entry, error)
+                return
+            work, end = dataclasses.replace(work, entry=entry), PieceEnd(outcome=entry.record.outcome, why=str(error))
         except InputError as error:
             raised, end = error, PieceEnd(outcome=Outcome.FAILED, why=str(error))
         except BaseException as error:  # noqa: BLE001 -- user code may raise anything, SystemExit too
@@ -396,6 +404,16 @@ class Search:
         self._write(work, parked, end, piece)
         if raised is not None:
             raise raised
+
+    def _lost(self, entry: Entry, error: DiedError) -> None:
+        """The run is gone with its process, and the trial is to be tried again: from its last checkpoint, if any."""
+        with self._locked():
+            self.training = None
+            if entry.claim is None or not self.ledger.holds(entry):
+                return
+            again = dataclasses.replace(entry, claim=None, holder=None, resume=entry.claim.until)
+            self._replace(self.ledger.write(again))
+            self.listen(f"trial {entry.number}: {error}; it is tried once more", self)
 
     def _learn_baseline(self, recipe: Recipe) -> None:
         if self.baseline is None:
@@ -438,6 +456,9 @@ class Search:
 
     def _write(self, work: Work, parked: Parked | None, end: PieceEnd, piece: Piece) -> None:
         """Write what came of a piece, unless somebody else has taken the trial over."""
+        if parked is not None and end.outcome is not None:
+            with contextlib.suppress(Exception):  # how it ended is known; what its clean-up says changes nothing
+                parked.run.close()
         saved = parked is not None and end.outcome is None and self.garage.park(work.entry.number, parked)
         with self._locked():
             self.training = None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lrtune.divergence import Baseline, judge
 from lrtune.errors import InputError, UserCodeError
 from lrtune.outcome import Outcome
+from lrtune.processes import RemoteError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -216,10 +217,15 @@ def failed(error: BaseException, *, first: bool) -> tuple[UserCodeError | None, 
         return None, PieceEnd(outcome=Outcome.OUT_OF_MEMORY, why=why)
     if isinstance(error, SystemExit):
         return None, PieceEnd(outcome=Outcome.FAILED, why=f"the training code called sys.exit({error.code!r})")
-    text = "".join(traceback.format_exception(error))[-TRACEBACK_CHARACTERS:]
+    text = _text(error)[-TRACEBACK_CHARACTERS:]
     end = PieceEnd(outcome=Outcome.FAILED, why=text)
     if not first:
         return None, end
     last = text.strip().splitlines()[-1]
     msg = f"the training code failed in its first trial ({last}); mend it and run the same command again"
     return UserCodeError(msg, user_traceback=text), end
+
+
+def _text(error: BaseException) -> str:
+    """Its traceback; of what came from another process the one that it had there."""
+    return error.user_traceback if isinstance(error, RemoteError) else "".join(traceback.format_exception(error))

@@ -78,13 +78,17 @@ class Settings:
     failures
         Failed trials in a row after which the search ends.
     stall_timeout, trial_timeout
-        Seconds without progress, and in all, after which a trial is ended by the supervisor.
+        Seconds without progress, and in all, after which a trial is ended. The first one is kept by whoever stands
+        above the process that trains: the command, or this process with `isolate`.
     checkpoint_every
         Seconds of training after which a run is saved even within a piece.
     memory_limit
         Bytes of paused runs kept in memory; what is beyond goes to disk.
     checkpoints
         Folder of saved runs; None where nothing is saved.
+    isolate
+        Whether each run has a process of its own, forked from this one; see :mod:`lrtune.training.isolated`. A
+        paused run that is saved keeps none, and no memory, whatever `memory_limit` says.
     spent
         Full trainings that were spent on the question before the search, e.g. on a range test: they
         count towards the budget and the cost.
@@ -108,6 +112,7 @@ class Settings:
     checkpoint_every: float = 30.0
     memory_limit: int = 2**30
     checkpoints: Path | None = None
+    isolate: bool = False
     spent: float = 0.0
 
     def __post_init__(self) -> None:
@@ -131,6 +136,7 @@ class Settings:
         _number("trial_timeout", self.trial_timeout, 0, MOST_TIMEOUT, "seconds", above=True)
         _number("checkpoint_every", self.checkpoint_every, 0, MOST_TIMEOUT, "seconds", above=True)
         _number("memory_limit", self.memory_limit, 0, 2**63 - 1, "bytes", whole=True)
+        _flag("isolate", self.isolate)
         _number("widen", self.widen, 0, 6, "decades")
         _number("spent", self.spent, 0, MOST_BUDGET, "full trainings")
 
@@ -143,6 +149,12 @@ class Settings:
             "value": str(self.value),
             "patience": self.patience,
         }
+
+
+def _flag(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        msg = f"{name} must be true or false (got {value!r})"
+        raise InputError(msg)
 
 
 def _number(

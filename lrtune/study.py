@@ -30,6 +30,7 @@ from lrtune.search.shadow import quiet
 from lrtune.settings import Limits, Settings
 from lrtune.space import Space
 from lrtune.storage import exclusive, file_of, open_storage
+from lrtune.training.isolated import isolating
 from lrtune.transfer import prior_from
 from lrtune.watching import listener
 from lrtune.workers import Place
@@ -110,7 +111,8 @@ def tune(
         An earlier study on similar work to start from: its :class:`~lrtune.result.Result` or Optuna study,
         or the path of its ``result.json``. Only freeze-thaw makes use of it.
     options
-        Further fields of :class:`lrtune.settings.Settings`, e.g. ``patience=5``.
+        Further fields of :class:`lrtune.settings.Settings`, e.g. ``patience=5``, or ``isolate=True`` for a
+        process for each run.
 
     Raises
     ------
@@ -170,32 +172,35 @@ def conduct(
     """
     started = time.monotonic()
     place = place or Place()
-    study = _opened(trainer, space, settings, storage)
-    space = Space.from_json(study.user_attrs[SPACE])
-    place.ready()
-    deadline = None if settings.limits.timeout is None else started + settings.limits.timeout
-    listen = listener(observer, started)
-    with _folder(settings, storage) as folder, at_work() as me:
-        search = Search(
-            trainer=trainer,
-            settings=settings,
-            strategy=strategy or make(settings.strategy, prune=settings.prune, points=settings.points),
-            space=space,
-            ledger=Ledger(storage=storage, study=study, settings=settings, me=me, deaths=place.deaths),
-            place=place,
-            garage=Garage(trainer=trainer, folder=folder, memory_limit=settings.memory_limit),
-            should_stop=should_stop or _never,
-            deadline=deadline,
-            listen=listen,
-            widened=lambda wider: study.set_user_attr(SPACE, wider.to_json()),
-            learned=lambda baseline: study.set_user_attr(BASELINE, dataclasses.asdict(baseline)),
-            baseline=Baseline(**study.user_attrs[BASELINE]) if BASELINE in study.user_attrs else None,
-        )
-        try:
-            finished = search.run()
-        finally:
-            search.garage.close()
-        return _concluded(search, finished, listen)
+    with isolating(trainer, wanted=settings.isolate, stall_timeout=settings.stall_timeout, place=place) as used:
+        study = _opened(used, space, settings, storage)
+        space = Space.from_json(study.user_attrs[SPACE])
+        place.ready()
+        deadline = None if settings.limits.timeout is None else started + settings.limits.timeout
+        listen = listener(observer, started)
+        with _folder(settings, storage) as folder, at_work() as me:
+            search = Search(
+                trainer=used,
+                settings=settings,
+                strategy=strategy or make(settings.strategy, prune=settings.prune, points=settings.points),
+                space=space,
+                ledger=Ledger(storage=storage, study=study, settings=settings, me=me, deaths=place.deaths),
+                place=place,
+                garage=Garage(
+                    trainer=used, folder=folder, memory_limit=0 if settings.isolate else settings.memory_limit
+                ),
+                should_stop=should_stop or _never,
+                deadline=deadline,
+                listen=listen,
+                widened=lambda wider: study.set_user_attr(SPACE, wider.to_json()),
+                learned=lambda baseline: study.set_user_attr(BASELINE, dataclasses.asdict(baseline)),
+                baseline=Baseline(**study.user_attrs[BASELINE]) if BASELINE in study.user_attrs else None,
+            )
+            try:
+                finished = search.run()
+            finally:
+                search.garage.close()
+            return _concluded(search, finished, listen)
 
 
 def as_trainer(given: Trainer | Callable[..., Any], metric: str) -> Trainer:

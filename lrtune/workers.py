@@ -9,10 +9,9 @@ process group of their own: what they leave behind goes with them, and a worker 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
+import re
 import select
-import signal
 import sys
 import threading
 import time
@@ -21,44 +20,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lrtune.leases import process_start
+from lrtune.processes import died, end_group, lead, settle
 from lrtune.signals import StopFlag, stopping
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Death", "Place", "can_supervise", "supervise"]
+    from lrtune.processes import Death
+
+__all__ = ["Place", "can_supervise", "supervise"]
 
 GRACE_SECONDS = 4.5
 """Between a signal and the end of a worker that does not hear it."""
 
 POLL_SECONDS = 0.1
 MOST_DEATHS = 1000
-PR_SET_PDEATHSIG = 1
 
 READY, WORKING, PROGRESS, IDLE, DONE = b"r", b"w", b"p", b"i", b"d"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Death:
-    """How a worker process died.
-
-    Attributes
-    ----------
-    pid, started
-        Which process; see :class:`lrtune.leases.Lease`.
-    why
-        A few words, e.g. ``"killed by SIGKILL"``.
-    stalled
-        Whether it was ended because it made no progress.
-    exited
-        Whether it left of its own accord, with ``os._exit``.
-    """
-
-    pid: int
-    started: str
-    why: str
-    stalled: bool = False
-    exited: bool = False
+GROUP = re.compile(rb"([+-])(\d+);")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +73,14 @@ class Place:
         """Nothing is being trained."""
         self._say(IDLE)
 
+    def holds(self, group: int) -> None:
+        """A process of the worker's leads a group of its own, which has to go with the worker."""
+        self._say(b"+%d;" % group)
+
+    def released(self, group: int) -> None:
+        """That group is gone."""
+        self._say(b"-%d;" % group)
+
     def _say(self, word: bytes) -> None:
         if self._pipe >= 0:
             with contextlib.suppress(OSError):  # a full pipe, or a parent that is gone: nothing to do about either
@@ -112,6 +99,7 @@ class _Worker:
     ready: bool = False
     done: bool = False
     stalled: bool = False
+    groups: set[int] = field(default_factory=set)
     last: float = field(default_factory=time.monotonic)
 
     def hear(self) -> None:
@@ -125,11 +113,14 @@ class _Worker:
             for word in (words[i : i + 1] for i in range(len(words))):
                 if word in (WORKING, IDLE):
                     self.working = word == WORKING
+            for sign, number in GROUP.findall(words):
+                (self.groups.add if sign == b"+" else self.groups.discard)(int(number))
 
-    def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send a signal to the worker and to all that it started."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, number)
+    def kill(self) -> None:
+        """End the worker and all that it started."""
+        self.hear()
+        for group in (self.pid, *self.groups):
+            end_group(group)
 
 
 def can_supervise() -> bool:
@@ -229,8 +220,8 @@ class _Crew:
                 continue
             worker.hear()
             worker.kill()  # what it left behind
-            os.close(worker.pipe)
             del self.workers[index]
+            os.close(worker.pipe)
             if worker.done or stopping:
                 if worker.done:
                     self.codes[index] = os.waitstatus_to_exitcode(status)
@@ -240,17 +231,10 @@ class _Crew:
                 self._replace(worker, status)
 
     def _replace(self, worker: _Worker, status: int) -> None:
-        exited = os.WIFEXITED(status)
-        if worker.stalled:
-            why = f"no progress for {self.stall_timeout:g} s"
-        elif exited:
-            why = f"the training code ended the process (exit code {os.WEXITSTATUS(status)})"
-        else:
-            why = f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
-        self.deaths.append(
-            Death(pid=worker.pid, started=worker.started, why=why, stalled=worker.stalled, exited=exited)
-        )
-        self.note(f"lrtune: warning: a worker died ({why}); another one takes its place")
+        code = os.waitstatus_to_exitcode(status)
+        death = died(worker.pid, code, started=worker.started, stalled=self.stall_timeout if worker.stalled else None)
+        self.deaths.append(death)
+        self.note(f"lrtune: warning: a worker died ({death.why}); another one takes its place")
         self._spawn(worker.index)
 
     def _start_waiting(self) -> None:
@@ -280,13 +264,12 @@ class _Crew:
             for other in self.workers.values():
                 os.close(other.pipe)
             self.workers.clear()
-            _settle(parent)
+            settle(parent)
             _share(index, self.count)
             self._live(Place(index=index, count=self.count, deaths=tuple(self.deaths), _pipe=writer))
         os.close(writer)
         os.set_blocking(reader, False)
-        with contextlib.suppress(PermissionError, ProcessLookupError):
-            os.setpgid(pid, pid)
+        lead(pid)
         self.workers[index] = _Worker(index=index, pid=pid, pipe=reader, started=process_start(pid) or "")
 
     def _live(self, place: Place) -> None:
@@ -300,21 +283,6 @@ class _Crew:
                     stream.flush()
         finally:
             os._exit(code)
-
-
-def _settle(parent: int) -> None:
-    """Stand in a group of one's own, with the signals as they were, and die with the parent."""
-    with contextlib.suppress(OSError):
-        os.setpgid(0, 0)
-    for name in ("SIGTERM", "SIGINT", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup's stays
-            signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a worker writes to the terminal from the background
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
 
 
 def _share(index: int, count: int) -> None:

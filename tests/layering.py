@@ -54,7 +54,7 @@ LAYERS = (
     Layer(
         name="engines",
         holds="what trains, and what keeps it",
-        modules=("training", "checkpoints", "garage", "storage", "leases", "workers"),
+        modules=("training", "checkpoints", "garage", "storage", "leases", "processes", "workers"),
         others=("numpy", "scipy"),
         guests={"training": ("torch", "sklearn", "pandas"), "storage": ("optuna", "sqlalchemy", "psycopg")},
     ),

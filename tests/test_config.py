@@ -86,9 +86,11 @@ def test_every_argument_is_one_that_tune_takes(tmp_path: Path) -> None:
     every = GOOD + (
         "trials = 3\ntimeout = 9\nseed = 1\nwiden = false\nprune = false\npoints = 5\nfailures = 3\n"
         "checkpoint_every = 3\nstall_timeout = 3\ntrial_timeout = 3\nmemory_limit = 1\n"
+        "isolate = true\n"
     )
     arguments = study(tmp_path, every.replace("epochs = 9", "epochs = 9\npatience = 3")).arguments()
     assert arguments["widen"] == 0.0
+    assert arguments["isolate"] is True
     known = {*inspect.signature(tune).parameters, *inspect.signature(_settings()).parameters}
     assert set(arguments) <= known
 
@@ -105,6 +107,16 @@ def test_the_command_line_stands_over_the_file(tmp_path: Path) -> None:
     assert got.search.strategy == "random"
     assert got.space.lr_range == (1e-3, 1e-1)
     assert got.question.name == "other"
+
+
+ISOLATE = [("true", None, True), ("true", False, False), ("false", True, True)]
+
+
+@pytest.mark.parametrize(("said", "given", "expected"), ISOLATE)
+def test_whether_to_isolate_is_the_command_lines_word(tmp_path: Path, said: str, given: Any, expected: Any) -> None:
+    (tmp_path / "study.toml").write_text(GOOD + f"isolate = {said}\n")
+    got = read_study(tmp_path / "study.toml", {"isolate": given})
+    assert got.arguments()["isolate"] is expected
 
 
 def test_a_study_without_a_file_has_a_name_and_a_range() -> None:

@@ -21,11 +21,11 @@ from lrtune.curve import Curve, Point
 from lrtune.leases import Lease
 from lrtune.ledger import RECORD, Claim, Entry, Ledger, at_work, decode, encode
 from lrtune.outcome import Outcome
+from lrtune.processes import Death
 from lrtune.records import Piece, Record
 from lrtune.search.shadow import quiet
 from lrtune.settings import Settings
 from lrtune.space import Space
-from lrtune.workers import Death
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -48,6 +48,12 @@ def test_none_is_refused_where_a_number_is_needed(name: str) -> None:
         Settings(**{"epochs": 3, name: None})
 
 
+@pytest.mark.parametrize("bad", [None, 0, 1, "yes"])
+def test_whether_to_isolate_is_yes_or_no(bad: Any) -> None:
+    with pytest.raises(InputError, match=r"^isolate must be true or false"):
+        Settings(epochs=3, isolate=bad)
+
+
 @pytest.mark.parametrize("bad", [*NONSENSE, 0, 10**12, 1.5])
 def test_a_bad_number_of_trials_is_refused(bad: Any) -> None:
     with pytest.raises(InputError, match=r"^trials must be a whole number of trials"):

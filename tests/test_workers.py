@@ -53,6 +53,16 @@ def body(place):
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
         told("child", child.pid)
         os._exit(7)
+    if HOW == "holds" and not again:
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], process_group=0)
+        nowhere = subprocess.DEVNULL  # the test reads stderr until nobody holds it
+        gone = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], process_group=0, stderr=nowhere)
+        place.holds(child.pid)
+        place.holds(gone.pid)
+        place.released(gone.pid)
+        told("released", gone.pid)
+        told("child", child.pid)
+        os._exit(7)
     if again:
         death = place.deaths[-1]
         told("death", f"{death.why}|{death.stalled}|{death.exited}")
@@ -187,3 +197,16 @@ def test_what_a_worker_leaves_behind_goes_with_it(crews: list[Crew], tmp_path: P
     assert crew.end()[0] == 0
     child = int(crew.wait("child"))
     until(lambda: gone(child))
+
+
+def test_a_group_that_a_worker_holds_goes_with_it_and_one_that_it_released_does_not(
+    crews: list[Crew], tmp_path: Path
+) -> None:
+    crew = made(crews, "holds", tmp_path)
+    assert crew.end()[0] == 0
+    released = int(crew.wait("released"))
+    try:
+        until(lambda: gone(int(crew.wait("child"))))
+        assert not gone(released), "its number may be another's by now"
+    finally:
+        os.kill(released, signal.SIGKILL)

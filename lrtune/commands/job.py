@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json as jsonlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from lrtune.commands.crew import crewed
 from lrtune.commands.options import Debug, Storage, stored_at
 from lrtune.commands.output import clean, note, own_stdout, say, say_json, write_atomically
 from lrtune.commands.stopping import stops
-from lrtune.errors import InputError, InterruptedSearchError, LockedError, LrtuneError
+from lrtune.errors import InputError, InterruptedSearchError, LockedError, LrtuneError, SearchError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from optuna.storages import BaseStorage
 
+    from lrtune.jobs.asked import Asked
     from lrtune.jobs.file import JobFile
     from lrtune.signals import StopFlag
+    from lrtune.workers import Place
 
 __all__ = ["register"]
 
@@ -54,51 +61,91 @@ def run(
 ) -> None:
     """Do what is due, once, and print one line of JSON; made for cron, systemd, Kubernetes and Airflow."""
     del debug
+    from lrtune.jobs import asked, read_job
+    from lrtune.signals import stopping
+
     line: dict[str, Any] = {"job": job.stem, "status": "failed"}
+    with contextlib.ExitStack() as stack:
+        with _telling(line):
+            told = read_job(job)
+            line["job"] = told.name
+            made_up = told.catch_up if catch_up is None else catch_up
+            ways = asked.Asked(wait=wait, force=force, search=search, catch_up=made_up, log=_log)
+            with stopping() as flag:
+                _locked(stack, told, ways, flag)
+        # The parent holds the lock, whatever becomes of its workers; it has loaded nothing heavy.
+        crewed(lambda place: _work(told, ways, storage, line, quiet=quiet, place=place), study=told.study)
+
+
+def _log(text: str) -> None:
+    note(f"lrtune: note: {text}")
+
+
+@contextlib.contextmanager
+def _telling(line: dict[str, Any]) -> Iterator[None]:
+    """Print the line of JSON of what ends the block without an answer."""
     try:
-        with stops() as flag, own_stdout():
-            switches = {"wait": wait, "force": force, "search": search}
-            line = _run(job, storage, flag, quiet=quiet, switches=switches, catch_up=catch_up, line=line)
+        yield
     except LrtuneError as error:
         status = {6: "locked", 129: "interrupted", 130: "interrupted", 143: "interrupted"}
         line |= {"status": status.get(error.exit_code, "failed"), "error": " ".join(str(error).split())}
-        say(jsonlib.dumps(clean(line | {"exit_code": error.exit_code}), allow_nan=False))
+        _say(line, error.exit_code)
         raise
-    say(jsonlib.dumps(clean(line | {"exit_code": 0}), allow_nan=False))
 
 
-def _run(
-    path: Path,
-    storage: str | None,
-    flag: StopFlag,
-    *,
-    quiet: bool,
-    switches: dict[str, Any],
-    catch_up: bool | None,
-    line: dict[str, Any],
+def _say(line: dict[str, Any], code: int) -> None:
+    say(jsonlib.dumps(clean(line | {"exit_code": code}), allow_nan=False))
+
+
+def _locked(stack: contextlib.ExitStack, job: JobFile, told: Asked, flag: StopFlag) -> None:
+    """Take the job's lock for as long as the stack lasts."""
+    from lrtune.jobs.asked import holding
+
+    try:
+        stack.enter_context(holding(job, dataclasses.replace(told, should_stop=lambda: flag.requested)))
+    except LockedError:
+        if flag.requested:  # while it waited
+            raise _stopped(flag, 0.0) from None
+        raise
+
+
+def _work(job: JobFile, told: Asked, storage: str | None, line: dict[str, Any], *, quiet: bool, place: Place) -> None:
+    """What one worker does; the first one does all but train beside others, and tells the outcome."""
+    if place.index:
+        _assist(job, told, storage, place)
+        return
+    with _telling(line), stops() as flag, own_stdout():
+        ended = _performed(job, told, storage, flag, quiet=quiet, place=place)
+    _say(ended, 0)
+
+
+def _performed(
+    job: JobFile, told: Asked, storage: str | None, flag: StopFlag, *, quiet: bool, place: Place
 ) -> dict[str, Any]:
     from lrtune.commands.live import watching
-    from lrtune.jobs import asked, read_job, running
+    from lrtune.jobs import running
 
-    job = read_job(path)
-    line["job"] = job.name
     with watching(quiet=quiet, json_log=None) as observer:
-        told = asked.Asked(
-            **switches,
-            catch_up=job.catch_up if catch_up is None else catch_up,
-            should_stop=lambda: flag.requested,
-            observer=observer,
-            log=lambda text: note(f"lrtune: note: {text}"),
-        )
-        try:
-            ended = running.run(job, lambda: _opened(job, storage), told)
-        except LockedError:
-            if flag.requested:  # while it waited
-                raise _stopped(flag, 0.0) from None
-            raise
+        told = dataclasses.replace(told, should_stop=lambda: flag.requested, observer=observer, place=place)
+        ended = running.perform(job, lambda: _opened(job, storage), told)
     if ended.status == "interrupted":
         raise _stopped(flag, 0.0 if ended.result is None else ended.result.cost)
     return ended.to_json(job)
+
+
+def _assist(job: JobFile, told: Asked, storage: str | None, place: Place) -> None:
+    from lrtune.jobs import running
+
+    with stops() as flag, own_stdout():
+        told = dataclasses.replace(told, should_stop=lambda: flag.requested, place=place)
+        try:
+            running.assist(job, lambda: _opened(job, storage), told)
+        except SearchError as error:
+            if type(error) is not SearchError:
+                raise
+            raise typer.Exit(error.exit_code) from None  # the first worker says so
+        if flag.requested:
+            raise typer.Exit(flag.exit_code)
 
 
 def _stopped(flag: StopFlag, cost: float) -> InterruptedSearchError:

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lrtune.commands.crew import crewed
 from lrtune.commands.following import Followers
 from lrtune.commands.options import Debug, Out, Storage, default_out, stored_at
 from lrtune.commands.output import (
     clean,
-    debugging,
-    guarded,
     make_folder,
     note,
     own_stdout,
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from lrtune.progress import Observer
     from lrtune.result import Result
     from lrtune.signals import StopFlag
+    from lrtune.training.base import Trainer
     from lrtune.workers import Place
 
 __all__ = ["register"]
@@ -67,6 +67,10 @@ def optimize(
     ] = None,
     stall_timeout: Annotated[float | None, typer.Option(help="Seconds without progress that end a trial.")] = None,
     trial_timeout: Annotated[float | None, typer.Option(help="Seconds that end a trial.")] = None,
+    isolate: Annotated[
+        bool | None,
+        typer.Option("--isolate/--no-isolate", help="Whether each trial trains in a process of its own (Linux)."),
+    ] = None,
     checkpoint_every: Annotated[float | None, typer.Option(help="Seconds of training between checkpoints.")] = None,
     storage: Storage = None,
     storage_retry: Annotated[float | None, typer.Option(help="Seconds that an outage is waited for.")] = None,
@@ -154,28 +158,7 @@ class Told:
             msg = f"--storage-retry must be from 0 to {MOST_RETRY_SECONDS:g} seconds (got {self.storage_retry})"
             raise InputError(msg)
         self.followers.check()
-        from lrtune.workers import Place, can_supervise, supervise
-
-        if debugging() or not can_supervise():
-            self.work(Place())
-            return
-        count, stall_timeout = self._crew()
-        code = supervise(
-            lambda place: guarded(lambda: self.work(place)), count=count, stall_timeout=stall_timeout, note=note
-        )
-        raise typer.Exit(code)
-
-    def _crew(self) -> tuple[int, float | None]:
-        """How many workers, and the time without progress that ends one; a worker checks what is given in full."""
-        from lrtune.tomlfile import glance
-
-        search = glance(self.study, "search") if self.study is not None else {}
-        told = {name: self.given[name] or search.get(name) for name in ("workers", "stall_timeout")}
-        count, stall = told["workers"], told["stall_timeout"]
-        return (
-            count if isinstance(count, int) and count > 1 else 1,
-            float(stall) if isinstance(stall, int | float) and stall > 0 else None,
-        )
+        crewed(self.work, study=self.study, given=self.given)
 
     def work(self, place: Place) -> None:
         """What one worker does; the first one speaks.
@@ -190,8 +173,7 @@ class Told:
         study = read_study(self.study, self.given)
         out = self.out or default_out(study.question.name)
         where = stored_at(self.storage, study.search.storage, study.folder, out)
-        with stops() as flag, own_stdout():
-            trainer = study.make_trainer()
+        with stops() as flag, own_stdout(), _trainer(study, place) as trainer:
             make_folder(out)
             storage = self._opened(where, study.question.name, out, fresh=self.fresh and self._first(place))
             study, spent = (
@@ -287,6 +269,16 @@ class Told:
 
         place = located(self.like, name=None, storage=None, out=None)
         return load(place.storage, place.name)
+
+
+def _trainer(study: StudyFile, place: Place) -> contextlib.AbstractContextManager[Trainer]:
+    """The trainer, for the block; isolated where that is asked for, so that a range test is too."""
+    from lrtune.study import as_trainer
+    from lrtune.training.isolated import isolating
+
+    told = study.search
+    made = as_trainer(study.make_trainer(), study.question.metric)
+    return isolating(made, wanted=bool(told.isolate), stall_timeout=told.stall_timeout, place=place)
 
 
 def _write(result: Result, out: Path) -> Path:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lrtune.commands.output import make_folder
 from lrtune.jobs.clock import Due, stamp, utc_now
+from lrtune.jobs.lock import locked
 from lrtune.jobs.retention import REPORT
+from lrtune.workers import Place
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from lrtune.jobs.file import JobFile
@@ -18,8 +22,9 @@ if TYPE_CHECKING:
     from lrtune.progress import Observer
     from lrtune.result import Result
 
-__all__ = ["STATE", "Asked", "Ended", "state_path"]
+__all__ = ["STATE", "Asked", "Ended", "holding", "state_path"]
 
+LOCK = "lock"
 STATE = "state.json"
 
 
@@ -45,6 +50,8 @@ class Asked:
         Called with the progress of the search.
     log
         Called with one line of what happens.
+    place
+        Where this process stands among workers.
     """
 
     now: Callable[[], dt.datetime] = utc_now
@@ -55,6 +62,7 @@ class Asked:
     should_stop: Callable[[], bool] | None = None
     observer: Observer | None = None
     log: Callable[[str], None] = field(default=lambda _line: None)
+    place: Place = field(default_factory=Place)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +97,23 @@ class Ended:
         told |= {"lr": row.lr, "recipe": row.recipe, "band": row.band, "value": row.value, "cost": round(row.cost, 4)}
         told |= {"changed": self.status == "done" and row.changed, "hook": row.hook, "published": str(job.publish.file)}
         return told | {"report": str(job.run_folder(row.number) / REPORT)}
+
+
+@contextlib.contextmanager
+def holding(job: JobFile, asked: Asked) -> Iterator[None]:
+    """The job's lock, for the block: one run at a time.
+
+    Raises
+    ------
+    LockedError
+        If a run of the job is going on.
+    StorageError
+        If the job's folder cannot be written to.
+    """
+    make_folder(job.out)
+    shown = f"job {job.name!r}"
+    with locked(job.out / LOCK, shown=shown, wait=asked.wait, should_stop=asked.should_stop, at=asked.now()):
+        yield
 
 
 def state_path(job: JobFile) -> Path:

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from lrtune.commands.output import clean, make_folder, write_atomically
 from lrtune.errors import LrtuneError, MismatchError, SearchError, StorageError
-from lrtune.jobs.asked import Asked, Ended, state_path
+from lrtune.jobs.asked import Asked, Ended, holding, state_path
 from lrtune.jobs.clock import Due, Kind, due, stamp, utc
 from lrtune.jobs.drift import Profile, Verdict
 from lrtune.jobs.hook import HookError, environment, run_hook
-from lrtune.jobs.lock import locked
 from lrtune.jobs.publish import publish
 from lrtune.jobs.recheck import Last, Recheck
 from lrtune.jobs.retention import CHECKPOINTS, REPORT, RESULT, tidy
@@ -28,9 +27,8 @@ if TYPE_CHECKING:
     from lrtune.result import Result
     from lrtune.search.base import Strategy
 
-__all__ = ["ATTEMPTS", "run"]
+__all__ = ["ATTEMPTS", "assist", "perform", "run"]
 
-LOCK = "lock"
 FREEZE_THAW = "freeze-thaw"
 ATTEMPTS = 3
 """Failed runs of one period after which the next period is waited for: a scheduler that calls often must not
@@ -60,10 +58,24 @@ def run(job: JobFile, open_store: Callable[[], BaseStorage], asked: Asked | None
         If the answer is published but the hook did not succeed; the next call runs the hook alone.
     """
     asked = asked or Asked()
-    make_folder(job.out)
-    shown = f"job {job.name!r}"
-    with locked(job.out / LOCK, shown=shown, wait=asked.wait, should_stop=asked.should_stop, at=asked.now()):
-        return _Run(job, open_store, asked).go()
+    with holding(job, asked):
+        return perform(job, open_store, asked)
+
+
+def perform(job: JobFile, open_store: Callable[[], BaseStorage], asked: Asked) -> Ended:
+    """As :func:`run`, where the lock is held already, by this process or its parent."""
+    return _Run(job, open_store, asked).go()
+
+
+def assist(job: JobFile, open_store: Callable[[], BaseStorage], asked: Asked) -> None:
+    """Train beside the first worker, who looks after all else, until the search of its run has ended.
+
+    Raises
+    ------
+    lrtune.errors.LrtuneError
+        Whatever ends the search without an answer.
+    """
+    _Run(job, open_store, asked).assist()
 
 
 class _Run:
@@ -151,7 +163,7 @@ class _Run:
         storage = self.storage()
         resumed = task.kind is Kind.RESUME
         running = self.state.running if resumed and self.state.running else self._begin(task, storage)
-        if resumed:
+        if resumed and not self.asked.place.deaths:
             self.asked.log(f"run {running.number} was interrupted and goes on")
         try:
             return self._tune(study, trainer, storage, running, task)
@@ -160,6 +172,15 @@ class _Run:
                 raise
             self.asked.log(f"run {running.number} cannot go on: {error}")
         return self._tune(study, trainer, storage, self._begin(task, storage), task)
+
+    def assist(self) -> None:
+        """The search of the run that is going on; nothing where it is through already."""
+        from lrtune.config import read_study
+
+        running = self.state.running
+        if running is not None:
+            study = read_study(self.job.study)
+            self._search(study, study.make_trainer(), self.storage(), running, self._strategy(study))
 
     def _begin(self, task: Due, storage: BaseStorage) -> Running:
         """Note that a run begins, under a number whose study does not exist yet."""
@@ -184,22 +205,9 @@ class _Run:
     def _tune(
         self, study: StudyFile, trainer: Any, storage: BaseStorage, running: Running, task: Due
     ) -> tuple[Result | None, Row | None]:
-        from lrtune.study import tune
-
         strategy = self._strategy(study)
-        folder = self.job.run_folder(running.number)
-        make_folder(folder)
-        told = {**study.arguments(), **self.job.limits, "name": running.study, "strategy": strategy}
         try:
-            result = tune(
-                trainer,
-                study.space,
-                **told,
-                storage=storage,
-                checkpoints=folder / CHECKPOINTS,
-                observer=self.asked.observer,
-                should_stop=self.asked.should_stop,
-            )
+            result = self._search(study, trainer, storage, running, strategy)
         except SearchError as error:
             found: Result | None = error.result
             stands = strategy.said is not None and strategy.said.verdict is Verdict.UNCHANGED
@@ -210,6 +218,25 @@ class _Run:
         if self.asked.should_stop is not None and self.asked.should_stop():
             return result, None
         return result, self._row(running, task, strategy, result, study)
+
+    def _search(
+        self, study: StudyFile, trainer: Any, storage: BaseStorage, running: Running, strategy: Recheck
+    ) -> Result:
+        from lrtune.study import tune
+
+        folder = self.job.run_folder(running.number)
+        make_folder(folder)
+        told = {**study.arguments(), **self.job.limits, "name": running.study, "strategy": strategy}
+        return tune(
+            trainer,
+            study.space,
+            **told,
+            storage=storage,
+            checkpoints=folder / CHECKPOINTS,
+            observer=self.asked.observer,
+            should_stop=self.asked.should_stop,
+            place=self.asked.place,
+        )
 
     def _strategy(self, study: StudyFile) -> Recheck:
         answer = self.state.answer

@@ -27,7 +27,8 @@ def chosen_device(name: str | torch.device) -> torch.device:
         If there is no such device here.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        # Counted by the driver's own library, so that CUDA is not in use yet and the process may still be forked.
+        name = "cuda" if torch.cuda.device_count() > 0 else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -42,7 +43,10 @@ def chosen_device(name: str | torch.device) -> torch.device:
     if (index or 0) >= count:
         msg = f'device {name!r} is not here: PyTorch sees {count} CUDA devices; use "auto" or "cpu"'
         raise InputError(msg)
-    return torch.device("cuda", torch.cuda.current_device() if index is None else index)
+    if index is None:
+        in_use: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        index = torch.cuda.current_device() if in_use else 0
+    return torch.device("cuda", index)
 
 
 def checked_precision(name: str, device: torch.device) -> str:

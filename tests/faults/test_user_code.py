@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,8 +33,9 @@ def outcomes(study: optuna.Study) -> list[str]:
 
 
 @pytest.mark.row(41, 42, 46, 47, 48, 49, 54)
-def test_every_way_to_misbehave(lab: Lab, saw: Callable[..., None]) -> None:
-    lab.study(search={"trials": len(MODES), "failures": 6})
+@pytest.mark.parametrize("isolate", [False, True])
+def test_every_way_to_misbehave(lab: Lab, saw: Callable[..., None], isolate: bool) -> None:  # noqa: FBT001
+    lab.study(search={"trials": len(MODES), "failures": 6, "isolate": isolate})
     running = lab.run(obj=",".join(f"{number}:{mode}" for number, mode in enumerate(MODES)))
     study = check(lab, trials=len(MODES))
     ended = dict(zip(MODES, outcomes(study), strict=True))
@@ -53,10 +55,10 @@ def test_every_way_to_misbehave(lab: Lab, saw: Callable[..., None]) -> None:
     children = [int(line[1]) for line in lab.books if line[0] == "child"]
     assert children
     until(lambda: not any(map(_lives, children)), "the children of user code to be gone", 30)
-    assert "another one takes its place" in running.err
+    assert ("another one takes its place" in running.err) == (not isolate), "isolated, no worker dies"
     for row, names in ROWS.items():
         told = (f"{mode}: {outcome}" for mode, outcome in ended.items() if mode.partition("@")[0] in names)
-        saw(f"{'; '.join(told)}; the study goes on", row)
+        saw(f"{'--isolate: ' * isolate}{'; '.join(told)}; the study goes on", row)
 
 
 def _lives(pid: int) -> bool:
@@ -120,23 +122,76 @@ def test_scikit_learn_diverges_without_nan(lab: Lab, saw: Callable[..., None]) -
 
 
 @pytest.mark.row(51, 52)
-def test_hung_steps_are_ended_and_the_study_goes_on(lab: Lab, saw: Callable[..., None]) -> None:
-    lab.study(search={"trials": 4})
+@pytest.mark.parametrize("isolate", [False, True])
+def test_hung_steps_are_ended_and_the_study_goes_on(lab: Lab, saw: Callable[..., None], isolate: bool) -> None:  # noqa: FBT001
+    lab.study(search={"trials": 4, "isolate": isolate})
     running = lab.run("--stall-timeout", "4", obj="0:hang@3,2:gil@3")
     study = check(lab, trials=4)
     assert outcomes(study) == ["stalled", "completed", "stalled", "completed"]
-    assert running.err.count("no progress for 4 s") >= 2
+    assert [trial.user_attrs[RECORD]["why"] for trial in study.trials[::2]] == ["no progress for 4 s"] * 2
+    assert running.err.count("another one takes its place") == (0 if isolate else 2)
+    if isolate:
+        saw("--isolate: both ended after 4 s, outcome stalled, and no worker had to be replaced")
+        return
     saw("sleep and a C call that holds the interpreter: both ended after 4 s, outcome stalled, 2 others complete")
 
 
 @pytest.mark.row(48, 49)
-def test_a_process_that_the_kernel_kills_is_tried_once_more(lab: Lab, saw: Callable[..., None]) -> None:
-    lab.study(search={"trials": 3})
+@pytest.mark.parametrize("isolate", [False, True])
+def test_a_process_that_the_kernel_kills_is_tried_once_more(lab: Lab, saw: Callable[..., None], isolate: bool) -> None:  # noqa: FBT001
+    lab.study(search={"trials": 3, "isolate": isolate})
     lab.run(obj="1:kill@3,3:kill@3,4:kill@3")
     study = check(lab, trials=3)
     assert outcomes(study) == ["completed", "completed", "failed"]
     assert lab.count("begin") == 5
-    saw("SIGKILL once: trained again; twice: failed; the study goes on", 49)
+    saw(f"{'--isolate: ' * isolate}SIGKILL once: trained again; twice: failed; the study goes on", 49)
+
+
+@pytest.mark.row(4, 54)
+def test_a_signal_to_isolated_trials_ends_all_of_them(lab: Lab, saw: Callable[..., None]) -> None:
+    lab.study(search={"trials": 4, "isolate": True, "workers": 2})
+    running = lab.start(obj="fork@1", sleep=0.2)
+    lab.trained(6)
+    running.send(signal.SIGTERM)
+    assert running.wait() == 143
+    assert "stopped by SIGTERM" in running.last
+    children = [int(line[1]) for line in lab.books if line[0] == "child"]
+    assert children
+    until(lambda: not any(map(_lives, [*children, *running.family()])), "everything to be gone", 30)
+    lab.run()
+    check(lab, trials=4)
+    saw("--isolate, 2 workers, SIGTERM: exit 143, the processes of the trials and what they had forked are gone")
+
+
+@pytest.mark.row(4, 51)
+def test_a_signal_ends_an_isolated_trial_that_hangs(lab: Lab, saw: Callable[..., None]) -> None:
+    lab.study(search={"trials": 2, "isolate": True})
+    running = lab.start(obj="0:gil@2")
+    lab.trained(2)
+    running.send(signal.SIGTERM)
+    assert running.wait() == 143
+    assert "in the middle of a step" in running.last
+    until(lambda: not running.family(), "everything to be gone", 30)
+    lab.run()
+    check(lab, trials=2)
+    saw("--isolate, in a C call: exit 143; resumed")
+
+
+@pytest.mark.row(54)
+def test_what_isolated_trials_leave_behind_goes_with_a_killed_worker(lab: Lab, saw: Callable[..., None]) -> None:
+    lab.study(search={"trials": 2, "isolate": True})
+    running = lab.start(obj="0:fork@1", sleep=0.2)
+    lab.trained(3)
+    (child,) = [int(line[1]) for line in lab.books if line[0] == "child"]
+    (run,) = {int(line[2]) for line in lab.books if line[0] == "begin"}
+    worker = int(Path(f"/proc/{run}/stat").read_text().rpartition(")")[2].split()[1])
+    assert worker != running.process.pid
+    os.kill(worker, signal.SIGKILL)
+    assert running.wait() == 0
+    assert not _lives(run)
+    assert not _lives(child)
+    check(lab, trials=2)
+    saw("--isolate, the worker killed: its trial's process and what that had forked are gone; trained again, exit 0")
 
 
 @pytest.mark.row(49)
