@@ -14,6 +14,7 @@ import os
 import sys
 import time
 import traceback
+import warnings
 from dataclasses import dataclass, field
 from multiprocessing import util
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -71,7 +72,9 @@ class Child:
         given = (trainer, theirs, os.getpid(), [child._pipe for child in _open])  # noqa: SLF001 -- its siblings
         self._process = fork.Process(target=_live, args=given, name="lrtune-run", daemon=False)
         try:
-            self._process.start()
+            with warnings.catch_warnings():  # from Python 3.12 on: what it warns of has been put in order above
+                warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*multi-threaded.*fork")
+                self._process.start()
         except OSError:  # no memory, or too many processes
             self._pipe.close()
             raise
