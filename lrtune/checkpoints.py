@@ -44,7 +44,7 @@ def save(path: str | os.PathLike[str], state: State) -> None:
     Parameters
     ----------
     path
-        The file, with mode 0600 afterwards; its folder must exist.
+        The file, with mode 0600 afterwards; its folder is made again where it has been cleared away.
     state
         See :data:`lrtune.training.base.State`.
 
@@ -59,6 +59,8 @@ def save(path: str | os.PathLike[str], state: State) -> None:
     data = encode(state)
     temporary: str | None = None
     try:
+        with suppress(FileExistsError):
+            target.parent.mkdir(mode=0o700)
         handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
         with os.fdopen(handle, "wb") as file:  # mkstemp made it with mode 0600
             file.write(data)

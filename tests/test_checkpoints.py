@@ -92,9 +92,22 @@ def test_a_failed_save_leaves_the_old_file_and_no_rubbish(tmp_path: Path, monkey
     assert [item.name for item in tmp_path.iterdir()] == ["run.npz"]
 
 
-def test_a_missing_folder_is_a_sentence(tmp_path: Path) -> None:
+def test_a_folder_that_was_cleared_away_is_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "gone" / "run.npz"
+    checkpoints.save(path, STATE)
+    assert same(checkpoints.load(path), STATE)
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_without_the_folder_above_it_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be written"):
-        checkpoints.save(tmp_path / "no" / "run.npz", STATE)
+        checkpoints.save(tmp_path / "no" / "folder" / "run.npz", STATE)
+
+
+def test_a_file_where_the_folder_was_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    with pytest.raises(StorageError, match="cannot be written"):
+        checkpoints.save(tmp_path / "taken" / "run.npz", STATE)
 
 
 @pytest.mark.parametrize(
