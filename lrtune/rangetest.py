@@ -24,14 +24,15 @@ from lrtune.errors import InputError
 from lrtune.outcome import Outcome
 from lrtune.recipe import Recipe
 from lrtune.schedules.sweep import Sweep as SweepSchedule
+from lrtune.training.base import Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from lrtune.space import Space
-    from lrtune.training.base import Report, Run, Trainer
+    from lrtune.training.base import Report, Run
 
-__all__ = ["RangeTest", "Sweep", "central", "range_test"]
+__all__ = ["RangeTest", "Sweep", "central", "check_trainer", "range_test"]
 
 Confidence: TypeAlias = Literal["good", "fair", "unreliable here"]
 
@@ -185,9 +186,10 @@ def range_test(
     Raises
     ------
     InputError
-        If the settings make no sweep, or the trainer does not apply the schedule. What the user's code
+        If the settings make no sweep, or the trainer is none or does not apply the schedule. What the user's code
         raises while it trains does not come out: that sweep ends, and says why.
     """
+    check_trainer(trainer)
     _check(low, high, steps, seeds)
     recipe = Recipe(lr=high) if recipe is None else recipe
     per_epoch = trainer.steps_per_epoch(recipe)
@@ -212,6 +214,24 @@ def range_test(
         sweeps=sweeps,
         cost=cost,
     )
+
+
+def check_trainer(trainer: object) -> None:
+    """Refuse what no sweep can drive.
+
+    Raises
+    ------
+    InputError
+        If it is no trainer: the learning rate of a function of one's own is set once, for a whole run.
+    """
+    if isinstance(trainer, Trainer) and not isinstance(trainer, type):
+        return
+    msg = (
+        "a range test changes the learning rate at every step, and a training function of one's own "
+        f"({getattr(trainer, '__name__', type(trainer).__name__)}) is told one for a whole run; use "
+        "lrtune.TorchTrainer or lrtune.SklearnTrainer, or give the range of learning rates"
+    )
+    raise InputError(msg)
 
 
 def central(space: Space, *, epochs: int, seed: int = 0) -> Recipe:

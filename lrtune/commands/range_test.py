@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lrtune.commands.options import Debug, Out, StudyPath, default_out
-from lrtune.commands.output import clean, note, own_stdout, say, say_json, write_atomically
+from lrtune.commands.output import clean, make_folder, note, own_stdout, say, say_json, write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,8 +46,10 @@ def range_test(
     recipe = central(told.space, epochs=told.question.epochs, seed=told.search.seed or 0)
     with own_stdout():
         trainer = told.make_trainer()
+        folder = out or default_out(told.question.name)
+        make_folder(folder)
         found = test(trainer, low=low, high=high, steps=steps, seeds=seeds, recipe=recipe)
-        pages = _write(found, out or default_out(told.question.name))
+        pages = _write(found, folder)
     if json:
         say_json(found.to_json())
         return
@@ -71,7 +73,6 @@ def _write(found: RangeTest, out: Path) -> dict[str, Path]:
     """Write ``range-test.json`` and ``range-test.html``."""
     from lrtune.figures import sweeps
 
-    out.mkdir(parents=True, exist_ok=True)
     pages = {"figure": out / "range-test.html", "numbers": out / "range-test.json"}
     write_atomically(pages["figure"], sweeps(found).to_html(include_plotlyjs=True, full_html=True))
     write_atomically(pages["numbers"], jsonlib.dumps(clean(found.to_json()), indent=2, allow_nan=False) + "\n")

@@ -33,6 +33,9 @@ def ranged(study: StudyFile, trainer: Any, out: Path, *, fresh: bool = False) ->
     if study.lr_given:
         note("lrtune: note: a range of learning rates is given, so --range-test has nothing to do")
         return study, 0.0
+    from lrtune.rangetest import check_trainer
+
+    check_trainer(trainer)
     found = (None if fresh else _kept(study, trainer, out)) or _tested(study, trainer, out)
     cost, budget = float(found["cost"]), study.search.budget
     if budget is not None and budget < 1 + cost:
