@@ -97,19 +97,21 @@ def _file(path: Path, where: str) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 -- the user's code may raise anything
-        del sys.modules[name]
-        raise _broken(error, f"{where}: {path.name} cannot be loaded") from None
-    except BaseException:
-        del sys.modules[name]
+    except KeyboardInterrupt:
+        sys.modules.pop(name, None)
         raise
+    except BaseException as error:  # noqa: BLE001 -- the user's code may raise anything
+        sys.modules.pop(name, None)
+        raise _broken(error, f"{where}: {path.name} cannot be loaded") from None
     return module
 
 
 def _module(place: str, where: str) -> ModuleType:
     try:
         return importlib.import_module(place)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 -- likewise
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 -- likewise
         msg = f"{where}: the module {place!r} cannot be imported ({error}); install it, or name a file ending in .py"
         raise StudyFileError(msg) from None
 
@@ -143,7 +145,9 @@ def _called(maker: Any, reference: str, where: str) -> Any:
         raise StudyFileError(msg)
     try:
         return maker()
-    except (Exception, SystemExit) as error:  # noqa: BLE001 -- the user's code may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 -- the user's code may raise anything
         raise _broken(error, f"{where}: {reference!r} failed to make a trainer") from None
 
 
