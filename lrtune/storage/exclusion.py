@@ -7,7 +7,9 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
+from lrtune.errors import StorageError
 from lrtune.storage.engines import ServerDatabase, SqliteDatabase
+from lrtune.storage.faults import is_missing
 from lrtune.storage.locks import FileLock, ServerLock, ThreadLock
 from lrtune.storage.opening import lock_path
 from lrtune.storage.retrying import RetryingStorage
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from lrtune.storage.locks import Held
 
 __all__ = ["exclusive", "file_of"]
+
+GONE = "it was deleted or moved aside (--fresh) during the run"
 
 _files: dict[str, FileLock] = {}  # by path: two storages of one file in a process share a lock
 _others: weakref.WeakKeyDictionary[BaseStorage, dict[str, ThreadLock | ServerLock]] = weakref.WeakKeyDictionary()
@@ -43,10 +47,16 @@ def exclusive(storage: BaseStorage, study_name: str, *, timeout: float = 60.0) -
     Raises
     ------
     StorageError
-        If someone else still holds it after `timeout` seconds.
+        If someone else still holds it after `timeout` seconds, or what is done under it finds the study gone.
     """
-    with _lock(storage, study_name).hold(timeout) as held:
-        yield held
+    try:
+        with _lock(storage, study_name).hold(timeout) as held:
+            yield held
+    except KeyError as error:
+        if not is_missing(error):
+            raise
+        msg = f"study {study_name!r} is no longer in the storage: {GONE}; run the same command to start it anew"
+        raise StorageError(msg) from error
 
 
 def _lock(storage: BaseStorage, study_name: str) -> FileLock | ServerLock | ThreadLock:

@@ -6,6 +6,8 @@ import errno
 import os
 import re
 import sqlite3
+import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy.exc
@@ -16,12 +18,12 @@ from lrtune.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 __all__ = [
     "BrokenError",
     "TransientError",
     "is_fatal",
+    "is_missing",
     "is_storage_fault",
     "is_transient",
     "os_sentence",
@@ -101,6 +103,12 @@ def is_storage_fault(error: BaseException) -> bool:
         or _is_server_error(cause)
         for cause in _chain(error)
     )
+
+
+def is_missing(error: KeyError) -> bool:
+    """Whether Optuna found no row for a study or a trial that it was asked for."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and "optuna" in Path(frames[-1].filename).parts
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
