@@ -91,13 +91,13 @@ def _serve(app: Any, port: int) -> None:
     except OSError as error:
         msg = f"port {port} cannot be listened on ({error.strerror}); give another one with --port"
         raise StorageError(msg) from None
-    say(f"http://{HOST}:{server.server_port}/dashboard/")
-    note("Ctrl-C ends it.")
 
     def end(_: int) -> None:
         # a KeyboardInterrupt would be swallowed where a request is being answered
         threading.Thread(target=server.shutdown, daemon=True).start()
 
-    with server, stopping(end):
+    with server, stopping(end):  # before the address is out: whoever has read it may stop it
+        say(f"http://{HOST}:{server.server_port}/dashboard/")
+        note("Ctrl-C ends it.")
         server.serve_forever()
     note("the dashboard has ended")
