@@ -139,7 +139,11 @@ def read_job(path: Path) -> JobFile:
     lrtune.errors.InputError
         If it cannot be read, or asks for something that cannot be done; names the file, the line and the key.
     """
-    path = path.absolute()
+    try:
+        path = path.absolute()
+    except FileNotFoundError:
+        msg = f"{path}: the folder that this was started in is gone; change to one that exists"
+        raise StudyFileError(msg) from None
     top = read(path)
     tables = {name: top.table(name) for name in ("job", "schedule", "limits", "publish", "keep")}
     top.done()
