@@ -63,7 +63,7 @@ def test_a_line_fires_as_another_reader_of_cron_lines_says(
         with pytest.raises(StudyFileError, match="never fires"):
             Cron(text=text, zone=UTC)
         return
-    theirs = trigger.from_crontab(text, timezone=dt.UTC).get_next_fire_time(None, moment + dt.timedelta(seconds=1))
+    theirs = trigger.from_crontab(text, timezone=dt.UTC).get_next_fire_time(None, moment + dt.timedelta(microseconds=1))
     assert Cron(text=text, zone=UTC).next(moment) == theirs
 
 
