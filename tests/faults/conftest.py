@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from faults import clock
 from faults.driver import Lab
 
 if TYPE_CHECKING:
@@ -28,6 +29,12 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture
+def shim(tmp_path: Path) -> Path:
+    """A library to preload that makes the clock jump; see :mod:`faults.clock`."""
+    return clock.built(tmp_path)
 
 
 @pytest.fixture
