@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 from faults.checker import check
-from faults.driver import until
+from faults.driver import COMMAND, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,3 +117,19 @@ def test_stdout_closed_or_full(lab: Lab, saw: Callable[..., None]) -> None:
         codes.append(lab.run(words=words, expect=(0, 4)).wait())
         check(lab, trials=2)
     saw(f"closed: exit {codes[0]}; full: exit {codes[1]}; results stored")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_the_dashboard_ends_as_soon_as_its_address_is_out(lab: Lab, number: int) -> None:
+    pytest.importorskip("optuna_dashboard")
+    lab.study(search={"trials": 1})
+    lab.run()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = [*COMMAND, "dashboard", "study.toml", "--storage", str(lab.database), "--port", str(port)]
+    running = lab.start(words=words)
+    until(lambda: "/dashboard/" in running.out or running.process.poll() is not None, "the address")
+    running.send(number)
+    assert running.wait(60) == 0, running.err
+    assert running.last == "the dashboard has ended"
