@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lrtune.divergence import Baseline
+    from lrtune.entries import Entry
     from lrtune.garage import Garage, Parked
-    from lrtune.ledger import Entry, Ledger
+    from lrtune.ledger import Ledger
     from lrtune.recipe import Recipe
     from lrtune.search.base import Strategy
     from lrtune.settings import Settings
@@ -181,7 +182,7 @@ class Search:
 
     def _take_space(self) -> None:
         """The space as it is by now: this search may have widened it before it was resumed, or another worker."""
-        attributes = self.ledger.study.user_attrs
+        attributes = self.ledger.attributes()
         if attributes[SPACE] != self.space.to_json():
             self.space = Space.from_json(attributes[SPACE])
         if list(attributes["lrtune:range"]) != list(self.space.lr_range):
@@ -247,7 +248,7 @@ class Search:
 
     def _widening_left(self) -> float:
         if self.origin is None:  # what was asked for never changes, so it is read once
-            self.origin = tuple(self.ledger.study.user_attrs.get("lrtune:range", self.space.lr_range))
+            self.origin = tuple(self.ledger.attributes().get("lrtune:range", self.space.lr_range))
         low, high = self.origin
         now_low, now_high = self.space.lr_range
         used = math.log10(low / now_low) + math.log10(now_high / high)
@@ -446,11 +447,11 @@ class Search:
                 self.garage.forget(work.entry.number)
                 return
             entry = self._written(work.entry, parked, end, piece, saved=saved)
-            if end.outcome is not None:
+            if entry.record.outcome is not None:
                 entry = self.ledger.end(entry)
                 self.garage.forget(entry.number)
             else:
-                self.ledger.write(entry)
+                self.ledger.report(entry)
             self._replace(entry)
             self.listen(line(entry, self.settings), self)
 
@@ -480,8 +481,6 @@ class Search:
             holder=self.ledger.me if live else None,
             resume=entry.claim.until if end.interrupted and entry.claim else None,
         )
-        if not (outcome is not None and outcome.diverged):
-            self.ledger.report(entry)
         return entry
 
     def _entry(self, number: int) -> Entry:

@@ -15,14 +15,16 @@ import optuna
 
 from lrtune.curve import Direction, ValueRule
 from lrtune.divergence import Baseline
+from lrtune.entries import RECORD
 from lrtune.environment import environment
 from lrtune.errors import InputError, MismatchError, SearchError
 from lrtune.garage import Garage
-from lrtune.ledger import RECORD, Ledger, at_work
+from lrtune.ledger import Ledger
 from lrtune.loop import Finished, Search
 from lrtune.names import safe_filename
 from lrtune.outcome import Outcome
 from lrtune.reading import BASELINE, NOTICES, RESULT, SETTINGS, SPACE
+from lrtune.recovery import at_work
 from lrtune.result import Edge, Result
 from lrtune.search.answer import answer
 from lrtune.search.catalogue import DEFAULT, make
@@ -195,6 +197,7 @@ def conduct(
             finished = search.run()
         finally:
             search.garage.close()
+            search.ledger.close()
         return _concluded(search, finished, listen)
 
 
