@@ -177,6 +177,11 @@ class Ledger:
 
     # -- writing --------------------------------------------------------------------------------------
 
+    def describe(self, attributes: Mapping[str, Any]) -> None:
+        """Write user attributes of the study."""
+        self.rows.describe(attributes)
+        self._attributes = {**self._attributes, **json.loads(json.dumps(attributes))}
+
     def start(self, space: Space, params: Mapping[str, Any], recipe: Recipe, until: float, why: str) -> Entry:
         """Create a trial, claimed by this process, in one transaction."""
         now = time.time()

@@ -473,7 +473,7 @@ class Search:
             pieces=(*record.pieces, piece),
         )
         live = outcome is None and not saved and parked is not None
-        entry = dataclasses.replace(
+        return dataclasses.replace(
             entry,
             record=record,
             claim=None,
@@ -481,7 +481,6 @@ class Search:
             holder=self.ledger.me if live else None,
             resume=entry.claim.until if end.interrupted and entry.claim else None,
         )
-        return entry
 
     def _entry(self, number: int) -> Entry:
         return next(entry for entry in self.entries if entry.number == number)

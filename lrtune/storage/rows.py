@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import optuna
 from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from optuna.storages import BaseStorage
-    from optuna.trial import FrozenTrial
+    from optuna.trial import FrozenTrial, TrialState
 
 __all__ = ["AnyRows", "Change", "Rows", "constraint_key"]
 
