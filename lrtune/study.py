@@ -20,7 +20,7 @@ from lrtune.environment import environment
 from lrtune.errors import InputError, MismatchError, SearchError
 from lrtune.garage import Garage
 from lrtune.ledger import Ledger
-from lrtune.loop import Finished, Search
+from lrtune.loop import Search
 from lrtune.names import safe_filename
 from lrtune.outcome import Outcome
 from lrtune.reading import BASELINE, NOTICES, RESULT, SETTINGS, SPACE
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from optuna.storages import BaseStorage
 
+    from lrtune.deciding import Finished
     from lrtune.progress import Observer
     from lrtune.search.base import Strategy
     from lrtune.training.base import Trainer

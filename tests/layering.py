@@ -70,7 +70,7 @@ LAYERS = (
         holds="the one loop: ask, advance, judge, tell",
         modules=(
             *("settings", "records", "progress", "entries", "telling", "recovery", "ledger", "reading"),
-            *("piece", "watching", "loop", "result", "transfer", "study"),
+            *("piece", "watching", "standing", "deciding", "performing", "loop", "result", "transfer", "study"),
         ),
         others=("numpy", "optuna"),
         guests={"result": ("pandas",)},

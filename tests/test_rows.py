@@ -9,7 +9,6 @@ import sys
 import threading
 from contextlib import closing
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -31,6 +30,7 @@ from lrtune.storage.rows import AnyRows, constraint_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
