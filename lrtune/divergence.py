@@ -202,11 +202,14 @@ def _exploded(worse: npt.NDArray[np.float64], baseline: Baseline, direction: Dir
     """Whether the last two values lie far beyond the untrained one; `worse` grows as things get worse."""
     known = baseline.worst(direction)
     origin = float(worse[0]) if known is None else known if direction == "minimize" else -known
+    latest = float(worse[-1]) - origin
+    if latest <= 0:  # the usual case: what lies below where it began has not exploded
+        return False
     spread = max(abs(origin), origin - float(worse.min())) or 1.0
-    rises = worse[-2:] - origin
-    if len(rises) < 2:  # noqa: PLR2004 -- a single report may be a spike, unless nothing comes back from there
-        return bool(rises[-1] > HOPELESS * spread)
-    return bool((rises > EXPLODED_REPORT * spread).all() or rises[-1] > HOPELESS * spread)
+    if latest > HOPELESS * spread:
+        return True
+    # a single report may be a spike, unless nothing comes back from there
+    return len(worse) > 1 and latest > EXPLODED_REPORT * spread and float(worse[-2]) - origin > EXPLODED_REPORT * spread
 
 
 def _stuck(curve: Curve, worse: npt.NDArray[np.float64], baseline: Baseline, direction: Direction) -> bool:
