@@ -32,13 +32,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from optuna.storages import BaseStorage
-    from optuna.trial import FrozenTrial
 
     from lrtune.leases import Lease
     from lrtune.recipe import Recipe
     from lrtune.settings import Settings
     from lrtune.space import Space
-    from lrtune.storage import Rows
+    from lrtune.storage import Row, Rows
     from lrtune.workers import Death
 
 __all__ = ["Ledger"]
@@ -115,36 +114,24 @@ class Ledger:
         """Read again, unless nobody else has written since."""
         if self.rows.unchanged():
             return
-        attributes, trials = self.rows.read()
+        attributes, rows = self.rows.read(RECORD)
         try:
-            entries = dict(self._entries_of(trials))
+            entries = dict(self._entries_of(rows))
         except BaseException:
             self.rows.close()  # what was read was not understood: next time it is read again
             raise
         self._attributes, self._entries = attributes, entries
-        self.waiting = sum(trial.state is TrialState.WAITING for trial in trials)
+        self.waiting = sum(row.state is TrialState.WAITING for row in rows)
 
-    def _entries_of(self, trials: Sequence[FrozenTrial]) -> Iterator[tuple[int, Entry]]:
-        for trial in trials:
-            if trial.state is TrialState.RUNNING and RECORD not in trial.user_attrs:
-                self._end_stray(trial)
-                continue
-            before = self._entries.get(trial.number)
-            entry = before if before is not None and before.told else self._read(trial)  # an end is for ever
-            if entry is not None:
-                yield trial.number, entry
-
-    def _read(self, trial: FrozenTrial) -> Entry | None:
-        data = trial.user_attrs.get(RECORD)
-        if data is None:
-            return None
-        told = trial.state.is_finished()
-        entry = decode(trial.number, data, told=told)
-        if told and entry.record.outcome is None:  # ended by other hands, e.g. in the dashboard
-            outcome = Outcome.FAILED if trial.state is TrialState.FAIL else Outcome.PRUNED
-            why = "ended from outside of lrtune"
-            entry = dataclasses.replace(entry, record=dataclasses.replace(entry.record, outcome=outcome, why=why))
-        return entry
+    def _entries_of(self, rows: Sequence[Row]) -> Iterator[tuple[int, Entry]]:
+        for row in rows:
+            self._ids[row.number] = row.trial_id
+            if row.record is not None:
+                before = self._entries.get(row.number)
+                yield row.number, before if before is not None and before.told else _entry(row)  # an end is for ever
+            elif row.state is TrialState.RUNNING:
+                change = Change(attributes={"outcome": Outcome.INTERRUPTED.value}, state=TrialState.FAIL)
+                self.rows.change(row.trial_id, change)
 
     def seen(self, entry: Entry) -> Seen:
         """The trial as a strategy sees it; entries do not change, so each is looked at once."""
@@ -229,9 +216,9 @@ class Ledger:
         if self.rows.unchanged():
             known = self._entries.get(entry.number)
             return known is not None and not known.told and known.claim is not None and known.claim.token == mine
-        trial = self.storage.get_trial(self.trial_id(entry.number))
-        data = trial.user_attrs.get(RECORD, {}).get("claim")
-        return not trial.state.is_finished() and data is not None and data["token"] == mine
+        row = self.rows.look(self.trial_id(entry.number), RECORD)
+        claim = _parsed(row)["claim"] if row.record is not None else None
+        return not row.state.is_finished() and claim is not None and claim["token"] == mine
 
     def end(self, entry: Entry) -> Entry:
         """Tell Optuna of a trial's end, as its record says it ended."""
@@ -275,9 +262,20 @@ class Ledger:
             return self.end(found)
         return entry if found is entry else self.write(found)
 
-    def _end_stray(self, trial: FrozenTrial) -> None:
-        change = Change(attributes={"outcome": Outcome.INTERRUPTED.value}, state=TrialState.FAIL)
-        self.rows.change(self.trial_id(trial.number), change)
+
+def _entry(row: Row) -> Entry:
+    told = row.state.is_finished()
+    entry = decode(row.number, _parsed(row), told=told)
+    if told and entry.record.outcome is None:  # ended by other hands, e.g. in the dashboard
+        outcome = Outcome.FAILED if row.state is TrialState.FAIL else Outcome.PRUNED
+        why = "ended from outside of lrtune"
+        return dataclasses.replace(entry, record=dataclasses.replace(entry.record, outcome=outcome, why=why))
+    return entry
+
+
+def _parsed(row: Row) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(row.record) if isinstance(row.record, str) else row.record
+    return found
 
 
 def _as_read(entry: Entry, data: Mapping[str, Any]) -> Entry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
-    from lrtune.storage import Rows
+    from lrtune.storage import Row, Rows
 
 DISTRIBUTIONS = {
     "lr": FloatDistribution(1e-5, 10.0, log=True),
@@ -59,6 +60,16 @@ def trials_of(storage: BaseStorage) -> list[FrozenTrial]:
     return optuna.load_study(study_name="s", storage=storage).get_trials()
 
 
+def storage_of(rows: Rows) -> BaseStorage:
+    storage: BaseStorage = rows._storage  # type: ignore[attr-defined]
+    return storage
+
+
+def plain(row: Row) -> Any:
+    """The record, parsed where it is text."""
+    return json.loads(row.record) if isinstance(row.record, str) else row.record
+
+
 MEMBERS = {
     "file": lambda folder: made(open_storage(folder / "s.db")),
     "any, on a file": lambda folder: made(open_storage(folder / "s.db"), AnyRows),
@@ -77,53 +88,59 @@ def rows(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rows]:
 
 
 def test_numbers_count_from_zero(rows: Rows) -> None:
-    rows.read()
+    rows.read("record")
     made = [rows.add(template(record={"n": n})) for n in range(3)]
     assert [number for _, number in made] == [0, 1, 2]
     assert len({trial_id for trial_id, _ in made}) == 3
-    _, trials = rows.read()
-    assert [trial.user_attrs["record"] for trial in trials] == [{"n": 0}, {"n": 1}, {"n": 2}]
+    _, found = rows.read("record")
+    assert [(row.trial_id, row.number) for row in found] == made
+    assert [row.state for row in found] == [TrialState.RUNNING] * 3
+    assert [plain(row) for row in found] == [{"n": 0}, {"n": 1}, {"n": 2}]
+    assert [row for row in found if row == rows.look(row.trial_id, "record")] == found
+    assert [row.record for row in rows.read("another")[1]] == [None] * 3
 
 
-def test_a_study_that_is_gone_takes_no_trials(rows: Rows, request: pytest.FixtureRequest) -> None:
-    del request
+def test_a_study_that_is_gone_takes_no_trials(rows: Rows) -> None:
     trial_id, _ = rows.add(template())
-    rows._storage.delete_study(rows._study_id)  # type: ignore[attr-defined]
+    storage_of(rows).delete_study(rows._study_id)  # type: ignore[attr-defined]
     with pytest.raises(KeyError):
-        rows.read()
+        rows.read("record")
     with pytest.raises(KeyError):
         rows.add(template())
     with pytest.raises(KeyError):
         rows.change(trial_id, Change(attributes={"a": 1}))
+    with pytest.raises(KeyError):
+        rows.look(trial_id, "record")
 
 
 def test_what_has_ended_is_not_changed(rows: Rows) -> None:
-    trial_id, _ = rows.add(template(a=0))
+    trial_id, _ = rows.add(template(record=0))
     rows.change(trial_id, Change(state=TrialState.COMPLETE, values=[1.0]))
     with pytest.raises(UpdateFinishedTrialError):
-        rows.change(trial_id, Change(attributes={"a": 1}))
-    assert rows.read()[1][0].user_attrs == {"a": 0}
+        rows.change(trial_id, Change(attributes={"record": 1}))
+    row = rows.look(trial_id, "record")
+    assert (row.state, plain(row)) == (TrialState.COMPLETE, 0)
 
 
 def test_a_constraint_stays_what_it_was(rows: Rows) -> None:
     trial_id, _ = rows.add(template())
     for value in (2.0, 1.0):
         rows.change(trial_id, Change(constraints={"diverged": value}))
-    assert rows.read()[1][0].constraints == {"diverged": 2.0}
+    assert storage_of(rows).get_trial(trial_id).constraints == {"diverged": 2.0}
 
 
 def test_a_study_is_described(rows: Rows) -> None:
     rows.describe({"a": 1, "b": [1.5, None, "é\u2028"]})
     rows.describe({"a": {"n": True}})
-    assert rows.read()[0] == {"a": {"n": True}, "b": [1.5, None, "é\u2028"]}
+    assert rows.read("record")[0] == {"a": {"n": True}, "b": [1.5, None, "é\u2028"]}
 
 
 def test_rows_that_were_closed_are_used_again(rows: Rows) -> None:
-    rows.read()
+    rows.read("record")
     rows.close()
     assert not rows.unchanged()
     rows.add(template())
-    assert len(rows.read()[1]) == 1
+    assert len(rows.read("record")[1]) == 1
 
 
 numbers = st.floats(allow_nan=False)
@@ -200,7 +217,7 @@ def test_the_values_that_optuna_knows_are_known(tmp_path: Path) -> None:
     for kind in (AnyRows, FileRows):
         rows = kind(storage, study_id) if kind is AnyRows else rows_of(storage, study_id)
         assert isinstance(rows, kind)
-        rows.read()
+        rows.read("record")
         trial_id, _ = rows.add(template(record=1))
         rows.change(trial_id, change)
         rows.close()
@@ -227,7 +244,7 @@ def shared(tmp_path: Path) -> Iterator[tuple[Path, FileRows]]:
     """Rows that were read, with one running trial."""
     rows = made(open_storage(tmp_path / "s.db"))
     assert isinstance(rows, FileRows)
-    rows.read()
+    rows.read("record")
     rows.add(template(record=0))
     yield tmp_path / "s.db", rows
     rows.close()
@@ -270,14 +287,14 @@ def test_what_another_thread_or_optuna_itself_writes_is_seen(shared: tuple[Path,
     path, rows = shared
     rows._storage.set_trial_user_attr(1, "record", 1)
     assert not rows.unchanged()
-    rows.read()
+    rows.read("record")
     neighbour = rows_of(open_storage(path), rows._study_id)
     thread = threading.Thread(target=lambda: neighbour.change(1, Change(attributes={"record": 2})))
     thread.start()
     thread.join()
     assert not rows.unchanged()
-    assert rows.read()[1][0].user_attrs["record"] == 2
-    assert rows.unchanged()
+    (row,) = rows.read("record")[1]
+    assert (plain(row), rows.unchanged()) == (2, True)
     neighbour.close()
 
 
@@ -285,16 +302,17 @@ def test_what_is_written_while_it_is_read_is_read_again(
     shared: tuple[Path, FileRows], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, rows = shared
-    reading = rows._storage.get_all_trials
+    demand = FileRows._demand_study
 
-    def slowly(*arguments: Any, **named: Any) -> list[FrozenTrial]:
-        found = reading(*arguments, **named)
+    def slowly(rows: FileRows, connection: sqlite3.Connection) -> None:
+        demand(rows, connection)
         elsewhere(path, "study.enqueue_trial({'lr': 0.5})")
-        return found
 
-    monkeypatch.setattr(rows._storage, "get_all_trials", slowly)
-    assert len(rows.read()[1]) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(FileRows, "_demand_study", slowly)
+        rows.read("record")
     assert not rows.unchanged()
+    assert len(rows.read("record")[1]) == 2
 
 
 @pytest.mark.parametrize("journal", ["wal", "delete"])
@@ -306,7 +324,7 @@ def test_both_journals_say_that_something_changed(tmp_path: Path, journal: str) 
     storage.close()
     with closing(sqlite3.connect(tmp_path / "s.db")) as connection:
         assert connection.execute(f"pragma journal_mode = {journal}").fetchone() == (journal,)
-        rows.read()
+        rows.read("record")
         rows.add(template())
         assert rows.unchanged()
         connection.execute("update trials set state = 'FAIL'")
@@ -321,11 +339,11 @@ def test_a_change_that_fails_leaves_nothing_and_is_doubted(shared: tuple[Path, F
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("create trigger no before update of state on trials begin select raise(fail, 'no'); end")
         connection.commit()
-    rows.read()
+    rows.read("record")
     with pytest.raises((StorageError, sqlite3.Error)):
         rows.change(1, Change(attributes={"record": "half"}, state=TrialState.FAIL))
     assert not rows.unchanged()
-    assert rows.read()[1][0].user_attrs["record"] == 0
+    assert plain(rows.look(1, "record")) == 0
 
 
 def test_a_locked_file_is_waited_for(shared: tuple[Path, FileRows]) -> None:
@@ -337,7 +355,7 @@ def test_a_locked_file_is_waited_for(shared: tuple[Path, FileRows]) -> None:
         rows.change(1, Change(attributes={"record": "waited"}))
         timer.join()
     assert rows.unchanged()
-    assert rows.read()[1][0].user_attrs["record"] == "waited"
+    assert plain(rows.look(1, "record")) == "waited"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -352,7 +370,7 @@ def test_a_forked_child_has_a_connection_of_its_own(shared: tuple[Path, FileRows
         os._exit(0 if fine and rows._connection is not parents else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert not rows.unchanged(), "the child is somebody else"
-    assert rows.read()[1][0].user_attrs["record"] == "child"
+    assert plain(rows.look(1, "record")) == "child"
 
 
 # -- whose rows are written here --------------------------------------------------------------------------

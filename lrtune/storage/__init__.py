@@ -12,12 +12,13 @@ from lrtune.storage.filerows import rows_of
 from lrtune.storage.locks import Held
 from lrtune.storage.opening import open_storage
 from lrtune.storage.retrying import RetryingStorage
-from lrtune.storage.rows import Change, Rows
+from lrtune.storage.rows import Change, Row, Rows
 
 __all__ = [
     "Change",
     "Held",
     "RetryingStorage",
+    "Row",
     "Rows",
     "exclusive",
     "file_of",

@@ -23,7 +23,7 @@ from optuna.trial import TrialState
 
 from lrtune.storage.engines import SqliteDatabase
 from lrtune.storage.retrying import RetryingStorage
-from lrtune.storage.rows import AnyRows, Change, Rows, constraint_key
+from lrtune.storage.rows import AnyRows, Change, Row, Rows, constraint_key
 
 if TYPE_CHECKING:
     import sqlite3
@@ -41,6 +41,13 @@ T = TypeVar("T")
 _every: weakref.WeakSet[FileRows] = weakref.WeakSet()
 _inherited: list[sqlite3.Connection] = []
 
+READ_STUDY = "select key, value_json from study_user_attributes where study_id = ?"
+_READ = (
+    "select trials.trial_id, number, state, value_json from trials left join trial_user_attributes "
+    "on trial_user_attributes.trial_id = trials.trial_id and key = ? "
+)
+READ_TRIALS = _READ + "where study_id = ? order by number"
+READ_TRIAL = _READ + "where trials.trial_id = ? and study_id = ?"
 ADD = (
     "insert into trials (study_id, number, state, datetime_start) "
     "values (:study, (select count(*) from trials where study_id = :study), :state, :started)"
@@ -89,7 +96,7 @@ class FileRows:
     something to the file (https://sqlite.org/pragma.html#pragma_data_version). All that this object writes
     goes through its one connection, and nothing else does: so the version moves for every write but its
     own, which whoever made it knows of. The version is taken before the rows are read: what is committed
-    in between is read twice, never missed. And a change looks at the state of its trial within its own
+    in between is read again, never missed. And a change looks at the state of its trial within its own
     transaction, which holds the write lock from its first statement on: nobody can end or delete the trial
     between the look and the write.
 
@@ -119,20 +126,33 @@ class FileRows:
         """See :class:`~lrtune.storage.rows.Rows`."""
         return self._mark is not None and self._mark == self._storage.retry(self._version)
 
-    def read(self) -> tuple[dict[str, Any], list[FrozenTrial]]:
+    def read(self, name: str) -> tuple[dict[str, Any], list[Row]]:
         """See :class:`~lrtune.storage.rows.Rows`."""
-        version = self._storage.retry(self._version)
-        attributes = self._storage.get_study_user_attrs(self._study_id)
-        trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
-        self._mark = version
+
+        def read() -> tuple[int, dict[str, Any], list[Row]]:
+            version = self._version()
+            connection = self._connected()
+            self._demand_study(connection)
+            attributes = connection.execute(READ_STUDY, (self._study_id,)).fetchall()
+            trials = connection.execute(READ_TRIALS, (name, self._study_id)).fetchall()
+            return version, {key: json.loads(text) for key, text in attributes}, [_row(*trial) for trial in trials]
+
+        self._mark, attributes, trials = self._storage.retry(read)
         return attributes, trials
+
+    def look(self, trial_id: int, name: str) -> Row:
+        """See :class:`~lrtune.storage.rows.Rows`."""
+        asked = (name, trial_id, self._study_id)
+        found = self._storage.retry(lambda: self._connected().execute(READ_TRIAL, asked).fetchall())
+        if not found:
+            raise KeyError(_GONE)
+        return _row(*found[0])
 
     def add(self, template: FrozenTrial) -> tuple[int, int]:
         """See :class:`~lrtune.storage.rows.Rows`."""
 
         def add(connection: sqlite3.Connection) -> tuple[int, int]:
-            if not connection.execute("select 1 from studies where study_id = ?", (self._study_id,)).fetchall():
-                raise KeyError(_GONE)
+            self._demand_study(connection)
             told = {"study": self._study_id, "state": template.state.name, "started": _utc(template.datetime_start)}
             trial_id = connection.execute(ADD, told).lastrowid or 0
             query = "select number from trials where trial_id = ?"
@@ -176,6 +196,10 @@ class FileRows:
             self._closing.detach()
             _inherited.append(self._connection)
         self._connection = self._closing = self._mark = None
+
+    def _demand_study(self, connection: sqlite3.Connection) -> None:
+        if not connection.execute("select 1 from studies where study_id = ?", (self._study_id,)).fetchall():
+            raise KeyError(_GONE)
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -235,6 +259,10 @@ def _write(connection: sqlite3.Connection, trial_id: int, change: Change) -> Non
     if change.state is not None:
         ended = _utc(datetime.now()) if change.state.is_finished() else None  # noqa: DTZ005 -- as Optuna has it
         connection.execute(SET_END, (change.state.name, ended, trial_id))
+
+
+def _row(trial_id: int, number: int, state: str, record: str | None) -> Row:
+    return Row(trial_id=trial_id, number=number, state=TrialState[state], record=record)
 
 
 def _encoded(owner: int, attributes: Mapping[str, Any]) -> list[tuple[int, str, str]]:

@@ -23,7 +23,28 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial, TrialState
 
-__all__ = ["AnyRows", "Change", "Rows", "constraint_key"]
+__all__ = ["AnyRows", "Change", "Row", "Rows", "constraint_key"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What the ledger reads of one trial.
+
+    Attributes
+    ----------
+    trial_id, number
+        Optuna's.
+    state
+        Optuna's.
+    record
+        The user attribute that was asked for: plain JSON, not to be changed, or the text of it, which is
+        not parsed for nothing; None where there is none.
+    """
+
+    trial_id: int
+    number: int
+    state: TrialState
+    record: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,13 +80,22 @@ class Rows(Protocol):
     def unchanged(self) -> bool:
         """Whether certainly nobody else has written anything since the last :meth:`read`."""
 
-    def read(self) -> tuple[dict[str, Any], list[FrozenTrial]]:
-        """The study's user attributes, and every trial in the order of their numbers; not to be changed.
+    def read(self, name: str) -> tuple[dict[str, Any], list[Row]]:
+        """The study's user attributes, and every trial with that attribute of its own, by number.
 
         Raises
         ------
         KeyError
             If the study is gone.
+        """
+
+    def look(self, trial_id: int, name: str) -> Row:
+        """One trial as it is now.
+
+        Raises
+        ------
+        KeyError
+            If there is no such trial.
         """
 
     def add(self, template: FrozenTrial) -> tuple[int, int]:
@@ -109,12 +139,16 @@ class AnyRows:
         """Never certain: no public call says so."""
         return False
 
-    def read(self) -> tuple[dict[str, Any], list[FrozenTrial]]:
+    def read(self, name: str) -> tuple[dict[str, Any], list[Row]]:
         """See :class:`Rows`."""
         attributes = self._storage.get_study_user_attrs(self._study_id)
         trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
         self._known = len(trials)
-        return attributes, trials
+        return attributes, [_row(trial, name) for trial in trials]
+
+    def look(self, trial_id: int, name: str) -> Row:
+        """See :class:`Rows`."""
+        return _row(self._storage.get_trial(trial_id), name)
 
     def add(self, template: FrozenTrial) -> tuple[int, int]:
         """See :class:`Rows`; the number is the next one, which is a far cheaper question than which one."""
@@ -147,6 +181,11 @@ class AnyRows:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _row(trial: FrozenTrial, name: str) -> Row:
+    found = trial.user_attrs.get(name)
+    return Row(trial_id=trial._trial_id, number=trial.number, state=trial.state, record=found)  # noqa: SLF001 -- no public way
 
 
 @functools.cache
