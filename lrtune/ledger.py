@@ -10,6 +10,7 @@ Every method that decides anything expects its caller to hold the study's lock
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -21,6 +22,7 @@ import optuna
 from optuna.trial import TrialState
 
 from lrtune.entries import RECORD, Claim, Entry, decode, encode
+from lrtune.errors import StorageError
 from lrtune.outcome import Outcome
 from lrtune.records import Record
 from lrtune.recovery import recovered
@@ -114,7 +116,8 @@ class Ledger:
         """Read again, unless nobody else has written since."""
         if self.rows.unchanged():
             return
-        attributes, rows = self.rows.read(RECORD)
+        with self._there():
+            attributes, rows = self.rows.read(RECORD)
         try:
             entries = dict(self._entries_of(rows))
         except BaseException:
@@ -180,7 +183,8 @@ class Ledger:
             distributions=dict(space.distributions()),
             user_attrs={**record_of(entry), "schedule": recipe.schedule, "started for": why},
         )
-        trial_id, number = self.rows.add(template)
+        with self._there():
+            trial_id, number = self.rows.add(template)
         entry = dataclasses.replace(entry, record=dataclasses.replace(record, number=number))
         self._ids[number], self._entries[number] = trial_id, _as_read(entry, encode(entry))
         return entry
@@ -216,7 +220,8 @@ class Ledger:
         if self.rows.unchanged():
             known = self._entries.get(entry.number)
             return known is not None and not known.told and known.claim is not None and known.claim.token == mine
-        row = self.rows.look(self.trial_id(entry.number), RECORD)
+        with self._there():
+            row = self.rows.look(self.trial_id(entry.number), RECORD)
         claim = _parsed(row)["claim"] if row.record is not None else None
         return not row.state.is_finished() and claim is not None and claim["token"] == mine
 
@@ -232,9 +237,20 @@ class Ledger:
 
     def _write(self, entry: Entry, change: Change) -> Entry:
         kept = _as_read(entry, change.attributes[RECORD])
-        self.rows.change(self.trial_id(entry.number), change)
+        with self._there():
+            self.rows.change(self.trial_id(entry.number), change)
         self._entries[entry.number] = kept
         return entry
+
+    @contextlib.contextmanager
+    def _there(self) -> Iterator[None]:
+        """Says what it means where the study is gone: a dashboard deletes it without asking for our lock."""
+        try:
+            yield
+        except KeyError as error:
+            name = self.study.study_name
+            msg = f"study {name!r} was deleted from its storage during the run; run the same command to start it anew"
+            raise StorageError(msg) from error
 
     def trial_id(self, number: int) -> int:
         """Optuna's id of a trial."""
@@ -269,7 +285,8 @@ def _entry(row: Row) -> Entry:
     if told and entry.record.outcome is None:  # ended by other hands, e.g. in the dashboard
         outcome = Outcome.FAILED if row.state is TrialState.FAIL else Outcome.PRUNED
         why = "ended from outside of lrtune"
-        return dataclasses.replace(entry, record=dataclasses.replace(entry.record, outcome=outcome, why=why))
+        record = dataclasses.replace(entry.record, outcome=outcome, why=why)
+        return dataclasses.replace(entry, record=record, claim=None, holder=None, resume=None)  # nobody waits for it
     return entry
 
 
