@@ -11,6 +11,7 @@ arXiv:1406.3896). What comes next follows from what has been seen, in this order
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -22,7 +23,7 @@ from lrtune.search.base import Action, Continue, Finish, Start, Wait
 from lrtune.search.freeze_thaw_beliefs import Beliefs, Candidate, Prior, warmup
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from lrtune.search.base import Situation
     from lrtune.search.freeze_thaw_view import Arm
@@ -51,6 +52,8 @@ WAKE = 0.2  # of a full training: how long to wait for the first run to leave a 
 LAST_LEG = 0.6  # of a full training: a run that would come so far is trained to its end
 LONGEST = 6.0  # full trainings after which a self-stopping search ends
 CONFIRM = 0.0005  # expected regret saved by one more training, below which the budget goes to repeats
+BASIN = 0.01  # regret by which a complete run must lose for the basin to end before it
+SURE = 2.0  # standard deviations of a difference, likewise
 REPEATS = 1  # paired seeds beside the first
 NEAR_END = 3.0  # full trainings left below which repeats come before more looks around
 
@@ -329,10 +332,24 @@ class _Decision:
     # -- where runs may be started -------------------------------------------------------------------
 
     def _candidates(self) -> list[Candidate]:
+        count = len(self.view.completed)
+        apart = max(FINEST, 2 * APART / count) if count else APART
+        found = self._enclosed(apart, self._within)
+        while count and apart > FINEST and not self._room(found):  # closer, before anything else is given up
+            apart = max(FINEST, apart / 2)
+            found = self._enclosed(apart, self._within)
+        return found if self._room(found) or not count else self._enclosed(FINEST, lambda _x, _key: True)
+
+    def _room(self, candidates: Sequence[Candidate]) -> bool:
+        """Whether any of them can be trained."""
+        return any(self._free(c) and not c.completed for c in candidates)
+
+    def _enclosed(self, apart: float, within: Callable[[float, Key], bool]) -> list[Candidate]:
         beliefs = self.beliefs
         arms = [a for a in self.view.alive if a.completed or (a.x < beliefs.edge and a.seen.outcome is None)]
         done = sorted((a for a in arms if a.completed), key=beliefs.result)[:MOST_ARMS]
         paused = sorted((a for a in arms if not a.completed), key=lambda a: (-a.seen.trained, float(a.values[-1])))
+        paused = [a for a in paused if within(a.x, a.key)]
         found = [Candidate(a.x, a.seen.recipe, a.key, a) for a in [*done, *paused[:MOST_ARMS]]]
         if self.situation.exhausted:
             return found
@@ -340,14 +357,30 @@ class _Decision:
         for arm in self.view.arms:
             taken.setdefault(arm.key, []).append(math.log10(arm.seen.recipe.lr))
         count = len(self.view.completed)
-        apart = max(FINEST, 2 * APART / count) if count else APART
         for key, middle, steps in self._around():
             shift = beliefs.shift(key)
             bisect = [(max(a.x for a in beliefs.learning) + beliefs.edge) / 2 + shift] if count else []
             for x in [*self._grid(middle + shift, steps), *(x for x in bisect if math.isfinite(x))]:
                 least = 1e-6 if x in self.range else apart  # nothing lies beyond the ends: worth an exact look
-                if x - shift < beliefs.edge and all(abs(x - other) > least for other in taken.get(key, [])):
+                if x - shift < beliefs.edge and within(x - shift, key) and all(abs(x - other) > least for other in taken.get(key, [])):
                     found.append(Candidate(x - shift, beliefs.recipe(x, key), key, None))
+        return found
+
+    def _within(self, x: float, key: Key) -> bool:
+        """Whether it lies between complete runs that are worse than the best complete one: there is one basin only."""
+        low, high = self._basins.get(key, (-math.inf, math.inf))
+        return low < x < high
+
+    @functools.cached_property
+    def _basins(self) -> dict[Key, tuple[float, float]]:
+        """Under each combination of settings, the nearest complete runs (x) left and right that end clearly worse."""
+        found = {}
+        for key in {arm.key for arm in self.view.completed}:
+            done = [(a.x, self.beliefs.result(a), self.view.roughness(a)) for a in self.view.completed if a.key == key]
+            best, least, rough = min(done, key=lambda place: place[1])
+            worse = [x for x, result, own in done if result > least + BASIN + SURE * math.hypot(rough, own)]
+            left, right = [x for x in worse if x < best], [x for x in worse if x > best]
+            found[key] = max(left, default=-math.inf), min(right, default=math.inf)
         return found
 
     def _around(self) -> list[tuple[Key, float, Floats]]:
