@@ -33,7 +33,7 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 
 DRAWS = 256
 DRIFT = (
-    0.15  # decades that the best moves left while training grows tenfold: half of p / (p + q), the law says the rest
+    0.1  # decades that the best moves left while training grows tenfold: half of p / (p + q), the law says the rest
 )
 WIDTH = 0.2  # decades: how well the best place is known from runs that are complete
 BASIN = 0.01  # regret at one standard deviation from the expected place
@@ -100,10 +100,13 @@ class Beliefs:
         The combinations of the other settings, each a key as in :class:`~lrtune.search.freeze_thaw_view.Arm`.
     length
         Epochs of a full training.
+    width
+        Decades: how well the best place is known from runs that are complete.
     """
 
-    def __init__(self, situation: Situation, prior: Prior | None = None) -> None:
+    def __init__(self, situation: Situation, prior: Prior | None = None, *, width: float = WIDTH) -> None:
         self.situation = situation
+        self.width = width
         self.prior = prior
         self.view = View(situation)
         self.length = float(situation.epochs)
@@ -200,7 +203,7 @@ class Beliefs:
         decades = -math.log10(max(1e-3, champion.seen.trained / self.length))
         _, levels = profile(champion.seen.recipe.schedule, champion.seen.recipe.warmup)
         last = min(1.0, float(levels[-1]))  # decay takes the noise away that drives the drift
-        place, spread = champion.x - DRIFT * last * decades, DRIFT * decades + WIDTH
+        place, spread = champion.x - DRIFT * last * decades, DRIFT * decades + self.width
         return self._with_prior(place, spread)
 
     def _with_prior(self, place: float, spread: float) -> tuple[float, float]:
@@ -210,7 +213,7 @@ class Beliefs:
         if abs(place - theirs) > DISAGREEMENT * math.hypot(spread, trust):
             return place, spread
         weight = spread**2 / (spread**2 + trust**2)
-        return (1 - weight) * place + weight * theirs, max(spread * trust / math.hypot(spread, trust), WIDTH)
+        return (1 - weight) * place + weight * theirs, max(spread * trust / math.hypot(spread, trust), self.width)
 
     # -- what the model says ---------------------------------------------------------------------------
 
