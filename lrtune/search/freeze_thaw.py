@@ -45,8 +45,9 @@ FAR = np.array([0.0, 0.25])  # and under settings that nothing speaks for yet
 MOST_ARMS = 50  # complete and paused runs, each, that one decision looks at
 MOST_OTHERS = 24  # combinations of other settings that one decision looks at
 PRICE = 0.05  # regret (of the way from untrained to best) that one full training of looks must be expected to save
-WORTH = 0.008  # the same for finishing another run, below which a search that may stops: the noise of many tasks
+WORTH = 0.005  # the same for finishing another run, below which a search that may stops: the noise of many tasks
 ASKED_AFTER = 3  # complete runs, after which every value of every setting gets at least one look
+GUESSES = 4.0  # by how much more that is for ten times the combinations of other settings
 LEAST = 2.0  # full trainings that a search must have spent on comparing before it may stop
 WAKE = 0.2  # of a full training: how long to wait for the first run to leave a plateau
 LAST_LEG = 0.6  # of a full training: a run that would come so far is trained to its end
@@ -291,7 +292,7 @@ class _Decision:
         if not free.any():
             return self._end("the budget leaves no room for another full training")
         pick = int(np.argmax(worth))
-        worthwhile = WORTH * (1 + 2 * math.log10(len(self.beliefs.combos)))  # the best of more guesses promises more
+        worthwhile = WORTH * (1 + GUESSES * math.log10(len(self.beliefs.combos)))  # the best of more guesses promises more
         enough = self.situation.spent >= LEAST and gain[pick] < worthwhile * max(float(remaining[pick]), 0.05)
         if self.situation.self_stopping and enough:
             return self._end("what the model still expects to gain is below the noise")
