@@ -419,9 +419,10 @@ class TestSteps:
         assert [module.training for module in live.model] == [True, False, True, True, True]
         assert torch.equal(live.model[1].running_mean, torch.zeros(16))
 
-    def test_a_compiled_model_trains_alike(self) -> None:
+    @pytest.mark.parametrize("backend", ["eager", "aot_eager"])  # the second compiles the backward pass, too
+    def test_a_compiled_model_trains_alike(self, backend: str) -> None:
         plain_report = last_reports(make(model=plain), Recipe(lr=0.1))[0]
-        compiled = last_reports(make(model=plain, compile={"backend": "eager"}), Recipe(lr=0.1))[0]
+        compiled = last_reports(make(model=plain, compile={"backend": backend}), Recipe(lr=0.1))[0]
         assert compiled.point.values == pytest.approx(plain_report.point.values, rel=1e-5)
 
 

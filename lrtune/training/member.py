@@ -147,43 +147,51 @@ class Member:
         return self._report(self._seen.values, Outcome.OUT_OF_MEMORY, f"memory ran out at step {self._step + 1}: {why}")
 
     def _piece(self, live: Live, target: int, *, evaluate: bool) -> Report:
-        every = 1 if self._settings.device.type == "cpu" else LOOK_EVERY
         while self._step < target:
             epoch, position = divmod(self._step, self._per_epoch)
             if position == 0:
-                self._look()
                 self._seen.total, self._seen.count = 0.0, 0
-            apply_lr(live.stepper.optimizer, self._lr(live, epoch, position))
-            batch = live.feed.batch(epoch, position)
-            self._seen.losses.append(live.stepper.step(batch))
-            self._seen.sizes.append(length(batch))
-            self._samples += self._seen.sizes[-1]
+            self._stretch(live, epoch, position, min(self._per_epoch, position + target - self._step))
+            if live.schedule.listens and self._step % self._per_epoch == 0:
+                self._tell(live)
+        self._check(live)
+        values = {**self._seen.values, **(self._evaluate(live) if evaluate else {})}
+        return self._report(values, Outcome.COMPLETED if self._step == self._total else None)
+
+    def _stretch(self, live: Live, epoch: int, begin: int, end: int) -> None:
+        """The steps of an epoch from one position to another."""
+        every = 1 if self._settings.device.type == "cpu" else LOOK_EVERY
+        stepper, feed, seen = live.stepper, live.feed, self._seen
+        rates = self._rates(live, epoch)
+        for position in range(begin, end):
+            apply_lr(stepper.optimizer, rates[position])
+            batch = feed.batch(epoch, position)
+            seen.losses.append(stepper.step(batch))
+            size = length(batch)
+            seen.sizes.append(size)
+            self._samples += size
             self._step += 1
             if self._step % every == 0:
                 self._look()
             if self._step % CHECK_EVERY == 0:
                 self._check(live)
-            if live.schedule.listens and position + 1 == self._per_epoch:
-                self._tell(live)
         self._look()
-        self._check(live)
-        values = {**self._seen.values, **(self._evaluate(live) if evaluate else {})}
-        return self._report(values, Outcome.COMPLETED if self._step == self._total else None)
 
-    def _lr(self, live: Live, epoch: int, position: int) -> float:
-        """The learning rate of a step; computed epoch by epoch, so that it never depends on the pieces."""
+    def _rates(self, live: Live, epoch: int) -> list[float]:
+        """The learning rates of an epoch's steps; computed epoch by epoch, so that they never depend on the pieces."""
         if self._block[0] != epoch:
             first = epoch * self._per_epoch
             progress = np.arange(first, first + self._per_epoch) / self._total
-            self._block = (epoch, np.asarray(live.schedule(progress), dtype=np.float64).tolist())
-        return self.recipe.lr * self._block[1][position]
+            multipliers = np.asarray(live.schedule(progress), dtype=np.float64)
+            self._block = (epoch, (self.recipe.lr * multipliers).tolist())
+        return self._block[1]
 
     def _look(self) -> None:
         """Read the losses of the last steps and judge each of them."""
         seen = self._seen
         if not seen.losses:
             return
-        values = torch.stack(seen.losses).tolist() if len(seen.losses) > 1 else [float(seen.losses[0])]
+        values = torch.stack(seen.losses).tolist() if len(seen.losses) > 1 else [seen.losses[0].item()]
         sizes, first = seen.sizes, self._step - len(values) + 1
         seen.losses, seen.sizes = [], []
         for place, loss in enumerate(values):
@@ -245,12 +253,21 @@ class Member:
         return described(self._live.model)
 
     def _report(self, values: dict[str, float], outcome: Outcome | None = None, why: str = "") -> Report:
-        last = None
-        if self._step > 0 and self._live is not None:
-            last = self._lr(self._live, *divmod(self._step - 1, self._per_epoch))
-        epoch = self._step / self._per_epoch
-        point = Point(step=self._step, epoch=epoch, samples=self._samples, values=values, lr=last)
+        point = Point(
+            step=self._step,
+            epoch=self._step / self._per_epoch,
+            samples=self._samples,
+            values=values,
+            lr=self._last_rate(),
+        )
         return Report(member=self.number, point=point, outcome=outcome, why=why)
+
+    def _last_rate(self) -> float | None:
+        """The learning rate of the last step."""
+        if self._step == 0 or self._live is None:
+            return None
+        epoch, position = divmod(self._step - 1, self._per_epoch)
+        return self._rates(self._live, epoch)[position]
 
     def end(self) -> None:
         """Free everything; the member can be restored, but not go on."""

@@ -42,6 +42,11 @@ class Objective:
     function: Callable[..., Any]
     whole: bool = False
 
+    @property
+    def named(self) -> bool:
+        """Whether it is one of those that have a name here: nobody else holds its results, or hooks on them."""
+        return LOSSES.get(self.name) is self.function
+
     def __call__(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """The loss of a batch, a tensor of no dimensions."""
         if not self.whole:
