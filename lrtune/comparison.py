@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,18 +15,23 @@ import pandas as pd
 from lrtune import analysis
 from lrtune.errors import InputError, SearchError
 from lrtune.reading import read
-from lrtune.search.catalogue import make
+from lrtune.search.catalogue import NAMES, make
+from lrtune.space import Space
 from lrtune.study import tune
+from lrtune.tuningfree import WAYS, refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from lrtune.progress import Observer
     from lrtune.records import StudyRecord
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
-__all__ = ["THRESHOLDS", "Comparison", "compare"]
+__all__ = ["DEFAULT", "THRESHOLDS", "Comparison", "compare"]
+
+DEFAULT = ("freeze-thaw", "tpe", "random", "grid", "top-k", "optuna")
+"""What is compared unless somebody says, and beside it whatever needs no tuning and can train the study."""
 
 THRESHOLDS = (0.02, 0.01, 0.005)
 """Normalised regrets whose cost is asked for."""
@@ -48,11 +54,14 @@ class Comparison:
         The best value that any of them found: regret is counted from it.
     budget
         Full trainings that each could spend.
+    left_out
+        What would have been compared by default, and why it was not; a sentence each.
     """
 
     records: Mapping[tuple[str, int], StudyRecord]
     best: float
     budget: float
+    left_out: tuple[str, ...] = ()
 
     @property
     def strategies(self) -> list[str]:
@@ -125,7 +134,7 @@ def compare(
     trainer: Any,
     space: Any,
     *,
-    strategies: Sequence[str],
+    strategies: Sequence[str] | None = None,
     seeds: int = 3,
     budget: float | None = None,
     storage: Any = None,
@@ -140,7 +149,9 @@ def compare(
     trainer, space
         As for :func:`lrtune.study.tune`.
     strategies
-        Names of :data:`lrtune.search.catalogue.NAMES`.
+        Names of :data:`lrtune.search.catalogue.NAMES`, and ``"prodigy"`` and ``"schedule-free-adamw"``, which
+        need no tuning and train once (see :mod:`lrtune.tuningfree`). The default is :data:`DEFAULT` and those two
+        where they can train the study.
     seeds
         Searches of each strategy.
     budget
@@ -155,35 +166,75 @@ def compare(
     Raises
     ------
     InputError
-        If a strategy is unknown, or none or no seed is given.
+        If a strategy is unknown or cannot train the study, or none or no seed is given.
     SearchError
         If no search completed a single trial.
     """
-    if not strategies or seeds < 1:
-        msg = f"compare needs at least one strategy and one seed (got {len(strategies)} and {seeds})"
+    space = space if isinstance(space, Space) else Space.from_mapping(space)
+    names, left_out = _chosen(strategies, trainer, space)
+    if not names or seeds < 1:
+        msg = f"compare needs at least one strategy and one seed (got {len(names)} and {seeds})"
         raise InputError(msg)
-    for strategy in strategies:
-        make(strategy)
     budget = BUDGET if budget is None else budget
     first = int(question.pop("seed", 0) or 0)
     records: dict[tuple[str, int], StudyRecord] = {}
     for seed in range(first, first + seeds):
-        for strategy in dict.fromkeys(strategies):
+        for strategy in names:
             watch = observer(strategy, seed) if observer is not None else None
-            study = f"{name}/{strategy}/{seed}"
-            told = {**question, "strategy": strategy, "seed": seed, "budget": budget, "name": study}
-            try:
-                result = tune(trainer, space, storage=storage, observer=watch, **told)
-            except SearchError as error:
-                if error.result is None:
-                    raise
-                result = error.result
-            if result.study is not None:
-                records[strategy, seed] = dataclasses.replace(read(result.study), strategy=strategy)
+            told = {**question, "seed": seed, "budget": budget, "name": f"{name}/{strategy}/{seed}"}
+            record = _searched(strategy, trainer, space, storage=storage, observer=watch, **told)
+            if record is not None:
+                records[strategy, seed] = record
     best = [r.best for r in records.values()]
     values = [float(b.value) for b in best if b is not None and b.value is not None]
     if not values:
         msg = "no search completed a single trial: raise the budget, or lower the range of the learning rate"
         raise SearchError(msg)
     sign = next(iter(records.values())).sign
-    return Comparison(records=records, best=sign * min(sign * value for value in values), budget=budget)
+    nearest = sign * min(sign * value for value in values)
+    return Comparison(records=records, best=nearest, budget=budget, left_out=left_out)
+
+
+def _searched(strategy: str, trainer: Any, space: Space, **told: Any) -> StudyRecord | None:
+    """The record of one search, one without a completed trial included."""
+    way = WAYS.get(strategy)
+    here = space if way is None else way.space(space)
+    try:
+        result = tune(trainer, here, strategy=strategy if way is None else way, **told)
+    except SearchError as error:
+        if error.result is None:
+            raise
+        result = error.result
+    return None if result.study is None else dataclasses.replace(read(result.study), strategy=strategy)
+
+
+def _chosen(asked: Sequence[str] | None, trainer: Any, space: Space) -> tuple[list[str], tuple[str, ...]]:
+    """What is compared, each once, and why what belongs to the default is left out."""
+    if asked is not None:
+        names = list(dict.fromkeys(asked))
+        for name in names:
+            _check(name)
+        refused = _refused(names, trainer, space)
+        for sentence in refused.values():
+            msg = f"{sentence}; leave it out of the strategies"
+            raise InputError(msg)
+        return names, ()
+    refused = _refused(WAYS, trainer, space)
+    return [*DEFAULT, *(name for name in WAYS if name not in refused)], tuple(refused.values())
+
+
+def _refused(names: Iterable[str], trainer: Any, space: Space) -> dict[str, str]:
+    """Who of those that need no tuning cannot train the study, and why."""
+    reasons = {name: refusal(WAYS[name], trainer, space) for name in names if name in WAYS}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def _check(name: str) -> None:
+    """Refuse a strategy that there is not."""
+    if name in WAYS:
+        return
+    near = difflib.get_close_matches(name, [*NAMES, *WAYS], n=1)
+    if near and near[0] in WAYS and name not in NAMES:
+        msg = f"there is no strategy {name!r}; did you mean {near[0]!r}?"
+        raise InputError(msg)
+    make(name)

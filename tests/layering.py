@@ -91,7 +91,7 @@ LAYERS = (
     Layer(
         name="doors",
         holds="where people come in",
-        modules=("tomlfile", "loading", "config", "comparison", "jobs", "cli", "commands", "__main__"),
+        modules=("tomlfile", "loading", "config", "tuningfree", "comparison", "jobs", "cli", "commands", "__main__"),
         others=("numpy",),
         guests={
             "comparison": ("pandas",),

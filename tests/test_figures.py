@@ -251,6 +251,30 @@ def test_several_studies_share_one_regret(record: StudyRecord) -> None:
         assert trace.x[-1] >= trace.x[0]
 
 
+def test_strategies_are_drawn_to_the_end_of_the_budget_with_the_median_of_their_searches(record: StudyRecord) -> None:
+    others = [simulated(40, seed=seed) for seed in (7, 8, 9)]
+    best = min(one.best.value for one in [record, *others] if one.best is not None and one.best.value is not None)
+    end = 2 * max(one.cost for one in [record, *others])
+    figure = figures.compared({"one": [record], "three": others}, best=best, end=end)
+    assert [(trace.name, trace.showlegend) for trace in figure.data] == [
+        ("one", True),
+        *[("three", False)] * 3,
+        ("three", True),
+    ]
+    assert all(trace.x[-1] == pytest.approx(end) for trace in figure.data)
+    *singles, median = figure.data[1:]
+    for place in (0.3 * end, 0.6 * end, end):
+        held = sorted(trace.y[max(i for i, x in enumerate(trace.x) if x <= place)] for trace in singles)
+        assert median.y[max(i for i, x in enumerate(median.x) if x <= place)] == pytest.approx(held[1], rel=1e-3)
+
+
+def test_a_search_that_found_nothing_counts_as_worst(record: StudyRecord) -> None:
+    empty = dataclasses.replace(record, records=())
+    drawn = figures.compared({"half": [record, empty], "most": [record, record, empty]}, best=0.0, end=9.0)
+    assert [trace.name for trace in drawn.data if trace.showlegend] == ["most"]
+    assert len(figures.compared({"none": [empty]}, best=0.0, end=9.0).data) == 0
+
+
 def test_the_timeline_has_a_bar_for_every_piece(record: StudyRecord) -> None:
     figure = figures.timeline(record)
     assert sum(len(trace.x) for trace in figure.data) == sum(len(r.pieces) for r in record.records)

@@ -201,9 +201,26 @@ def test_a_study_without_an_answer_has_a_page_that_says_so() -> None:
     assert "diverged" in Page(report.page(simulated(20, space=Space(lr=(5.0, 10.0))))).text
 
 
-def test_other_strategies_are_drawn_beside_it(record: StudyRecord) -> None:
-    page = Page(report.page(record, compared={"random": simulated(40, seed=9), "tpe": simulated(40, seed=10)}))
-    assert [trace["name"] for trace in page.data["figure-regret"]["data"]] == ["freeze-thaw", "random", "tpe"]
+def compared(record: StudyRecord, **changes: Any) -> report.Compared:
+    searches = {"freeze-thaw": [record, simulated(40, seed=8)], HOSTILE: [simulated(40, seed=9)]}
+    rows = [["strategy", "spent", "regret"], ["freeze-thaw", "2.00", "0.0100"], [HOSTILE, "1.00", "0.0200"]]
+    told: dict[str, Any] = {"verdict": f"it cannot be told whether {HOSTILE} is", "notes": [f"no {HOSTILE}"]}
+    told |= {"name": HOSTILE, "searches": searches, "best": 0.1, "budget": 4.0, "rows": rows}
+    return report.Compared(**{**told, **changes})
+
+
+def test_a_comparison_stands_above_the_first_study(record: StudyRecord) -> None:
+    made = compared(record)
+    page = Page(report.page(made.first, compared=made))
+    assert made.first is record
+    assert {tag: sum(t == tag for t, _ in page.tags) for tag in OURS} == OURS
+    lines = [trace for trace in page.data["figure-compared"]["data"] if trace["showlegend"]]
+    assert [trace["name"][:11] for trace in lines] == ["freeze-thaw", "&lt;/title&"]
+    order = [
+        page.text.index(words) for words in ("It cannot be told whether", "0.0200", "freeze-thaw, seed 0.", "As good")
+    ]
+    assert order == sorted(order)
+    assert not any(attributes.get("src", "") for _, attributes in page.tags)
 
 
 def test_a_schedule_that_lrtune_does_not_know_costs_the_lines_and_nothing_else(record: StudyRecord) -> None:

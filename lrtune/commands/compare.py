@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lrtune.comparison import Comparison
+    from lrtune.records import StudyRecord
 
 __all__ = ["register"]
 
-DEFAULT = "freeze-thaw,tpe,random,grid,top-k,optuna"
+SHOWN = "freeze-thaw,tpe,random,grid,top-k,optuna, and prodigy,schedule-free-adamw where they can train the study"
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +29,9 @@ def register(app: typer.Typer) -> None:
 def compare(
     study: StudyPath,
     *,
-    strategies: Annotated[str, typer.Option(metavar="A,B,...", help="Strategies to compare.")] = DEFAULT,
+    strategies: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="Strategies to compare.", show_default=SHOWN)
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="Searches of each.")] = 3,
     budget: Annotated[float | None, typer.Option(help="Full trainings that each may spend; 6 unless given.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of one full training.")] = None,
@@ -49,7 +52,7 @@ def compare(
     told = read_study(study, {"budget": budget, "epochs": epochs})
     folder = out or default_out(told.question.name)
     make_folder(folder)
-    names = [name.strip() for name in strategies.split(",") if name.strip()]
+    names = None if strategies is None else [name.strip() for name in strategies.split(",") if name.strip()]
     question = {k: v for k, v in told.arguments().items() if k not in {"strategy", "trials", "timeout", "name"}}
     with own_stdout():
         found = run(
@@ -62,7 +65,10 @@ def compare(
             observer=None if quiet else _watch,
             **question,
         )
-        page = _write(found, folder)
+        page = _write(found, told.question.name, folder)
+    if not quiet:
+        for sentence in found.left_out:
+            note(f"left out: {sentence}")
     if json:
         say_json(clean(_plain(found)))
         return
@@ -86,6 +92,7 @@ def _plain(found: Comparison) -> dict[str, Any]:
         "budget": found.budget,
         "best": found.best,
         "verdict": found.verdict(),
+        "left_out": list(found.left_out),
         "table": _rows(found.table()),
         "runs": _rows(found.runs()),
     }
@@ -98,25 +105,42 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _write(found: Comparison, folder: Path) -> Path:
-    """``compare.json``, and the page of the first strategy's first study with the others' regret beside it."""
+def _write(found: Comparison, name: str, folder: Path) -> Path:
+    """``compare.json``, and the page of the comparison."""
     import json
 
     from lrtune import report
 
     write_atomically(folder / "compare.json", json.dumps(clean(_plain(found)), indent=2, allow_nan=False) + "\n")
-    (first, *others) = found.records
-    together = {f"{strategy}, seed {seed}": found.records[strategy, seed] for strategy, seed in others}
+    searches: dict[str, list[StudyRecord]] = {}
+    for (strategy, _), record in found.records.items():
+        searches.setdefault(strategy, []).append(record)
     page = folder / "compare.html"
-    report.write(found.records[first], page, compared=together)
+    compared = report.Compared(
+        name=name,
+        searches=searches,
+        best=found.best,
+        budget=found.budget,
+        verdict=found.verdict(),
+        rows=_cells(found.table()),
+        notes=found.left_out,
+    )
+    report.write_comparison(compared, page)
     return page
 
 
-def _table(table: pd.DataFrame) -> str:
-    rows = [["strategy", "spent", "regret", *[name for name in table.columns if name.startswith("cost to")]]]
+def _cells(table: pd.DataFrame) -> list[list[str]]:
+    """The table as text, its head first."""
+    rows = [["strategy", "spent", "regret", *[str(name) for name in table.columns if name.startswith("cost to")]]]
     for _, row in table.iterrows():
         costs = [f"{row[name]:.2f}" if row[name] < float("inf") else "never" for name in rows[0][3:]]
-        rows.append([str(row["strategy"]), f"{row['cost']:.2f}", f"{row['regret']:.4f}", *costs])
+        regret = f"{row['regret']:.4f}" if row["regret"] < float("inf") else "none"
+        rows.append([str(row["strategy"]), f"{row['cost']:.2f}", regret, *costs])
+    return rows
+
+
+def _table(table: pd.DataFrame) -> str:
+    rows = _cells(table)
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

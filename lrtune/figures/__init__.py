@@ -5,6 +5,7 @@ Names of trials, metrics and settings are escaped: plotly renders a part of HTML
 
 from __future__ import annotations
 
+from lrtune.figures.comparing import compared
 from lrtune.figures.joint import contour, parallel, slices
 from lrtune.figures.landscape import landscape
 from lrtune.figures.spending import costs, importance, regret, timeline, worth
@@ -12,6 +13,7 @@ from lrtune.figures.sweeps import sweeps
 from lrtune.figures.training import curves, schedule
 
 __all__ = [
+    "compared",
     "contour",
     "costs",
     "curves",

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     from lrtune.records import StudyRecord
 
-__all__ = ["costs", "importance", "regret", "timeline", "worth"]
+__all__ = ["HUES", "SMALLEST", "costs", "importance", "regret", "timeline", "worth"]
 
 MOST_PIECES = 2500
-# Okabe and Ito, without their yellow, which vanishes on white.
-HUES = ("#2f6fd0", "#d55e00", "#1f9e73", "#b0609a", "#8b93a1", "#56a3d9", "#cc7a1e")
+# Okabe and Ito, with a darker yellow than theirs, which vanishes on white.
+HUES = ("#2f6fd0", "#d55e00", "#1f9e73", "#b0609a", "#8b93a1", "#56a3d9", "#b59b00", "#7a5c3e")
 SMALLEST = 1e-4  # regret on a log scale ends here: nothing below it is ever real
 
 

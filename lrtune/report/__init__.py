@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from lrtune.report.comparing import Compared
 from lrtune.report.images import images
-from lrtune.report.page import page, write
+from lrtune.report.page import page, write, write_comparison
 from lrtune.report.words import text
 
-__all__ = ["images", "page", "text", "write"]
+__all__ = ["Compared", "images", "page", "text", "write", "write_comparison"]

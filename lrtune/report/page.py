@@ -22,14 +22,15 @@ from lrtune.report.writing import write_whole
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import plotly.graph_objects as go
 
     from lrtune.records import StudyRecord
+    from lrtune.report.comparing import Compared
     from lrtune.report.parts import Part
 
-__all__ = ["page", "write"]
+__all__ = ["page", "write", "write_comparison"]
 
 HEAD = """<!DOCTYPE html>
 <html lang="en" data-theme="light">
@@ -39,7 +40,7 @@ HEAD = """<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="generator" content="lrtune">
 <meta name="referrer" content="no-referrer">
-<title>{name}: learning rate {lr}</title>
+<title>{title}</title>
 <style>{style}</style>
 </head>
 <body>
@@ -66,9 +67,7 @@ FOOT = """</main>
 """
 
 
-def write(
-    record: StudyRecord, path: str | os.PathLike[str], *, compared: Mapping[str, StudyRecord] | None = None
-) -> None:
+def write(record: StudyRecord, path: str | os.PathLike[str]) -> None:
     """Write the report of a study as one self-contained HTML file, whole or not at all.
 
     Parameters
@@ -77,36 +76,49 @@ def write(
         The study.
     path
         Where the page goes; its folder is made.
-    compared
-        Other strategies on the same question, by name: their regret is drawn beside this study's.
 
     Raises
     ------
     lrtune.errors.StorageError
         If it cannot be written; an older report is left as it was.
     """
-    write_whole(path, page(record, compared=compared))
+    write_whole(path, page(record))
 
 
-def page(record: StudyRecord, *, compared: Mapping[str, StudyRecord] | None = None) -> str:
-    """The report as HTML."""
+def write_comparison(compared: Compared, path: str | os.PathLike[str]) -> None:
+    """Write strategies side by side, then the first one's study, as :func:`write` does.
+
+    Raises
+    ------
+    lrtune.errors.StorageError
+        If it cannot be written; an older page is left as it was.
+    """
+    write_whole(path, page(compared.first, compared=compared))
+
+
+def page(record: StudyRecord, *, compared: Compared | None = None) -> str:
+    """The report as HTML, below a comparison where there is one."""
     judged = analysis.verdicts(record)
     table = analysis.trials(record, judged)
     said = answer(record)
-    shown = list(parts(record, table, judged, compared))
+    shown = list(parts(record, table, judged))
+    first = first_screen(record, said)
     scripts = [_plotly(), _read("script.js")]
+    name, title = record.name, f"{record.name}: learning rate {said.lr or 'not found yet'}"
+    if compared is not None:
+        name, title = compared.name, f"{compared.name}: {len(compared.searches)} strategies compared"
+        together = compared.part()
+        first = f"{compared.section()}{_section(together)}{compared.heading()}{first}"
     head = HEAD.format(
-        policy=_policy(scripts),
-        name=as_text(record.name, 200),
-        lr=as_text(said.lr or "not found yet"),
-        style=_read("style.css"),
+        policy=_policy(scripts), name=as_text(name, 200), title=as_text(title, 300), style=_read("style.css")
     )
-    data = {f"figure-{part.key}": _figure_data(part.figure) for part in shown}
+    drawn = shown if compared is None else [together, *shown]
+    data = {f"figure-{part.key}": _figure_data(part.figure) for part in drawn}
     data["trials-data"] = trials_data(record, table)
     return "".join(
         [
             head,
-            first_screen(record, said),
+            first,
             NO_SCRIPT,
             *(_section(part) for part in shown),
             TRIALS,

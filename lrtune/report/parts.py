@@ -9,7 +9,7 @@ from lrtune import analysis, figures
 from lrtune.report.words import number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import pandas as pd
     import plotly.graph_objects as go
@@ -36,7 +36,6 @@ WORTH = (
 IMPORTANCE = "How much of the trials' ranking each setting explains alone, pruned and diverged trials counted."
 COSTS = "In full trainings, by how the trials ended."
 REGRET = "How far the best full training so far was from the best one of this study."
-COMPARED = "How far the best full training so far was from the best one that any strategy found."
 TIMELINE = "One bar a piece of training."
 
 
@@ -60,7 +59,6 @@ def parts(
     record: StudyRecord,
     table: pd.DataFrame,
     judged: Sequence[Verdict],
-    compared: Mapping[str, StudyRecord] | None = None,
 ) -> Iterator[Part]:
     """Every figure that the study has something to show in.
 
@@ -70,8 +68,6 @@ def parts(
         The study.
     table, judged
         :func:`lrtune.analysis.trials` and :func:`lrtune.analysis.verdicts` of it.
-    compared
-        Other strategies on the same question, by name, for the regret.
     """
     yield Part(
         key="landscape", title="Learning rate and result", about=LANDSCAPE, figure=figures.landscape(record, table)
@@ -81,8 +77,7 @@ def parts(
     yield from _joint(record)
     yield from _importance(record)
     yield from _drawn("costs", "What the budget was spent on", COSTS, figures.costs(record))
-    together = {record.strategy or "this study": record, **(compared or {})}
-    yield from _drawn("regret", "Regret over cost", COMPARED if compared else REGRET, figures.regret(together))
+    yield from _drawn("regret", "Regret over cost", REGRET, figures.regret(record))
     yield from _drawn("timeline", "Who trained when", TIMELINE, figures.timeline(record))
 
 

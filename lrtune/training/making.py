@@ -15,6 +15,7 @@ from lrtune.training.batches import TensorSource
 from lrtune.training.calls import call_with
 from lrtune.training.optimizers import build, layer_groups
 from lrtune.training.randomness import Stream, derived
+from lrtune.training.twopoints import begin
 from lrtune.training.updates import Stepper
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def built(settings: Settings, recipe: Recipe, total_steps: int) -> Live:
     sparse = any(getattr(module, "sparse", False) for module in model.modules())
     groups = _groups(settings, recipe, model)
     optimizer = build(settings.optimizer, settings.options, groups, recipe, fuse=not sparse)
+    begin(optimizer)
     compiled = settings.compiled
     forward = model if compiled is None else cast(nn.Module, torch.compile(model, **compiled))
     return Live(

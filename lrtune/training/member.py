@@ -21,6 +21,7 @@ from lrtune.training.optimizers import apply_lr
 from lrtune.training.precision import autocast, free_memory
 from lrtune.training.randomness import Stream
 from lrtune.training.tensors import decoded, encoded, length
+from lrtune.training.twopoints import at_judged, misled
 from lrtune.training.updates import NoMemoryError
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ class Member:
             batches = settings.valid.ordered(self._eval_size, settings.device)
             stream = live.evaluation.active(wide=live.wide, keep=False)
             try:
-                with stream, autocast(settings.precision, settings.device):
+                with at_judged(live.stepper.optimizer), stream, autocast(settings.precision, settings.device):
                     values = measure(live.forward, settings.objective, settings.metrics, batches)
             except Exception as error:
                 if not is_out_of_memory(error) or self._eval_size == 1:
@@ -245,6 +246,11 @@ class Member:
         if self._live is None:
             return {}
         return self._evaluate(self._live)
+
+    @property
+    def misled(self) -> bool:
+        """Whether what it is judged by has running averages of another point than the one judged."""
+        return self._live is not None and misled(self._live.model, self._live.stepper.optimizer)
 
     def describe(self) -> str:
         """The model's class and a hash of the names and shapes of its parameters."""

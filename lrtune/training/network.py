@@ -35,6 +35,10 @@ __all__ = ["NetworkRun", "TorchTrainer"]
 
 KIND = "torch-1"
 NOMINAL = Recipe(lr=1e-3)  # for what no recipe changes: the held-out part, the model's shapes
+MISLED = (
+    "BatchNorm under a schedule-free optimizer: its running averages belong to the weights that are trained, not to "
+    "the averaged ones that are judged, so the held-out loss may look worse than it is; GroupNorm has no such averages"
+)
 
 
 class TorchTrainer:
@@ -56,8 +60,10 @@ class TorchTrainer:
         ``(output, target)``, or ``(model, batch)`` for full control (its first argument is called
         ``model``): the mean over the samples of the batch.
     optimizer
-        The name of any of :mod:`torch.optim`, see :mod:`lrtune.training.optimizers`, or a callable
-        ``(params, lr)``. The recipe's own optimizer, momentum and weight decay go first.
+        The name of any of :mod:`torch.optim`, ``"prodigy"`` or ``"schedule-free-adamw"``, see
+        :mod:`lrtune.training.optimizers`, or a callable ``(params, lr)``. The recipe's own optimizer,
+        momentum and weight decay go first. One that has ``train()`` and ``eval()`` is set to the latter
+        while the held-out part is evaluated.
     optimizer_options
         Options of the optimizer, by name.
     metrics
@@ -97,6 +103,8 @@ class TorchTrainer:
     """
 
     saves = True
+    names_optimizers = True
+    """Whether a recipe may name any optimizer of :mod:`lrtune.training.optimizers`."""
 
     def __init__(
         self,
@@ -171,7 +179,10 @@ class TorchTrainer:
         """
         for recipe in recipes:
             self._check(recipe)
-        return NetworkRun([Member(number, recipe, self._settings) for number, recipe in enumerate(recipes)])
+        members = [Member(number, recipe, self._settings) for number, recipe in enumerate(recipes)]
+        if any(member.misled for member in members):
+            self._notices[MISLED] = None
+        return NetworkRun(members)
 
     def _check(self, recipe: Recipe) -> None:
         if recipe.optimizer is not None:

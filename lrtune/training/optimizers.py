@@ -2,14 +2,18 @@
 
 A name is that of any class of :mod:`torch.optim`, in any case, with options or without, such as
 ``"adamw"`` or ``"sgd(momentum=0.9, nesterov=True)"``; ``"momentum"`` and ``"nesterov"`` are SGD with a
-momentum of 0.9. The recipe's momentum is that of SGD and RMSprop, and the first beta of the Adam family.
+momentum of 0.9; ``"prodigy"`` and ``"schedule-free-adamw"`` come from other packages, see
+:mod:`lrtune.training.packages`. The recipe's momentum is that of SGD and RMSprop, and the first beta of
+the Adam family.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import inspect
+import io
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,6 +23,7 @@ from torch import nn
 
 from lrtune.errors import RecipeError
 from lrtune.training.calls import call_with
+from lrtune.training.packages import PACKAGED, Packaged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -42,11 +47,12 @@ Groups = list[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerSpec:
-    """A class of :mod:`torch.optim` and its options."""
+    """A class of :mod:`torch.optim`, or of another package, and its options."""
 
     name: str
     kind: Callable[..., torch.optim.Optimizer]
     options: Mapping[str, Any] = field(default_factory=dict)
+    package: Packaged | None = None
 
     @property
     def accepted(self) -> frozenset[str]:
@@ -68,20 +74,23 @@ def parsed(text: str) -> OptimizerSpec:
     Raises
     ------
     RecipeError
-        If there is no such optimizer, it needs a closure, or its options cannot be read.
+        If there is no such optimizer, it needs a closure, its package is not installed, or its options
+        cannot be read.
     """
     name, options = _read(text)
     canonical, preset = SHORT.get(name, (name, {}))
-    known = _known()
+    known, package = _known(), PACKAGED.get(name)
     if canonical in CLOSURES:
         msg = f"optimizer {text!r} evaluates the loss several times a step, which lrtune cannot drive; choose another"
         raise RecipeError(msg)
-    if canonical not in known:
-        near = difflib.get_close_matches(name, [*known, *SHORT], n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted({*known, *SHORT} - CLOSURES))}"
+    if canonical not in known and package is None:
+        names = sorted({*known, *SHORT, *PACKAGED} - CLOSURES)
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
         msg = f"there is no optimizer {text!r} in torch.optim: {hint}"
         raise RecipeError(msg)
-    spec = OptimizerSpec(name=name, kind=known[canonical], options={**preset, **options})
+    kind = known[canonical] if package is None else package.kind()
+    spec = OptimizerSpec(name=name, kind=kind, options={**preset, **options}, package=package)
     strange = sorted(set(spec.options) - spec.accepted)
     if strange:
         msg = f"optimizer {name!r} has no option {strange[0]!r}; it has {', '.join(sorted(spec.accepted))}"
@@ -91,12 +100,13 @@ def parsed(text: str) -> OptimizerSpec:
 
 def _read(text: str) -> tuple[str, dict[str, Any]]:
     """Name and options of ``"name"`` or ``"name(option=value, ...)"``; values are Python literals."""
+    name, bracket, rest = text.strip().partition("(")
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
+        tree = ast.parse(name.replace("-", "_") + bracket + rest, mode="eval").body
         if isinstance(tree, ast.Name):
-            return tree.id.lower(), {}
+            return name.strip().lower(), {}
         if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and not tree.args:
-            return tree.func.id.lower(), {str(k.arg): ast.literal_eval(k.value) for k in tree.keywords}
+            return name.strip().lower(), {str(k.arg): ast.literal_eval(k.value) for k in tree.keywords}
     except (SyntaxError, ValueError):
         pass
     msg = f'optimizer must be a name, with options or without, such as "adamw(weight_decay=0.01)" (got {text!r})'
@@ -158,12 +168,16 @@ def _named(
         raise RecipeError(msg)
     kept = {name: value for name, value in options.items() if name in spec.accepted}
     arguments = {**kept, **spec.options, **_of_recipe(spec, {**kept, **spec.options}, recipe)}
+    if spec.package is not None:
+        spec.package.check(groups)
+        arguments = {**spec.package.options(recipe), **arguments}
     if arguments.get("nesterov") and not arguments.get("momentum") and "momentum" in spec.accepted:
         arguments["nesterov"] = False  # without momentum it is plain descent, which torch spells that way
     if fuse and _may_fuse(spec, groups) and not {"foreach", "fused", "differentiable"} & set(arguments):
         arguments["fused"] = True
     try:
-        return spec.kind(groups, lr=recipe.lr, **arguments)
+        with contextlib.redirect_stdout(io.StringIO()):  # Prodigy prints which weight decay it uses
+            return spec.kind(groups, lr=recipe.lr, **arguments)
     except (ValueError, TypeError) as error:
         msg = f"optimizer {spec.name!r} refuses its options {arguments}: {error}"
         raise RecipeError(msg) from error
