@@ -170,6 +170,7 @@ def conduct(
     """
     started = time.monotonic()
     place = place or Place()
+    space = space.for_optimizer(getattr(trainer, "optimizer", None))
     study = _opened(trainer, space, settings, storage)
     space = Space.from_json(study.user_attrs[SPACE])
     place.ready()

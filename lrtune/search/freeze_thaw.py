@@ -49,6 +49,8 @@ WORTH = 0.005  # the same for finishing another run, below which a search that m
 ASKED_AFTER = 3  # complete runs, after which every value of every setting gets at least one look
 GUESSES = 4.0  # by how much more that is for ten times the combinations of other settings
 LEAST = 2.0  # full trainings that a search must have spent on comparing before it may stop
+LEAST_CONFIRMED = 1.0  # the same where an earlier study said where the best would be, and it is there
+AGAIN = 2.0  # by how much more another run must promise there
 WAKE = 0.2  # of a full training: how long to wait for the first run to leave a plateau
 LAST_LEG = 0.6  # of a full training: a run that would come so far is trained to its end
 LONGEST = 6.0  # full trainings after which a self-stopping search ends
@@ -120,12 +122,16 @@ class _Decision:
         low, high = self.range
         count = max(2, round((high - low) / SPACING))
         step = (high - low) / count
-        prior = self.beliefs.prior
-        if prior is not None and low <= math.log10(prior.best) <= high:
-            best = math.log10(prior.best)
+        best = self._earlier()
+        if best is not None and low <= best <= high:
             return [best + step * k for k in range(-count, count + 1) if low <= best + step * k <= high]
         jitter = np.random.default_rng([self.situation.seed, 0]).uniform(-0.25, 0.25)
         return [float(v) for v in low + step * (np.arange(count) + 0.5 + jitter)]
+
+    def _earlier(self) -> float | None:
+        """Where an earlier study found its best, as log10 of a learning rate under the settings of the first looks."""
+        earlier = self.beliefs.earlier
+        return None if earlier is None else earlier + self.beliefs.shift(self._home())
 
     def _home(self) -> Key:
         """Settings under which the learning rate is bracketed first: liked, but without a warmup to wait for."""
@@ -134,14 +140,14 @@ class _Decision:
 
     def _look(self) -> Action | None:
         home, spots = self._home(), self._spots()
-        prior = self.beliefs.prior
+        earlier = self._earlier()
         arms = [a for a in self.view.arms if a.key == home]
         if len(arms) > 2 * len(spots) or self.view.completed:
             return None
         taken = {_nearest(spots, math.log10(a.seen.recipe.lr)): a for a in reversed(arms)}
         scores = {i: self._score(a) for i, a in taken.items() if a.diverged or len(a.values)}
         if not scores:
-            middle = len(spots) // 2 if prior is None else _nearest(spots, math.log10(prior.best))
+            middle = len(spots) // 2 if earlier is None else _nearest(spots, earlier)
             order = sorted(set(range(len(spots))) - set(taken), key=lambda i: abs(i - middle))
             return self._first(spots[order[0]], home) if order else self._pause()
         best = min(scores, key=lambda i: (scores[i], i))
@@ -292,8 +298,11 @@ class _Decision:
         if not free.any():
             return self._end("the budget leaves no room for another full training")
         pick = int(np.argmax(worth))
-        worthwhile = WORTH * (1 + GUESSES * math.log10(len(self.beliefs.combos)))  # the best of more guesses promises more
-        enough = self.situation.spent >= LEAST and gain[pick] < worthwhile * max(float(remaining[pick]), 0.05)
+        # the best of more guesses promises more
+        worthwhile, least = WORTH * (1 + GUESSES * math.log10(len(self.beliefs.combos))), LEAST
+        if self.beliefs.confirmed:  # the earlier study has looked around already
+            worthwhile, least = AGAIN * worthwhile, LEAST_CONFIRMED
+        enough = self.situation.spent >= least and gain[pick] < worthwhile * max(float(remaining[pick]), 0.05)
         if self.situation.self_stopping and enough:
             return self._end("what the model still expects to gain is below the noise")
         if not self.situation.self_stopping and self.situation.left < NEAR_END and gain[pick] < CONFIRM:
@@ -363,7 +372,11 @@ class _Decision:
             bisect = [(max(a.x for a in beliefs.learning) + beliefs.edge) / 2 + shift] if count else []
             for x in [*self._grid(middle + shift, steps), *(x for x in bisect if math.isfinite(x))]:
                 least = 1e-6 if x in self.range else apart  # nothing lies beyond the ends: worth an exact look
-                if x - shift < beliefs.edge and within(x - shift, key) and all(abs(x - other) > least for other in taken.get(key, [])):
+                if (
+                    x - shift < beliefs.edge
+                    and within(x - shift, key)
+                    and all(abs(x - other) > least for other in taken.get(key, []))
+                ):
                     found.append(Candidate(x - shift, beliefs.recipe(x, key), key, None))
         return found
 

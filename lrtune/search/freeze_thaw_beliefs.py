@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -21,7 +21,7 @@ from lrtune.search.landscape import NOISE, Landscape
 from lrtune.search.onethread import one_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from lrtune.recipe import Recipe
     from lrtune.search.base import Situation
@@ -32,9 +32,7 @@ __all__ = ["Beliefs", "Candidate", "Prior", "warmup"]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 DRAWS = 256
-DRIFT = (
-    0.1  # decades that the best moves left while training grows tenfold: half of p / (p + q), the law says the rest
-)
+DRIFT = 0.1  # decades that the best moves left while training grows tenfold: half of p / (p + q), the law says the rest
 WIDTH = 0.2  # decades: how well the best place is known from runs that are complete
 BASIN = 0.01  # regret at one standard deviation from the expected place
 MOST_AWAY = 3.0  # standard deviations beyond which it costs no more: the expectation may be wrong
@@ -46,17 +44,28 @@ BELIEVED = 40  # arms that the model is shown: those that came furthest
 CEILING = 1.3  # what is worse than untrained is only that
 MOST_COMBOS = 64
 RANGE_VALUES = 3  # values of a range among the other settings that are tried
-PRIOR_WIDTH = 0.15  # decades: an earlier study is not trusted to be closer than this
+PRIOR_WIDTH = 0.3  # decades: an earlier study is not trusted to be closer than this
+PRIOR_LIKED = 2.0  # good reasons that its settings are worth
+CONFIRMED = 0.2  # decades from an earlier answer, within which a best complete run confirms it as one in its band does
 DISAGREEMENT = 2.0  # standard deviations at which an earlier study is no longer believed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prior:
-    """What an earlier study on similar work found: its best learning rate and its band."""
+    """What an earlier study on similar work found.
+
+    Attributes
+    ----------
+    best, low, high
+        Its best learning rate, and its band.
+    others
+        The other settings of its best recipe, by name, as far as they are known.
+    """
 
     best: float
     low: float
     high: float
+    others: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def spread(self) -> float:
@@ -146,6 +155,8 @@ class Beliefs:
     def _liking(self, key: tuple[Any, ...]) -> float:
         _, levels = profile(key[SETTINGS.index("schedule")], warmup(key))
         liking = 1.0 - min(1.0, float(levels[-1])) + (0.5 if warmup(key) > 0 else 0.0)
+        if self.prior is not None and self.prior.others and self._as_earlier(key):
+            liking += PRIOR_LIKED
         if self._largest is not None:
             liking += 0.5 * math.log10(self._largest / key[SETTINGS.index("batch_size")])
         return liking
@@ -206,10 +217,35 @@ class Beliefs:
         place, spread = champion.x - DRIFT * last * decades, DRIFT * decades + self.width
         return self._with_prior(place, spread)
 
-    def _with_prior(self, place: float, spread: float) -> tuple[float, float]:
+    @functools.cached_property
+    def earlier(self) -> float | None:
+        """Where (x) an earlier study found its best; None without one."""
         if self.prior is None:
+            return None
+        space, point = self.situation.space, {"lr": self.prior.best, **self.prior.others}
+        known = "batch_size" not in space.names or point.get("batch_size") is not None
+        return math.log10(space.scaled_lr(point) if known else self.prior.best)
+
+    @functools.cached_property
+    def confirmed(self) -> bool:
+        """Whether the best complete run lies where an earlier study said that it would."""
+        if self.prior is None or self.earlier is None or not self.view.completed:
+            return False
+        best = min(self.view.completed, key=self.result)
+        apart = best.x - self.earlier
+        low, high = (math.log10(end / self.prior.best) for end in (self.prior.low, self.prior.high))
+        return min(low, -CONFIRMED) <= apart <= max(high, CONFIRMED) and self._as_earlier(best.key)
+
+    def _as_earlier(self, key: tuple[Any, ...]) -> bool:
+        """Whether these are the settings of an earlier study's best, as far as they are searched and it had them."""
+        others = {} if self.prior is None else self.prior.others
+        asked = [(n, v) for n, v in zip(SETTINGS, key, strict=True) if n in self.situation.space.names]
+        return all(others.get(name) in {None, value} for name, value in asked)
+
+    def _with_prior(self, place: float, spread: float) -> tuple[float, float]:
+        if self.prior is None or self.earlier is None:
             return place, spread
-        theirs, trust = math.log10(self.prior.best), self.prior.spread
+        theirs, trust = self.earlier, self.prior.spread
         if abs(place - theirs) > DISAGREEMENT * math.hypot(spread, trust):
             return place, spread
         weight = spread**2 / (spread**2 + trust**2)
