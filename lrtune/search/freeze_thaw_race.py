@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr
 
-from lrtune.search.freeze_thaw_pace import SUMMED
 from lrtune.search.freeze_thaw_places import free
 
 if TYPE_CHECKING:
@@ -37,14 +36,13 @@ class Race:
     def __init__(self, beliefs: Beliefs, pace: Pace) -> None:
         self.beliefs = beliefs
         self.pace = pace
-        self.left = beliefs.situation.left
 
     def next(self, candidates: Sequence[Candidate]) -> Action:
         """A challenger's look or the leader's next piece; the end where the budget holds no full training."""
         until = self._looks(candidates)
         fallen, smooth, looks = self.beliefs.draws(candidates, until)
         remaining = np.array([self.pace.price(c, self.pace.length) for c in candidates])
-        beyond = remaining > self.left + SUMMED
+        beyond = np.array([not self.pace.affords(float(price)) for price in remaining])
         if beyond.all():
             return self.pace.end("the budget leaves no room for a full training")
         leader = int(np.argmin(np.where(beyond, np.inf, fallen.mean(axis=0) + PAID * remaining)))

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from lrtune.search.base import Action, Start
-from lrtune.search.freeze_thaw_pace import SUMMED
 from lrtune.search.freeze_thaw_places import free
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ class Refinement:
         best = min(float(fallen[0, j]) for j, c in enumerate(candidates) if c.completed)
         gain = np.maximum(0, best - fallen).mean(axis=0)
         remaining = np.array([self.pace.price(c, self.pace.length) for c in candidates])
-        ready = np.array([free(c) for c in candidates]) & (remaining <= self.situation.left + SUMMED)
+        ready = np.array([free(c) and self.pace.affords(float(p)) for c, p in zip(candidates, remaining, strict=True)])
         if not ready.any():
             return self.pace.end("the budget leaves no room for another full training")
         worth = np.where(ready, gain / np.maximum(remaining, CHEAPEST), -np.inf)
