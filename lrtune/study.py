@@ -175,6 +175,7 @@ def conduct(
     """
     started = time.monotonic()
     place = place or Place()
+    space = space.for_optimizer(getattr(trainer, "optimizer", None))
     with contextlib.ExitStack() as until_end:
         wrapped = isolating(trainer, wanted=settings.isolate, stall_timeout=settings.stall_timeout, place=place)
         used = until_end.enter_context(wrapped)
