@@ -111,6 +111,11 @@ def test_a_band_narrower_than_can_be_told_is_not_held_to() -> None:
     assert not confirmed(sure, complete(0, -2.25, 0.1))
 
 
+@pytest.mark.parametrize(("beside", "held"), [(0.1, False), (0.11, False), (0.2, True)])
+def test_what_an_earlier_answer_put_there_does_not_confirm_it_among_equals(beside: float, *, held: bool) -> None:
+    assert confirmed(prior(-2.0), complete(0, -2.0, 0.1), complete(1, -1.0, beside)) == held
+
+
 def test_nothing_is_confirmed_before_anything_is_complete_nor_without_an_answer() -> None:
     half = dataclasses.replace(complete(0, -2.0, 0.1), outcome=None, result=None)
     assert not confirmed(prior(-2.0), half)

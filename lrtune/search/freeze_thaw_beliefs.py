@@ -47,7 +47,6 @@ CEILING = 1.3  # what is worse than untrained is only that
 MOST_COMBOS = 64
 RANGE_VALUES = 3  # values of a range among the other settings that are tried
 CLEARLY = 0.02  # of the way from untrained to best, by which a run beside the best is worse for good
-END = 0.1  # decades from the end of the range within which the best lies at the end
 RECOMMENDED = 2.0  # good reasons that the settings of an earlier study's best are worth
 
 
@@ -205,7 +204,7 @@ class Beliefs:
     def confirmed(self) -> bool:
         """Whether the best complete run lies where an earlier study said that it would, and not merely was put there.
 
-        An earlier study says where the first runs go: what confirms it is that those beside them are clearly worse.
+        An earlier study says where the first runs go: what confirms it is that runs beside the best are clearly worse.
         """
         if self.earlier is None or not self.view.completed:
             return False
@@ -213,12 +212,9 @@ class Beliefs:
         return self.earlier.confirmed_by(best.x, best.key) and all(self._worse(best, side) for side in (-1, 1))
 
     def _worse(self, best: Arm, side: int) -> bool:
-        """Whether a run on that side of the best one, or the end of the range, bounds it."""
-        low, high = (math.log10(lr) for lr in self.situation.space.lr_range)
-        if not low + END < math.log10(best.seen.recipe.lr) < high - END:
-            return True
+        """Whether a run on that side of the best one is clearly worse; true where nothing made anybody look there."""
         beside = [arm for arm in self.view.arms if side * (arm.x - best.x) > 0]
-        return any(arm.diverged or self._behind(arm, best) > CLEARLY for arm in beside)
+        return not beside or any(arm.diverged or self._behind(arm, best) > CLEARLY for arm in beside)
 
     def _behind(self, arm: Arm, best: Arm) -> float:
         """By how much it is worse at the furthest common fraction."""
