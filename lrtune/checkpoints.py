@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from lrtune.training.base import State
 
-__all__ = ["load", "nbytes", "save"]
+__all__ = ["load", "save"]
 
 FORMAT = "lrtune-state-1"
 ARRAY, BYTES, MAPPING = "$array", "$bytes", "$dict"
@@ -38,8 +38,10 @@ KINDS = "biufc"  # bool, integers, floats, complex: arrays of numbers and nothin
 Array = npt.NDArray[Any]
 
 
-def save(path: str | os.PathLike[str], state: State) -> None:
+def save(path: str | os.PathLike[str], state: State) -> int:
     """Write a state beside `path`, force it to the disk and move it into place: old or new, never half.
+
+    Returns the size of the file in bytes, which is about what the state takes in memory.
 
     Parameters
     ----------
@@ -67,6 +69,7 @@ def save(path: str | os.PathLike[str], state: State) -> None:
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(target)
+        temporary = None
     except OSError as error:
         reason = error.strerror or error
         msg = f"checkpoint {target} cannot be written: {reason}; free some space or choose another folder"
@@ -75,6 +78,7 @@ def save(path: str | os.PathLike[str], state: State) -> None:
         if temporary is not None:
             with suppress(OSError):
                 Path(temporary).unlink(missing_ok=True)
+    return len(data)
 
 
 def load(path: str | os.PathLike[str]) -> State:
@@ -96,13 +100,6 @@ def load(path: str | os.PathLike[str]) -> State:
     except CheckpointError as error:
         msg = f"checkpoint {target}: {error}"
         raise CheckpointError(msg) from error
-
-
-def nbytes(state: State) -> int:
-    """Bytes that a state takes, arrays and bytes counted and the skeleton about."""
-    arrays: list[Array] = []
-    text = json.dumps(_packed(state, arrays))
-    return sum(array.nbytes for array in arrays) + len(text)
 
 
 def encode(state: State) -> bytes:

@@ -26,7 +26,7 @@ from lrtune.outcome import Outcome
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lrtune.curve import Curve, Direction
+    from lrtune.curve import Curve, Direction, Point
 
 __all__ = ["Baseline", "Judgement", "StepGuard", "Told", "judge", "learned", "told"]
 
@@ -174,9 +174,9 @@ def judge(
     last = curve.last
     if last is None:
         return None
-    for name, value in last.values.items():
-        if not math.isfinite(value):
-            return Judgement(outcome=Outcome.NON_FINITE, why=f"{name} was {value} at step {last.step}")
+    broken = _non_finite(last)
+    if broken is not None or _learning(curve, metric, baseline, direction):
+        return broken
     reached, values = curve.of(metric)
     if len(values) == 0:
         return None
@@ -198,15 +198,39 @@ def judge(
     return None
 
 
+def _non_finite(point: Point) -> Judgement | None:
+    for name, value in point.values.items():
+        if not math.isfinite(value):
+            return Judgement(outcome=Outcome.NON_FINITE, why=f"{name} was {value} at step {point.step}")
+    return None
+
+
+def _learning(curve: Curve, metric: str, baseline: Baseline | None, direction: Direction) -> bool:
+    """Whether the last value alone shows that the run is neither exploded nor stuck: better than where it began.
+
+    So it is at nearly every look at nearly every run, and that spares the arrays of all that came before.
+    """
+    known = None if baseline is None else baseline.worst(direction)
+    last = None if curve.last is None else curve.last.values.get(metric)
+    origin = known if known is not None else next((p.values[metric] for p in curve if metric in p.values), None)
+    if last is None or origin is None:
+        return False
+    worse, origin = (last, origin) if direction == "minimize" else (-last, -origin)
+    return worse < origin - STUCK_MARGIN * max(abs(origin), 1e-12)
+
+
 def _exploded(worse: npt.NDArray[np.float64], baseline: Baseline, direction: Direction) -> bool:
     """Whether the last two values lie far beyond the untrained one; `worse` grows as things get worse."""
     known = baseline.worst(direction)
     origin = float(worse[0]) if known is None else known if direction == "minimize" else -known
+    latest = float(worse[-1]) - origin
+    if latest <= 0:  # the usual case: what lies below where it began has not exploded
+        return False
     spread = max(abs(origin), origin - float(worse.min())) or 1.0
-    rises = worse[-2:] - origin
-    if len(rises) < 2:  # noqa: PLR2004 -- a single report may be a spike, unless nothing comes back from there
-        return bool(rises[-1] > HOPELESS * spread)
-    return bool((rises > EXPLODED_REPORT * spread).all() or rises[-1] > HOPELESS * spread)
+    if latest > HOPELESS * spread:
+        return True
+    # a single report may be a spike, unless nothing comes back from there
+    return len(worse) > 1 and latest > EXPLODED_REPORT * spread and float(worse[-2]) - origin > EXPLODED_REPORT * spread
 
 
 def _stuck(curve: Curve, worse: npt.NDArray[np.float64], baseline: Baseline, direction: Direction) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 from importlib import metadata
@@ -13,6 +14,11 @@ PACKAGES = ("lrtune", "optuna", "torch", "scikit-learn", "numpy", "scipy", "pand
 
 def environment() -> dict[str, str]:
     """Name to readable text: versions of Python and of what trains, the machine's kind and its cores."""
+    return dict(_found())
+
+
+@functools.cache
+def _found() -> dict[str, str]:  # what is installed does not change while it is in use
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

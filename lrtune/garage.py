@@ -89,7 +89,7 @@ class Garage:
             checkpoint that has fallen behind, are not continued.
         """
         parked = self._live.pop(number, None)
-        if parked is not None and parked.curve.trained >= known.trained:
+        if parked is not None and _steps(parked.curve) >= _steps(known):
             return parked
         if parked is not None:
             parked.run.close()
@@ -121,8 +121,7 @@ class Garage:
         if state is None:
             return False
         whole: dict[str, Any] = {"run": state, "curve": parked.curve.to_json(), "step": parked.step}
-        self._sizes[number] = checkpoints.nbytes(whole)
-        checkpoints.save(self._path(number), whole)
+        self._sizes[number] = checkpoints.save(self._path(number), whole)
         return True
 
     def saved(self, number: int) -> bool:
@@ -165,3 +164,8 @@ class Garage:
             msg = "this garage has no folder"
             raise ValueError(msg)
         return self.folder / f"{number}.npz"
+
+
+def _steps(curve: Curve) -> int:
+    """Steps up to the last point: whole numbers, where epochs that were stored are rounded."""
+    return curve.last.step if curve.last is not None else 0

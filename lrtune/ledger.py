@@ -1,9 +1,8 @@
 """The ledger: what must outlive the process, written into Optuna trials and read back.
 
-One compact JSON record a trial (user attribute ``lrtune:record``) holds recipe, curve, pieces, outcome
-and who is training it now; it is written in one transaction, so a killed process leaves either the old
-record or the new one. Around it everything is plain Optuna: parameters, state, values, reports at the
-rungs, a constraint on diverged trials, and readable attributes for the dashboard.
+The record of a trial (:mod:`lrtune.entries`) is written in one transaction, so a killed process leaves
+either the old record or the new one. Around it everything is plain Optuna: parameters, state, values,
+reports at the rungs, a constraint on diverged trials, and readable attributes for the dashboard.
 
 Every method that decides anything expects its caller to hold the study's lock
 (:func:`lrtune.storage.exclusive`).
@@ -13,8 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
-import threading
+import json
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -23,181 +21,37 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import TrialState
 
-from lrtune.curve import Curve
-from lrtune.diagnosis import judge
-from lrtune.leases import Lease, alive
+from lrtune.entries import RECORD, Claim, Entry, decode, encode
+from lrtune.errors import StorageError
 from lrtune.outcome import Outcome
-from lrtune.recipe import Recipe
-from lrtune.records import Piece, Record
+from lrtune.records import Record
+from lrtune.recovery import recovered
 from lrtune.search.base import Seen
+from lrtune.storage import Change, rows_of
+from lrtune.telling import end_of, record_of, report_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from optuna.storages import BaseStorage
-    from optuna.trial import FrozenTrial
 
+    from lrtune.leases import Lease
     from lrtune.processes import Death
+    from lrtune.recipe import Recipe
     from lrtune.settings import Settings
     from lrtune.space import Space
+    from lrtune.storage import Row, Rows
 
-__all__ = ["RECORD", "Claim", "Entry", "Ledger", "at_work", "bereaved", "decode", "encode"]
-
-RECORD = "lrtune:record"
-MOST_POINTS = 1000
-"""Points of a curve that are stored; what is beyond is thinned out, extremes are kept."""
-
-MOST_DEATHS = 2
-"""Processes that one trial may take with it; a single death may be another's fault (memory is shared)."""
-
-MOST_REPORTS = 200
-"""Values of a trial that are reported to Optuna, at the most."""
-
-
-_working: set[str] = set()
-
-
-@contextlib.contextmanager
-def at_work() -> Iterator[Lease]:
-    """The lease of one search within this process: while the block lasts, what it holds is held."""
-    worker = f"{threading.current_thread().name}-{uuid.uuid4().hex[:8]}"
-    _working.add(worker)
-    try:
-        yield Lease.mine(worker)
-    finally:
-        _working.discard(worker)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """That somebody is training a trial right now.
-
-    Attributes
-    ----------
-    until
-        Up to which epoch.
-    again
-        Epochs of it that are trained a second time.
-    token
-        Tells this claim from every other: a process that slept too long finds another one in its place.
-    lease
-        Who.
-    """
-
-    until: float
-    again: float = 0.0
-    token: str = ""
-    lease: Lease | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One trial of the ledger.
-
-    Attributes
-    ----------
-    record
-        What is known of it.
-    claim
-        Who is training it, None while nobody is.
-    saved
-        Whether a checkpoint of it was written.
-    holder
-        The process in whose memory the run lives, where it lives nowhere else.
-    told
-        Whether Optuna has been told of its end.
-    deaths
-        How often the process that trained it died while others watched.
-    resume
-        Up to which epoch a piece was to go that was cut off; None where none was.
-    """
-
-    record: Record
-    claim: Claim | None = None
-    saved: bool = False
-    holder: Lease | None = None
-    told: bool = False
-    deaths: int = 0
-    resume: float | None = None
-
-    @property
-    def number(self) -> int:
-        """The trial's number."""
-        return self.record.number
-
-    @property
-    def stands(self) -> float:
-        """Epochs at which its run stands, as far as is recorded; beyond its curve where a piece was cut off."""
-        return self.record.pieces[-1].end if self.record.pieces else 0.0
-
-    def price(self, until: float, again: float) -> float:
-        """Epochs that training it up to one costs; `again` is not zero where all is trained a second time."""
-        return until if again else max(0.0, until - self.stands)
-
-
-def decode(number: int, data: Mapping[str, Any], *, told: bool = False) -> Entry:
-    """The entry that the ledger wrote."""
-    record = Record(
-        number=number,
-        recipe=Recipe.from_json(data["recipe"]),
-        params=dict(data["params"]),
-        curve=Curve.from_json(data["curve"]),
-        outcome=Outcome.from_key(data["outcome"]) if data["outcome"] else None,
-        why=data["why"],
-        value=data["value"],
-        trained=data["trained"],
-        pieces=tuple(
-            Piece(at=at, seconds=seconds, begin=begin, end=end, worker=worker, why=why)
-            for at, seconds, begin, end, worker, why in data["pieces"]
-        ),
-        started=data["started"],
-        finished=data["finished"],
-    )
-    claim = data["claim"]
-    return Entry(
-        record=record,
-        claim=None if claim is None else Claim(**{**claim, "lease": Lease.from_json(claim["lease"])}),
-        saved=data["saved"],
-        holder=Lease.from_json(data["holder"]) if data["holder"] else None,
-        told=told,
-        deaths=data["deaths"],
-        resume=data.get("resume"),
-    )
-
-
-def encode(entry: Entry) -> dict[str, Any]:
-    """The entry as plain JSON."""
-    record = entry.record
-    claim = entry.claim
-    return {
-        "recipe": record.recipe.to_json(),
-        "params": dict(record.params),
-        "curve": record.curve.thinned(MOST_POINTS).to_json(),
-        "outcome": record.outcome.key if record.outcome else "",
-        "why": record.why,
-        "value": record.value,
-        "trained": record.trained,
-        "pieces": [[p.at, p.seconds, p.begin, p.end, p.worker, p.why] for p in record.pieces],
-        "started": record.started,
-        "finished": record.finished,
-        "claim": None
-        if claim is None
-        else {
-            "until": claim.until,
-            "again": claim.again,
-            "token": claim.token,
-            "lease": claim.lease and claim.lease.to_json(),
-        },
-        "saved": entry.saved,
-        "holder": entry.holder.to_json() if entry.holder else None,
-        "deaths": entry.deaths,
-        "resume": entry.resume,
-    }
+__all__ = ["Ledger"]
 
 
 @dataclass(slots=True, kw_only=True)
 class Ledger:
     """Reads and writes the trials of one study.
+
+    What was read is kept for as long as the storage is certain that nobody else has written
+    (:meth:`lrtune.storage.rows.Rows.unchanged`); what this ledger writes itself it keeps as it would read
+    it. So a decision sees the same trials whether they were read a moment ago or in another process.
 
     Attributes
     ----------
@@ -218,18 +72,36 @@ class Ledger:
     settings: Settings
     me: Lease
     deaths: Sequence[Death] = ()
-    waiting: int = 0
-    _known: int = 0
-    _closed: dict[int, Entry] = field(default_factory=dict)
-    _closed_seen: dict[int, Seen] = field(default_factory=dict)
-    _ids: dict[int | str, int] = field(default_factory=dict)
+    waiting: int = field(default=0, init=False)
+    _rows: Rows | None = field(default=None, init=False)
+    _attributes: Mapping[str, Any] = field(default_factory=dict, init=False)
+    _entries: dict[int, Entry] = field(default_factory=dict, init=False)
+    _seen: dict[int, tuple[Entry, Seen]] = field(default_factory=dict, init=False)
+    _ids: dict[int | str, int] = field(default_factory=dict, init=False)
 
     @property
     def study_id(self) -> int:
         """Optuna's number of the study."""
         return self._id("study", lambda: self.storage.get_study_id_from_name(self.study.study_name))
 
+    @property
+    def rows(self) -> Rows:
+        """Where the study's rows are written."""
+        if self._rows is None:
+            self._rows = rows_of(self.storage, self.study_id)
+        return self._rows
+
+    def close(self) -> None:
+        """Free what the rows hold; the ledger can be used again afterwards."""
+        if self._rows is not None:
+            self._rows.close()
+
     # -- reading --------------------------------------------------------------------------------------
+
+    def attributes(self) -> Mapping[str, Any]:
+        """The study's own user attributes; not to be changed."""
+        self._refresh()
+        return self._attributes
 
     def entries(self) -> list[Entry]:
         """Every trial that lrtune made, in the order of their numbers.
@@ -237,40 +109,39 @@ class Ledger:
         A trial that is RUNNING without a record is ended: its process died while it made it. Those that
         other hands have enqueued are counted in `waiting`.
         """
-        found = []
-        trials = self.storage.get_all_trials(self.study_id, deepcopy=False)
-        self._known = len(trials)
-        self.waiting = sum(trial.state is TrialState.WAITING for trial in trials)
-        for trial in trials:
-            if trial.state is TrialState.RUNNING and RECORD not in trial.user_attrs:
-                self._end_stray(trial)
-                continue
-            entry = self._closed.get(trial.number) or self._read(trial)
-            if entry is not None:
-                found.append(entry)
-        return found
+        self._refresh()
+        return list(self._entries.values())
 
-    def _read(self, trial: FrozenTrial) -> Entry | None:
-        data = trial.user_attrs.get(RECORD)
-        if data is None:
-            return None
-        told = trial.state.is_finished()
-        entry = decode(trial.number, data, told=told)
-        if told and entry.record.outcome is None:  # ended by other hands, e.g. in the dashboard
-            outcome = Outcome.FAILED if trial.state is TrialState.FAIL else Outcome.PRUNED
-            why = "ended from outside of lrtune"
-            entry = dataclasses.replace(entry, record=dataclasses.replace(entry.record, outcome=outcome, why=why))
-        if told:
-            self._closed[trial.number] = entry
-        return entry
+    def _refresh(self) -> None:
+        """Read again, unless nobody else has written since."""
+        if self.rows.unchanged():
+            return
+        with self._there():
+            attributes, rows = self.rows.read(RECORD)
+        try:
+            entries = dict(self._entries_of(rows))
+        except BaseException:
+            self.rows.close()  # what was read was not understood: next time it is read again
+            raise
+        self._attributes, self._entries = attributes, entries
+        self.waiting = sum(row.state is TrialState.WAITING for row in rows)
+
+    def _entries_of(self, rows: Sequence[Row]) -> Iterator[tuple[int, Entry]]:
+        for row in rows:
+            self._ids[row.number] = row.trial_id
+            if row.record is not None:
+                before = self._entries.get(row.number)
+                yield row.number, before if before is not None and before.told else _entry(row)  # an end is for ever
+            elif row.state is TrialState.RUNNING:
+                change = Change(attributes={"outcome": Outcome.INTERRUPTED.value}, state=TrialState.FAIL)
+                self.rows.change(row.trial_id, change)
 
     def seen(self, entry: Entry) -> Seen:
-        """The trial as a strategy sees it."""
-        if not entry.told:
-            return self._as_seen(entry)
-        if entry.number not in self._closed_seen:  # what has ended changes no more
-            self._closed_seen[entry.number] = self._as_seen(entry)
-        return self._closed_seen[entry.number]
+        """The trial as a strategy sees it; entries do not change, so each is looked at once."""
+        known = self._seen.get(entry.number)
+        if known is None or known[0] is not entry:
+            known = self._seen[entry.number] = (entry, self._as_seen(entry))
+        return known[1]
 
     def _as_seen(self, entry: Entry) -> Seen:
         record = entry.record
@@ -296,6 +167,11 @@ class Ledger:
 
     # -- writing --------------------------------------------------------------------------------------
 
+    def describe(self, attributes: Mapping[str, Any]) -> None:
+        """Write user attributes of the study."""
+        self.rows.describe(attributes)
+        self._attributes = {**self._attributes, **json.loads(json.dumps(attributes))}
+
     def start(self, space: Space, params: Mapping[str, Any], recipe: Recipe, until: float, why: str) -> Entry:
         """Create a trial, claimed by this process, in one transaction."""
         now = time.time()
@@ -305,19 +181,13 @@ class Ledger:
             state=TrialState.RUNNING,
             params=dict(params),
             distributions=dict(space.distributions()),
-            user_attrs={RECORD: encode(entry), "schedule": recipe.schedule, "started for": why},
+            user_attrs={**record_of(entry), "schedule": recipe.schedule, "started for": why},
         )
-        trial_id = self.storage.create_new_trial(self.study_id, template_trial=template)
-        number = self._number(trial_id)
-        self._ids[number] = trial_id
-        return dataclasses.replace(entry, record=dataclasses.replace(record, number=number))
-
-    def _number(self, trial_id: int) -> int:
-        """The number of a trial just made: the next one, which is a far cheaper question than which one."""
-        with contextlib.suppress(KeyError):  # other hands may have added theirs since
-            if self.storage.get_trial_id_from_study_id_trial_number(self.study_id, self._known) == trial_id:
-                return self._known
-        return self.storage.get_trial_number_from_id(trial_id)
+        with self._there():
+            trial_id, number = self.rows.add(template)
+        entry = dataclasses.replace(entry, record=dataclasses.replace(record, number=number))
+        self._ids[number], self._entries[number] = trial_id, _as_read(entry, encode(entry))
+        return entry
 
     def adopt(self, trial: optuna.Trial, recipe: Recipe, until: float) -> Entry:
         """Claim a trial that was enqueued by other hands."""
@@ -331,8 +201,12 @@ class Ledger:
 
     def write(self, entry: Entry) -> Entry:
         """Write the record."""
-        self.storage.set_trial_user_attr(self.trial_id(entry.number), RECORD, encode(entry))
-        return entry
+        return self._write(entry, Change(attributes=record_of(entry)))
+
+    def report(self, entry: Entry) -> Entry:
+        """Write the record, and report the metric where the run stands to Optuna: once for each rung."""
+        reports = report_of(entry.record, self.settings)
+        return self._write(entry, Change(attributes=record_of(entry), reports=reports))
 
     def renew(self, entry: Entry) -> None:
         """Say that this process is still at it."""
@@ -342,58 +216,41 @@ class Ledger:
 
     def holds(self, entry: Entry) -> bool:
         """Whether the claim of this entry is still in the storage: false if somebody took the trial over."""
-        trial = self.storage.get_trial(self.trial_id(entry.number))
-        data = trial.user_attrs.get(RECORD, {}).get("claim")
         mine = entry.claim.token if entry.claim else None
-        return not trial.state.is_finished() and data is not None and data["token"] == mine
-
-    def report(self, entry: Entry) -> None:
-        """Report the metric where the run stands to Optuna: once for each rung."""
-        epochs, values = entry.record.curve.of(self.settings.metric)
-        if not len(values) or not math.isfinite(values[-1]):
-            return
-        every = max(1, math.ceil(self.settings.epochs / MOST_REPORTS))
-        step = int(epochs[-1])
-        if step >= 1 and (step % every == 0 or step >= self.settings.epochs):
-            self.storage.set_trial_intermediate_value(self.trial_id(entry.number), step, float(values[-1]))
+        if self.rows.unchanged():
+            known = self._entries.get(entry.number)
+            return known is not None and not known.told and known.claim is not None and known.claim.token == mine
+        with self._there():
+            row = self.rows.look(self.trial_id(entry.number), RECORD)
+        claim = _parsed(row)["claim"] if row.record is not None else None
+        return not row.state.is_finished() and claim is not None and claim["token"] == mine
 
     def end(self, entry: Entry) -> Entry:
         """Tell Optuna of a trial's end, as its record says it ended."""
-        record = entry.record
-        if record.outcome is None:
+        record, outcome = entry.record, entry.record.outcome
+        if outcome is None:
             msg = f"trial {record.number} has no outcome yet"
             raise ValueError(msg)
         record = dataclasses.replace(record, finished=record.finished or time.time())
-        entry = self.write(dataclasses.replace(entry, record=record, claim=None, holder=None, saved=False))
-        trial_id = self.trial_id(record.number)
-        self._describe(trial_id, record)
-        state, values = _optuna_end(record, self.settings.metric)
-        self.storage.set_trial_state_values(trial_id, state, values)
-        return dataclasses.replace(entry, told=True)
+        entry = dataclasses.replace(entry, record=record, claim=None, holder=None, saved=False, told=True)
+        return self._write(entry, end_of(entry, outcome, self.settings))
 
-    def _describe(self, trial_id: int, record: Record) -> None:
-        """Readable attributes for the dashboard, and the constraint that marks a diverged trial."""
-        outcome = record.outcome
-        if outcome is None:
-            return
-        readable = {"outcome": outcome.value, "cost": round(record.trained / self.settings.epochs, 4)}
-        if record.why:
-            readable["why"] = record.why[:2000]
-        if len(record.curve):
-            verdict = judge(
-                record.curve,
-                metric=self.settings.metric,
-                direction=self.settings.direction,
-                epochs=self.settings.epochs,
-                lr=record.recipe.lr,
-                outcome=outcome,
-            )
-            readable["verdict"] = f"{verdict.kind.value}: {verdict.why}"[:500]
-        for name, value in readable.items():
-            self.storage.set_trial_user_attr(trial_id, name, value)
-        if outcome.diverged:
-            share = min(record.curve.trained / self.settings.epochs, 1.0)
-            optuna.trial.Trial(self.study, trial_id).set_constraint("diverged", 2.0 - share)
+    def _write(self, entry: Entry, change: Change) -> Entry:
+        kept = _as_read(entry, change.attributes[RECORD])
+        with self._there():
+            self.rows.change(self.trial_id(entry.number), change)
+        self._entries[entry.number] = kept
+        return entry
+
+    @contextlib.contextmanager
+    def _there(self) -> Iterator[None]:
+        """Says what it means where the study is gone: a dashboard deletes it without asking for our lock."""
+        try:
+            yield
+        except KeyError as error:
+            name = self.study.study_name
+            msg = f"study {name!r} was deleted from its storage during the run; run the same command to start it anew"
+            raise StorageError(msg) from error
 
     def trial_id(self, number: int) -> int:
         """Optuna's id of a trial."""
@@ -412,64 +269,32 @@ class Ledger:
     # -- recovery -------------------------------------------------------------------------------------
 
     def recover(self, entries: list[Entry]) -> list[Entry]:
-        """Take over what dead processes held, and tell of ends that they had no time to tell.
-
-        A trial whose process died within a piece goes on from its last checkpoint, or from its start
-        where there is none; its record stays what it was, but for the piece that is to be finished first.
-        """
-        return [self._recovered(entry) for entry in entries]
+        """Take over what dead processes held, and tell of ends that they had no time to tell."""
+        return [entry if entry.told else self._recovered(entry) for entry in entries]
 
     def _recovered(self, entry: Entry) -> Entry:
-        if entry.told:
-            return entry
-        if entry.record.outcome is not None:
-            return self.end(entry)
-        changed = entry
-        if entry.claim is not None and not self._lives(entry.claim.lease):
-            changed = dataclasses.replace(changed, claim=None, resume=entry.claim.until)
-            changed = bereaved(changed, self._death(entry.claim.lease))
-            if changed.record.outcome is not None:
-                return self.end(changed)
-        if entry.holder is not None and not self._lives(entry.holder):
-            changed = dataclasses.replace(changed, holder=None)
-        return entry if changed is entry else self.write(changed)
-
-    def _death(self, lease: Lease | None) -> Death | None:
-        """How a holder died, where somebody watched."""
-        return next((d for d in self.deaths if lease and (d.pid, d.started) == (lease.pid, lease.started)), None)
-
-    def _lives(self, lease: Lease | None) -> bool:
-        """Whether a holder may still be working; a search of this very process that has ended is not."""
-        mine = lease is not None and dataclasses.replace(self.me, worker=lease.worker).same_holder(lease)
-        return alive(lease) and not (mine and lease is not None and lease.worker not in _working)
-
-    def _end_stray(self, trial: FrozenTrial) -> None:
-        trial_id = self.trial_id(trial.number)
-        self.storage.set_trial_user_attr(trial_id, "outcome", Outcome.INTERRUPTED.value)
-        self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
+        found = entry if entry.record.outcome is not None else recovered(entry, self.me, self.deaths)
+        if found.record.outcome is not None:
+            return self.end(found)
+        return entry if found is entry else self.write(found)
 
 
-def bereaved(entry: Entry, death: Death | None) -> Entry:
-    """What the death of the process that trained it means for a trial: an outcome, or another try.
-
-    None where nobody knows how it died.
-    """
-    if death is None:
-        return entry
-    entry = dataclasses.replace(entry, deaths=entry.deaths + 1)
-    if not (death.stalled or death.exited) and entry.deaths < MOST_DEATHS:
-        return entry
-    outcome = Outcome.STALLED if death.stalled else Outcome.FAILED
-    return dataclasses.replace(entry, record=dataclasses.replace(entry.record, outcome=outcome, why=death.why))
+def _entry(row: Row) -> Entry:
+    told = row.state.is_finished()
+    entry = decode(row.number, _parsed(row), told=told)
+    if told and entry.record.outcome is None:  # ended by other hands, e.g. in the dashboard
+        outcome = Outcome.FAILED if row.state is TrialState.FAIL else Outcome.PRUNED
+        why = "ended from outside of lrtune"
+        record = dataclasses.replace(entry.record, outcome=outcome, why=why)
+        return dataclasses.replace(entry, record=record, claim=None, holder=None, resume=None)  # nobody waits for it
+    return entry
 
 
-def _optuna_end(record: Record, metric: str) -> tuple[TrialState, list[float] | None]:
-    outcome = record.outcome
-    if outcome is Outcome.COMPLETED and record.value is not None:
-        return TrialState.COMPLETE, [record.value]
-    if outcome is Outcome.PRUNED or (outcome is not None and outcome.diverged):
-        values = record.curve.of(metric)[1]
-        last = float(values[-1]) if len(values) else math.nan
-        kept = outcome is Outcome.PRUNED and math.isfinite(last)
-        return TrialState.PRUNED, [last] if kept else None
-    return TrialState.FAIL, None
+def _parsed(row: Row) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(row.record) if isinstance(row.record, str) else row.record
+    return found
+
+
+def _as_read(entry: Entry, data: Mapping[str, Any]) -> Entry:
+    """What is written, as it will be read: rounded and thinned, and nothing in it is a curve that still grows."""
+    return decode(entry.number, json.loads(json.dumps(data)), told=entry.told)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from lrtune.curve import ValueRule
 from lrtune.divergence import Baseline
+from lrtune.entries import RECORD, decode
 from lrtune.errors import InputError
-from lrtune.ledger import RECORD, decode
 from lrtune.records import StudyRecord
 from lrtune.space import Space
 

@@ -199,6 +199,16 @@ class Space:
             return self.batch_exponent
         return 1.0 if optimizer is None or optimizer.lower().startswith(SGD_LIKE) else 0.5
 
+    def for_optimizer(self, optimizer: str | None) -> Space:
+        """The space for a trainer whose own optimizer this is, where no point names another.
+
+        It differs from this one only where batch sizes are searched, by the exponent that this one leaves open.
+        """
+        told = self.batch_exponent is not None or "optimizer" in self._axes or "batch_size" not in self._searched
+        if told or self.exponent(optimizer) == self.exponent():
+            return self
+        return Space.from_json({**self.to_json(), "batch_exponent": self.exponent(optimizer)})
+
     def scaled_lr(self, params: Mapping[str, Any]) -> float:
         """The learning rate as if the batch size were the middle one; the learning rate if none is searched."""
         return float(params["lr"]) / self._factor(params)

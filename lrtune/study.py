@@ -15,21 +15,23 @@ import optuna
 
 from lrtune.curve import Direction, ValueRule
 from lrtune.divergence import Baseline
+from lrtune.entries import RECORD
 from lrtune.environment import environment
 from lrtune.errors import InputError, MismatchError, SearchError
 from lrtune.garage import Garage
-from lrtune.ledger import RECORD, Ledger, at_work
-from lrtune.loop import Finished, Search
+from lrtune.ledger import Ledger
+from lrtune.loop import Search
 from lrtune.names import safe_filename
 from lrtune.outcome import Outcome
 from lrtune.reading import BASELINE, NOTICES, RESULT, SETTINGS, SPACE
+from lrtune.recovery import at_work
 from lrtune.result import Edge, Result
 from lrtune.search.answer import answer
 from lrtune.search.catalogue import DEFAULT, make
 from lrtune.search.shadow import quiet
 from lrtune.settings import Limits, Settings
 from lrtune.space import Space
-from lrtune.storage import exclusive, file_of, open_storage
+from lrtune.storage import exclusive, file_of, open_storage, rows_of
 from lrtune.training.isolated import isolating
 from lrtune.transfer import prior_from
 from lrtune.watching import listener
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
     from optuna.storages import BaseStorage
 
+    from lrtune.deciding import Finished
     from lrtune.progress import Observer
     from lrtune.search.base import Strategy
     from lrtune.training.base import Trainer
@@ -172,35 +175,39 @@ def conduct(
     """
     started = time.monotonic()
     place = place or Place()
-    with isolating(trainer, wanted=settings.isolate, stall_timeout=settings.stall_timeout, place=place) as used:
+    space = space.for_optimizer(getattr(trainer, "optimizer", None))
+    with contextlib.ExitStack() as until_end:
+        wrapped = isolating(trainer, wanted=settings.isolate, stall_timeout=settings.stall_timeout, place=place)
+        used = until_end.enter_context(wrapped)
         study = _opened(used, space, settings, storage)
-        space = Space.from_json(study.user_attrs[SPACE])
         place.ready()
         deadline = None if settings.limits.timeout is None else started + settings.limits.timeout
         listen = listener(observer, started)
-        with _folder(settings, storage) as folder, at_work() as me:
-            search = Search(
-                trainer=used,
-                settings=settings,
-                strategy=strategy or make(settings.strategy, prune=settings.prune, points=settings.points),
-                space=space,
-                ledger=Ledger(storage=storage, study=study, settings=settings, me=me, deaths=place.deaths),
-                place=place,
-                garage=Garage(
-                    trainer=used, folder=folder, memory_limit=0 if settings.isolate else settings.memory_limit
-                ),
-                should_stop=should_stop or _never,
-                deadline=deadline,
-                listen=listen,
-                widened=lambda wider: study.set_user_attr(SPACE, wider.to_json()),
-                learned=lambda baseline: study.set_user_attr(BASELINE, dataclasses.asdict(baseline)),
-                baseline=Baseline(**study.user_attrs[BASELINE]) if BASELINE in study.user_attrs else None,
-            )
-            try:
-                finished = search.run()
-            finally:
-                search.garage.close()
-            return _concluded(search, finished, listen)
+        folder = until_end.enter_context(_folder(settings, storage))
+        me = until_end.enter_context(at_work())
+        ledger = Ledger(storage=storage, study=study, settings=settings, me=me, deaths=place.deaths)
+        until_end.callback(ledger.close)
+        stored = ledger.attributes()
+        search = Search(
+            trainer=used,
+            settings=settings,
+            strategy=strategy or make(settings.strategy, prune=settings.prune, points=settings.points),
+            space=Space.from_json(stored[SPACE]),
+            ledger=ledger,
+            place=place,
+            garage=Garage(trainer=used, folder=folder, memory_limit=0 if settings.isolate else settings.memory_limit),
+            should_stop=should_stop or _never,
+            deadline=deadline,
+            listen=listen,
+            widened=lambda wider: ledger.describe({SPACE: wider.to_json()}),
+            learned=lambda baseline: ledger.describe({BASELINE: dataclasses.asdict(baseline)}),
+            baseline=Baseline(**stored[BASELINE]) if BASELINE in stored else None,
+        )
+        try:
+            finished = search.run()
+        finally:
+            search.garage.close()
+        return _concluded(search, finished, listen)
 
 
 def as_trainer(given: Trainer | Callable[..., Any], metric: str) -> Trainer:
@@ -238,7 +245,7 @@ def _concluded(search: Search, finished: Finished, listen: Listener) -> Result:
         if not finished.interrupted:
             _end_open(search)
         result = _result(search, finished.why)
-        study.set_user_attr(RESULT, result.to_json())
+        search.ledger.describe({RESULT: result.to_json()})
     listen("", search, result)
     if result.best_recipe is None and not finished.interrupted:
         error = SearchError(f"no trial was trained to its end: {finished.why}; {_advice(search)}")
@@ -297,19 +304,31 @@ def _result(search: Search, why: str) -> Result:
 def _opened(trainer: Trainer, space: Space, settings: Settings, storage: BaseStorage) -> optuna.Study:
     """Make the study, or check that the one there is the same and go on with it."""
     with exclusive(storage, settings.name):
-        there = settings.name in {study.study_name for study in storage.get_all_studies()}
-        if there:
+        if _is_there(storage, settings.name):
             study = optuna.load_study(study_name=settings.name, storage=storage)
             _check_same(study, trainer, space, settings)
             return study
         with quiet():
             study = optuna.create_study(study_name=settings.name, storage=storage, direction=settings.direction)
             study.set_metric_names([settings.metric])
-        study.set_user_attr(SPACE, space.to_json())
-        study.set_user_attr(NOTICES, list(trainer.notices))
-        study.set_user_attr("lrtune:range", list(space.lr_range))
-        study.set_user_attr(SETTINGS, _description(trainer, space, settings))
+        with contextlib.closing(rows_of(storage, storage.get_study_id_from_name(settings.name))) as rows:
+            rows.describe(
+                {
+                    SPACE: space.to_json(),
+                    NOTICES: list(trainer.notices),
+                    "lrtune:range": list(space.lr_range),
+                    SETTINGS: _description(trainer, space, settings),
+                }
+            )
         return study
+
+
+def _is_there(storage: BaseStorage, name: str) -> bool:
+    try:
+        storage.get_study_id_from_name(name)
+    except KeyError:
+        return False
+    return True
 
 
 def _description(trainer: Trainer, space: Space, settings: Settings) -> dict[str, Any]:

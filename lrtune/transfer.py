@@ -13,6 +13,7 @@ from lrtune.errors import InputError
 from lrtune.reading import RESULT
 from lrtune.result import Result
 from lrtune.search.freeze_thaw import Prior
+from lrtune.search.freeze_thaw_view import SETTINGS
 
 if TYPE_CHECKING:
     import os
@@ -44,9 +45,10 @@ def prior_from(given: Prior | Result | optuna.Study | Mapping[str, Any] | str | 
         msg = "the earlier study holds no answer to start from: run it to its end first, or leave prior (--like) out"
         raise InputError(msg)
     lr = float(best["lr"])
-    if not isinstance(band, Mapping):
-        return Prior(best=lr, low=lr / UNKNOWN_BAND, high=lr * UNKNOWN_BAND)
-    return Prior(best=lr, low=float(band["low"]), high=float(band["high"]))
+    low, high = lr / UNKNOWN_BAND, lr * UNKNOWN_BAND
+    if isinstance(band, Mapping):
+        low, high = float(band["low"]), float(band["high"])
+    return Prior(best=lr, low=low, high=high, others={name: best[name] for name in SETTINGS if name in best})
 
 
 def _data(given: Any) -> Mapping[str, Any]:

@@ -11,7 +11,8 @@ from lrtune.progress import Ended, Progress, Training
 from lrtune.search.answer import answer
 
 if TYPE_CHECKING:
-    from lrtune.ledger import Entry, Ledger
+    from lrtune.entries import Entry
+    from lrtune.ledger import Ledger
     from lrtune.progress import Observer
     from lrtune.result import Result
     from lrtune.search.base import Situation

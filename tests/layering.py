@@ -69,8 +69,8 @@ LAYERS = (
         name="study",
         holds="the one loop: ask, advance, judge, tell",
         modules=(
-            *("settings", "records", "progress", "ledger", "reading", "piece", "watching", "loop"),
-            *("result", "transfer", "study"),
+            *("settings", "records", "progress", "entries", "telling", "recovery", "ledger", "reading"),
+            *("piece", "watching", "standing", "deciding", "performing", "loop", "result", "transfer", "study"),
         ),
         others=("numpy", "optuna"),
         guests={"result": ("pandas",)},

@@ -21,7 +21,7 @@ from lrtune.search.base import Action, Continue, Finish, Seen, Situation, Start,
 from lrtune.search.catalogue import make
 from lrtune.space import Space
 
-__all__ = ["JOINT", "LR_ONLY", "Laboratory", "basin", "mirrored", "started"]
+__all__ = ["JOINT", "LR_ONLY", "Laboratory", "basin", "law", "mirrored", "started"]
 
 Landscape: TypeAlias = Callable[[Recipe, float], float]
 """The metric of a recipe at a share of its run; NaN where it has diverged."""
@@ -41,6 +41,19 @@ def basin(best: float = -1.5, edge: float = 0.5, noise: float = 0.0) -> Landscap
             return math.nan
         wobble = noise * math.sin(1e4 * x + 37 * share + recipe.seed)
         return 0.2 + 0.15 * (x - best) ** 2 * min(1.0, 3 * share) + 2 * math.exp(-6 * share) + wobble
+
+    return value
+
+
+def law(best: float = -2.0, edge: float = 0.8, plateau: float = 0.0) -> Landscape:
+    """Curves whose early leaders lie right of the best full run; beyond the edge runs diverge."""
+
+    def value(recipe: Recipe, share: float) -> float:
+        x = math.log10(recipe.lr) - best
+        if x > edge and share > 0.03:
+            return math.nan
+        progress = (1 + 300 * 10**x * max(share - plateau, 1e-9)) ** -0.6
+        return 0.1 + progress + 0.02 * 10 ** (1.2 * x)
 
     return value
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from strategy_contract import JOINT, LR_ONLY, Laboratory
+from strategy_contract import JOINT, LR_ONLY, Laboratory, law
 
 from lrtune.outcome import Outcome
 from lrtune.search.base import Continue, Finish, Seen, Situation, Start, Wait
@@ -19,24 +19,9 @@ from lrtune.search.freeze_thaw import FreezeThaw, Prior
 from lrtune.space import Space
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from lrtune.recipe import Recipe
 
 LENGTH = 60
-
-
-def law(best: float = -2.0, edge: float = 0.8, plateau: float = 0.0) -> Callable[[Recipe, float], float]:
-    """Curves whose early leaders lie right of the best full run; beyond the edge runs diverge."""
-
-    def value(recipe: Recipe, share: float) -> float:
-        x = math.log10(recipe.lr) - best
-        if x > edge and share > 0.03:
-            return math.nan
-        progress = (1 + 300 * 10**x * max(share - plateau, 1e-9)) ** -0.6
-        return 0.1 + progress + 0.02 * 10 ** (1.2 * x)
-
-    return value
 
 
 def regret(lab: Laboratory, recipe: Recipe) -> float:

@@ -18,11 +18,13 @@ from test_curve import curves
 from test_recipe import recipes
 
 from lrtune.curve import Curve, Point
+from lrtune.entries import RECORD, Claim, Entry, decode, encode
 from lrtune.leases import Lease
-from lrtune.ledger import RECORD, Claim, Entry, Ledger, at_work, decode, encode
+from lrtune.ledger import Ledger
 from lrtune.outcome import Outcome
 from lrtune.processes import Death
 from lrtune.records import Piece, Record
+from lrtune.recovery import at_work
 from lrtune.search.shadow import quiet
 from lrtune.settings import Settings
 from lrtune.space import Space

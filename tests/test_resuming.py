@@ -11,7 +11,7 @@ import pytest
 from networks import make
 
 import lrtune
-from lrtune.ledger import RECORD
+from lrtune.entries import RECORD
 from lrtune.study import tune
 
 if TYPE_CHECKING:

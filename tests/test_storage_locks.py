@@ -25,7 +25,7 @@ OPEN = """
 import os, sys, optuna
 from lrtune.storage import open_storage
 import lrtune.storage.inspection
-lrtune.storage.inspection.known_versions()
+lrtune.storage.inspection.known_schema()
 print("ready", flush=True)
 sys.stdin.readline()
 storage = open_storage(sys.argv[1])

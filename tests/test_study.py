@@ -15,7 +15,7 @@ import optuna
 import pytest
 
 import lrtune
-from lrtune.ledger import RECORD
+from lrtune.entries import RECORD
 from lrtune.outcome import Outcome
 from lrtune.reading import read
 from lrtune.search.catalogue import NAMES

@@ -50,8 +50,8 @@ def set_aside(storage: BaseStorage, name: str, checkpoints: Path) -> None:
 
 
 def _refuse_if_busy(study: optuna.Study, name: str) -> None:
+    from lrtune.entries import RECORD, decode
     from lrtune.leases import alive
-    from lrtune.ledger import RECORD, decode
 
     for trial in study.get_trials(deepcopy=False):
         claim = decode(trial.number, trial.user_attrs[RECORD]).claim if RECORD in trial.user_attrs else None

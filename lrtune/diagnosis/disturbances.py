@@ -61,11 +61,11 @@ def overfitting(look: Look) -> Verdict | None:
 
 def edge(look: Look) -> Verdict | None:
     """Whether it oscillates, or bursts again and again: the learning rate is near 2 / curvature (Cohen et al. 2021)."""
-    for values, name in ((look.values, "metric"), (look.train, "training loss")):
+    for values, course, name in _series(look):
         if len(values) < 2 * MIN_REPORTS:
             continue
         sigma = features.noise(values)
-        learned = max(float(values[0] if name != "metric" else look.start) - float(features.smooth(values).min()), TINY)
+        learned = max(float(values[0] if name != "metric" else look.start) - float(course.min()), TINY)
         regular = features.alternation(values)
         swing = features.middle(np.abs(np.diff(values[len(values) // 4 :])))
         found = features.bursts(values, _quiet(values), BURST_SHARE * learned)
@@ -84,6 +84,11 @@ def edge(look: Look) -> Verdict | None:
     return None
 
 
+def _series(look: Look) -> tuple[tuple[Floats, Floats, str], ...]:
+    """What is looked at for disturbances: each series, the same smoothed, and its name."""
+    return (look.values, look.course, "metric"), (look.train, look.train_course, "training loss")
+
+
 def _quiet(values: Floats) -> float:
     """Noise of the quiet part: bursts that are frequent would raise the usual estimate."""
     steps = np.abs(np.diff(values[len(values) // 6 :]))
@@ -92,12 +97,10 @@ def _quiet(values: Floats) -> float:
 
 def spiked(look: Look) -> Verdict | None:
     """Whether it rose once or twice and came back."""
-    for values, name in ((look.values, "metric"), (look.train, "training loss")):
+    for values, course, name in _series(look):
         if len(values) < MIN_REPORTS:
             continue
-        learned = max(
-            float(values[0]) - float(features.smooth(values).min()), look.learned if name == "metric" else 0.0
-        )
+        learned = max(float(values[0]) - float(course.min()), look.learned if name == "metric" else 0.0)
         found = features.bursts(values, features.noise(values), SPIKE_SHARE * max(learned, TINY))
         if not found:
             continue
@@ -120,7 +123,7 @@ def noisy(look: Look) -> Verdict | None:
         return None
     evidence = {"noise": look.sigma, "share": share}
     if len(look.train) >= MIN_REPORTS:
-        span = float(look.train[0]) - float(features.smooth(look.train).min())
+        span = float(look.train[0]) - float(look.train_course.min())
         train_share = features.noise(look.train) / span if span > 0 else math.inf
         evidence["train_share"] = train_share
         if share > UNSTABLE_RATIO * train_share:

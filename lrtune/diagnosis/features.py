@@ -5,6 +5,7 @@ Every function takes values of shape (n,), smaller is better, all finite, and kn
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -51,8 +52,9 @@ def smooth(values: Floats, half: int | None = None) -> Floats:
     if half < 1:
         return values.copy()
     course = np.empty(n)
-    windows = np.lib.stride_tricks.sliding_window_view(values, 2 * half + 1)
-    course[half : n - half] = np.sort(windows, axis=1)[:, half]
+    windows = values[np.arange(2 * half + 1) + np.arange(n - 2 * half)[:, None]]
+    windows.sort(axis=1)
+    course[half : n - half] = windows[:, half]
     for reach in range(half):
         course[reach] = middle(values[: 2 * reach + 1])
         course[n - 1 - reach] = middle(values[n - 1 - 2 * reach :])
@@ -78,9 +80,15 @@ def trend(values: Floats) -> tuple[float, float]:
     if n < SHORTEST:
         return 0.0, 1.0
     pairs = n * (n - 1) / 2
-    score = float(np.sign(thin[None, :] - thin[:, None])[np.triu_indices(n, 1)].sum())
+    score = float(np.sign(thin[None, :] - thin[:, None])[_later(n)].sum())
     z = max(abs(score) - 1.0, 0.0) / math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
     return score / pairs, math.erfc(z / math.sqrt(2.0))
+
+
+@functools.cache
+def _later(n: int) -> npt.NDArray[np.bool_]:
+    """Of all pairs (i, j) out of n those with i < j, shape (n, n)."""
+    return np.triu(np.ones((n, n), dtype=np.bool_), 1)
 
 
 def alternation(values: Floats) -> float:

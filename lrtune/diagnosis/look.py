@@ -96,6 +96,7 @@ class Look:
     values: Floats  # the metric, finite
     course: Floats  # the same, smoothed
     train: Floats  # the training loss, finite; empty where there is none
+    train_course: Floats  # the same, smoothed
     steps: npt.NDArray[np.int64]  # of the metric's reports
     bad_step: int | None  # where the first non-finite number was reported
     start: float  # level of the untrained model, else the first report
@@ -141,10 +142,12 @@ def look_at(
     start = first if known is None else known
     course = features.smooth(values) if len(values) else values
     floor = float(course.min()) if len(values) else math.nan
+    train = _train(curve, metric)
     return Look(
         values=values,
         course=course,
-        train=_train(curve, metric),
+        train=train,
+        train_course=features.smooth(train) if len(train) else train,
         steps=steps,
         bad_step=bad,
         start=start,

@@ -356,7 +356,9 @@ def _inner(study: StudyFile, answer: Row | None) -> Strategy:
 
     name = study.search.strategy or DEFAULT
     if name == FREEZE_THAW and answer is not None and answer.lr is not None and answer.band is not None:
-        from lrtune.search.freeze_thaw import FreezeThaw, Prior
+        from lrtune.transfer import prior_from
 
-        return FreezeThaw(prior=Prior(best=answer.lr, low=answer.band[0], high=answer.band[1]))
+        low, high = answer.band
+        earlier = {"best": {**(answer.recipe or {}), "lr": answer.lr}, "band": {"low": low, "high": high}}
+        return make(name, prior=prior_from(earlier))
     return make(name, prune=study.search.prune, points=study.search.points)

@@ -26,9 +26,11 @@ __all__ = ["Answer", "Edge", "answer"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
-TOLERANCE = 0.012  # of the way from untrained to best: what one run differs from the next by on many tasks
+TOLERANCE = 0.01  # of the way from untrained to best: what one run differs from the next by on many tasks
 CHANCE = 0.25  # a learning rate is in the band if the chance that it is as good is at least this
-MARGIN = 0.15  # decades beyond the last good place: half the distance of what is usually told apart
+MARGIN = 0.13  # decades beyond the last good place: half the distance of what is usually told apart
+WIDTH = 0.5  # decades around the best one within which nothing but what was seen speaks against a learning rate
+WIDTH_JOINT = 0.2  # the same in a joint search, where little was seen under the best other settings
 STEP = 0.05  # decades between the learning rates that are asked for
 REACH = 1.5  # decades to both sides of the best one within which the band lies
 LATER = 0.6  # decades by which the edge may still move left, for a run that has only begun
@@ -82,7 +84,7 @@ class Answer:
 
 def answer(situation: Situation) -> Answer:
     """Read the answer off the trials of any strategy."""
-    beliefs = Beliefs(situation)
+    beliefs = Beliefs(situation, width=WIDTH if set(situation.space.names) <= {"lr"} else WIDTH_JOINT)
     if not beliefs.view.alive:
         return Answer(edge=_all_diverged(beliefs), warnings=tuple(_hopeless(beliefs)))
     edge = _edge(beliefs)
@@ -157,7 +159,7 @@ def _band(beliefs: Beliefs, best: Sequence[Arm]) -> tuple[float, float]:
     known = [a for a in beliefs.learning if a.key == arm.key]
     candidates = [Candidate(a.x, a.seen.recipe, a.key, a) for a in known]
     candidates += [Candidate(float(x) - shift, beliefs.recipe(float(x), arm.key), arm.key, None) for x in xs]
-    fallen, _, _ = beliefs.draws(candidates, np.full(len(candidates), beliefs.length), looked=False)
+    fallen, _, _ = beliefs.draws(candidates)
     target = float(beliefs.view.scaled(_mean(beliefs, best)))
     good = (fallen <= target + TOLERANCE).mean(axis=0) >= CHANCE
     places = np.array([c.x + shift for c in candidates])

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from lrtune.search.freeze_thaw_prior import Earlier
 from lrtune.search.freeze_thaw_view import SETTINGS, Arm, View, alikeness, points, profile, settings
 from lrtune.search.landscape import NOISE, Landscape
 from lrtune.search.onethread import one_thread
@@ -25,18 +26,17 @@ if TYPE_CHECKING:
 
     from lrtune.recipe import Recipe
     from lrtune.search.base import Situation
+    from lrtune.search.freeze_thaw_prior import Prior
     from lrtune.space import Space
 
-__all__ = ["Beliefs", "Candidate", "Prior", "warmup"]
+__all__ = ["Beliefs", "Candidate", "warmup"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 DRAWS = 256
-DRIFT = (
-    0.15  # decades that the best moves left while training grows tenfold: half of p / (p + q), the law says the rest
-)
+DRIFT = 0.1  # decades that the best moves left while training grows tenfold: half of p / (p + q), the law says the rest
 WIDTH = 0.2  # decades: how well the best place is known from runs that are complete
-BASIN = 0.01  # regret at one standard deviation from the expected place
+AWAY = 0.01  # regret at one standard deviation from the expected place
 MOST_AWAY = 3.0  # standard deviations beyond which it costs no more: the expectation may be wrong
 LATE = 0.15  # decades by which the cliff may still move left as a run goes on
 FALL = 1.0  # what a run beyond the cliff is worth: nothing
@@ -46,22 +46,8 @@ BELIEVED = 40  # arms that the model is shown: those that came furthest
 CEILING = 1.3  # what is worse than untrained is only that
 MOST_COMBOS = 64
 RANGE_VALUES = 3  # values of a range among the other settings that are tried
-PRIOR_WIDTH = 0.15  # decades: an earlier study is not trusted to be closer than this
-DISAGREEMENT = 2.0  # standard deviations at which an earlier study is no longer believed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prior:
-    """What an earlier study on similar work found: its best learning rate and its band."""
-
-    best: float
-    low: float
-    high: float
-
-    @property
-    def spread(self) -> float:
-        """Its uncertainty in decades."""
-        return max(PRIOR_WIDTH, abs(math.log10(self.high / self.low)) / 4)
+CLEARLY = 0.02  # of the way from untrained to best, by which a run beside the best is worse for good
+RECOMMENDED = 2.0  # good reasons that the settings of an earlier study's best are worth
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +82,20 @@ class Beliefs:
     ----------
     situation, view
         What was seen.
+    earlier
+        What an earlier study found; None without one.
     combos
         The combinations of the other settings, each a key as in :class:`~lrtune.search.freeze_thaw_view.Arm`.
     length
         Epochs of a full training.
+    width
+        Decades: how well the best place is known from runs that are complete.
     """
 
-    def __init__(self, situation: Situation, prior: Prior | None = None) -> None:
+    def __init__(self, situation: Situation, prior: Prior | None = None, *, width: float = WIDTH) -> None:
         self.situation = situation
-        self.prior = prior
+        self.width = width
+        self.earlier = None if prior is None else Earlier(prior, situation.space)
         self.view = View(situation)
         self.length = float(situation.epochs)
         self.combos = _combos(situation.space, situation.seed)
@@ -143,9 +134,16 @@ class Beliefs:
     def _liking(self, key: tuple[Any, ...]) -> float:
         _, levels = profile(key[SETTINGS.index("schedule")], warmup(key))
         liking = 1.0 - min(1.0, float(levels[-1])) + (0.5 if warmup(key) > 0 else 0.0)
+        if self.earlier is not None and self.earlier.recommends(key):
+            liking += RECOMMENDED
         if self._largest is not None:
             liking += 0.5 * math.log10(self._largest / key[SETTINGS.index("batch_size")])
         return liking
+
+    @functools.cached_property
+    def shortest_warmup(self) -> float:
+        """The warmup that every combination has at least, as a fraction of the run."""
+        return min(warmup(key) for key in self.combos)
 
     @functools.cached_property
     def _largest(self) -> int | None:
@@ -189,8 +187,7 @@ class Beliefs:
     def _loss(self, one: Arm, arms: Sequence[Arm]) -> float:
         worst = 0.0
         for two in arms:
-            common = min(one.seen.trained, two.seen.trained) / self.length
-            worst = max(worst, self.view.at(one, common) - self.view.at(two, common))
+            worst = max(worst, self._behind(one, two))
         return worst
 
     @functools.cached_property
@@ -200,27 +197,37 @@ class Beliefs:
         decades = -math.log10(max(1e-3, champion.seen.trained / self.length))
         _, levels = profile(champion.seen.recipe.schedule, champion.seen.recipe.warmup)
         last = min(1.0, float(levels[-1]))  # decay takes the noise away that drives the drift
-        place, spread = champion.x - DRIFT * last * decades, DRIFT * decades + WIDTH
-        return self._with_prior(place, spread)
+        place, spread = champion.x - DRIFT * last * decades, DRIFT * decades + self.width
+        return (place, spread) if self.earlier is None else self.earlier.averaged(place, spread, least=self.width)
 
-    def _with_prior(self, place: float, spread: float) -> tuple[float, float]:
-        if self.prior is None:
-            return place, spread
-        theirs, trust = math.log10(self.prior.best), self.prior.spread
-        if abs(place - theirs) > DISAGREEMENT * math.hypot(spread, trust):
-            return place, spread
-        weight = spread**2 / (spread**2 + trust**2)
-        return (1 - weight) * place + weight * theirs, max(spread * trust / math.hypot(spread, trust), WIDTH)
+    @functools.cached_property
+    def confirmed(self) -> bool:
+        """Whether the best complete run lies where an earlier study said that it would, and not merely was put there.
+
+        An earlier study says where the first runs go: what confirms it is that runs beside the best are clearly worse.
+        """
+        if self.earlier is None or not self.view.completed:
+            return False
+        best = min(self.view.completed, key=self.result)
+        return self.earlier.confirmed_by(best.x, best.key) and all(self._worse(best, side) for side in (-1, 1))
+
+    def _worse(self, best: Arm, side: int) -> bool:
+        """Whether a run on that side of the best one is clearly worse; true where nothing made anybody look there."""
+        beside = [arm for arm in self.view.arms if side * (arm.x - best.x) > 0]
+        return not beside or any(arm.diverged or self._behind(arm, best) > CLEARLY for arm in beside)
+
+    def _behind(self, arm: Arm, best: Arm) -> float:
+        """By how much it is worse at the furthest common fraction."""
+        common = min(arm.seen.trained, best.seen.trained) / self.length
+        return self.view.at(arm, common) - self.view.at(best, common) if common > 0 else 0.0
 
     # -- what the model says ---------------------------------------------------------------------------
 
     @one_thread()
-    def draws(
-        self, candidates: Sequence[Candidate], until: Floats, *, looked: bool = True
-    ) -> tuple[Floats, Floats, Floats]:
+    def draws(self, candidates: Sequence[Candidate], until: Floats | None = None) -> tuple[Floats, Floats, Floats]:
         """Draws of what candidates end at, in the view's measure, each of shape (draws, candidates).
 
-        Without `looked`, which most of the work is for, `looks` stays empty; the ends are the same.
+        Without `until`, which most of the work is for, `looks` stays empty; the ends are the same.
 
         Returns
         -------
@@ -231,13 +238,14 @@ class Beliefs:
         index = {key: i for i, key in enumerate(keys)}
         model = self._model(index)
         runs = [-1 - j if c.arm is None else c.arm.number for j, c in enumerate(candidates)]
-        whens = np.concatenate([np.ones(len(candidates)), until / self.length])
+        ends = np.ones(len(candidates))
+        whens = np.concatenate([ends, ends if until is None else until / self.length])
         groups = [index[c.key] for c in candidates]
         query = points([c.x for c in candidates] * 2, whens, [c.recipe for c in candidates] * 2, groups * 2, runs * 2)
-        both = model.draws(query, DRAWS, self.rng, wanted=None if looked else len(candidates))
+        both = model.draws(query, DRAWS, self.rng, wanted=len(candidates) if until is None else None)
         smooth, looks = both[:, : len(candidates)], both[:, len(candidates) :]
         noise = self.rng.standard_normal((DRAWS, len(candidates)))  # drawn in any case: what follows is the same
-        looks = looks + NOISE * noise if looked else looks
+        looks = looks if until is None else looks + NOISE * noise
         for j, c in enumerate(candidates):
             if c.arm is not None and c.completed:
                 smooth[:, j] = self.result(c.arm)
@@ -274,7 +282,7 @@ class Beliefs:
         ahead = np.array([1 - c.trained / self.length for c in candidates])
         away = np.minimum(np.abs(np.array([c.x for c in candidates]) - place) / spread, MOST_AWAY)
         likings = np.array([self.liking(c.key) for c in candidates])
-        found: Floats = (BASIN * away**2 - LIKED * likings) * ahead
+        found: Floats = (AWAY * away**2 - LIKED * likings) * ahead
         return found
 
     def _with_cliff(self, draws: Floats, candidates: Sequence[Candidate]) -> Floats:

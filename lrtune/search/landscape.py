@@ -35,8 +35,9 @@ RISES = (1.0, 2.0)  # q: the noise of SGD rises with lr to lr squared
 KNEES = np.arange(-4.0, 1.1, 0.5)  # log10 s0, relative to the summed learning rate of the best run
 PRIOR_MEAN = np.array([-0.2, 1.0, 0.0])  # of a, b, c: there is something left to gain
 PRIOR_SD = np.array([0.4, 0.5, 0.3])
-SMOOTH, OWN, NOISE = 0.03, 0.006, 0.006  # standard deviations of the smooth misfit, of one run, of one evaluation
-WIDTH_X, WIDTH_T = 0.5, 0.6  # in decades of learning rate and of training
+SMOOTH, OWN, NOISE = 0.05, 0.006, 0.006  # standard deviations of the smooth misfit, of one run, of one evaluation
+EARLY = 0.04  # what a look's grows by for each tenfold that the furthest one came further: early losses mislead
+WIDTH_X, WIDTH_T = 0.5, 0.3  # in decades of learning rate and of training
 NEGATIVE, UNLIKELY = -1e-3, 10.0  # terms of the wrong sign, and by how much they count for less
 TOLERANCE = 0.15  # a point this much above the best of its time counts for its misfit relative to that
 FALL_OF = np.tile(np.arange(len(POWERS) * len(KNEES)), len(RISES))  # of each hypothesis: which (p, s0) it has,
@@ -97,7 +98,8 @@ class Landscape:
         self._points, self._y, self._alike = points, y, alike
         self._knees = (points.x + np.log10(points.area))[np.argmin(y)] + KNEES
         self._x0 = float(points.x[np.argmin(y)])
-        noise = (NOISE + TOLERANCE * gap) ** 2 + rough**2
+        before = np.log10(points.t.max() / points.t)
+        noise = (NOISE + TOLERANCE * gap + EARLY * before) ** 2 + rough**2
         covariance = self._kernel(points, points) + np.diag(noise)
         self._chol = np.linalg.cholesky(covariance)
         self._fit()

@@ -8,8 +8,21 @@ from __future__ import annotations
 
 from lrtune.storage.address import resolve_storage
 from lrtune.storage.exclusion import exclusive, file_of
+from lrtune.storage.filerows import rows_of
 from lrtune.storage.locks import Held
 from lrtune.storage.opening import open_storage
 from lrtune.storage.retrying import RetryingStorage
+from lrtune.storage.rows import Change, Row, Rows
 
-__all__ = ["Held", "RetryingStorage", "exclusive", "file_of", "open_storage", "resolve_storage"]
+__all__ = [
+    "Change",
+    "Held",
+    "RetryingStorage",
+    "Row",
+    "Rows",
+    "exclusive",
+    "file_of",
+    "open_storage",
+    "resolve_storage",
+    "rows_of",
+]

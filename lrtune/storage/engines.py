@@ -17,7 +17,7 @@ from lrtune.errors import StorageError
 from lrtune.storage.faults import server_sentence, sqlite_sentence, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -130,6 +130,21 @@ class SqliteDatabase:
                 # Somebody else may be using the file; it works in its present mode too, only slower.
                 with contextlib.suppress(sqlite3.OperationalError):
                     connection.execute(f"pragma journal_mode = {wanted}").fetchone()
+
+    def furnish(self, script: Iterable[str]) -> bool:
+        """Make all tables in one transaction; whether it was done, for a file that is no longer empty is left alone."""
+        with contextlib.closing(self.connect()) as connection:
+            connection.execute("begin immediate")
+            try:
+                if connection.execute("select 1 from sqlite_master").fetchall():
+                    return False
+                for statement in script:
+                    connection.execute(statement)
+                connection.execute("commit")
+            finally:
+                if connection.in_transaction:
+                    connection.execute("rollback")
+        return True
 
     def harden(self, engine: sqlalchemy.Engine) -> None:
         """Give an engine real transactions: pysqlite's own begin late, and let two writers read alike."""

@@ -12,6 +12,7 @@ import os
 import sqlite3
 import stat
 from contextlib import closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import sqlalchemy
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-__all__ = ["Found", "inspect_file", "inspect_server", "judge_tables", "known_versions", "read_only"]
+__all__ = ["Found", "Schema", "inspect_file", "inspect_server", "judge_tables", "known_schema", "read_only"]
 
 MAGIC = b"SQLite format 3\0"
 CHECKED_BYTES = 64 * 2**20  # a quick check reads all of a file: about 0.3 s for this much
@@ -183,7 +184,8 @@ def judge_tables(tables: Iterable[str], version: object, schema: object, shown: 
         If it belongs to something else, or is of another schema version.
     """
     tables = set(tables)
-    ours, head, versions, old = known_versions()
+    known = known_schema()
+    ours, head, versions, old = known.tables, known.head, known.versions, known.number
     if not tables:
         return Found.EMPTY
     if not shared and not tables <= ours | {"alembic_version"}:
@@ -213,16 +215,46 @@ def _upgrade_url(shown: str) -> str:
     return shown if "://" in shown else f"sqlite:///{shown}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schema:
+    """What the installed Optuna makes of an empty SQLite database.
+
+    Attributes
+    ----------
+    tables
+        Names of its tables.
+    head, versions
+        Its newest revision, and all that it knows.
+    number
+        Its schema number of before revisions.
+    script
+        SQL that makes an empty storage, in one transaction.
+    """
+
+    tables: frozenset[str]
+    head: str
+    versions: frozenset[str]
+    number: int
+    script: tuple[str, ...]
+
+
 @functools.cache
-def known_versions() -> tuple[frozenset[str], str, frozenset[str], int]:
-    """Optuna's tables, its newest schema, all its schemas, and its schema number of before alembic."""
+def known_schema() -> Schema:
+    """The schema of the installed Optuna, from a scratch storage in memory."""
     from optuna.storages import RDBStorage
     from optuna.storages._rdb import models
 
     scratch = RDBStorage("sqlite:///:memory:")
     try:
-        head, every = scratch.get_head_version(), frozenset(scratch.get_all_versions())
+        with closing(scratch.engine.raw_connection()) as connection:
+            made = tuple(connection.driver_connection.iterdump())  # type: ignore[union-attr]
+        return Schema(
+            tables=frozenset(models.BaseModel.metadata.tables),
+            head=scratch.get_head_version(),
+            versions=frozenset(scratch.get_all_versions()),
+            number=int(models.SCHEMA_VERSION),
+            script=tuple(line for line in made if line not in {"BEGIN TRANSACTION;", "COMMIT;"}),
+        )
     finally:
         scratch.remove_session()
         scratch.engine.dispose()
-    return frozenset(models.BaseModel.metadata.tables), head, every, int(models.SCHEMA_VERSION)

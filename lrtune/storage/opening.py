@@ -13,7 +13,7 @@ from lrtune.errors import StorageError
 from lrtune.storage.address import FileAddress, ServerAddress, parse, resolve_storage
 from lrtune.storage.engines import ServerDatabase, SqliteDatabase
 from lrtune.storage.faults import os_sentence
-from lrtune.storage.inspection import Found, inspect_file, inspect_server
+from lrtune.storage.inspection import Found, inspect_file, inspect_server, known_schema
 from lrtune.storage.locks import FileLock, ServerLock
 from lrtune.storage.retrying import RetryingStorage
 
@@ -109,11 +109,12 @@ def _sqlite(
 ) -> RetryingStorage:
     def build() -> RDBStorage:
         database.set_journal()
+        missing = create and not database.furnish(known_schema().script)  # what was cut off is left to Optuna
         return RDBStorage(
             "sqlite:///lrtune.db",  # only its dialect counts: the database makes the connections
             engine_kwargs=database.options(),
             skip_compatibility_check=True,  # it has been inspected
-            skip_table_creation=not create,
+            skip_table_creation=not missing,
         )
 
     storage = RetryingStorage(InMemoryStorage(), database, retry_seconds=retry_seconds, warn=warn, reopen=open_again)

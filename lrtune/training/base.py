@@ -111,7 +111,10 @@ class Run(Protocol):
 
 @runtime_checkable
 class Trainer(Protocol):
-    """Knows how to train: turns recipes into a run."""
+    """Knows how to train: turns recipes into a run.
+
+    One that has an attribute ``optimizer``, a name, says with it how the learning rate goes with the batch size.
+    """
 
     @property
     def saves(self) -> bool:

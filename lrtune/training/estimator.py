@@ -172,6 +172,11 @@ class SklearnTrainer:
         return self._unsavable is None
 
     @property
+    def optimizer(self) -> str:
+        """A multilayer perceptron's own solver, else stochastic gradient descent."""
+        return str(getattr(self._kind.template, "solver", "sgd"))
+
+    @property
     def notices(self) -> Sequence[str]:
         """Settings that have been replaced, one sentence each."""
         return tuple(self._notices)

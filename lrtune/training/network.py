@@ -169,6 +169,11 @@ class TorchTrainer:
         """What the user should be told, one sentence each."""
         return tuple(self._notices)
 
+    @property
+    def optimizer(self) -> str | None:
+        """The optimizer where a recipe names none; None where it is the user's own function."""
+        return self._settings.optimizer if isinstance(self._settings.optimizer, str) else None
+
     def start(self, recipes: Sequence[Recipe], /) -> NetworkRun:
         """Start a run: one model for each recipe.
 

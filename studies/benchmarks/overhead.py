@@ -1,6 +1,6 @@
 """What lrtune costs besides the training itself: two ratios, each measured side by side in one run.
 
-    python studies/benchmarks/overhead.py [--rounds 3] [--strategy random] [--trials 12]
+    python studies/benchmarks/overhead.py [--rounds 3] [--strategy NAME ...] [--trials 12]
 
 1. *digits-mlp*: a search in an SQLite file, against the same trainings (same recipes, as far as each was
    trained, with as many evaluations) in a bare PyTorch loop that holds nothing but the training. Both in
@@ -72,12 +72,13 @@ class Stopwatch:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--strategy", default="random")
+    parser.add_argument("--strategy", nargs="+", default=["random", "freeze-thaw"])
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--epochs", type=int, help="the study's own unless given")
     told = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    on_digits(told.rounds, told.strategy, told.trials, told.epochs)
+    for strategy in told.strategy:
+        on_digits(told.rounds, strategy, told.trials, told.epochs)
     on_nothing(told.rounds)
 
 
@@ -102,7 +103,9 @@ def on_digits(rounds: int, strategy: str, trials: int, epochs: int | None) -> No
             f"({total.clock:.2f} s), bare loop {bare.cpu:.2f} s CPU ({bare.clock:.2f} s), ratio {ratios[-1][0]:.3f}"
         )
     cpu, clock = (median(column) for column in zip(*ratios, strict=True))
-    print(f"digits-mlp: lrtune adds {cpu - 1:+.1%} of CPU, {clock - 1:+.1%} by the clock (median of {rounds})")
+    print(
+        f"digits-mlp, {strategy}: lrtune adds {cpu - 1:+.1%} of CPU, {clock - 1:+.1%} by the clock (median of {rounds})"
+    )
 
 
 def searched(study: StudyFile, trainer: Trainer, strategy: str, trials: int, seed: int) -> tuple[Spent, list[Record]]:

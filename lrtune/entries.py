@@ -1,0 +1,152 @@
+"""One trial as the ledger knows it, and its record as plain JSON.
+
+One compact record a trial (user attribute ``lrtune:record``) holds recipe, curve, pieces, outcome and
+who is training it now. What is written is what is read: a curve is stored with so many digits and points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lrtune.curve import Curve
+from lrtune.leases import Lease
+from lrtune.outcome import Outcome
+from lrtune.recipe import Recipe
+from lrtune.records import Piece, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["RECORD", "Claim", "Entry", "decode", "encode"]
+
+RECORD = "lrtune:record"
+MOST_POINTS = 1000
+"""Points of a curve that are stored; what is beyond is thinned out, extremes are kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """That somebody is training a trial right now.
+
+    Attributes
+    ----------
+    until
+        Up to which epoch.
+    again
+        Epochs of it that are trained a second time.
+    token
+        Tells this claim from every other: a process that slept too long finds another one in its place.
+    lease
+        Who.
+    """
+
+    until: float
+    again: float = 0.0
+    token: str = ""
+    lease: Lease | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One trial of the ledger.
+
+    Attributes
+    ----------
+    record
+        What is known of it.
+    claim
+        Who is training it, None while nobody is.
+    saved
+        Whether a checkpoint of it was written.
+    holder
+        The process in whose memory the run lives, where it lives nowhere else.
+    told
+        Whether Optuna has been told of its end.
+    deaths
+        How often the process that trained it died while others watched.
+    resume
+        Up to which epoch a piece was to go that was cut off; None where none was.
+    """
+
+    record: Record
+    claim: Claim | None = None
+    saved: bool = False
+    holder: Lease | None = None
+    told: bool = False
+    deaths: int = 0
+    resume: float | None = None
+
+    @property
+    def number(self) -> int:
+        """The trial's number."""
+        return self.record.number
+
+    @property
+    def stands(self) -> float:
+        """Epochs at which its run stands, as far as is recorded; beyond its curve where a piece was cut off."""
+        return self.record.pieces[-1].end if self.record.pieces else 0.0
+
+    def price(self, until: float, again: float) -> float:
+        """Epochs that training it up to one costs; `again` is not zero where all is trained a second time."""
+        return until if again else max(0.0, until - self.stands)
+
+
+def decode(number: int, data: Mapping[str, Any], *, told: bool = False) -> Entry:
+    """The entry that the ledger wrote."""
+    record = Record(
+        number=number,
+        recipe=Recipe.from_json(data["recipe"]),
+        params=dict(data["params"]),
+        curve=Curve.from_json(data["curve"]),
+        outcome=Outcome.from_key(data["outcome"]) if data["outcome"] else None,
+        why=data["why"],
+        value=data["value"],
+        trained=data["trained"],
+        pieces=tuple(
+            Piece(at=at, seconds=seconds, begin=begin, end=end, worker=worker, why=why)
+            for at, seconds, begin, end, worker, why in data["pieces"]
+        ),
+        started=data["started"],
+        finished=data["finished"],
+    )
+    claim = data["claim"]
+    return Entry(
+        record=record,
+        claim=None if claim is None else Claim(**{**claim, "lease": Lease.from_json(claim["lease"])}),
+        saved=data["saved"],
+        holder=Lease.from_json(data["holder"]) if data["holder"] else None,
+        told=told,
+        deaths=data["deaths"],
+        resume=data.get("resume"),
+    )
+
+
+def encode(entry: Entry) -> dict[str, Any]:
+    """The entry as plain JSON."""
+    record = entry.record
+    claim = entry.claim
+    return {
+        "recipe": record.recipe.to_json(),
+        "params": dict(record.params),
+        "curve": record.curve.thinned(MOST_POINTS).to_json(),
+        "outcome": record.outcome.key if record.outcome else "",
+        "why": record.why,
+        "value": record.value,
+        "trained": record.trained,
+        "pieces": [[p.at, p.seconds, p.begin, p.end, p.worker, p.why] for p in record.pieces],
+        "started": record.started,
+        "finished": record.finished,
+        "claim": None
+        if claim is None
+        else {
+            "until": claim.until,
+            "again": claim.again,
+            "token": claim.token,
+            "lease": claim.lease and claim.lease.to_json(),
+        },
+        "saved": entry.saved,
+        "holder": entry.holder.to_json() if entry.holder else None,
+        "deaths": entry.deaths,
+        "resume": entry.resume,
+    }

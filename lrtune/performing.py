@@ -1,0 +1,164 @@
+"""Performing: a claimed piece is trained, and under the study's lock what came of it is written."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from typing import TYPE_CHECKING
+
+from lrtune.errors import InputError, StorageError
+from lrtune.outcome import Outcome
+from lrtune.piece import PieceEnd, Watch, failed, train
+from lrtune.processes import DiedError
+from lrtune.records import Piece
+from lrtune.recovery import bereaved
+from lrtune.watching import line
+
+if TYPE_CHECKING:
+    from lrtune.deciding import Work
+    from lrtune.entries import Entry
+    from lrtune.garage import Parked
+    from lrtune.recipe import Recipe
+    from lrtune.standing import Standing
+
+__all__ = ["perform"]
+
+RENEW_SECONDS = 30.0
+
+
+def perform(search: Standing, work: Work) -> None:
+    """Train a claimed piece and write what came of it."""
+    entry = work.entry
+    recipe = entry.record.recipe
+    began, clock = time.time(), time.monotonic()
+    search.training = (entry, work.until)
+    search.listen("", search)
+    parked: Parked | None = None
+    begin, spe = 0.0, 1
+    raised: BaseException | None = None
+    try:
+        _learn_baseline(search, recipe)
+        spe = search.trainer.steps_per_epoch(recipe)
+        parked = search.garage.fetch(entry.number, recipe, entry.record.curve)
+        # what a process that died had trained beyond the record is paid here, unless it is trained again
+        begin = min(parked.step / spe, entry.stands)
+        end = train(parked, recipe, work.until, _watch(search, entry, spe))
+    except (StorageError, KeyboardInterrupt) as error:
+        raised, end = error, PieceEnd(interrupted=True)
+    except DiedError as error:
+        entry = bereaved(entry, error.death)
+        if entry.record.outcome is None:
+            _lost(search, entry, error)
+            return
+        work, end = dataclasses.replace(work, entry=entry), PieceEnd(outcome=entry.record.outcome, why=str(error))
+    except InputError as error:
+        raised, end = error, PieceEnd(outcome=Outcome.FAILED, why=str(error))
+    except BaseException as error:  # noqa: BLE001 -- user code may raise anything, SystemExit too
+        raised, end = failed(error, first=not any(len(entry.record.curve) for entry in search.entries))
+    at = parked.step / spe if parked is not None else begin
+    piece = Piece(
+        at=began, seconds=time.monotonic() - clock, begin=begin, end=at, worker=search.ledger.me.worker, why=work.why
+    )
+    if isinstance(raised, StorageError):
+        raise raised
+    _write(search, work, parked, end, piece)
+    if raised is not None:
+        raise raised
+
+
+def _lost(search: Standing, entry: Entry, error: DiedError) -> None:
+    """The run is gone with its process, and the trial is to be tried again: from its last checkpoint, if any."""
+    with search.locked():
+        search.training = None
+        if entry.claim is None or not search.ledger.holds(entry):
+            return
+        again = dataclasses.replace(entry, claim=None, holder=None, resume=entry.claim.until)
+        search.replace(search.ledger.write(again))
+        search.listen(f"trial {entry.number}: {error}; it is tried once more", search)
+
+
+def _learn_baseline(search: Standing, recipe: Recipe) -> None:
+    if search.baseline is None:
+        search.baseline = search.trainer.baseline(recipe, search.settings.metric)
+        search.learned(search.baseline)
+
+
+def _watch(search: Standing, entry: Entry, spe: int) -> Watch:
+    renewed = [time.monotonic()]
+
+    def progressed(_epoch: float) -> None:
+        search.place.progressed()
+        if time.monotonic() - renewed[0] > RENEW_SECONDS:
+            renewed[0] = time.monotonic()
+            with search.locked():
+                if search.ledger.holds(entry):
+                    search.ledger.renew(entry)
+        search.listen("", search)
+
+    def stop() -> bool:
+        late = search.deadline is not None and time.monotonic() >= search.deadline
+        return late or search.should_stop()
+
+    return Watch(
+        settings=search.settings,
+        steps_per_epoch=spe,
+        baseline=search.baseline,
+        learned_above=search.learned_above(entry.record.recipe.lr),
+        should_stop=stop,
+        save=lambda parked: search.garage.save(entry.number, parked),
+        progressed=progressed,
+        seconds=sum(piece.seconds for piece in entry.record.pieces),
+    )
+
+
+def _write(search: Standing, work: Work, parked: Parked | None, end: PieceEnd, piece: Piece) -> None:
+    """Write what came of a piece, unless somebody else has taken the trial over."""
+    if parked is not None and end.outcome is not None:
+        with contextlib.suppress(Exception):  # how it ended is known; what its clean-up says changes nothing
+            parked.run.close()
+    saved = parked is not None and end.outcome is None and search.garage.park(work.entry.number, parked)
+    with search.locked():
+        search.training = None
+        if not search.ledger.holds(work.entry):
+            search.warnings.append(f"trial {work.entry.number} was taken over while this process slept")
+            search.garage.forget(work.entry.number)
+            return
+        entry = _written(search, work.entry, parked, end, piece, saved=saved)
+        if entry.record.outcome is not None:
+            entry = search.ledger.end(entry)
+            search.garage.forget(entry.number)
+        else:
+            search.ledger.report(entry)
+        search.replace(entry)
+        search.listen(line(entry, search.settings), search)
+
+
+def _written(
+    search: Standing, entry: Entry, parked: Parked | None, end: PieceEnd, piece: Piece, *, saved: bool
+) -> Entry:
+    record = entry.record
+    curve = parked.curve if parked is not None else record.curve
+    outcome, why, value = end.outcome, end.why, None
+    if outcome is Outcome.COMPLETED:
+        value = search.settings.value.of(curve.of(search.settings.metric)[1], search.settings.direction)
+        if value is None:
+            outcome, why = Outcome.FAILED, f"the run ended without a finite value of {search.settings.metric!r}"
+    record = dataclasses.replace(
+        record,
+        curve=curve,
+        outcome=outcome,
+        why=why,
+        value=value,
+        trained=record.trained + piece.epochs,
+        pieces=(*record.pieces, piece),
+    )
+    live = outcome is None and not saved and parked is not None
+    return dataclasses.replace(
+        entry,
+        record=record,
+        claim=None,
+        saved=saved,
+        holder=search.ledger.me if live else None,
+        resume=entry.claim.until if end.interrupted and entry.claim else None,
+    )

@@ -1,0 +1,132 @@
+"""Where freeze-thaw starts runs once some are complete: in the basin that they show, and elsewhere only at last."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from strategy_contract import JOINT, LR_ONLY, Laboratory
+
+from lrtune.outcome import Outcome
+from lrtune.search.base import Continue, Seen, Situation, Start
+from lrtune.search.freeze_thaw import FreezeThaw
+from lrtune.search.freeze_thaw_beliefs import Beliefs
+from lrtune.search.freeze_thaw_places import Places, free
+
+if TYPE_CHECKING:
+    from lrtune.search.freeze_thaw_beliefs import Candidate
+    from lrtune.space import Space
+
+LENGTH = 60
+BEST = -2.0
+OTHERS = {"batch_size": 64, "schedule": "cosine", "warmup": 0.0}
+
+
+def run(x: float, end: float, trained: int = LENGTH, *, rough: float = 0.0, **params: Any) -> Seen:
+    """A run from 1 towards an end, straight but for its roughness; the number is filled in by the situation."""
+    space = JOINT if params else LR_ONLY
+    epochs = np.arange(1.0, trained + 1)
+    zigzag = rough * np.where(epochs % 2, 1.0, -1.0)
+    zigzag[-1] = 0.0
+    values = 1 + (end - 1) * np.minimum(1.0, epochs / (LENGTH / 2)) + zigzag
+    return Seen(
+        number=0,
+        recipe=space.recipe({"lr": 10**x, **params}, epochs=LENGTH),
+        epochs=epochs,
+        values=values,
+        outcome=Outcome.COMPLETED if trained == LENGTH else None,
+        result=float(values[-1]) if trained == LENGTH else None,
+    )
+
+
+def situation(*runs: Seen, space: Space = LR_ONLY, **changes: Any) -> Situation:
+    numbered = [
+        Seen(number=i, recipe=r.recipe, epochs=r.epochs, values=r.values, outcome=r.outcome, result=r.result)
+        for i, r in enumerate(runs)
+    ]
+    told: dict[str, Any] = {"trials": numbered, "spent": 3.0, "budget": 9.0, "untrained": 1.0, **changes}
+    return Situation(space=space, epochs=LENGTH, **told)
+
+
+def trainable(shown: Situation) -> list[Candidate]:
+    """What may be trained next."""
+    return [c for c in Places(Beliefs(shown)).candidates() if free(c) and not c.completed]
+
+
+def lr_of(shown: Situation) -> float:
+    """log10 of the learning rate that is trained next."""
+    action = FreezeThaw().next(shown)
+    if isinstance(action, Continue):
+        return math.log10(shown.trials[action.number].recipe.lr)
+    assert isinstance(action, Start)
+    assert action.params is not None
+    return math.log10(action.params["lr"])
+
+
+WALLS = (run(-3.0, 0.3), run(BEST, 0.1), run(-1.4, 0.2))
+OUTSIDE = (run(-4.0, 0.3, 20), run(-0.5, 0.25, 20))
+
+
+def test_it_stays_between_complete_runs_that_are_worse() -> None:
+    places = [c.x for c in trainable(situation(*WALLS, *OUTSIDE, run(-2.5, 0.15, 20)))]
+    assert -3.0 < min(places) <= -2.5 < BEST < max(places) < -1.4
+    assert -2.5 in places  # a paused run inside goes on
+
+
+def test_a_side_without_a_worse_complete_run_is_open() -> None:
+    places = [c.x for c in trainable(situation(*WALLS[:2], *OUTSIDE))]
+    assert min(places) > -3.0
+    assert max(places) > -0.6
+
+
+@pytest.mark.parametrize(("rough", "walled"), [(0.0, True), (0.1, False)])
+def test_losing_by_less_than_the_noise_is_no_wall(rough: float, *, walled: bool) -> None:
+    shown = situation(run(-3.0, 0.3), run(BEST, 0.1, rough=rough), run(-1.4, 0.15, rough=rough))
+    assert (max(c.x for c in trainable(shown)) < -1.4) == walled
+
+
+def test_a_tie_is_no_wall() -> None:
+    shown = situation(run(-3.0, 0.3), run(BEST, 0.1), run(-1.4, 0.105))
+    assert max(c.x for c in trainable(shown)) > -1.4
+
+
+def test_it_goes_closer_before_it_leaves_the_basin() -> None:
+    """Runs 0.1 decades apart, where three complete ones ask for 0.08 between all: nothing fits but closer."""
+    places = [c.x for c in trainable(situation(run(BEST - 0.1, 0.2), run(BEST, 0.1), run(BEST + 0.1, 0.2), *OUTSIDE))]
+    assert places == pytest.approx([BEST - 0.05, BEST + 0.05])
+
+
+NARROW = (run(BEST - 0.03, 0.2), run(BEST, 0.1), run(BEST + 0.03, 0.2))
+
+
+def test_where_nothing_is_left_inside_it_looks_elsewhere() -> None:
+    shown = situation(*NARROW, *OUTSIDE)
+    places = [c.x for c in trainable(shown)]
+    assert {-4.0, -0.5} < set(places)
+    assert abs(lr_of(shown) - BEST) > 0.03
+
+
+def test_with_no_trial_left_to_start_a_run_outside_goes_on_rather_than_none() -> None:
+    assert lr_of(situation(*NARROW, *OUTSIDE, exhausted=True)) in {-4.0, -0.5}
+    assert lr_of(situation(*WALLS, *OUTSIDE, run(-2.5, 0.8, 20), exhausted=True)) == pytest.approx(-2.5)
+
+
+def test_walls_hold_under_their_own_settings_only() -> None:
+    """Under some other settings one is complete too, better and elsewhere."""
+    walls = [run(x, end, **OTHERS) for x, end in ((-2.3, 0.3), (BEST, 0.1), (-1.9, 0.2))]
+    better, paused = run(-1.0, 0.05, **{**OTHERS, "warmup": 0.1}), run(-2.15, 0.2, 20, **OTHERS)
+    by_key: dict[Any, list[float]] = {}
+    for c in trainable(situation(*walls, better, paused, space=JOINT)):
+        by_key.setdefault((c.recipe.batch_size, c.recipe.schedule, c.recipe.warmup), []).append(c.x)
+    mine = by_key.pop((64, "cosine", 0.0))
+    assert mine == [pytest.approx(-2.15)]
+    assert by_key
+    assert all(-3.5 < x < 0 for xs in by_key.values() for x in xs)
+    assert any(not -2.3 < x < -1.9 for xs in by_key.values() for x in xs)
+
+
+def test_a_budget_is_spent_though_the_basin_is_exhausted() -> None:
+    lab = Laboratory(strategy="freeze-thaw", epochs=12, budget=14.0, check_purity=False, widen=0.0).run()
+    assert lab.paid / 12 > 13
