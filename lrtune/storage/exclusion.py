@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["exclusive", "file_of"]
 
-GONE = "it was deleted or moved aside (--fresh) during the run"
-
 _files: dict[str, FileLock] = {}  # by path: two storages of one file in a process share a lock
 _others: weakref.WeakKeyDictionary[BaseStorage, dict[str, ThreadLock | ServerLock]] = weakref.WeakKeyDictionary()
 _guard = threading.Lock()
@@ -55,7 +53,8 @@ def exclusive(storage: BaseStorage, study_name: str, *, timeout: float = 60.0) -
     except KeyError as error:
         if not is_missing(error):
             raise
-        msg = f"study {study_name!r} is no longer in the storage: {GONE}; run the same command to start it anew"
+        gone = "was deleted from its storage, or moved aside by --fresh, during the run"
+        msg = f"study {study_name!r} {gone}; run the same command to start it anew"
         raise StorageError(msg) from error
 
 

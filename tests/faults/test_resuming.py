@@ -121,7 +121,7 @@ def test_a_study_that_is_moved_aside_under_a_run(lab: Lab, saw: Callable[..., No
     study = load(lab.database)
     study._storage.delete_study(study._study_id)
     assert running.wait() == 4, running.err
-    assert "is no longer in the storage" in running.last
+    assert "was deleted from its storage" in running.last
     until(lambda: not running.family(), "the workers to be gone", 30)
     lab.log.unlink(missing_ok=True)
     (lab.folder / "books").unlink()
