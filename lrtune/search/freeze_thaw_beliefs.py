@@ -187,7 +187,7 @@ class Beliefs:
     def _loss(self, one: Arm, arms: Sequence[Arm]) -> float:
         worst = 0.0
         for two in arms:
-            worst = max(worst, self._behind(one, two))
+            worst = max(worst, self.behind(one, two))
         return worst
 
     @functools.cached_property
@@ -214,9 +214,9 @@ class Beliefs:
     def _worse(self, best: Arm, side: int) -> bool:
         """Whether a run on that side of the best one is clearly worse; true where nothing made anybody look there."""
         beside = [arm for arm in self.view.arms if side * (arm.x - best.x) > 0]
-        return not beside or any(arm.diverged or self._behind(arm, best) > CLEARLY for arm in beside)
+        return not beside or any(arm.diverged or self.behind(arm, best) > CLEARLY for arm in beside)
 
-    def _behind(self, arm: Arm, best: Arm) -> float:
+    def behind(self, arm: Arm, best: Arm) -> float:
         """By how much it is worse at the furthest common fraction."""
         common = min(arm.seen.trained, best.seen.trained) / self.length
         return self.view.at(arm, common) - self.view.at(best, common) if common > 0 else 0.0

@@ -35,6 +35,8 @@ CHEAPEST = 0.05  # full trainings: a gain is not divided by less
 ASKED_AFTER = 3  # complete runs, after which every value of every setting gets at least one look
 CONFIRM = 0.0005  # expected regret saved by one more training, below which the budget goes to repeats
 NEAR_END = 3.0  # full trainings left below which repeats come before more looks around
+LATE = 0.25  # of a full training, from which a run that is behind at the same fraction stays behind
+KEPT = 0.5  # of what it is behind by, at least
 REPEATS = 1  # paired seeds beside the first
 
 
@@ -49,7 +51,7 @@ class Refinement:
 
     def next(self, candidates: Sequence[Candidate]) -> Action:
         """Another run's next piece, a repeat, or the end."""
-        fallen, _, _ = self.beliefs.draws(candidates)
+        fallen = self._held(candidates, self.beliefs.draws(candidates)[0])
         best = min(float(fallen[0, j]) for j, c in enumerate(candidates) if c.completed)
         gain = np.maximum(0, best - fallen).mean(axis=0)
         remaining = np.array([self.pace.price(c, self.pace.length) for c in candidates])
@@ -66,6 +68,19 @@ class Refinement:
             or self._introduce(candidates, unseen)
             or self.pace.advance(candidates[pick], self.pace.after(candidates[pick].trained), "refine")
         )
+
+    def _held(self, candidates: Sequence[Candidate], fallen: Floats) -> Floats:
+        """Draws in which a run that is late and behind a complete one of its schedule stays behind it."""
+        done = sorted(self.view.completed, key=self.beliefs.result)
+        for j, c in enumerate(candidates):
+            if c.arm is None or c.completed or c.trained < LATE * self.pace.length:
+                continue
+            kind = (c.recipe.schedule, c.recipe.warmup)
+            ahead = next((a for a in done if (a.seen.recipe.schedule, a.seen.recipe.warmup) == kind), None)
+            behind = 0.0 if ahead is None else self.beliefs.behind(c.arm, ahead)
+            if ahead is not None and behind > 0:
+                fallen[:, j] = np.maximum(fallen[:, j], self.beliefs.result(ahead) + KEPT * behind)
+        return fallen
 
     def _enough(self, gain: float, remaining: float) -> bool:
         """Whether a search that may stop does, rather than finish the run that is expected to gain most."""
