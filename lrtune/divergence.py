@@ -159,7 +159,7 @@ def judge(
     Parameters
     ----------
     curve
-        All that it reported, whatever the names.
+        All that it reported. The metric, and whatever has "loss" in its name, must be finite.
     metric, direction
         The metric that counts, and its better side.
     epochs
@@ -174,7 +174,7 @@ def judge(
     last = curve.last
     if last is None:
         return None
-    broken = _non_finite(last)
+    broken = _non_finite(last, metric)
     if broken is not None or _learning(curve, metric, baseline, direction):
         return broken
     reached, values = curve.of(metric)
@@ -198,9 +198,10 @@ def judge(
     return None
 
 
-def _non_finite(point: Point) -> Judgement | None:
+def _non_finite(point: Point, metric: str) -> Judgement | None:
+    """Whether the metric or a loss is; another number may honestly be undefined, such as a score without positives."""
     for name, value in point.values.items():
-        if not math.isfinite(value):
+        if not math.isfinite(value) and (name == metric or "loss" in name):
             return Judgement(outcome=Outcome.NON_FINITE, why=f"{name} was {value} at step {point.step}")
     return None
 

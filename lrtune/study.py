@@ -17,7 +17,7 @@ from lrtune.curve import Direction, ValueRule
 from lrtune.divergence import Baseline
 from lrtune.entries import RECORD
 from lrtune.environment import environment
-from lrtune.errors import InputError, MismatchError, SearchError
+from lrtune.errors import InputError, MismatchError, SearchError, StorageError
 from lrtune.garage import Garage
 from lrtune.ledger import Ledger
 from lrtune.loop import Search
@@ -248,7 +248,7 @@ def _concluded(search: Search, finished: Finished, listen: Listener) -> Result:
         search.ledger.describe({RESULT: result.to_json()})
     listen("", search, result)
     if result.best_recipe is None and not finished.interrupted:
-        error = SearchError(f"no trial was trained to its end: {finished.why}; {_advice(search)}")
+        error = SearchError(f"no trial was trained to its end: {finished.why}; {_advice(search, finished.why)}")
         error.result = result
         raise error
     return result
@@ -263,13 +263,18 @@ def _end_open(search: Search) -> None:
     search.refresh()
 
 
-def _advice(search: Search) -> str:
+def _advice(search: Search, said: str) -> str:
     outcomes = [entry.record.outcome for entry in search.entries if entry.record.outcome is not None]
     low, high = search.space.lr_range
     if outcomes and all(outcome.diverged for outcome in outcomes):
         return f"every learning rate diverged: try a range further down, such as {low / 1e3:.0e} to {low:.0e}"
+    if outcomes and all(outcome is Outcome.OUT_OF_MEMORY for outcome in outcomes):
+        return "every trial ran out of memory: take a smaller model or batch size"
     if any(outcome is Outcome.FAILED for outcome in outcomes):
-        return "mend the training code and run the same command again"
+        whys = [entry.record.why.strip() for entry in search.entries if entry.record.outcome is Outcome.FAILED]
+        last = next((why.splitlines()[-1] for why in reversed(whys) if why), "no reason was given")
+        reason = "" if last in said else f" ({last})"
+        return f"mend the training code{reason} and run the same command again"
     return f"raise the budget, or narrow the range from {low:g} to {high:g}"
 
 
@@ -386,7 +391,11 @@ def _folder(settings: Settings, storage: BaseStorage) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="lrtune-") as passing:
             yield Path(passing)
         return
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        msg = f"{folder}: no folder for paused runs can be made there ({error.strerror}); give another --out"
+        raise StorageError(msg) from None
     yield folder
     with contextlib.suppress(OSError):  # not empty: runs are paused in it
         folder.rmdir()

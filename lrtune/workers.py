@@ -35,6 +35,12 @@ GRACE_SECONDS = 4.5
 
 POLL_SECONDS = 0.1
 MOST_DEATHS = 1000
+MOST_UNREADY = 3
+"""Workers in a row that die before they are ready: what ends them is the loading of the training code."""
+
+NOTHING_TRAINED = 3
+"""The exit code then (FAULTS.md)."""
+
 
 READY, WORKING, PROGRESS, IDLE, DONE = b"r", b"w", b"p", b"i", b"d"
 GROUP = re.compile(rb"([+-])(\d+);")
@@ -168,6 +174,7 @@ class _Crew:
     codes: dict[int, int] = field(default_factory=dict)
     deaths: list[Death] = field(default_factory=list)
     waiting: list[int] = field(default_factory=list)
+    unready: int = 0
 
     def run(self, flag: StopFlag) -> int:
         self.waiting = list(range(1, self.count))
@@ -234,6 +241,15 @@ class _Crew:
         code = os.waitstatus_to_exitcode(status)
         death = died(worker.pid, code, started=worker.started, stalled=self.stall_timeout if worker.stalled else None)
         self.deaths.append(death)
+        self.unready = 0 if worker.ready else self.unready + 1
+        if self.unready >= MOST_UNREADY:
+            self.waiting.clear()
+            self.codes[worker.index] = NOTHING_TRAINED
+            self.note(
+                f"lrtune: error: {self.unready} workers in a row died before they could begin ({death.why}); look at "
+                "what the training code does while it is loaded"
+            )
+            return
         self.note(f"lrtune: warning: a worker died ({death.why}); another one takes its place")
         self._spawn(worker.index)
 

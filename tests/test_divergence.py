@@ -149,6 +149,13 @@ def test_any_name_that_is_not_finite_counts() -> None:
     assert judged([1.0, 1.0], train=[1.0, math.nan]) is Outcome.NON_FINITE
 
 
+def test_a_number_beside_the_metric_and_the_losses_may_be_undefined() -> None:
+    curve = Curve()
+    curve.append(Point(step=1, epoch=1.0, samples=1, values={"valid_loss": 0.5, "f1": math.nan}))
+    assert judge(curve, "valid_loss", "minimize", epochs=20) is None
+    assert judge(curve, "f1", "maximize", epochs=20) is not None
+
+
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
-from pathlib import Path  # noqa: TC003 -- typer reads the annotations at run time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -170,10 +171,11 @@ class Told:
         """
         from lrtune.config import read_study
 
-        study = read_study(self.study, self.given)
+        study, here = read_study(self.study, self.given), _here()
         out = self.out or default_out(study.question.name)
         where = stored_at(self.storage, study.search.storage, study.folder, out)
         with stops() as flag, own_stdout(), _trainer(study, place) as trainer:
+            os.chdir(here)  # the user's code may have gone elsewhere while it was loaded
             make_folder(out)
             storage = self._opened(where, study.question.name, out, fresh=self.fresh and self._first(place))
             study, spent = (
@@ -184,6 +186,7 @@ class Told:
             result = self._search(study, trainer, storage, out=out, spent=spent, flag=flag, place=place)
             if place.index:
                 return
+            os.chdir(here)
             page = _write(result, out)
         if self.json:
             say_json(result.to_json())
@@ -269,6 +272,21 @@ class Told:
 
         place = located(self.like, name=None, storage=None, out=None)
         return load(place.storage, place.name)
+
+
+def _here() -> Path:
+    """The working directory.
+
+    Raises
+    ------
+    InputError
+        If it is gone.
+    """
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        msg = "the working directory has been deleted; go to one that exists"
+        raise InputError(msg) from None
 
 
 def _trainer(study: StudyFile, place: Place) -> contextlib.AbstractContextManager[Trainer]:

@@ -290,3 +290,54 @@ def test_what_is_no_number_is_named(lab: Lab, yields: str, said: str) -> None:
     lab.run(expect=3)
     for trial in check(lab, trials=2).trials:
         assert said in trial.user_attrs[RECORD]["why"]
+
+
+ENDS_ITSELF = """
+import os
+os._exit(3)
+"""
+
+GOES_AWAY = """
+import os
+os.chdir("/")
+
+
+def train(recipe):
+    for epoch in range(recipe.epochs):
+        yield {"valid_loss": 1 / (1 + epoch)}
+"""
+
+SAYS_NOTHING = """
+def train(recipe):
+    yield {"valid_loss": "nothing"}
+"""
+
+
+@pytest.mark.row(48)
+def test_code_that_ends_its_process_while_it_is_loaded_is_not_loaded_for_ever(
+    lab: Lab, saw: Callable[..., None]
+) -> None:
+    (lab.folder / "code.py").write_text(ENDS_ITSELF)
+    lab.study(train={"trainer": "code.py:train"})
+    told = lab.run(expect=3)
+    assert told.last.startswith("lrtune: error: 3 workers in a row died before they could begin")
+    assert told.err.count("takes its place") == 2
+    saw("os._exit while the code is loaded: three tries, exit 3")
+
+
+@pytest.mark.row(85)
+def test_code_that_changes_the_working_directory_changes_nothing(lab: Lab, saw: Callable[..., None]) -> None:
+    (lab.folder / "code.py").write_text(GOES_AWAY)
+    lab.study(train={"trainer": "code.py:train"})
+    lab.run(expect=0)
+    assert (lab.out / "result.json").exists()
+    saw("the code goes to / while it is loaded: the answer is where it was asked for, exit 0")
+
+
+@pytest.mark.row(47)
+def test_where_every_trial_fails_the_last_reason_is_said(lab: Lab, saw: Callable[..., None]) -> None:
+    (lab.folder / "code.py").write_text(SAYS_NOTHING)
+    lab.study(train={"trainer": "code.py:train"}, search={"trials": 2})
+    told = lab.run("--quiet", expect=3)
+    assert told.last.count("must yield numbers, got str") == 1
+    saw(f"every trial fails: exit 3, {told.last[:120]}")
