@@ -7,31 +7,27 @@ import dataclasses
 import json
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
 
+from lrtune.concluding import concluded
 from lrtune.curve import Direction, ValueRule
 from lrtune.divergence import Baseline
 from lrtune.entries import RECORD
 from lrtune.environment import environment
-from lrtune.errors import InputError, MismatchError, SearchError, StorageError
+from lrtune.errors import InputError, MismatchError, StorageError
 from lrtune.garage import Garage
 from lrtune.ledger import Ledger
 from lrtune.loop import Search
 from lrtune.names import safe_filename
-from lrtune.outcome import Outcome
-from lrtune.reading import BASELINE, NOTICES, RESULT, SETTINGS, SPACE
+from lrtune.reading import BASELINE, NOTICES, SETTINGS, SPACE
 from lrtune.recovery import at_work
-from lrtune.result import Edge, Result
-from lrtune.search.answer import answer
 from lrtune.search.catalogue import DEFAULT, make
-from lrtune.search.shadow import quiet
 from lrtune.settings import Limits, Settings
 from lrtune.space import Space
-from lrtune.storage import exclusive, file_of, open_storage, rows_of
+from lrtune.storage import exclusive, file_of, open_storage, quiet, rows_of
 from lrtune.training.isolated import isolating
 from lrtune.transfer import prior_from
 from lrtune.watching import listener
@@ -43,11 +39,10 @@ if TYPE_CHECKING:
 
     from optuna.storages import BaseStorage
 
-    from lrtune.deciding import Finished
     from lrtune.progress import Observer
+    from lrtune.result import Result
     from lrtune.search.base import Strategy
     from lrtune.training.base import Trainer
-    from lrtune.watching import Listener
 
 __all__ = ["as_trainer", "conduct", "tune"]
 
@@ -207,7 +202,7 @@ def conduct(
             finished = search.run()
         finally:
             search.garage.close()
-        return _concluded(search, finished, listen)
+        return concluded(search, finished, listen)
 
 
 def as_trainer(given: Trainer | Callable[..., Any], metric: str) -> Trainer:
@@ -235,72 +230,6 @@ def _strategy(given: str | Strategy, settings: Settings, prior: Any) -> Strategy
 
 def _never() -> bool:
     return False
-
-
-def _concluded(search: Search, finished: Finished, listen: Listener) -> Result:
-    """Tell what is still open as pruned, and say what was found."""
-    study = search.ledger.study
-    with exclusive(search.ledger.storage, study.study_name):
-        search.refresh()
-        if not finished.interrupted:
-            _end_open(search)
-        result = _result(search, finished.why)
-        search.ledger.describe({RESULT: result.to_json()})
-    listen("", search, result)
-    if result.best_recipe is None and not finished.interrupted:
-        error = SearchError(f"no trial was trained to its end: {finished.why}; {_advice(search, finished.why)}")
-        error.result = result
-        raise error
-    return result
-
-
-def _end_open(search: Search) -> None:
-    for entry in search.entries:
-        if entry.record.outcome is None and entry.claim is None:
-            record = dataclasses.replace(entry.record, outcome=Outcome.PRUNED, why="the search ended")
-            search.ledger.end(dataclasses.replace(entry, record=record))
-            search.garage.forget(entry.number)
-    search.refresh()
-
-
-def _advice(search: Search, said: str) -> str:
-    outcomes = [entry.record.outcome for entry in search.entries if entry.record.outcome is not None]
-    low, high = search.space.lr_range
-    if outcomes and all(outcome.diverged for outcome in outcomes):
-        return f"every learning rate diverged: try a range further down, such as {low / 1e3:.0e} to {low:.0e}"
-    if outcomes and all(outcome is Outcome.OUT_OF_MEMORY for outcome in outcomes):
-        return "every trial ran out of memory: take a smaller model or batch size"
-    if any(outcome is Outcome.FAILED for outcome in outcomes):
-        whys = [entry.record.why.strip() for entry in search.entries if entry.record.outcome is Outcome.FAILED]
-        last = next((why.splitlines()[-1] for why in reversed(whys) if why), "no reason was given")
-        reason = "" if last in said else f" ({last})"
-        return f"mend the training code{reason} and run the same command again"
-    return f"raise the budget, or narrow the range from {low:g} to {high:g}"
-
-
-def _result(search: Search, why: str) -> Result:
-    entries, settings = search.entries, search.settings
-    found = answer(search.situation())
-    best = next((e.record for e in entries if found.best is not None and e.number == found.best), None)
-    counts = Counter(entry.record.outcome.group for entry in entries if entry.record.outcome is not None)
-    epochs = settings.spent * settings.epochs + sum(entry.record.trained for entry in entries)
-    return Result(
-        name=settings.name,
-        metric=settings.metric,
-        direction=settings.direction,
-        best_recipe=None if best is None else best.recipe,
-        best_value=None if best is None else best.value,
-        band=found.band,
-        edge=Edge(lr=found.edge.lr, low=found.edge.low, high=found.edge.high),
-        cost=epochs / settings.epochs,
-        epochs_trained=epochs,
-        trials_by_outcome=dict(counts),
-        stopped_because=why,
-        warnings=tuple(
-            dict.fromkeys([*search.space.warnings, *search.trainer.notices, *search.warnings, *found.warnings])
-        ),
-        study=search.ledger.study,
-    )
 
 
 # -- opening ------------------------------------------------------------------------------------------

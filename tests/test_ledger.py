@@ -25,9 +25,9 @@ from lrtune.outcome import Outcome
 from lrtune.processes import Death
 from lrtune.records import Piece, Record
 from lrtune.recovery import at_work
-from lrtune.search.shadow import quiet
 from lrtune.settings import Settings
 from lrtune.space import Space
+from lrtune.storage import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

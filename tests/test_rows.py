@@ -23,8 +23,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
 from lrtune.errors import StorageError
-from lrtune.search.shadow import quiet
-from lrtune.storage import Change, RetryingStorage, exclusive, open_storage, rows_of
+from lrtune.storage import Change, RetryingStorage, exclusive, open_storage, quiet, rows_of
 from lrtune.storage import filerows as module
 from lrtune.storage.filerows import FileRows
 from lrtune.storage.rows import AnyRows, constraint_key

@@ -31,8 +31,7 @@ def set_aside(storage: BaseStorage, name: str, checkpoints: Path) -> None:
     """
     import optuna
 
-    from lrtune.search.shadow import quiet
-    from lrtune.storage import exclusive
+    from lrtune.storage import exclusive, quiet
 
     stamp = dt.datetime.now(tz=dt.UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
     with exclusive(storage, name):

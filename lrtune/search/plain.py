@@ -15,7 +15,8 @@ from optuna.trial import TrialState
 
 from lrtune.outcome import Outcome
 from lrtune.search.base import Action, Continue, Finish, Start, Stop, Wait
-from lrtune.search.shadow import quiet, seed_of
+from lrtune.search.shadow import seed_of
+from lrtune.storage import quiet
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

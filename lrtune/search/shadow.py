@@ -12,10 +12,8 @@ second worker nor a resumed search ever repeats a point.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,34 +24,22 @@ from optuna.trial import TrialState
 from lrtune.divergence import told
 from lrtune.outcome import Outcome
 from lrtune.search.rungs import family, value_at
+from lrtune.storage import quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from optuna.distributions import BaseDistribution
 
     from lrtune.search.base import Seen, Situation
 
-__all__ = ["expected_end", "propose", "quiet", "seed_of"]
+__all__ = ["expected_end", "propose", "seed_of"]
 
 SCALED = frozenset({"lr", "batch_size"})
 """What the scaled learning rate speaks for."""
 
 ATTEMPTS = 8
 """How often a sampler is asked again where its proposal lies beyond the edge of divergence."""
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Optuna's own announcements of a new study and of experimental parts are not for lrtune's users."""
-    verbosity = optuna.logging.get_verbosity()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))
-        try:
-            yield
-        finally:
-            optuna.logging.set_verbosity(verbosity)
 
 
 def seed_of(*parts: object) -> int:

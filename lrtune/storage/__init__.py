@@ -13,6 +13,7 @@ from lrtune.storage.locks import Held
 from lrtune.storage.opening import open_storage
 from lrtune.storage.retrying import RetryingStorage
 from lrtune.storage.rows import Change, Row, Rows
+from lrtune.storage.silence import quiet
 
 __all__ = [
     "Change",
@@ -23,6 +24,7 @@ __all__ = [
     "exclusive",
     "file_of",
     "open_storage",
+    "quiet",
     "resolve_storage",
     "rows_of",
 ]

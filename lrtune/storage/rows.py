@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,8 +16,10 @@ import optuna
 from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 
+from lrtune.storage.silence import quiet
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial, TrialState
@@ -192,22 +193,10 @@ def _row(trial: FrozenTrial, name: str) -> Row:
 def constraint_key(name: str) -> str:
     """The system attribute in which Optuna keeps a constraint: asked of Optuna itself, once for each name."""
     storage = InMemoryStorage()
-    with _silence():
+    with quiet():
         study_id = storage.create_new_study([StudyDirection.MINIMIZE], study_name="scratch")
         study = optuna.Study(study_name="scratch", storage=storage)
         trial_id = storage.create_new_trial(study_id)
         optuna.trial.Trial(study, trial_id).set_constraint(name, 0.0)
     (key,) = storage.get_trial(trial_id).system_attrs
     return str(key)
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    verbosity = optuna.logging.get_verbosity()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))
-        try:
-            yield
-        finally:
-            optuna.logging.set_verbosity(verbosity)
