@@ -39,7 +39,7 @@ SCALED = frozenset({"lr", "batch_size"})
 """What the scaled learning rate speaks for."""
 
 ATTEMPTS = 8
-"""How often a sampler is asked again where its proposal lies beyond the edge of divergence."""
+"""How often a sampler is asked again where its proposal lies beyond the edge of divergence, or was tried already."""
 
 
 def seed_of(*parts: object) -> int:
@@ -60,6 +60,7 @@ def propose(situation: Situation, sampler: Callable[[int], optuna.samplers.BaseS
     known = _known(situation)
     axes = _axes(situation)
     params: dict[str, Any] = {}
+    tried = [situation.space.params(seen.recipe) for seen in situation.trials]
     for attempt in range(ATTEMPTS):
         seed = seed_of(situation.seed, len(situation.trials), *([attempt] if attempt else []))
         with quiet():
@@ -68,7 +69,7 @@ def propose(situation: Situation, sampler: Callable[[int], optuna.samplers.BaseS
                 _copy(shadow, seen, situation, known, axes)
             trial = shadow.ask(axes)
         params = situation.space.from_decoupled(trial.params)
-        if situation.space.scaled_lr(params) < _edge(params, situation):
+        if situation.space.scaled_lr(params) < _edge(params, situation) and params not in tried:
             break
     return params
 
