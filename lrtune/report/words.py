@@ -109,7 +109,8 @@ def _edge(record: StudyRecord) -> str:
     at, low, high = (edge.get(name) for name in ("lr", "low", "high"))
     if at is None:
         diverged = any(r.outcome is not None and r.outcome.diverged for r in record.records)
-        return "not located" if diverged else "none seen up to " + number(record.space.lr_range[1])
+        tried = max((r.recipe.lr for r in record.records), default=record.space.lr_range[0])
+        return "not located" if diverged else f"none seen up to {number(tried)}, the highest tried"
     if low is None or high is None:
         return f"about {number(float(at))}"
     return f"about {number(float(at), 2)} ({number(float(low), 2)} to {number(float(high), 2)})"
