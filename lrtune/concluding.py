@@ -11,7 +11,6 @@ from lrtune.outcome import Outcome
 from lrtune.reading import RESULT
 from lrtune.result import Edge, Result
 from lrtune.search.answer import answer
-from lrtune.storage import exclusive
 
 if TYPE_CHECKING:
     from lrtune.deciding import Finished
@@ -29,13 +28,16 @@ def concluded(search: Search, finished: Finished, listen: Listener) -> Result:
     SearchError
         If no trial completed. Its attribute ``result`` holds what can be said all the same.
     """
-    study = search.ledger.study
-    with exclusive(search.ledger.storage, study.study_name):
+
+    def conclude() -> Result:
         search.refresh()
         if not finished.interrupted:
             _end_open(search)
         result = _result(search, finished.why)
         search.ledger.describe({RESULT: result.to_json()})
+        return result
+
+    result = search.decisively(conclude)
     listen("", search, result)
     if result.best_recipe is None and not finished.interrupted:
         error = SearchError(f"no trial was trained to its end: {finished.why}; {_advice(search, finished.why)}")

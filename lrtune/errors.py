@@ -107,6 +107,10 @@ class StorageError(LrtuneError):
     exit_code = 4
 
 
+class LockLostError(StorageError):
+    """The server that kept a lock has restarted: what was read under it may be out of date, and is decided anew."""
+
+
 class MismatchError(LrtuneError):
     """The stored study was made for something else than what is asked now."""
 

@@ -33,8 +33,7 @@ class Search(Standing):
             Whatever else makes going on useless.
         """
         while True:
-            with self.locked():
-                decision = decide(self)
+            decision = self.decisively(lambda: decide(self))
             if isinstance(decision, Finished):
                 return decision
             if decision is None:

@@ -48,17 +48,22 @@ def recovered(entry: Entry, me: Lease, deaths: Sequence[Death]) -> Entry:
     entry
         A trial that has not ended.
     me
-        A lease of the process that asks.
+        The lease of the search that asks; it is between two pieces, so that a claim of its own is one that
+        was stored when the storage's answer was lost.
     deaths
         How worker processes died, as far as somebody watched.
     """
     changed = entry
-    if entry.claim is not None and not lives(entry.claim.lease, me):
+    if entry.claim is not None and (_is(entry.claim.lease, me) or not lives(entry.claim.lease, me)):
         changed = dataclasses.replace(changed, claim=None, resume=entry.claim.until)
         changed = bereaved(changed, _death(entry.claim.lease, deaths))
     if changed.record.outcome is None and entry.holder is not None and not lives(entry.holder, me):
         changed = dataclasses.replace(changed, holder=None)
     return changed
+
+
+def _is(lease: Lease | None, me: Lease) -> bool:
+    return lease is not None and lease.same_holder(me)
 
 
 def lives(lease: Lease | None, me: Lease) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lrtune.divergence import learned
+from lrtune.errors import LockLostError
 from lrtune.reading import SPACE
 from lrtune.search.base import Seen, Situation
 from lrtune.space import Space
@@ -15,7 +17,6 @@ from lrtune.storage import exclusive
 from lrtune.workers import Place
 
 if TYPE_CHECKING:
-    import contextlib
     from collections.abc import Callable
 
     from lrtune.divergence import Baseline
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from lrtune.watching import Watched
 
 __all__ = ["Standing"]
+
+T = TypeVar("T")
 
 FINEST_SHARE = 0.02
 """Share of a full training below which a look says too little, where an epoch is longer than that."""
@@ -88,6 +91,17 @@ class Standing:
     def locked(self) -> contextlib.AbstractContextManager[object]:
         """The study's lock, for a block."""
         return exclusive(self.ledger.storage, self.ledger.study.study_name)
+
+    def decisively(self, act: Callable[[], T]) -> T:
+        """Do under the study's lock what depends on what is read there.
+
+        Where a restart of the server takes the lock away in the middle, others may have decided since: then
+        all of it is done anew, from the reading on.
+        """
+        storage, name = self.ledger.storage, self.ledger.study.study_name
+        while True:
+            with contextlib.suppress(LockLostError), exclusive(storage, name, fenced=True):
+                return act()
 
     def refresh(self) -> None:
         """Read every trial again, taking over what dead processes held."""

@@ -191,10 +191,15 @@ def test_a_claim_is_held_until_somebody_takes_it(ledger: Ledger) -> None:
 
 
 def test_what_the_living_hold_is_left_alone(ledger: Ledger) -> None:
-    mine = begun(ledger, 1.0)
     with at_work() as neighbour:
         theirs = claimed_by(ledger, neighbour, 1.0)
-        assert ledger.recover([mine, theirs]) == [mine, theirs]
+        assert ledger.recover([theirs]) == [theirs]
+
+
+def test_a_claim_of_its_own_between_two_pieces_was_stored_without_an_answer(ledger: Ledger) -> None:
+    mine = begun(ledger, 1.0)
+    (found,) = ledger.recover([mine])
+    assert found == dataclasses.replace(mine, claim=None, resume=5.0)
 
 
 def test_what_the_dead_held_is_free_and_its_record_stays(ledger: Ledger) -> None:

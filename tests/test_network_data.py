@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
@@ -196,10 +197,13 @@ class TestLoaders:
 
 def children() -> list[int]:
     """Processes that this one has started, and that live."""
-    found = []
-    for task in Path("/proc/self/task").iterdir():
-        found += [int(word) for word in (task / "children").read_text().split()]
-    return [pid for pid in found if "python" in Path(f"/proc/{pid}/cmdline").read_text()]
+    found, mine = [], os.getpid()
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError, IndexError):  # it may end while it is looked at
+            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == mine and state != "Z" and "python" in (entry / "cmdline").read_text():
+                found.append(int(entry.name))
+    return found
 
 
 class TestObjectives:

@@ -7,13 +7,16 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import optuna
 import pytest
+from optuna.trial import TrialState
 from postgres_server import PASSWORD, PostgresServer, find_programs
 
-from lrtune.errors import StorageError
+from lrtune.errors import LockLostError, StorageError
+from lrtune.standing import Standing
 from lrtune.storage import RetryingStorage, exclusive, open_storage
 from lrtune.storage.address import ServerAddress, parse
 
@@ -117,6 +120,41 @@ def test_a_lock_does_not_outlive_a_restart_unnoticed(own_server: PostgresServer)
         study.ask()
     with exclusive(storage, "n") as held:
         assert not held.lost()
+
+
+def test_nothing_is_written_behind_a_fence_once_the_lock_is_lost(own_server: PostgresServer) -> None:
+    storage = open_storage(own_server.url())
+    study = optuna.create_study(storage=storage, study_name="n")
+    trial = study.ask()
+    for write in (study.ask, lambda: study.tell(trial, 1.0), lambda: trial.set_user_attr("a", 1)):
+        with exclusive(storage, "n", fenced=True):
+            trial.set_user_attr("held", "yes")
+            own_server.restart()
+            assert study.trials, "reading is free"
+            with pytest.raises(LockLostError, match="restarted"):
+                write()
+    (found,) = study.trials
+    assert (found.state, found.user_attrs) == (TrialState.RUNNING, {"held": "yes"})
+    study.tell(trial, 1.0)
+    assert study.best_value == 1.0, "no fence is left behind"
+
+
+def test_what_was_decided_under_a_lost_lock_is_decided_anew(own_server: PostgresServer) -> None:
+    storage = open_storage(own_server.url())
+    study = optuna.create_study(storage=storage, study_name="n")
+    other = optuna.load_study(storage=open_storage(own_server.url()), study_name="n")
+    read: list[int] = []
+
+    def decide() -> int:
+        read.append(len(study.trials))
+        if len(read) == 1:
+            own_server.restart()
+            other.ask()  # what another process decides meanwhile
+        return study.ask().number
+
+    ledger = SimpleNamespace(storage=storage, study=study)
+    assert Standing.decisively(SimpleNamespace(ledger=ledger), decide) == 1  # type: ignore[arg-type]
+    assert read == [0, 1]
 
 
 def test_an_idle_connection_that_is_cut_is_replaced(postgres: PostgresServer, postgres_url: str) -> None:

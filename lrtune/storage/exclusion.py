@@ -30,12 +30,21 @@ _guard = threading.Lock()
 
 
 @contextlib.contextmanager
-def exclusive(storage: BaseStorage, study_name: str, *, timeout: float = 60.0) -> Iterator[Held]:
+def exclusive(storage: BaseStorage, study_name: str, *, timeout: float = 60.0, fenced: bool = False) -> Iterator[Held]:
     """Hold the decision lock of a study, shared by all its processes.
 
     For a file it is a kernel lock on ``FILE.lock`` beside it (one for all studies of the file), for
     PostgreSQL an advisory lock, for any other storage a lock among this process's threads. It is freed
     when its holder dies. The thread that holds it may take it again.
+
+    Parameters
+    ----------
+    storage, study_name
+        Whose lock.
+    timeout
+        Seconds.
+    fenced
+        Whether to write only while the lock is held: for what is decided by what was read under it.
 
     Yields
     ------
@@ -46,9 +55,11 @@ def exclusive(storage: BaseStorage, study_name: str, *, timeout: float = 60.0) -
     ------
     StorageError
         If someone else still holds it after `timeout` seconds, or what is done under it finds the study gone.
+    LockLostError
+        Where `fenced`, if a server restart has taken the lock away before something was written.
     """
     try:
-        with _lock(storage, study_name).hold(timeout) as held:
+        with _lock(storage, study_name).hold(timeout) as held, _fence(storage, held, fenced=fenced):
             yield held
     except KeyError as error:
         if not is_missing(error):
@@ -56,6 +67,12 @@ def exclusive(storage: BaseStorage, study_name: str, *, timeout: float = 60.0) -
         gone = "was deleted from its storage, or moved aside by --fresh, during the run"
         msg = f"study {study_name!r} {gone}; run the same command to start it anew"
         raise StorageError(msg) from error
+
+
+def _fence(storage: BaseStorage, held: Held, *, fenced: bool) -> contextlib.AbstractContextManager[None]:
+    if fenced and isinstance(storage, RetryingStorage) and isinstance(held, ServerLock):  # no other can be lost
+        return storage.fenced(held)
+    return contextlib.nullcontext()
 
 
 def _lock(storage: BaseStorage, study_name: str) -> FileLock | ServerLock | ThreadLock:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 import traceback
 import weakref
@@ -11,11 +13,11 @@ from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from lrtune.errors import StorageError
+from lrtune.errors import LockLostError, StorageError
 from lrtune.storage.faults import is_fatal, is_transient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Sequence
+    from collections.abc import Callable, Container, Iterator, Sequence
 
     import sqlalchemy
     from optuna.distributions import BaseDistribution
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from optuna.study._frozen import FrozenStudy
 
     from lrtune.storage.engines import Database
+    from lrtune.storage.locks import Held
 
 __all__ = ["RetryingStorage"]
 
@@ -71,6 +74,7 @@ class RetryingStorage(BaseStorage):
         self._reopen = reopen
         self.engine: sqlalchemy.Engine | None = None
         self._highest: dict[int, int] = {}  # by study: the newest trial that this process knows of
+        self._fence = threading.local()  # by thread: the lock without which it may not write
 
     def serve(self, backend: BaseStorage, engine: sqlalchemy.Engine) -> None:
         """Use this backend from now on; its connections are closed when the storage is no longer used."""
@@ -117,9 +121,37 @@ class RetryingStorage(BaseStorage):
         if waited >= self.database.quiet():
             self._warn(f"storage back after {waited:.1f} s: {self.database.shown}")
 
+    @contextlib.contextmanager
+    def fenced(self, held: Held) -> Iterator[None]:
+        """Within the block this thread writes only while it holds this lock.
+
+        Raises
+        ------
+        LockLostError
+            At the first write after the lock was lost. One whose answer was lost may have been stored.
+        """
+        before, self._fence.held = getattr(self._fence, "held", None), held
+        try:
+            yield
+        finally:
+            self._fence.held = before
+
+    def _behind_fence(self, call: Callable[[], T]) -> Callable[[], T]:
+        held: Held | None = getattr(self._fence, "held", None)
+        if held is None:
+            return call
+
+        def checked() -> T:
+            if held.lost():
+                msg = f"the decision lock was lost, because {self.database.shown} restarted; run the same command again"
+                raise LockLostError(msg)
+            return call()
+
+        return checked
+
     def _write(self, call: Callable[[], T], again: Callable[[], T] | None = None) -> T:
         with self.database.writing():
-            return self.retry(call, again)
+            return self.retry(self._behind_fence(call), again)
 
     # What concerns whole studies.
 
@@ -192,15 +224,15 @@ class RetryingStorage(BaseStorage):
         template = template_trial or create_trial(state=TrialState.RUNNING)
         known = self._highest.get(study_id, -1)
 
-        def create() -> int:
-            return self.backend.create_new_trial(study_id, template)
+        create = self._behind_fence(lambda: self.backend.create_new_trial(study_id, template))
 
         def again() -> int:
             lost = [trial for trial in self.backend.get_all_trials(study_id, deepcopy=False) if _same(trial, template)]
             mine = [trial._trial_id for trial in lost if trial._trial_id > known]  # noqa: SLF001 -- no public way
             return mine[0] if mine else create()
 
-        number = self._write(create, again)
+        with self.database.writing():
+            number = self.retry(create, again)
         self._highest[study_id] = max(number, known)
         return number
 
@@ -212,9 +244,7 @@ class RetryingStorage(BaseStorage):
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """See :class:`optuna.storages.BaseStorage`; an end that was stored but not answered counts once."""
-
-        def change() -> bool:
-            return self.backend.set_trial_state_values(trial_id, state, values)
+        change = self._behind_fence(lambda: self.backend.set_trial_state_values(trial_id, state, values))
 
         def again() -> bool:
             try:
@@ -225,7 +255,8 @@ class RetryingStorage(BaseStorage):
                     return True
                 raise
 
-        return self._write(change, again)
+        with self.database.writing():
+            return self.retry(change, again)
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         """See :class:`optuna.storages.BaseStorage`."""
