@@ -225,6 +225,13 @@ class Ledger:
         claim = _parsed(row)["claim"] if row.record is not None else None
         return not row.state.is_finished() and claim is not None and claim["token"] == mine
 
+    def stored(self, entry: Entry) -> Entry | None:
+        """The entry in the storage, if it holds the same pieces: it was written, and the answer was lost."""
+        with self._there():
+            row = self.rows.look(self.trial_id(entry.number), RECORD)
+        found = None if row.record is None else _entry(row)
+        return found if found is not None and found.record.pieces == entry.record.pieces else None
+
     def end(self, entry: Entry) -> Entry:
         """Tell Optuna of a trial's end, as its record says it ended."""
         record, outcome = entry.record, entry.record.outcome

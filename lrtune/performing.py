@@ -69,13 +69,16 @@ def perform(search: Standing, work: Work) -> None:
 
 def _lost(search: Standing, entry: Entry, error: DiedError) -> None:
     """The run is gone with its process, and the trial is to be tried again: from its last checkpoint, if any."""
-    with search.locked():
+
+    def write() -> None:
         search.training = None
         if entry.claim is None or not search.ledger.holds(entry):
             return
         again = dataclasses.replace(entry, claim=None, holder=None, resume=entry.claim.until)
         search.replace(search.ledger.write(again))
         search.listen(f"trial {entry.number}: {error}; it is tried once more", search)
+
+    search.decisively(write)
 
 
 def _learn_baseline(search: Standing, recipe: Recipe) -> None:
@@ -87,13 +90,15 @@ def _learn_baseline(search: Standing, recipe: Recipe) -> None:
 def _watch(search: Standing, entry: Entry, spe: int) -> Watch:
     renewed = [time.monotonic()]
 
+    def renew() -> None:
+        if search.ledger.holds(entry):
+            search.ledger.renew(entry)
+
     def progressed(_epoch: float) -> None:
         search.place.progressed()
         if time.monotonic() - renewed[0] > RENEW_SECONDS:
             renewed[0] = time.monotonic()
-            with search.locked():
-                if search.ledger.holds(entry):
-                    search.ledger.renew(entry)
+            search.decisively(renew)
         search.listen("", search)
 
     def stop() -> bool:
@@ -118,25 +123,27 @@ def _write(search: Standing, work: Work, parked: Parked | None, end: PieceEnd, p
         with contextlib.suppress(Exception):  # how it ended is known; what its clean-up says changes nothing
             parked.run.close()
     saved = parked is not None and end.outcome is None and search.garage.park(work.entry.number, parked)
-    with search.locked():
+    entry = _after(search, work.entry, parked, end, piece, saved=saved)
+
+    def write() -> None:
         search.training = None
-        if not search.ledger.holds(work.entry):
+        stored = None
+        if not search.ledger.holds(work.entry) and (stored := search.ledger.stored(entry)) is None:
             search.warnings.append(f"trial {work.entry.number} was taken over while this process slept")
             search.garage.forget(work.entry.number)
             return
-        entry = _written(search, work.entry, parked, end, piece, saved=saved)
-        if entry.record.outcome is not None:
-            entry = search.ledger.end(entry)
-            search.garage.forget(entry.number)
+        if entry.record.outcome is None:
+            written = search.ledger.report(entry)
         else:
-            search.ledger.report(entry)
-        search.replace(entry)
-        search.listen(line(entry, search.settings), search)
+            written = stored if stored is not None and stored.told else search.ledger.end(entry)
+            search.garage.forget(entry.number)
+        search.replace(written)
+        search.listen(line(written, search.settings), search)
+
+    search.decisively(write)
 
 
-def _written(
-    search: Standing, entry: Entry, parked: Parked | None, end: PieceEnd, piece: Piece, *, saved: bool
-) -> Entry:
+def _after(search: Standing, entry: Entry, parked: Parked | None, end: PieceEnd, piece: Piece, *, saved: bool) -> Entry:
     record = entry.record
     curve = parked.curve if parked is not None else record.curve
     outcome, why, value = end.outcome, end.why, None

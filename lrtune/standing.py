@@ -8,6 +8,8 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from optuna.exceptions import UpdateFinishedTrialError
+
 from lrtune.divergence import learned
 from lrtune.errors import LockLostError
 from lrtune.reading import SPACE
@@ -88,19 +90,15 @@ class Standing:
     ended_before: frozenset[int] | None = None
     finest: tuple[Space, float] | None = None
 
-    def locked(self) -> contextlib.AbstractContextManager[object]:
-        """The study's lock, for a block."""
-        return exclusive(self.ledger.storage, self.ledger.study.study_name)
-
     def decisively(self, act: Callable[[], T]) -> T:
         """Do under the study's lock what depends on what is read there.
 
-        Where a restart of the server takes the lock away in the middle, others may have decided since: then
-        all of it is done anew, from the reading on.
+        Where a restart of the server takes the lock away in the middle, others may have decided since; and
+        whoever ends a trial in the dashboard asks for no lock. Then all of it is done anew, from the reading on.
         """
         storage, name = self.ledger.storage, self.ledger.study.study_name
         while True:
-            with contextlib.suppress(LockLostError), exclusive(storage, name, fenced=True):
+            with contextlib.suppress(LockLostError, UpdateFinishedTrialError), exclusive(storage, name, fenced=True):
                 return act()
 
     def refresh(self) -> None:
