@@ -29,7 +29,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def search(session: nox.Session) -> None:
-    """The property tests on a thousand new examples each; what the suite runs is the same every time."""
+    """The property tests on new examples, a thousand where a test names no number; the suite runs the same ones."""
     _install(session, "test")
     session.run(
         "pytest", "-n", "2", "-m", "hypothesis", "--hypothesis-profile=search", *session.posargs, env=ONE_THREAD

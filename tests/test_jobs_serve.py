@@ -56,7 +56,7 @@ def test_a_run_that_falls_due_while_one_is_going_on_is_counted(folder: Folder, m
     made.run()
     made.run()
     gate.write_text("go\n")
-    thread.join(30)
+    thread.join(200)
     assert (made.runs, made.skipped, said) == (1, 2, ["done"])
     assert "2 skipped so far" in logged[-1]
 
@@ -107,7 +107,7 @@ def test_jobs_are_served_until_a_signal_and_their_lines_printed(folder: Folder) 
         assert process.stdout is not None
         lines = [json.loads(process.stdout.readline()) for _ in range(2)]
         process.send_signal(signal.SIGTERM)
-        _, logged = process.communicate(timeout=30)
+        _, logged = process.communicate(timeout=280)
     finally:
         with process:  # closes its pipes and waits for it
             process.kill()
