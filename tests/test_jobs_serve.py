@@ -74,6 +74,18 @@ def test_how_a_run_ended_is_told(
     assert made.runs == 1
 
 
+def test_a_run_that_is_just_being_started_ends_too(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _, logged = shift(folder.job, [], monkeypatch)
+
+    def starting(_job: JobFile) -> list[str]:
+        made.stop()
+        return ["/bin/sleep", "600"]
+
+    monkeypatch.setattr(serving, "command", starting)
+    made.run()
+    assert "ended with exit code -15" in logged[-1]
+
+
 def test_two_jobs_in_one_folder_are_refused(folder: Folder) -> None:
     pytest.importorskip("apscheduler")
     with pytest.raises(InputError, match="another job writes into"):
