@@ -55,13 +55,12 @@ class Browser:
         from selenium.webdriver.support.ui import WebDriverWait
 
         figures = self.js("return document.querySelectorAll('.figure').length")
+        shown = (  # again and again: what is drawn above may push it out of sight before the page has seen it there
+            "const figure = document.querySelectorAll('.figure')[arguments[0]];"
+            "figure.scrollIntoView(); return !!figure.querySelector('.main-svg')"
+        )
         for index in range(figures):
-            self.js("document.querySelectorAll('.figure')[arguments[0]].scrollIntoView()", index)
-            WebDriverWait(self.driver, 200).until(
-                lambda _, i=index: self.js(
-                    "return !!document.querySelectorAll('.figure')[arguments[0]].querySelector('.main-svg')", i
-                )
-            )
+            WebDriverWait(self.driver, 200).until(lambda _, i=index: self.js(shown, i))
         self.js("window.scrollTo(0, 0)")
         return int(figures)
 

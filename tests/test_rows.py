@@ -164,7 +164,9 @@ ends = st.sampled_from(
 )
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+)
 @given(st.lists(changes, max_size=3), ends)
 def test_a_file_holds_what_optunas_own_calls_leave(
     tmp_path_factory: pytest.TempPathFactory, told: list[Change], end: Change
