@@ -110,7 +110,7 @@ def test_training_code_that_ends_its_process_ends_its_trial_and_not_the_job(fold
 
 
 def test_a_run_that_hangs_is_ended_where_the_study_file_says_so(folder: Folder) -> None:
-    write(folder, how="time.sleep(600)", search="stall_timeout = 5\n")
+    write(folder, how="time.sleep(600)", search="stall_timeout = 15\n")
     code, line, _ = ran(folder)
     assert (code, line["status"]) == (0, "done")
     assert outcomes(folder).count("stalled") == 1

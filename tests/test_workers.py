@@ -69,7 +69,7 @@ def body(place):
     place.idle()
     return 3 if HOW == "code" else 0
 
-stall = 3 if HOW == "stalls" else None
+stall = 10 if HOW == "stalls" else None
 code = supervise(body, count=COUNT, stall_timeout=stall, note=lambda line: print(line, file=sys.stderr, flush=True))
 sys.exit(code)
 """
@@ -130,7 +130,7 @@ def test_the_first_workers_code_is_the_commands(crews: list[Crew], tmp_path: Pat
     [
         ("exits", "the training code ended the process (exit code 7)|False|True"),
         ("killed", "killed by SIGKILL|False|False"),
-        ("stalls", "no progress for 3 s|True|False"),
+        ("stalls", "no progress for 10 s|True|False"),
     ],
 )
 def test_a_worker_that_dies_is_replaced_and_its_successor_told(

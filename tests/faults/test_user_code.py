@@ -125,15 +125,15 @@ def test_scikit_learn_diverges_without_nan(lab: Lab, saw: Callable[..., None]) -
 @pytest.mark.parametrize("isolate", [False, True])
 def test_hung_steps_are_ended_and_the_study_goes_on(lab: Lab, saw: Callable[..., None], isolate: bool) -> None:  # noqa: FBT001
     lab.study(search={"trials": 4, "isolate": isolate})
-    running = lab.run("--stall-timeout", "6", obj="0:hang@3,2:gil@3")
+    running = lab.run("--stall-timeout", "15", obj="0:hang@3,2:gil@3")
     study = check(lab, trials=4)
     assert outcomes(study) == ["stalled", "completed", "stalled", "completed"]
-    assert [trial.user_attrs[RECORD]["why"] for trial in study.trials[::2]] == ["no progress for 6 s"] * 2
+    assert [trial.user_attrs[RECORD]["why"] for trial in study.trials[::2]] == ["no progress for 15 s"] * 2
     assert running.err.count("another one takes its place") == (0 if isolate else 2)
     if isolate:
-        saw("--isolate: both ended after 6 s, outcome stalled, and no worker had to be replaced")
+        saw("--isolate: both ended after 15 s, outcome stalled, and no worker had to be replaced")
         return
-    saw("sleep and a C call that holds the interpreter: both ended after 6 s, outcome stalled, 2 others complete")
+    saw("sleep and a C call that holds the interpreter: both ended after 15 s, outcome stalled, 2 others complete")
 
 
 @pytest.mark.row(48, 49)
