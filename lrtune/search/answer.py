@@ -59,8 +59,8 @@ class Reading:
 
 # The left of a basin is a slope that the model knows well; right of the best lies the cliff, often close by.
 ALONE = Reading(width=0.7, chance=(0.4, 0.25), margin=(0.05, 0.2))
-# Where little was seen under the best other settings the model's mean is no better than its prior: less to the right.
-JOINT = Reading(width=0.2, chance=(0.25, 0.5), margin=(0.13, 0.13))
+# Where other settings are searched, little was seen under the best of them, on either side.
+JOINT = Reading(width=0.2, chance=(0.25, 0.25), margin=(0.13, 0.13))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

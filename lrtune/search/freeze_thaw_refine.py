@@ -77,6 +77,8 @@ class Refinement:
                 continue
             kind = (c.recipe.schedule, c.recipe.warmup)
             ahead = next((a for a in done if (a.seen.recipe.schedule, a.seen.recipe.warmup) == kind), None)
+            if ahead is not None and c.x < ahead.x and self.view.turned(ahead) is not None:
+                continue  # it has had too much of what this one has had less of
             behind = 0.0 if ahead is None else self.beliefs.behind(c.arm, ahead)
             if ahead is not None and behind > 0:
                 fallen[:, j] = np.maximum(fallen[:, j], self.beliefs.result(ahead) + KEPT * behind)
