@@ -95,11 +95,11 @@ def test_a_tie_is_no_wall() -> None:
     assert max(c.x for c in trainable(shown)) > -1.4
 
 
-def overfitted(x: float, trained: int = LENGTH) -> Seen:
+def overfitted(x: float, trained: int = LENGTH, *, above: float = 0.0) -> Seen:
     """A run of a landscape in which only the summed learning rate counts, best at 10**BEST times a full training."""
     epochs = np.arange(1.0, trained + 1)
     summed = np.log10(10**x * epochs / LENGTH)
-    values = np.minimum(1.0, 0.1 + 0.2 * (summed - BEST) ** 2)
+    values = np.minimum(1.0, 0.1 + above + 0.2 * (summed - BEST) ** 2)
     done = trained == LENGTH
     recipe = LR_ONLY.recipe({"lr": 10**x}, epochs=LENGTH)
     outcome = Outcome.COMPLETED if done else None
@@ -119,7 +119,7 @@ def test_a_run_that_only_falls_or_trembles_has_not_turned(make: Callable[[], See
 
 
 def test_complete_runs_that_overfit_do_not_wall_off_what_trains_less() -> None:
-    shown = situation(overfitted(0.0), overfitted(-0.7), overfitted(-1.0))
+    shown = situation(overfitted(0.0), overfitted(-1.0), overfitted(-1.2, above=0.15))
     assert min(c.x for c in trainable(shown)) < BEST
     assert lr_of(shown) < -1.2
 
@@ -128,7 +128,7 @@ def test_a_search_of_what_overfits_ends_near_the_best() -> None:
     def landscape(recipe: Recipe, share: float) -> float:
         return min(1.0, 0.1 + 0.2 * (math.log10(recipe.lr * share) - BEST) ** 2)
 
-    lab = Laboratory(strategy="freeze-thaw", landscape=landscape, epochs=LENGTH, check_purity=False, budget=3.0).run()
+    lab = Laboratory(strategy="freeze-thaw", landscape=landscape, epochs=LENGTH, check_purity=False, budget=None).run()
     best = min(lab.completed, key=lambda seen: float(seen.values[-1]))
     assert abs(math.log10(best.recipe.lr) - BEST) < 0.25
 
