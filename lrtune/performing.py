@@ -109,7 +109,7 @@ def _watch(search: Standing, entry: Entry, spe: int) -> Watch:
         settings=search.settings,
         steps_per_epoch=spe,
         baseline=search.baseline,
-        learned_above=search.learned_above(entry.record.recipe.lr),
+        learned_above=search.learned_above(entry.record.recipe),
         should_stop=stop,
         save=lambda parked: search.garage.save(entry.number, parked),
         progressed=progressed,

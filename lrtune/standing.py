@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from optuna.exceptions import UpdateFinishedTrialError
 
-from lrtune.divergence import learned
+from lrtune.divergence import STUCK_SHARE, learned
 from lrtune.errors import LockLostError
 from lrtune.reading import SPACE
 from lrtune.search.base import Seen, Situation
@@ -188,12 +188,20 @@ class Standing:
             return 1.0
         return min(1.0, max(1.0 / steps, FINEST_SHARE * self.settings.epochs))
 
-    def learned_above(self, lr: float) -> bool:
-        """Whether a run with a higher learning rate is clearly better than knowing nothing."""
-        higher = (
-            entry.record.curve.of(self.settings.metric)[1] for entry in self.entries if entry.record.recipe.lr > lr
+    def learned_above(self, recipe: Recipe) -> bool:
+        """Whether a run with a higher learning rate, all else equal, is clearly better than knowing nothing.
+
+        Only one that came as far as a run must before it can be called stuck: many learn a little before they do not.
+        """
+        far = STUCK_SHARE * self.settings.epochs
+        curves = (
+            entry.record.curve
+            for entry in self.entries
+            if entry.record.recipe.lr > recipe.lr
+            and dataclasses.replace(entry.record.recipe, lr=recipe.lr, seed=recipe.seed) == recipe
         )
-        return any(learned(values, self.baseline, self.settings.direction) for values in higher)
+        metric, direction = self.settings.metric, self.settings.direction
+        return any(curve.trained > far and learned(curve.of(metric)[1], self.baseline, direction) for curve in curves)
 
     # -- what may be spent -----------------------------------------------------------------------------
 
