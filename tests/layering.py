@@ -69,7 +69,7 @@ LAYERS = (
         name="study",
         holds="the one loop: ask, advance, judge, tell",
         modules=(
-            *("settings", "records", "progress", "entries", "telling", "recovery", "ledger", "reading"),
+            *("settings", "records", "progress", "entries", "telling", "recovery", "ledger", "attendance", "reading"),
             *(
                 "piece",
                 "watching",
