@@ -225,8 +225,11 @@ class Told:
         from lrtune.result import Result
         from lrtune.study import tune
 
-        known = ended(storage, study.question.name)
         silent = place.index > 0
+
+        def known() -> frozenset[int]:
+            return ended(storage, study.question.name)
+
         with (
             watching(quiet=self.quiet or silent, json_log=None if silent else self.json_log, known=known) as shown,
             self._followed(storage, shown, flag, silent=silent) as observer,
