@@ -40,7 +40,10 @@ LAYERS = (
     Layer(
         name="words",
         holds="what everyone talks about",
-        modules=("errors", "outcome", "curve", "schedules", "recipe", "names", "redaction", "environment", "signals"),
+        modules=(
+            *("errors", "outcome", "curve", "schedules", "recipe"),
+            *("names", "redaction", "environment", "signals", "tracebacks"),
+        ),
         others=("numpy",),
         guests={},
     ),

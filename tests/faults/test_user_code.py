@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -88,12 +89,17 @@ def test_every_trial_diverges(lab: Lab, saw: Callable[..., None]) -> None:
 
 
 @pytest.mark.row(46)
-def test_the_first_trial_raises(lab: Lab, saw: Callable[..., None]) -> None:
+@pytest.mark.parametrize("isolate", [False, True])
+def test_the_first_trial_raises(lab: Lab, saw: Callable[..., None], isolate: bool) -> None:  # noqa: FBT001
+    lab.study(search={"isolate": isolate})
     running = lab.run(obj="raise@0", expect=3)
     assert "RuntimeError: the user's own mistake" in running.err
-    assert 'objective.py"' in running.err
+    assert re.findall(r'File "(.*)", line \d+, in (\w+)', running.err) == [
+        (str(lab.folder / "objective.py"), name) for name in ("train", "misbehave")
+    ]
     assert "mend it" in running.last
-    saw(f"first: exit 3 with the user's traceback, {running.last.partition('error: ')[2]!r}")
+    saw(f"{'--isolate: ' * isolate}first: exit 3 with the user's traceback and no other frames, "
+        f"{running.last.partition('error: ')[2]!r}")  # fmt: skip
 
 
 @pytest.mark.row(46)
