@@ -63,7 +63,7 @@ def check(
     killed
         Whether it was killed just now: the next start has to take over what the dead hold.
     once
-        Whether no two trials may have the same learning rate.
+        Whether no two trials may have the same recipe, seed included.
     result
         Whether there is a result.json and a report; they are written when a search has ended.
     """
@@ -115,9 +115,10 @@ def _lives(lease: dict[str, Any]) -> bool:
 
 def _paid(lab: Lab, study: optuna.Study, *, once: bool) -> None:
     """I3 and I4: nothing is evaluated twice, and no limit is exceeded."""
-    complete = [trial.params["lr"] for trial in study.trials if trial.state is TrialState.COMPLETE]
     if once:
-        assert len(set(complete)) == len(complete), "I3: a learning rate was completed twice"
+        done = [trial for trial in study.trials if trial.state is TrialState.COMPLETE]
+        recipes = Counter(json.dumps([trial.params, trial.user_attrs[RECORD]["recipe"]["seed"]]) for trial in done)
+        assert all(count == 1 for count in recipes.values()), f"I3: a recipe was completed twice: {recipes}"
         ended = Counter(line[1] for line in lab.books if line[0] == "end")
         assert all(count == 1 for count in ended.values()), f"I3: trained to the end twice: {ended}"
     search, epochs = lab.told["search"], lab.told["study"]["epochs"]
