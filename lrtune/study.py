@@ -317,6 +317,7 @@ def _check_same(study: optuna.Study, trainer: Trainer, space: Space, settings: S
 def _folder(settings: Settings, storage: BaseStorage) -> Iterator[Path]:
     """Where paused runs are saved: the folder given, one beside the storage's file, or a passing one."""
     folder, file = settings.checkpoints, file_of(storage)
+    folder = None if folder is None else folder.absolute()  # the training code may go elsewhere
     if folder is None and file is not None:
         folder = file.with_name(f"{file.stem}-checkpoints") / safe_filename(settings.name)
     if folder is None:
