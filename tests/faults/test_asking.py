@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from faults.checker import check
 from faults.driver import COMMAND
 
 if TYPE_CHECKING:
