@@ -91,6 +91,7 @@ def _watch(search: Standing, entry: Entry, spe: int) -> Watch:
     renewed = [time.monotonic()]
 
     def renew() -> None:
+        search.attendance.renew()
         if search.ledger.holds(entry):
             search.ledger.renew(entry)
 

@@ -21,6 +21,7 @@ from lrtune.workers import Place
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lrtune.attendance import Attendance
     from lrtune.divergence import Baseline
     from lrtune.entries import Entry
     from lrtune.garage import Garage
@@ -66,6 +67,8 @@ class Standing:
         What knowing nothing is worth; None until the trainer was asked.
     place
         Where this process stands among workers.
+    attendance
+        Who else searches the study.
     widened, learned
         Called when the space was widened, and when the baseline is known.
     """
@@ -76,6 +79,7 @@ class Standing:
     space: Space
     ledger: Ledger
     garage: Garage
+    attendance: Attendance
     should_stop: Callable[[], bool]
     deadline: float | None
     listen: Callable[[str, Watched], object]
@@ -104,6 +108,7 @@ class Standing:
     def refresh(self) -> None:
         """Read every trial again, taking over what dead processes held."""
         self._take_space()
+        self.attendance.renew()
         self.entries = self.ledger.recover(self.ledger.entries())
         self.garage.keep({entry.number for entry in self.entries if not entry.told})
 

@@ -40,7 +40,10 @@ LAYERS = (
     Layer(
         name="words",
         holds="what everyone talks about",
-        modules=("errors", "outcome", "curve", "schedules", "recipe", "names", "redaction", "environment", "signals"),
+        modules=(
+            *("errors", "outcome", "curve", "schedules", "recipe"),
+            *("names", "redaction", "environment", "signals", "tracebacks"),
+        ),
         others=("numpy",),
         guests={},
     ),
@@ -69,7 +72,7 @@ LAYERS = (
         name="study",
         holds="the one loop: ask, advance, judge, tell",
         modules=(
-            *("settings", "records", "progress", "entries", "telling", "recovery", "ledger", "reading"),
+            *("settings", "records", "progress", "entries", "telling", "recovery", "ledger", "attendance", "reading"),
             *(
                 "piece",
                 "watching",
