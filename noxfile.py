@@ -1,4 +1,4 @@
-"""Sessions: ``nox -s tests``, ``lint``, ``types``, ``docs``, ``bench``, ``minimums``, ``faults``."""
+"""Sessions: ``nox -s tests``, ``lint``, ``types``, ``docs``, ``bench``, ``minimums``, ``faults``, ``search``."""
 
 from __future__ import annotations
 
@@ -25,6 +25,15 @@ def tests(session: nox.Session) -> None:
     """The suite, with branch coverage."""
     _install(session, "test")
     session.run("pytest", "-n", "2", "--cov", "--cov-report=term", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def search(session: nox.Session) -> None:
+    """The property tests on new examples, a thousand where a test names no number; the suite runs the same ones."""
+    _install(session, "test")
+    session.run(
+        "pytest", "-n", "2", "-m", "hypothesis", "--hypothesis-profile=search", *session.posargs, env=ONE_THREAD
+    )
 
 
 @nox.session

@@ -8,7 +8,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 __all__ = ["DESKTOP", "PHONE", "Browser", "browser", "missing"]
@@ -55,13 +55,12 @@ class Browser:
         from selenium.webdriver.support.ui import WebDriverWait
 
         figures = self.js("return document.querySelectorAll('.figure').length")
+        shown = (  # again and again: what is drawn above may push it out of sight before the page has seen it there
+            "const figure = document.querySelectorAll('.figure')[arguments[0]];"
+            "figure.scrollIntoView(); return !!figure.querySelector('.main-svg')"
+        )
         for index in range(figures):
-            self.js("document.querySelectorAll('.figure')[arguments[0]].scrollIntoView()", index)
-            WebDriverWait(self.driver, 30).until(
-                lambda _, i=index: self.js(
-                    "return !!document.querySelectorAll('.figure')[arguments[0]].querySelector('.main-svg')", i
-                )
-            )
+            WebDriverWait(self.driver, 200).until(lambda _, i=index: self.js(shown, i))
         self.js("window.scrollTo(0, 0)")
         return int(figures)
 
@@ -85,6 +84,16 @@ class Browser:
         return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
 
 
+def _started(start: Callable[[], Any]) -> Any:
+    """The browser; another try where a busy machine kept it from coming up, or somebody took chromedriver's port."""
+    from selenium.common.exceptions import WebDriverException
+
+    for _ in range(3):
+        with contextlib.suppress(WebDriverException):
+            return start()
+    return start()
+
+
 @contextlib.contextmanager
 def browser(downloads: Path) -> Iterator[Browser]:
     from selenium import webdriver
@@ -104,7 +113,8 @@ def browser(downloads: Path) -> Iterator[Browser]:
         options.add_argument(flag)
     options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1]))
+    driver = _started(lambda: webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1])))
+    driver.set_script_timeout(200)
     try:
         yield Browser(driver)
     finally:

@@ -44,6 +44,8 @@ def train(recipe):
     for epoch in range(recipe.epochs):
         if told.get("fail"):
             raise RuntimeError("no data today")
+        while told.get("held") and not (HERE / "go").exists():
+            time.sleep(0.01)
         if told.get("sleep"):
             time.sleep(told["sleep"])
         slow *= 1 - recipe.lr * told["scale"] * 0.1

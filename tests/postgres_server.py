@@ -10,7 +10,6 @@ import contextlib
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +47,7 @@ class PostgresServer:
         self._programs = programs
         self._folder = Path(tempfile.mkdtemp(prefix="lrtune-pg-"))
         self._options = options
-        self.port = _free_port()
+        self.port = free_port()
         self._account = _unprivileged() if os.geteuid() == 0 else None
         if self._account is not None:
             os.chown(self._folder, self._account.pw_uid, self._account.pw_gid)
@@ -70,10 +70,10 @@ class PostgresServer:
     def start(self) -> None:
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -F {self._options}"
         log = str(self._folder / "log")
-        self._run("pg_ctl", "-D", str(self.data), "-w", "-t", "60", "-l", log, "-o", options, "start")
+        self._run("pg_ctl", "-D", str(self.data), "-w", "-t", "250", "-l", log, "-o", options, "start")
 
     def stop(self, mode: str = "fast") -> None:
-        self._run("pg_ctl", "-D", str(self.data), "-w", "-m", mode, "stop")
+        self._run("pg_ctl", "-D", str(self.data), "-w", "-t", "250", "-m", mode, "stop")
 
     def restart(self, mode: str = "fast", *, away: float = 0.0) -> None:
         self.stop(mode)
@@ -83,7 +83,7 @@ class PostgresServer:
     def sql(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
         import psycopg
 
-        with psycopg.connect(self.url(database), autocommit=True, connect_timeout=10) as connection:
+        with psycopg.connect(self.url(database), autocommit=True, connect_timeout=100) as connection:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
@@ -111,7 +111,7 @@ class PostgresServer:
             group=None if account is None else account.pw_gid,
             extra_groups=None if account is None else [],
             start_new_session=True,
-            timeout=120,
+            timeout=280,
             check=False,
         )
         if done.returncode:
@@ -119,12 +119,6 @@ class PostgresServer:
             tail = log.read_text(errors="replace")[-2000:] if log.exists() else "no log"
             msg = f"{program} {arguments} ended with {done.returncode}: {tail}"
             raise RuntimeError(msg)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _unprivileged() -> pwd.struct_passwd:

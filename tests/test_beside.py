@@ -27,7 +27,7 @@ EPOCHS = 4
 def elsewhere(path: Path, code: str) -> None:
     """Run code in another process, on plain Optuna's view of the study: no lock of ours is taken."""
     head = f"import optuna\nstudy = optuna.load_study(study_name='lrtune', storage='sqlite:///{path}')\n"
-    subprocess.run([sys.executable, "-W", "ignore", "-c", head + code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", head + code], check=True, timeout=280)
 
 
 def searched(path: Path, code: str, *, at: int = 1, trials: int = 4) -> Result:

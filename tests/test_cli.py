@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 import pytest
+from ports import free_port
 
 from lrtune import cli
 from lrtune.commands import COMMANDS, output
@@ -81,7 +82,7 @@ def command(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=280,
         **options,
     )
 
@@ -313,7 +314,8 @@ def test_json_stays_clean_of_what_children_print(folder: Path) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_ends_cleanly_and_says_how_to_resume(folder: Path, number: int, code: int) -> None:
-    text = TRAIN.replace("        x -=", "        time.sleep(0.1)\n        open('going', 'w').close()\n        x -=")
+    going = "        time.sleep(0.1)\n        open(f'going-{os.getpid()}', 'w').close()\n        x -="
+    text = TRAIN.replace("        x -=", going).replace("import time", "import os, time")
     (folder / "train.py").write_text(text)
     process = subprocess.Popen(
         [sys.executable, "-m", "lrtune", "optimize", "study.toml", "--trials", "1000", "--workers", "2"],
@@ -322,10 +324,10 @@ def test_a_signal_ends_cleanly_and_says_how_to_resume(folder: Path, number: int,
         text=True,
         start_new_session=True,
     )
-    while not (folder / "going").exists() and process.poll() is None:
+    while len(list(folder.glob("going-*"))) < 2 and process.poll() is None:
         time.sleep(0.02)
     os.kill(process.pid, number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=280)
     assert process.returncode == code
     assert err.count("lrtune: error: ") == 1  # of two workers one speaks
     last = err.rstrip().rpartition("\n")[2]
@@ -347,7 +349,7 @@ def test_a_step_that_does_not_come_back_is_left_behind(folder: Path) -> None:
     while not (folder / "going").exists() and process.poll() is None:
         time.sleep(0.02)
     process.terminate()
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=280)
     assert process.returncode == 143
     assert "in the middle of a step; run the same command to resume" in err
 
@@ -358,7 +360,7 @@ def test_the_dashboard_is_on_loopback_and_shows_the_study(folder: Path) -> None:
     pytest.importorskip("optuna_dashboard")
     assert command("optimize", "study.toml", cwd=folder).returncode == 0
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "lrtune", "dashboard", "study.toml", "--port", str(_free_port())],
+        [sys.executable, "-u", "-m", "lrtune", "dashboard", "study.toml", "--port", str(free_port())],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -372,13 +374,5 @@ def test_the_dashboard_is_on_loopback_and_shows_the_study(folder: Path) -> None:
             assert [study["study_name"] for study in json.load(answer)["study_summaries"]] == ["bowl"]
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=280)
     assert process.returncode == 0
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -209,7 +209,7 @@ def test_the_command_prints_json_and_writes_its_files(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(TRAIN)
     options = ["--strategies", "random,grid", "--seeds", "3", "--budget", "2", "--out", "out", "--json", "--quiet"]
     command = [sys.executable, "-m", "lrtune", "compare", "study.toml", *options]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=100)
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=280)
     assert ended.returncode == 0, ended.stderr
     figures = json.loads(ended.stdout)
     assert figures == json.loads((tmp_path / "out" / "compare.json").read_text())

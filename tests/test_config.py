@@ -157,7 +157,9 @@ def test_a_byte_order_mark_is_accepted(tmp_path: Path) -> None:
 
 
 @given(junk=st.binary(max_size=60), at=st.integers(0, len(GOOD)))
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_junk_anywhere_is_read_or_refused_and_nothing_else(tmp_path: Path, junk: bytes, at: int) -> None:
     path = write(tmp_path, GOOD[:at].encode() + junk + GOOD[at:].encode())
     refused = None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 import pytest
 from browsing import DESKTOP, PHONE, Browser, browser, missing
+from ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,13 +56,24 @@ def train(recipe):
         yield {'''METRIC''': math.nan if lost else value, "train_loss": value / 2}
 """
 
+WAITING = """
+
+def wait():
+    import os, time
+
+    with open("begun", "a") as file:
+        file.write(".")
+    while os.path.getsize("begun") > 30 and not os.path.exists("enough"):
+        time.sleep(0.01)
+"""
+
 pytestmark = pytest.mark.browser
 needs_browser = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
 
 def lrtune(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "lrtune", *arguments]
-    return subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True, timeout=250)
+    return subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True, timeout=280)
 
 
 def study_in(folder: Path, *, name: str, metric: str) -> Path:
@@ -75,17 +86,14 @@ def study_in(folder: Path, *, name: str, metric: str) -> Path:
 @contextlib.contextmanager
 def dashboard(folder: Path, file: Path | str = "study.toml", *options: str) -> Iterator[str]:
     """The real command; gives the address of its first study."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    command = [sys.executable, "-u", "-m", "lrtune", "dashboard", str(file), "--port", port, *options]
+    command = [sys.executable, "-u", "-m", "lrtune", "dashboard", str(file), "--port", str(free_port()), *options]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         yield process.stdout.readline().strip() + "studies/1"
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=280)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +122,7 @@ def visit(chromium: Browser, url: str, ready: str, size: tuple[int, int] = DESKT
     chromium.console()
     chromium.requests()
     chromium.driver.get(url)
-    WebDriverWait(chromium.driver, 60).until(lambda _: chromium.js(f"return {ready}"))
+    WebDriverWait(chromium.driver, 200).until(lambda _: chromium.js(f"return {ready}"))
 
 
 def elsewhere(chromium: Browser, url: str) -> list[str]:
@@ -128,7 +136,10 @@ def drawings(answer: dict[str, Any]) -> list[str]:
 
 NOTE = "!![...document.querySelectorAll('h1')].find(h => h.textContent.startsWith('Learning rate'))"
 CARD = "[...document.querySelectorAll('h1')].find(h => h.textContent.startsWith('Learning rate')).parentElement"
-FIGURES = "document.querySelectorAll('[id^=\"user-defined-plot\"] .main-svg').length >= 2"
+FIGURES = (
+    "document.querySelectorAll('[id^=\"user-defined-plot\"] .gtitle').length >= 2"
+    " && document.querySelectorAll('[id^=\"user-defined-plot\"] .ytitle').length >= 2"
+)
 
 
 @needs_browser
@@ -162,13 +173,12 @@ def test_the_note_is_read_at_a_glance_and_what_is_hostile_appears_as_text(
 @needs_browser
 @pytest.mark.parametrize("size", [DESKTOP, PHONE])
 def test_the_study_shows_its_own_figures(chromium: Browser, shown: str, size: tuple[int, int]) -> None:
-    visit(chromium, shown, FIGURES, size)
+    points = "document.querySelectorAll('[id$=\"learning-rates\"] .points path').length"
+    visit(chromium, shown, f"{FIGURES} && {points} >= 15", size)  # every trial, and the answer
     titles = "[...document.querySelectorAll('[id^=\"user-defined-plot\"] .gtitle')].map(t => t.textContent).sort()"
     assert chromium.js(f"return {titles}") == ["Curves", "Learning rates"]
     labels = "[...document.querySelectorAll('[id^=\"user-defined-plot\"] .ytitle')].map(t => t.textContent)"
     assert set(chromium.js(f"return {labels}")) == {HOSTILE}
-    points = "document.querySelectorAll('[id$=\"learning-rates\"] .points path').length"
-    assert chromium.js(f"return {points}") >= 15  # every trial, and the answer
     assert chromium.js("return document.querySelectorAll('[id^=\"user-defined-plot\"] image').length") == 0
     assert chromium.console() == []
     assert elsewhere(chromium, shown) == []
@@ -188,6 +198,8 @@ def test_the_dashboard_reads_while_workers_write_and_nobody_is_locked_out(tmp_pa
     folder = study_in(tmp_path / "crowd", name="crowd", metric="valid_loss")
     first = lrtune(folder, "optimize", "study.toml", "--trials", "1", "--quiet")
     assert first.returncode == 0, first.stderr
+    train = (folder / "train.py").read_text().replace("    for epoch", "    wait()\n    for epoch") + WAITING
+    (folder / "train.py").write_text(train)  # the last quarter waits until there were answers enough
     answers: list[dict[str, Any]] = []
     failures: list[str] = []
     ended = threading.Event()
@@ -197,8 +209,10 @@ def test_the_dashboard_reads_while_workers_write_and_nobody_is_locked_out(tmp_pa
         def look() -> None:
             while not ended.is_set():
                 try:
-                    with urllib.request.urlopen(address, timeout=30) as answer:  # noqa: S310 -- our own
+                    with urllib.request.urlopen(address, timeout=280) as answer:  # noqa: S310 -- our own
                         answers.append(json.load(answer))
+                    if len(answers) > 10:
+                        (folder / "enough").touch()
                 except OSError as error:
                     failures.append(str(error))
 

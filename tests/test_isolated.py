@@ -99,7 +99,7 @@ def gone(pid: int) -> bool:
         return True
 
 
-def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 200.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
@@ -213,8 +213,9 @@ def holds(_recipe: Recipe) -> Iterator[float]:
 def test_a_process_that_dies_says_how(
     made: Callable[..., Run], function: Any, stall: float | None, why: str, kind: tuple[bool, bool]
 ) -> None:
-    run = made(function, stall=stall)
+    run: Any = made(function)
     run.advance(1)
+    run._child._stall = stall  # from here on: however long the first step took on a busy machine
     with pytest.raises(DiedError) as caught:
         run.advance(1)
     death = caught.value.death
@@ -256,7 +257,7 @@ def fine(recipe: Recipe) -> Iterator[float]:
 def test_every_death_is_its_trials_alone(tmp_path: Path) -> None:
     function = modes(leaves, fine, killed, fine, killed, killed, hangs, fine, folder=tmp_path)
     result = lrtune.tune(
-        function, {"lr": (1e-3, 1.0)}, epochs=3, trials=6, strategy="random", isolate=True, stall_timeout=2.0
+        function, {"lr": (1e-3, 1.0)}, epochs=3, trials=6, strategy="random", isolate=True, stall_timeout=15.0
     )
     assert result.study is not None
     ended = [trial.user_attrs["lrtune:record"] for trial in result.study.trials]
@@ -267,7 +268,7 @@ def test_every_death_is_its_trials_alone(tmp_path: Path) -> None:
     assert ended[0]["why"] == "the training code ended the process (exit code 9)"
     assert ended[0]["trained"] == 1
     assert ended[3]["why"] == "killed by SIGKILL"
-    assert ended[4]["why"] == "no progress for 2 s"
+    assert ended[4]["why"] == "no progress for 15 s"
     assert len(list(tmp_path.iterdir())) == 8, "a kill is tried once more, everything else not"
 
 
@@ -488,7 +489,7 @@ print(json.dumps([seen[1], seen[-1]]))
 @pytest.mark.parametrize("how", ["isolate", "not"])
 def test_memory_and_handles_come_back(how: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", LEAKING, how], capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, "-W", "ignore", "-c", LEAKING, how], capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stderr
     (memory_before, files_before), (memory_after, files_after) = json.loads(done.stdout)
@@ -596,7 +597,7 @@ def test_it_does_not_outlive_its_parent(how: str) -> None:
         if how == "waits":
             assert not gone(child)
             parent.kill()
-        assert parent.wait(60) == (0 if how == "ends" else -signal.SIGKILL)
+        assert parent.wait(250) == (0 if how == "ends" else -signal.SIGKILL)
     until(lambda: gone(child))
 
 
@@ -629,7 +630,7 @@ print("equal")
 
 def test_a_process_that_has_used_its_threads_can_be_forked() -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", THREADS], capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, "-W", "ignore", "-c", THREADS], capture_output=True, text=True, timeout=280, check=False
     )
     assert done.stdout == "equal\n", done.stderr
 
@@ -654,7 +655,7 @@ print(int(run.advance(1)[0].point.values["valid_loss"]))
 
 def test_what_an_optimizer_needs_is_loaded_before_the_fork() -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", AHEAD], capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, "-W", "ignore", "-c", AHEAD], capture_output=True, text=True, timeout=280, check=False
     )
     assert int(done.stdout) < 20, done.stderr
 
@@ -682,7 +683,7 @@ def test_a_daemonic_process_may_have_no_children() -> None:
     ours, theirs = fork.Pipe()
     process = fork.Process(target=body, args=(theirs,), daemon=True)
     process.start()
-    assert ours.poll(60)
+    assert ours.poll(250)
     assert "daemonic" in ours.recv()
     process.join()
     process.close()

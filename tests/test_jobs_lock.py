@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,11 +19,10 @@ from lrtune.errors import LockedError
 from lrtune.jobs.lock import locked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="flock")
-SLOW = 0.01  # seconds an epoch: long enough to be met within
+SLOW = 0.5  # seconds an epoch: it would take minutes to its end
 
 
 def command(folder: Path, *options: str) -> list[str]:
@@ -34,22 +34,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
     monkeypatch.delenv("LRTUNE_STORAGE", raising=False)
     made = Folder(tmp_path)
     made.write()
-    made.data(sleep=SLOW)
     return made
 
 
 @pytest.fixture
 def started(folder: Folder) -> Iterator[Any]:
-    """Starts the command in a session of its own, once training has begun in it."""
+    """Starts the command in a session of its own; returns once training has begun in it, long before it ends."""
     processes: list[subprocess.Popen[str]] = []
 
     def start(*options: str) -> subprocess.Popen[str]:
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         process = subprocess.Popen(command(folder.path, *options), start_new_session=True, **pipes)
         processes.append(process)
-        deadline = time.monotonic() + 60
-        while not folder.trained and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
+        until(lambda: folder.trained or process.poll() is not None)
         return process
 
     yield start
@@ -58,31 +55,53 @@ def started(folder: Folder) -> Iterator[Any]:
             process.kill()
 
 
+def until(condition: Callable[[], object], seconds: float = 250.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+def waits_for(process: subprocess.Popen[str], file: Path) -> bool:
+    """Whether a process has a file open."""
+    try:
+        return any(entry.samefile(file) for entry in Path(f"/proc/{process.pid}/fd").iterdir())
+    except FileNotFoundError:  # one that was closed between two looks
+        return False
+
+
 def ran(folder: Folder, *options: str) -> tuple[int, dict[str, Any], str]:
     """Exit code, the line of JSON, and what stood on stderr."""
-    done = subprocess.run(command(folder.path, *options), capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command(folder.path, *options), capture_output=True, text=True, timeout=280, check=False)
     lines = done.stdout.splitlines()
     assert len(lines) == 1, done.stderr
     return done.returncode, json.loads(lines[0]), done.stderr
 
 
 def test_one_runs_and_the_other_says_since_when_and_by_whom(folder: Folder, started: Any) -> None:
+    folder.data(held=True)
     first = started()
     code, line, said = ran(folder)
+    (folder.path / "go").touch()
     assert (code, line["status"], line["exit_code"]) == (6, "locked", 6)
     found = re.search(r"already running since (\S+Z) \(pid (\d+)\)", said)
     assert found is not None
     assert int(found[2]) == first.pid
-    out, _ = first.communicate(timeout=120)
+    out, _ = first.communicate(timeout=280)
     assert first.returncode == 0
     assert json.loads(out)["status"] == "done"
 
 
 def test_who_waits_finds_nothing_left_to_do(folder: Folder, started: Any) -> None:
+    folder.data(held=True)
     first = started()
-    code, line, _ = ran(folder, "--wait")
-    first.communicate(timeout=120)
-    assert (code, line["status"], first.returncode) == (0, "nothing to do", 0)
+    second = subprocess.Popen([*command(folder.path), "--wait"], stdout=subprocess.PIPE, text=True)
+    until(lambda: waits_for(second, folder.job.out / "lock"))
+    (folder.path / "go").touch()
+    out, _ = second.communicate(timeout=280)
+    first.communicate(timeout=280)
+    line = json.loads(out)
+    assert (second.returncode, line["status"], first.returncode) == (0, "nothing to do", 0)
     assert line["run"] == 1
 
 
@@ -92,13 +111,15 @@ def test_who_waits_can_be_stopped(folder: Folder) -> None:
         waiting = subprocess.Popen(
             [*command(folder.path), "--wait"], stdout=subprocess.PIPE, text=True, start_new_session=True
         )
-        time.sleep(2)  # a signal before its handlers are there would end it too, but with no line of JSON
+        # a signal before its handlers are there would end it too, but with no line of JSON
+        until(lambda: waits_for(waiting, folder.job.out / "lock"))
         waiting.terminate()
-        out, _ = waiting.communicate(timeout=30)
+        out, _ = waiting.communicate(timeout=280)
     assert (waiting.returncode, json.loads(out)["status"]) == (143, "interrupted")
 
 
 def test_who_was_killed_with_the_lock_is_gone_on_from_at_once(folder: Folder, started: Any) -> None:
+    folder.data(sleep=SLOW)
     first = started()
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
@@ -111,9 +132,10 @@ def test_who_was_killed_with_the_lock_is_gone_on_from_at_once(folder: Folder, st
 
 
 def test_a_signal_ends_a_run_cleanly_and_the_next_call_goes_on(folder: Folder, started: Any) -> None:
+    folder.data(sleep=SLOW)
     first = started()
     first.terminate()
-    out, said = first.communicate(timeout=30)
+    out, said = first.communicate(timeout=280)
     line = json.loads(out)
     assert (first.returncode, line["status"], line["exit_code"]) == (143, "interrupted", 143)
     assert said.rstrip().rpartition("\n")[2].startswith("lrtune: error: stopped by SIGTERM")

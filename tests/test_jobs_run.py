@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import os
 import stat
+import time
 from typing import TYPE_CHECKING
 
 import optuna
@@ -347,11 +348,14 @@ def test_a_hook_that_fails_is_run_again_without_a_search(with_hook: Folder) -> N
 
 
 def test_a_hook_that_hangs_is_ended_with_its_children(with_hook: Folder) -> None:
-    with_hook.write(publish='hook = ["/bin/sh", "-c", "sleep 300 & echo $! > pid.txt; wait"]\nhook_timeout = "1s"')
+    with_hook.write(publish='hook = ["/bin/sh", "-c", "sleep 300 & echo $! > pid.txt; wait"]\nhook_timeout = "5s"')
     with pytest.raises(HookError, match="code 124"):
         with_hook.run()
     pid = int((with_hook.path / "pid.txt").read_text())
-    assert process_start(pid) is None
+    deadline = time.monotonic() + 200
+    while process_start(pid) is not None:  # the kernel ends it in its own time
+        assert time.monotonic() < deadline, "it lives on"
+        time.sleep(0.02)
 
 
 def test_a_hook_that_is_not_there_is_said(with_hook: Folder) -> None:

@@ -56,7 +56,7 @@ def test_a_run_that_falls_due_while_one_is_going_on_is_counted(folder: Folder, m
     made.run()
     made.run()
     gate.write_text("go\n")
-    thread.join(30)
+    thread.join(200)
     assert (made.runs, made.skipped, said) == (1, 2, ["done"])
     assert "2 skipped so far" in logged[-1]
 
@@ -72,6 +72,18 @@ def test_how_a_run_ended_is_told(
     made.stop()
     made.run()
     assert made.runs == 1
+
+
+def test_a_run_that_is_just_being_started_ends_too(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _, logged = shift(folder.job, [], monkeypatch)
+
+    def starting(_job: JobFile) -> list[str]:
+        made.stop()
+        return ["/bin/sleep", "600"]
+
+    monkeypatch.setattr(serving, "command", starting)
+    made.run()
+    assert "ended with exit code -15" in logged[-1]
 
 
 def test_two_jobs_in_one_folder_are_refused(folder: Folder) -> None:
@@ -107,7 +119,7 @@ def test_jobs_are_served_until_a_signal_and_their_lines_printed(folder: Folder) 
         assert process.stdout is not None
         lines = [json.loads(process.stdout.readline()) for _ in range(2)]
         process.send_signal(signal.SIGTERM)
-        _, logged = process.communicate(timeout=30)
+        _, logged = process.communicate(timeout=280)
     finally:
         with process:  # closes its pipes and waits for it
             process.kill()

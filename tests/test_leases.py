@@ -24,7 +24,7 @@ SLEEPER = """
 import json, time
 from lrtune.leases import Lease
 print(json.dumps(Lease.mine().to_json()), flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 
@@ -42,11 +42,12 @@ def other() -> Iterator[tuple[subprocess.Popen[str], Lease]]:
 
 
 def test_my_own_lease_is_alive_and_survives_json() -> None:
+    before = steady_now()
     lease = Lease.mine()
     assert alive(lease)
     assert Lease.from_json(json.loads(json.dumps(lease.to_json()))) == lease
     assert LEASE_SECONDS >= 120
-    assert lease.until_time == pytest.approx(steady_now() + LEASE_SECONDS, abs=20)
+    assert before + LEASE_SECONDS <= lease.until_time <= steady_now() + LEASE_SECONDS
 
 
 @linux
@@ -118,7 +119,7 @@ def test_what_is_not_a_lease_keeps_nobody_waiting(data: object) -> None:
 def test_a_clock_that_is_set_does_not_move_the_steady_one(monkeypatch: pytest.MonkeyPatch) -> None:
     before = steady_now()
     monkeypatch.setattr(time, "time", lambda: before + 3600)
-    assert 0 <= steady_now() - before < 60
+    assert 0 <= steady_now() - before < 1800
 
 
 def test_without_proc_the_number_and_the_time_decide(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ def test_without_proc_the_number_and_the_time_decide(monkeypatch: pytest.MonkeyP
 def test_a_process_name_with_parentheses_does_not_confuse(tmp_path: Path) -> None:
     program = tmp_path / "a) S 1 (b"
     program.symlink_to(sys.executable)
-    process = subprocess.Popen([program, "-c", "import time; time.sleep(60)"])
+    process = subprocess.Popen([program, "-c", "import time; time.sleep(600)"])
     try:
         stat = Path(f"/proc/{process.pid}/stat").read_text()
         assert process_start(process.pid) == stat[stat.rindex(")") :].split()[20]

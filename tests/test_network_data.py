@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import signal
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from lrtune.training.randomness import Stream, derived
 from lrtune.training.tensors import cut, decoded, encoded, joined, length
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 RECIPE = Recipe(lr=0.1, epochs=2, seed=4)
 
@@ -171,38 +172,49 @@ class TestLoaders:
         def factory(batch_size: int) -> DataLoader[Any]:
             return DataLoader(Noisy(), batch_size=batch_size, shuffle=True, num_workers=2)
 
+        others = children()
         trainer = make(train_data=factory)
         whole = train(trainer.start([RECIPE]))
+        until(lambda: children() <= others)
         run = trainer.start([RECIPE])
         begun = train(run, pieces=3)
-        assert children()
+        assert children() - others
         state = run.state()
         run.park()
-        assert not children()
+        until(lambda: children() <= others)
         other = trainer.start([RECIPE])
         other.restore(state or {})
         assert {**begun[0], **train(other)[0]} == whole[0]
-        assert not children()
+        until(lambda: children() <= others)
         run.close()
 
     def test_a_killed_worker_is_an_error_and_leaves_no_orphans(self) -> None:
+        others = children()
         run = make(train_data=lambda: DataLoader(Noisy(), batch_size=2, num_workers=2)).start([RECIPE])
         run.advance(1)
-        os.kill(children()[0], signal.SIGKILL)
+        os.kill(min(children() - others), signal.SIGKILL)
         with pytest.raises(RuntimeError, match="worker"):
             run.advance(30)
-        assert not children()
+        until(lambda: children() <= others)
         assert run.alive == ()
 
 
-def children() -> list[int]:
-    """Processes that this one has started, and that live."""
-    found, mine = [], os.getpid()
+def until(condition: Callable[[], object], seconds: float = 250.0) -> None:
+    """Wait for it; PyTorch waits some seconds for a worker to end, and then ends it without waiting."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+def children() -> set[int]:
+    """Processes that this one has started, and that live; another test's may be among them, a pool's tracker, say."""
+    found, mine = set(), os.getpid()
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError, IndexError):  # it may end while it is looked at
             state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
             if int(parent) == mine and state != "Z" and "python" in (entry / "cmdline").read_text():
-                found.append(int(entry.name))
+                found.add(int(entry.name))
     return found
 
 

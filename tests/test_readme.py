@@ -47,7 +47,7 @@ def test_the_python_program_runs(tmp_path: Path) -> None:
     programs = [body for language, body in BLOCKS if language == "python"]
     assert len(programs) == 1
     told = [sys.executable, "-W", "error", "-c", programs[0]]
-    done = subprocess.run(told, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run(told, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stderr
     assert re.match(r"[\d.e-]+ [\d.]+ ", done.stdout), done.stdout
     assert (tmp_path / "report.html").stat().st_size > 0

@@ -164,7 +164,9 @@ ends = st.sampled_from(
 )
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+)
 @given(st.lists(changes, max_size=3), ends)
 def test_a_file_holds_what_optunas_own_calls_leave(
     tmp_path_factory: pytest.TempPathFactory, told: list[Change], end: Change
@@ -191,7 +193,7 @@ def test_a_file_holds_what_optunas_own_calls_leave(
         == {k: repr(float(v)) for k, v in other.intermediate_values.items()}
     )
     for name in ("datetime_start", "datetime_complete"):
-        assert abs((getattr(other, name) - datetime.now()).total_seconds()) < 60, name  # noqa: DTZ005 -- as Optuna has it
+        assert abs((getattr(other, name) - datetime.now()).total_seconds()) < 1800, name  # noqa: DTZ005 -- as Optuna has it
 
 
 def test_optuna_itself_says_where_a_constraint_is_kept() -> None:
@@ -252,7 +254,7 @@ def shared(tmp_path: Path) -> Iterator[tuple[Path, FileRows]]:
 def elsewhere(path: Path, code: str) -> None:
     """Run code in another process, on plain Optuna's view of the file."""
     head = f"import optuna\nstudy = optuna.load_study(study_name='s', storage='sqlite:///{path}')\n"
-    subprocess.run([sys.executable, "-W", "ignore", "-c", head + code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", head + code], check=True, timeout=280)
 
 
 def test_what_is_written_here_needs_no_second_reading(shared: tuple[Path, FileRows]) -> None:

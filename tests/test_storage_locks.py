@@ -38,7 +38,7 @@ from lrtune.storage import exclusive, open_storage
 storage = open_storage(sys.argv[1])
 with exclusive(storage, "n"):
     print("held", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 COUNT = """
 import sys, optuna
@@ -78,7 +78,7 @@ class Processes:
             assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()
-        ended = [(process.communicate(timeout=120)[1], process.returncode) for process in batch]
+        ended = [(process.communicate(timeout=280)[1], process.returncode) for process in batch]
         return [text for text, code in ended if code]
 
 
@@ -149,7 +149,7 @@ def test_no_decision_is_lost_among_processes(where: Path | str, processes: Proce
     study = optuna.create_study(storage=open_storage(where), study_name="n")
     study.set_user_attr("count", 0)
     for process in [processes.start(COUNT, where, 25) for _ in range(3)]:
-        _, text = process.communicate(timeout=120)
+        _, text = process.communicate(timeout=280)
         assert process.returncode == 0, text
     assert study.user_attrs["count"] == 75
 
@@ -159,10 +159,10 @@ def test_a_killed_holder_frees_the_lock(where: Path | str, processes: Processes)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     storage = open_storage(where)
-    with pytest.raises(StorageError, match=r"held by .* for 0 s"), exclusive(storage, "n", timeout=0.3):
+    with pytest.raises(StorageError, match=r"held by .* for \d+ s"), exclusive(storage, "n", timeout=0.3):
         pass
     os.kill(holder.pid, signal.SIGKILL)
-    with exclusive(storage, "n", timeout=20) as held:
+    with exclusive(storage, "n", timeout=280) as held:
         assert not held.lost()
 
 
@@ -183,7 +183,7 @@ def test_the_same_thread_may_take_it_again_and_another_waits(where: Path | str) 
     inside = threading.Event()
 
     def other() -> None:
-        inside.wait(20)
+        inside.wait(250)
         with exclusive(storage, "n"):
             order.append("other")
 
@@ -193,7 +193,7 @@ def test_the_same_thread_may_take_it_again_and_another_waits(where: Path | str) 
         inside.set()
         time.sleep(0.2)
         order.append("first")
-    thread.join(20)
+    thread.join(250)
     assert order == ["first", "other"]
 
 
@@ -203,7 +203,7 @@ def test_memory_has_a_lock_for_each_study() -> None:
     with exclusive(storage, "a"):
         thread = threading.Thread(target=lambda: [order.append(n) for n in ["b"] if exclusive(storage, n).__enter__()])
         thread.start()
-        thread.join(20)
+        thread.join(250)
     assert order == ["b"]
     with exclusive(storage, "a"):
         failures: list[StorageError] = []
@@ -217,7 +217,7 @@ def test_memory_has_a_lock_for_each_study() -> None:
 
         thread = threading.Thread(target=late)
         thread.start()
-        thread.join(20)
+        thread.join(250)
     assert "another thread of this process" in str(failures[0])
 
 
@@ -228,12 +228,12 @@ def test_an_error_in_the_block_frees_the_lock(where: Path | str) -> None:
     done: list[bool] = []
 
     def other() -> None:
-        with exclusive(storage, "n", timeout=5):
+        with exclusive(storage, "n", timeout=280):
             done.append(True)
 
     thread = threading.Thread(target=other)
     thread.start()
-    thread.join(20)
+    thread.join(250)
     assert done == [True]
 
 
@@ -244,16 +244,16 @@ def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path, processes: Proces
         "with exclusive(storage, 'n'):\n"
         "    if os.fork() == 0:\n"
         "        print('forked', flush=True)\n"
-        "        time.sleep(60)\n"
+        "        time.sleep(600)\n"
         "        os._exit(0)\n"
-        "    time.sleep(60)\n"
+        "    time.sleep(600)\n"
     )
     parent = processes.start(program, tmp_path / "s.db")
     assert parent.stdout is not None
     assert parent.stdout.readline() == "forked\n"
     os.kill(parent.pid, signal.SIGKILL)
     try:
-        with exclusive(open_storage(tmp_path / "s.db"), "n", timeout=20):
+        with exclusive(open_storage(tmp_path / "s.db"), "n", timeout=280):
             pass
     finally:
         os.killpg(parent.pid, signal.SIGKILL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import sqlite3
 import subprocess
 import sys
@@ -183,8 +184,13 @@ def test_a_schema_from_before_alembic_is_refused(stored: Path) -> None:
 def test_damage_is_found_and_left_as_it_was(stored: Path) -> None:
     whole = stored.read_bytes()
     page = int.from_bytes(whole[16:18], "big")
+    noise = random.Random(0).randbytes(page)
     for number, data in enumerate(
-        [whole[:20_000], whole[: 3 * page] + os.urandom(page) + whole[4 * page :], b"\0" * 100 + whole[100:]]
+        [
+            whole[:20_000],
+            whole[: 3 * page] + noise + whole[4 * page :],
+            b"\0" * 100 + whole[100:],
+        ]
     ):
         path = stored.with_name(f"damaged{number}.db")
         path.write_bytes(data)

@@ -36,7 +36,7 @@ def said(study: str, folder: Path, *options: str) -> dict[str, Any]:
     """The JSON of a small search, from a folder that has nothing to do with the study."""
     command = [sys.executable, "-m", "lrtune", "optimize", str(STUDIES / study / "study.toml"), "--json", "--quiet"]
     small = [*command, *SMALL.get(study, FAST), "--out", str(folder / "out"), *options]
-    done = subprocess.run(small, cwd=folder, capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run(small, cwd=folder, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stderr
     told: dict[str, Any] = json.loads(done.stdout)
     return told

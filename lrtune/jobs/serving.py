@@ -81,6 +81,8 @@ class Shift:
         self._process = subprocess.Popen(  # noqa: S603 -- this program
             command(self.job), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, encoding="utf-8"
         )
+        if self._ended:  # it was asked to end while the process was being started
+            self._process.terminate()
         out, _ = self._process.communicate()
         for line in out.splitlines():
             self.say(line)

@@ -22,7 +22,7 @@ __all__ = ["COMMAND", "HERE", "Lab", "Running", "until"]
 HERE = Path(__file__).parent
 SCRIPT = Path(sys.executable).with_name("lrtune")
 COMMAND = [str(SCRIPT)] if SCRIPT.exists() else [sys.executable, "-P", "-m", "lrtune"]
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds after which a test gives up waiting: a guard against hanging, not a measurement."""
 
 STUDY: dict[str, dict[str, Any]] = {
@@ -79,7 +79,7 @@ class Running:
         """SIGKILL to the command alone, as `timeout -s KILL` does; what is left of its session must die too."""
         self.send(signal.SIGKILL)
         code = self.process.wait(PATIENCE)
-        until(lambda: not self.family(), "the workers of a killed command to be gone", 30)
+        until(lambda: not self.family(), "the workers of a killed command to be gone")
         return code
 
     def wait(self, patience: float = PATIENCE) -> int:
@@ -166,6 +166,10 @@ class Lab:
         return [*COMMAND, "optimize", file, "--storage", storage, "--out", str(self.out),
                 "--json", "--json-log", str(self.log), *more]  # fmt: skip
 
+    def go(self) -> None:
+        """Let a run go on that is held; see `hold` of :meth:`start`."""
+        (self.folder / "go").touch()
+
     def environment(self, obj: str = "", sleep: float = 0.0, **more: str) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("LRTUNE_", "PG", "OBJ", "PYTEST", "COV_"))}
         given = {"OBJ": obj, "OBJ_SLEEP": str(sleep), "OBJ_LOG": str(self.folder / "books"), "OMP_NUM_THREADS": "1"}
@@ -176,18 +180,27 @@ class Lab:
         *more: str,
         obj: str = "",
         sleep: float = 0.0,
+        hold: int | None = None,
+        slow: int | None = None,
         env: Mapping[str, str] | None = None,
         words: list[str] | None = None,
         **options: Any,
     ) -> Running:
-        """Start the command (or `words`), in its own session."""
+        """Start the command (or `words`), in its own session.
+
+        `hold` is how many epochs of all that the books hold are trained before :meth:`go`; each one beyond `slow`
+        takes a second. Without one of them, a busy machine may let the run end before a test meets it.
+        """
         number = len(self.calls)
+        if hold is not None:
+            (self.folder / "go").unlink(missing_ok=True)
+        told = {name: str(most) for name, most in (("OBJ_HOLD", hold), ("OBJ_SLOW", slow)) if most is not None}
         stdout, stderr = self.folder / f"stdout-{number}", self.folder / f"stderr-{number}"
         with stdout.open("wb") as out, stderr.open("wb") as err:
             process = subprocess.Popen(
                 words or self.words(*more),
                 cwd=self.folder,
-                env=self.environment(obj, sleep, **(env or {})),
+                env=self.environment(obj, sleep, **told, **(env or {})),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
                 **({"stdout": out, "stderr": err} | options),
@@ -203,7 +216,7 @@ class Lab:
         wanted = expect if isinstance(expect, tuple) else (expect,)
         assert code in wanted, f"exit code {code}, not {expect}: {running.err[-3000:]}"
         assert "Traceback" not in running.err or code == 3 or "user's own" in running.err, running.err[-3000:]
-        until(lambda: not running.family(), "the command's processes to be gone", 30)
+        until(lambda: not running.family(), "the command's processes to be gone")
         return running
 
     def began(self, runs: int = 1) -> None:
@@ -213,6 +226,18 @@ class Lab:
     def trained(self, epochs: int) -> None:
         """Wait until the trainer has trained so many epochs."""
         until(lambda: self.count("epoch") >= epochs or self._died(), f"{epochs} epochs to be trained")
+
+    def stuck(self) -> None:
+        """Wait until nothing more is trained: all workers wait, for the storage, say."""
+        seen, since = -1, time.monotonic()
+
+        def still() -> bool:
+            nonlocal seen, since
+            if (now := len(self.books)) != seen:
+                seen, since = now, time.monotonic()
+            return time.monotonic() - since > 1.5
+
+        until(still, "all workers to wait")
 
     def _died(self) -> bool:
         last = self.calls[-1]

@@ -1,4 +1,7 @@
-"""A real PyTorch trainer, small and deterministic, that keeps a book of every step it takes."""
+"""A real PyTorch trainer, small and deterministic, that keeps a book of every step it takes.
+
+With ``OBJ_HOLD``, it takes no step beyond so many: who is about to kill it is never too late.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,10 @@ def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     if torch.is_grad_enabled():
         descriptor = os.open(os.environ["OBJ_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.write(descriptor, b".")
+        taken = os.fstat(descriptor).st_size
         os.close(descriptor)
+        while taken >= int(os.environ.get("OBJ_HOLD", "0")) > 0:
+            time.sleep(0.1)
         time.sleep(float(os.environ.get("OBJ_SLEEP", "0")))
     return nn.functional.cross_entropy(output, target)
 

@@ -3,11 +3,14 @@
 ``OBJ`` holds modes, separated by commas: ``nan@3`` for every run, ``2:nan@3`` for the run that is begun
 third, ``5+:nan@3`` for that and all later ones. ``@n`` is the epoch (from 0) in which it happens.
 ``OBJ_LOG`` is a file to which every event is appended in one write: ``begin``, ``epoch`` and ``end`` lines
-with the learning rate. ``OBJ_SLEEP`` is the length of an epoch in seconds.
+with the learning rate. ``OBJ_SLEEP`` is the length of an epoch in seconds. With ``OBJ_HOLD``, nothing is trained
+beyond so many epochs, of all runs together, before a file ``go`` lies beside the books; with ``OBJ_SLOW``, each
+epoch beyond so many takes a second. A test that meets a run in its middle is never too late for it so.
 """
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
 import signal
@@ -30,13 +33,30 @@ def log(*words: object) -> None:
     os.close(descriptor)
 
 
-def begun() -> int:
-    """How many runs have begun so far."""
-    try:
-        with open(os.environ["OBJ_LOG"], encoding="utf-8") as file:  # noqa: PTH123 -- as plain as it gets
-            return sum(line.startswith("begin") for line in file)
-    except FileNotFoundError:
-        return 0
+def count(word: str) -> int:
+    """How many such lines there are so far."""
+    with open(os.environ["OBJ_LOG"], encoding="utf-8") as file:  # noqa: PTH123 -- as plain as it gets
+        return sum(line.startswith(word) for line in file)
+
+
+def begin(lr: float) -> int:
+    """Write down that a run begins; its number, which no other worker's run has."""
+    with open(os.environ["OBJ_LOG"], "a", encoding="utf-8") as books:  # noqa: PTH123 -- as plain as it gets
+        fcntl.flock(books, fcntl.LOCK_EX)
+        index = count("begin")
+        log("begin", repr(lr), os.getpid())
+    return index
+
+
+def wait() -> None:
+    """What ``OBJ_HOLD`` and ``OBJ_SLOW`` ask for."""
+    hold, slow = os.environ.get("OBJ_HOLD"), os.environ.get("OBJ_SLOW")
+    go = os.path.join(os.path.dirname(os.environ["OBJ_LOG"]), "go")  # noqa: PTH118, PTH120 -- as plain as it gets
+    while hold and count("epoch") >= int(hold) and not os.path.exists(go):  # noqa: PTH110 -- likewise
+        time.sleep(0.01)
+    time.sleep(float(os.environ.get("OBJ_SLEEP", "0")))
+    if slow and count("epoch") >= int(slow):
+        time.sleep(1)
 
 
 def told(index: int) -> tuple[str, int]:
@@ -57,14 +77,12 @@ def curve(lr: float, epoch: int) -> float:
 
 def train(recipe: Any) -> Iterator[Any]:
     """The trainer of the study file."""
-    index = begun()
-    mode, at = told(index)
-    log("begin", repr(recipe.lr), os.getpid())
+    mode, at = told(begin(recipe.lr))
     for epoch in range(recipe.epochs):
         value: Any = curve(recipe.lr, epoch)
         if epoch == at:
             value = misbehave(mode, value)
-        time.sleep(float(os.environ.get("OBJ_SLEEP", "0")))
+        wait()
         log("epoch", repr(recipe.lr), epoch)
         yield value if mode in WRONG and epoch == at else {os.environ.get("OBJ_METRIC", "valid_loss"): value}
     log("end", repr(recipe.lr))
@@ -103,6 +121,8 @@ def misbehave(mode: str, value: float) -> Any:  # noqa: C901, PLR0912 -- a catal
         os.kill(os.getpid(), signal.SIGKILL)
     elif mode == "oom":
         return bytearray(1 << 46)  # more than any address space here
+    elif mode == "jump":  # see clock.py
+        open(os.environ["JUMP_FILE"], "w").close()  # noqa: PTH123 -- as plain as it gets
     elif mode == "fork":
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
         log("child", child.pid)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from faults.driver import Lab
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 WHOLE = '[train]\ntrainer = "objective.py:train"\n[space]\nlr = [1e-4, 10.0]\n'
 

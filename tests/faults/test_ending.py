@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from typing import TYPE_CHECKING
@@ -12,13 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 from faults.checker import check
 from faults.driver import COMMAND, until
+from ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from faults.driver import Lab
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 SHELL = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]
 """SIGINT is ignored from the start, as for a job that cron or a script started with `&`."""
@@ -39,15 +39,15 @@ def test_a_signal_stops_cleanly_and_the_same_command_resumes(  # noqa: PLR0917 -
 ) -> None:
     lab.study(search={"trials": 4})
     more = ["--workers", str(workers)]
-    running = lab.start(words=[*shell, *lab.words(*more)], sleep=0.1)
+    running = lab.start(words=[*shell, *lab.words(*more)], sleep=0.1, slow=14)
     lab.trained(13)
     began = time.monotonic()
     running.send(number)
-    assert running.wait(60) == code
+    assert running.wait() == code
     took = time.monotonic() - began
     assert "run the same command to resume" in running.last
     assert "Traceback" not in running.err
-    until(lambda: not running.family(), "the workers to be gone", 30)
+    until(lambda: not running.family(), "the workers to be gone")
     check(lab, over=False, result=False)
     lab.run(*more)
     check(lab, trials=4)
@@ -62,8 +62,8 @@ def test_the_second_signal_ends_at_once(lab: Lab, saw: Callable[..., None]) -> N
     running.send(signal.SIGTERM)
     time.sleep(0.5)
     running.send(signal.SIGTERM)
-    assert running.wait(60) == 143
-    until(lambda: not running.family(), "the workers to be gone", 30)
+    assert running.wait() == 143
+    until(lambda: not running.family(), "the workers to be gone")
     check(lab, killed=True, result=False)
     lab.run()
     check(lab, trials=2)
@@ -76,19 +76,20 @@ def test_a_step_that_does_not_come_back_is_left_after_the_grace(lab: Lab, saw: C
     lab.trained(3)
     began = time.monotonic()
     running.send(signal.SIGTERM)
-    assert running.wait(60) == 143
+    assert running.wait() == 143
     took = time.monotonic() - began
-    until(lambda: not running.family(), "the workers to be gone", 30)
+    until(lambda: not running.family(), "the workers to be gone")
     check(lab, killed=True, result=False)
     saw(f"in a C call that holds the interpreter: exit 143 after {took:.1f} s")
 
 
 @pytest.mark.row(10)
 def test_a_worker_that_was_asleep(lab: Lab, saw: Callable[..., None]) -> None:
-    running = lab.start("--workers", "2", sleep=0.05)
+    running = lab.start("--workers", "2", sleep=0.05, hold=8)
     lab.trained(3)
     asleep = int(next(line for line in lab.books if line[0] == "begin")[2])
     os.kill(asleep, signal.SIGSTOP)
+    lab.go()
     time.sleep(3)
     os.kill(asleep, signal.SIGCONT)
     assert running.wait() == 0, running.err
@@ -124,12 +125,9 @@ def test_the_dashboard_ends_as_soon_as_its_address_is_out(lab: Lab, number: int)
     pytest.importorskip("optuna_dashboard")
     lab.study(search={"trials": 1})
     lab.run()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    words = [*COMMAND, "dashboard", "study.toml", "--storage", str(lab.database), "--port", str(port)]
+    words = [*COMMAND, "dashboard", "study.toml", "--storage", str(lab.database), "--port", str(free_port())]
     running = lab.start(words=words)
     until(lambda: "/dashboard/" in running.out or running.process.poll() is not None, "the address")
     running.send(number)
-    assert running.wait(60) == 0, running.err
+    assert running.wait() == 0, running.err
     assert running.last == "the dashboard has ended"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import shutil
 import time
@@ -55,8 +56,8 @@ def kill_on(lab: Lab, kills: int, *, patience: float, sleep: float) -> int:
     dice, within = random.Random(4), 0
     for _ in range(kills):
         before = steps(lab)
-        running = lab.start(sleep=sleep)
-        end = time.monotonic() + 60
+        running = lab.start(sleep=sleep, hold=before + math.ceil(2 * patience / sleep))
+        end = time.monotonic() + 300
         early = dice.random() < 0.1  # some die before they have begun
         while not early and steps(lab) == before and running.process.poll() is None and time.monotonic() < end:
             time.sleep(0.01)

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
     from faults.driver import Lab
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+
+ONCE = 'every = "3650d"'
+"""One period for as long as a test lasts, at whatever hour it is run."""
 
 
 def write_job(lab: Lab, schedule: str) -> list[str]:
@@ -67,8 +70,8 @@ def test_a_change_of_the_clocks(
 
 @pytest.mark.row(57, 58, 60)
 def test_one_runs_at_a_time_and_a_killed_one_leaves_no_lock(lab: Lab, saw: Callable[..., None]) -> None:
-    words = write_job(lab, 'every = "1d"')
-    first = lab.start(words=words, sleep=0.5)
+    words = write_job(lab, ONCE)
+    first = lab.start(words=words, obj="hang@1")
     lab.began()
     second = lab.run(words=words, expect=6)
     assert second.json["status"] == "locked"
@@ -87,14 +90,16 @@ def test_one_runs_at_a_time_and_a_killed_one_leaves_no_lock(lab: Lab, saw: Calla
 @pytest.mark.parametrize("catch_up", [True, False])
 def test_the_machine_was_off(lab: Lab, saw: Callable[..., None], shim: Path, catch_up: bool) -> None:  # noqa: FBT001
     words = write_job(lab, 'every = "1h"')
-    now = datetime.now(UTC)
-    late = 4 * 3600 + 1800 - (now.minute * 60 + now.second)  # half past, four hours on: that hour's run is late too
-    ahead = {"LD_PRELOAD": str(shim), "JUMP_FILE": "now", "JUMP_SECS": str(late)}
-    lab.run(words=words)
     (lab.folder / "now").touch()
+
+    def at(moment: str) -> dict[str, str]:
+        ahead = datetime.fromisoformat(moment).timestamp() - time.time()
+        return {"LD_PRELOAD": str(shim), "JUMP_FILE": "now", "JUMP_SECS": f"{ahead:.0f}"}
+
     word = "--catch-up" if catch_up else "--no-catch-up"
-    lab.run(words=[*words, word], env=ahead)
-    lab.run(words=[*words, word], env=ahead)
+    lab.run(words=words, env=at("2027-03-01T08:10+00:00"))
+    for _ in range(2):  # half past, four hours on: that hour's run is late too
+        lab.run(words=[*words, word], env=at("2027-03-01T12:30+00:00"))
     first, second = rows(lab)
     assert (first["missed"], second["missed"]) == (0, 4)
     assert second["status"] == ("done" if catch_up else "skipped")
@@ -103,7 +108,7 @@ def test_the_machine_was_off(lab: Lab, saw: Callable[..., None], shim: Path, cat
 
 @pytest.mark.row(57)
 def test_a_damaged_state_is_refused_untouched(lab: Lab, saw: Callable[..., None]) -> None:
-    words = write_job(lab, 'every = "1d"')
+    words = write_job(lab, ONCE)
     lab.run(words=words)
     state = lab.folder / "job" / "state.json"
     whole = state.read_text()

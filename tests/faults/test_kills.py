@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from faults.driver import Lab
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 
 @pytest.mark.row(1, 22, 61)
@@ -32,14 +32,14 @@ def test_killed_again_and_again(lab: Lab, saw: Callable[..., None]) -> None:
         (lab.folder / file).unlink(missing_ok=True)
     dice, left = random.Random(1), 0
     for wanted in (2, 12, 14, 25):
-        running = lab.start(sleep=0.05)
+        running = lab.start(sleep=0.05, hold=wanted + 8)
         lab.trained(wanted)
         time.sleep(dice.uniform(0, 0.3))
         assert running.kill() == -signal.SIGKILL
         left += (lab.folder / "s.db-wal").exists()
-        check(lab, killed=True, result=False)
+        check(lab, killed=True, kills=4, result=False)
     lab.run()
-    study = check(lab, trials=5)
+    study = check(lab, trials=5, kills=4)
     assert [trial.params["lr"] for trial in study.trials] == undisturbed
     assert left, "no write-ahead log was left behind: row 22 was not tried"
     saw(f"4 kills, exit 137 each, {left} times with a hot write-ahead log; the same 5 learning rates as undisturbed")
@@ -50,7 +50,7 @@ def test_killed_while_the_schema_is_made(lab: Lab, saw: Callable[..., None]) -> 
     lab.study(search={"trials": 1})
     moments = (0.0, 0.02, 0.06, 0.15)
     for wait in moments:
-        running = lab.start()
+        running = lab.start(obj="hang@0")
         while not lab.database.exists() and running.process.poll() is None:
             time.sleep(0.002)
         time.sleep(wait)
@@ -81,7 +81,7 @@ def test_killed_between_ask_and_the_first_report(lab: Lab, saw: Callable[..., No
 def test_workers_killed_at_random_end_with_exactly_the_trials(lab: Lab, saw: Callable[..., None]) -> None:
     lab.study(search={"trials": 12})
     dice, kills = random.Random(2), 0
-    running = lab.start("--workers", "3", sleep=0.04)
+    running = lab.start("--workers", "3", sleep=0.04, hold=80)
     for wanted in (6, 20, 40):
         lab.trained(wanted)
         worker = int(dice.choice([line for line in lab.books if line[0] == "begin"][-3:])[2])
@@ -91,7 +91,7 @@ def test_workers_killed_at_random_end_with_exactly_the_trials(lab: Lab, saw: Cal
     lab.trained(60)
     running.kill()
     lab.run("--workers", "3")
-    study = check(lab, trials=12)
+    study = check(lab, trials=12, kills=kills + 3)
     assert "locked" not in "".join(call.err for call in lab.calls)
     assert len({trial.params["lr"] for trial in study.trials}) == 12
     assert kills
@@ -138,15 +138,16 @@ def writes(pid: int, path: Path) -> bool:
 @pytest.mark.row(64, 65)
 def test_a_grid_with_a_killed_worker_is_complete_and_stays_so(lab: Lab, saw: Callable[..., None]) -> None:
     lab.study(search={"strategy": "grid", "trials": "", "points": 6, "widen": False})
-    running = lab.start("--workers", "2", sleep=0.05)
+    running = lab.start("--workers", "2", sleep=0.05, hold=20)
     lab.trained(12)
     os.kill(int([line for line in lab.books if line[0] == "begin"][-1][2]), signal.SIGKILL)
+    lab.go()
     assert running.wait() == 0, running.err
-    study = check(lab, trials=6)
+    study = check(lab, trials=6, kills=1)
     assert all(trial.state.name == "COMPLETE" for trial in study.trials), [t.state for t in study.trials]
     begun = lab.count("begin")
     assert "complete" in lab.run().json["stopped_because"]
-    assert len(check(lab, trials=6).trials) == 6
+    assert len(check(lab, trials=6, kills=1).trials) == 6
     assert lab.count("begin") == begun
     saw("6 of 6 points complete, each once; run again: exit 0, nothing trained")
 
@@ -163,5 +164,5 @@ def test_killed_at_any_time_at_all(lab: Lab, saw: Callable[..., None]) -> None:
         if lab.database.exists():
             os.sync()
     lab.run("--workers", "2")
-    check(lab, trials=40)
+    check(lab, trials=40, kills=50)
     saw("25 kills between 0.02 and 8 s after the start, two workers; 40 of 40 trials, none twice")

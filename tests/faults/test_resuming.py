@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from faults.driver import Lab
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 ROWS = 60
 
@@ -119,15 +119,16 @@ def test_two_commands_with_different_budgets_on_one_study(lab: Lab, saw: Callabl
 
 def test_a_study_that_is_moved_aside_under_a_run(lab: Lab, saw: Callable[..., None]) -> None:
     """`--fresh` sees who trains, not who is about to: that one has to end with a sentence."""
-    running = lab.start(sleep=0.3)
+    running = lab.start(hold=4)
     lab.trained(1)
     busy = lab.run("--fresh", "--out", "other", "--json-log", "other.jsonl", expect=6)
     assert "is being searched right now" in busy.last
     study = load(lab.database)
     study._storage.delete_study(study._study_id)
+    lab.go()
     assert running.wait() == 4, running.err
     assert "was deleted from its storage" in running.last
-    until(lambda: not running.family(), "the workers to be gone", 30)
+    until(lambda: not running.family(), "the workers to be gone")
     lab.log.unlink(missing_ok=True)
     (lab.folder / "books").unlink()
     lab.run()

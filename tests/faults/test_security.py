@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from faults.checker import SECRET, check, load
 from faults.driver import until
+from ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from faults.driver import Lab
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 REFUSED = ["", " ", "x" * 300, "a\nb", "\x1b[31mred", "left\u202eright", b"half\xed\xa0\x80"]
 TAKEN = ["../../x", "/etc/x", "CON", ".", "große Ärger 学习率 🙂"]
@@ -187,14 +188,11 @@ def test_the_password_of_a_storage_is_nowhere(lab: Lab, saw: Callable[..., None]
 @pytest.mark.row(87)
 def test_the_dashboard_reads_while_workers_write(lab: Lab, saw: Callable[..., None]) -> None:
     pytest.importorskip("optuna_dashboard")
-    import socket
     from urllib.error import URLError
     from urllib.request import ProxyHandler, build_opener
 
     opener = build_opener(ProxyHandler({}))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     lab.study(search={"trials": 8})
     lab.run("--trials", "1")
     words = [lab.words()[0], "dashboard", "study.toml", "--storage", str(lab.database), "--port", str(port)]

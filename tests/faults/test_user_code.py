@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import optuna
     from faults.driver import Lab
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 MODES = ["fast", "nan@0", "nan@1", "nan@4", "nan@8", "inf@3", "ninf@3", "str@2", "fast", "none@2", "list@2", "huge@2",
          "complex@2", "fast", "sysexit@2", "genexit@2", "oom@2", "raise@2", "fast", "osexit@2", "fork@2"]  # fmt: skip
@@ -56,7 +56,7 @@ def test_every_way_to_misbehave(lab: Lab, saw: Callable[..., None], isolate: boo
     assert trained["nan@4"] == 5
     children = [int(line[1]) for line in lab.books if line[0] == "child"]
     assert children
-    until(lambda: not any(map(_lives, children)), "the children of user code to be gone", 30)
+    until(lambda: not any(map(_lives, children)), "the children of user code to be gone")
     assert ("another one takes its place" in running.err) == (not isolate), "isolated, no worker dies"
     for row, names in ROWS.items():
         told = (f"{mode}: {outcome}" for mode, outcome in ended.items() if mode.partition("@")[0] in names)
@@ -132,15 +132,15 @@ def test_scikit_learn_diverges_without_nan(lab: Lab, saw: Callable[..., None]) -
 @pytest.mark.parametrize("isolate", [False, True])
 def test_hung_steps_are_ended_and_the_study_goes_on(lab: Lab, saw: Callable[..., None], isolate: bool) -> None:  # noqa: FBT001
     lab.study(search={"trials": 4, "isolate": isolate})
-    running = lab.run("--stall-timeout", "4", obj="0:hang@3,2:gil@3")
+    running = lab.run("--stall-timeout", "15", obj="0:hang@3,2:gil@3")
     study = check(lab, trials=4)
     assert outcomes(study) == ["stalled", "completed", "stalled", "completed"]
-    assert [trial.user_attrs[RECORD]["why"] for trial in study.trials[::2]] == ["no progress for 4 s"] * 2
+    assert [trial.user_attrs[RECORD]["why"] for trial in study.trials[::2]] == ["no progress for 15 s"] * 2
     assert running.err.count("another one takes its place") == (0 if isolate else 2)
     if isolate:
-        saw("--isolate: both ended after 4 s, outcome stalled, and no worker had to be replaced")
+        saw("--isolate: both ended after 15 s, outcome stalled, and no worker had to be replaced")
         return
-    saw("sleep and a C call that holds the interpreter: both ended after 4 s, outcome stalled, 2 others complete")
+    saw("sleep and a C call that holds the interpreter: both ended after 15 s, outcome stalled, 2 others complete")
 
 
 @pytest.mark.row(48, 49)
@@ -157,14 +157,14 @@ def test_a_process_that_the_kernel_kills_is_tried_once_more(lab: Lab, saw: Calla
 @pytest.mark.row(4, 54)
 def test_a_signal_to_isolated_trials_ends_all_of_them(lab: Lab, saw: Callable[..., None]) -> None:
     lab.study(search={"trials": 4, "isolate": True, "workers": 2})
-    running = lab.start(obj="fork@1", sleep=0.2)
+    running = lab.start(obj="fork@1", sleep=0.2, slow=10)
     lab.trained(6)
     running.send(signal.SIGTERM)
     assert running.wait() == 143
     assert "stopped by SIGTERM" in running.last
     children = [int(line[1]) for line in lab.books if line[0] == "child"]
     assert children
-    until(lambda: not any(map(_lives, [*children, *running.family()])), "everything to be gone", 30)
+    until(lambda: not any(map(_lives, [*children, *running.family()])), "everything to be gone")
     lab.run()
     check(lab, trials=4)
     saw("--isolate, 2 workers, SIGTERM: exit 143, the processes of the trials and what they had forked are gone")
@@ -178,7 +178,7 @@ def test_a_signal_ends_an_isolated_trial_that_hangs(lab: Lab, saw: Callable[...,
     running.send(signal.SIGTERM)
     assert running.wait() == 143
     assert "in the middle of a step" in running.last
-    until(lambda: not running.family(), "everything to be gone", 30)
+    until(lambda: not running.family(), "everything to be gone")
     lab.run()
     check(lab, trials=2)
     saw("--isolate, in a C call: exit 143; resumed")
@@ -187,16 +187,16 @@ def test_a_signal_ends_an_isolated_trial_that_hangs(lab: Lab, saw: Callable[...,
 @pytest.mark.row(54)
 def test_what_isolated_trials_leave_behind_goes_with_a_killed_worker(lab: Lab, saw: Callable[..., None]) -> None:
     lab.study(search={"trials": 2, "isolate": True})
-    running = lab.start(obj="0:fork@1", sleep=0.2)
+    running = lab.start(obj="0:fork@1", sleep=0.2, hold=5)
     lab.trained(3)
     (child,) = [int(line[1]) for line in lab.books if line[0] == "child"]
     (run,) = {int(line[2]) for line in lab.books if line[0] == "begin"}
     worker = int(Path(f"/proc/{run}/stat").read_text().rpartition(")")[2].split()[1])
     assert worker != running.process.pid
     os.kill(worker, signal.SIGKILL)
+    until(lambda: not _lives(run) and not _lives(child), "the trial's process and what it had forked to be gone")
+    lab.go()
     assert running.wait() == 0
-    assert not _lives(run)
-    assert not _lives(child)
     check(lab, trials=2)
     saw("--isolate, the worker killed: its trial's process and what that had forked are gone; trained again, exit 0")
 
@@ -214,7 +214,7 @@ def test_out_of_memory_under_a_limit(lab: Lab, saw: Callable[..., None]) -> None
 @pytest.mark.parametrize("trials", [90, pytest.param(500, marks=pytest.mark.slow)])
 def test_no_handle_leaks(lab: Lab, saw: Callable[..., None], trials: int) -> None:
     lab.study(study={"epochs": 1}, search={"trials": trials})
-    lab.run(words=["sh", "-c", 'ulimit -n 64; exec "$@"', "sh", *lab.words()], patience=280)
+    lab.run(words=["sh", "-c", 'ulimit -n 64; exec "$@"', "sh", *lab.words()])
     check(lab, trials=trials)
     saw(f"{trials} trials with 64 handles: exit 0")
 
@@ -233,14 +233,12 @@ def test_a_storm_of_reports(lab: Lab, saw: Callable[..., None]) -> None:
 
 @pytest.mark.row(39)
 @pytest.mark.parametrize("jump", [3600, -3600])
-@pytest.mark.parametrize("timeout", [4.0, pytest.param(10.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("timeout", [6.0, pytest.param(10.0, marks=pytest.mark.slow)])
 def test_the_clock_jumps(lab: Lab, saw: Callable[..., None], jump: int, timeout: float, shim: Path) -> None:
     lab.study(search={"trials": "", "budget": 400.0, "timeout": timeout})
     began, now = time.monotonic(), lab.folder / "now"
     env = {"LD_PRELOAD": str(shim), "JUMP_FILE": str(now), "JUMP_SECS": str(jump)}
-    running = lab.start(sleep=0.05, env=env)
-    lab.trained(20)
-    now.touch()
+    running = lab.start(obj="1:jump@3", slow=40, env=env)
     assert running.wait() == 0, running.err
     took = time.monotonic() - began
     assert f"time limit of {timeout:g} s" in running.json["stopped_because"]
