@@ -105,7 +105,18 @@ LAYERS = (
     Layer(
         name="doors",
         holds="where people come in",
-        modules=("tomlfile", "loading", "config", "tuningfree", "comparison", "jobs", "cli", "commands", "__main__"),
+        modules=(
+            "tomlfile",
+            "loading",
+            "ahead",
+            "config",
+            "tuningfree",
+            "comparison",
+            "jobs",
+            "cli",
+            "commands",
+            "__main__",
+        ),
         others=("numpy",),
         guests={
             "comparison": ("pandas",),
