@@ -43,6 +43,9 @@ def perform(search: Standing, work: Work) -> None:
         parked = search.garage.fetch(entry.number, recipe, entry.record.curve)
         # what a process that died had trained beyond the record is paid here, unless it is trained again
         begin = min(parked.step / spe, entry.stands)
+        if begin < entry.stands * (1 - 1e-9) and entry.claim is not None and not entry.claim.again:
+            _behind(search, entry, parked)
+            return
         end = train(parked, recipe, work.until, _watch(search, entry, spe))
     except (StorageError, KeyboardInterrupt) as error:
         raised, end = error, PieceEnd(interrupted=True)
@@ -77,6 +80,20 @@ def _lost(search: Standing, entry: Entry, error: DiedError) -> None:
         again = dataclasses.replace(entry, claim=None, holder=None, resume=entry.claim.until)
         search.replace(search.ledger.write(again))
         search.listen(f"trial {entry.number}: {error}; it is tried once more", search)
+
+    search.decisively(write)
+
+
+def _behind(search: Standing, entry: Entry, parked: Parked) -> None:
+    """The checkpoint is damaged, gone, old, or in another command's folder: what it costs to go on is decided anew."""
+    with contextlib.suppress(Exception):
+        parked.run.close()
+
+    def write() -> None:
+        search.training = None
+        if search.ledger.holds(entry):
+            again = dataclasses.replace(entry, claim=None, holder=None, saved=False)
+            search.replace(search.ledger.write(again))
 
     search.decisively(write)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 import pytest
+from networks import make
 
 import lrtune
 from lrtune.attendance import SEARCHES
@@ -403,3 +404,37 @@ def test_the_last_one_out_ends_what_is_open(tmp_path: Path) -> None:
     assert study.user_attrs[SEARCHES] == [], "whoever is gone is off the list"
     result = tune(basin, SPACE, epochs=4, strategy="random", trials=2, storage=storage)
     assert all(trial.state.is_finished() for trial in result.study.trials)
+
+
+class Steady:
+    """Trains one run in two pieces."""
+
+    name = "steady"
+
+    def next(self, situation: Situation, /) -> Action:
+        if not situation.trials:
+            return Start(params={"lr": 0.05}, until=3.0)
+        first = situation.trials[0]
+        price = situation.epochs if first.again else situation.epochs - first.trained
+        affordable = situation.left * situation.epochs >= price
+        return Continue(number=0, until=4.0) if first.open and affordable else Finish()
+
+
+@pytest.mark.parametrize(("budget", "cost"), [(1.0, 0.75), (2.0, 1.75)])
+def test_a_run_whose_checkpoint_is_elsewhere_is_paid_in_full_or_not_at_all(
+    tmp_path: Path, budget: float, cost: float
+) -> None:
+    heard: list[Progress] = []
+    keep: dict[str, Any] = {"epochs": 4, "strategy": Steady(), "budget": budget, "storage": tmp_path / "s.db"}
+
+    def first_piece() -> bool:
+        return any("at epoch 3" in progress.event for progress in heard)
+
+    tune(make(), SPACE, checkpoints=tmp_path / "a", observer=heard.append, should_stop=first_piece, **keep)
+    assert list((tmp_path / "a").iterdir())
+    try:
+        tune(make(), SPACE, checkpoints=tmp_path / "b", **keep)
+    except lrtune.SearchError:
+        assert cost < 1, "nothing could be trained to its end"
+    study = optuna.load_study(study_name="lrtune", storage=f"sqlite:///{tmp_path / 's.db'}")
+    assert sum(trial.user_attrs[RECORD]["trained"] for trial in study.trials) == pytest.approx(4 * cost)
