@@ -49,17 +49,27 @@ def _others(study: object) -> dict[str, object]:
     return {n: d.choices[0] for n, d in space.distributions().items() if n != "lr"}
 
 
-@pytest.mark.parametrize("before", ["fresh", "in use"])
-def test_each_trial_in_a_process_of_its_own_trains_on_the_device(before: str, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
+def isolated(folder: Path, before: str) -> subprocess.CompletedProcess[str]:
+    """A search with `isolate` in a process of its own, in which CUDA was used before or not."""
+    script = folder / "script.py"
     script.write_text(ISOLATED)
     call = [sys.executable, str(script), str(ROOT / "studies" / "digits-mlp" / "study.toml"), before]
-    done = subprocess.run(call, capture_output=True, text=True, check=False, timeout=240, cwd=tmp_path)
+    return subprocess.run(call, capture_output=True, text=True, check=False, timeout=240, cwd=folder)
+
+
+def test_each_trial_in_a_process_of_its_own_trains_on_the_device(tmp_path: Path) -> None:
+    done = isolated(tmp_path, "fresh")
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["outcomes"].get("failed", 0) == 0, done.stderr[-3000:]
     assert found["value"] < LEARNED * 2.3
     assert found["device"] == "cuda"
+
+
+def test_a_process_that_uses_cuda_already_is_told_so(tmp_path: Path) -> None:
+    done = isolated(tmp_path, "in use")
+    assert done.returncode != 0
+    assert "already uses CUDA" in done.stderr.splitlines()[-1]
 
 
 ISOLATED = """
