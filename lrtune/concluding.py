@@ -1,4 +1,4 @@
-"""Concluding: what is still open is told as pruned, and what was found becomes the result."""
+"""Concluding: what nobody else wants any more is told as pruned, and what was found becomes the result."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ __all__ = ["concluded"]
 def concluded(search: Search, finished: Finished, listen: Listener) -> Result:
     """Tell what is still open as pruned, and say what was found.
 
+    While another command searches the study, what is open is left to it: it may have more to spend. The last
+    one out ends it.
+
     Raises
     ------
     SearchError
@@ -32,9 +35,10 @@ def concluded(search: Search, finished: Finished, listen: Listener) -> Result:
     def conclude() -> Result:
         search.refresh()
         if not finished.interrupted:
-            _end_open(search)
+            (_end_open if search.attendance.alone() else _leave_open)(search)
         result = _result(search, finished.why)
         search.ledger.describe({RESULT: result.to_json()})
+        search.attendance.leave()
         return result
 
     result = search.decisively(conclude)
@@ -53,6 +57,13 @@ def _end_open(search: Search) -> None:
             search.ledger.end(dataclasses.replace(entry, record=record))
             search.garage.forget(entry.number)
     search.refresh()
+
+
+def _leave_open(search: Search) -> None:
+    """Let go of the runs that live in this memory, so that another search may train them again."""
+    for entry in search.entries:
+        if entry.holder is not None and entry.holder.same_holder(search.ledger.me):
+            search.replace(search.ledger.write(dataclasses.replace(entry, holder=None)))
 
 
 def _advice(search: Search, said: str) -> str:

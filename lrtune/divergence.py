@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from lrtune.curve import Curve, Direction, Point
 
-__all__ = ["Baseline", "Judgement", "StepGuard", "Told", "judge", "learned", "told"]
+__all__ = ["STUCK_SHARE", "Baseline", "Judgement", "StepGuard", "Told", "judge", "learned", "told"]
 
 EXPLODED_STEP = 100.0
 """Spreads above the untrained loss at which a step counts as exploded. Large: at the edge of stability
@@ -169,7 +169,7 @@ def judge(
     warmup
         Share of the run that is warmup: nobody is stuck before its end.
     learned_above
-        Whether a run with a higher learning rate has learned: then this one is slow, not stuck.
+        Whether a run with a higher learning rate, all else equal, has learned: then this one is slow, not stuck.
     """
     last = curve.last
     if last is None:

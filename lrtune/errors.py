@@ -12,7 +12,7 @@
     ├── SearchError                 3   the search ended without one completed trial
     │   └── UserCodeError           3   the user's own training code raised; carries its traceback
     ├── StorageError                4   storage unavailable, damaged, full or incompatible
-    │   └── LockLostError           4   a server restarted under its lock; what was read is decided anew
+    │   └── LockLostError           4   a server's restart took a lock away; never seen, it is decided anew
     ├── MismatchError               5   the stored study is another one; carries the difference
     ├── LockedError                 6   another run holds the job's lock
     └── InterruptedSearchError           130, 143 or 129   stopped by a signal, cleanly

@@ -12,11 +12,11 @@ import importlib
 import importlib.util
 import inspect
 import sys
-import traceback
 from typing import TYPE_CHECKING, Any
 
 from lrtune.errors import StudyFileError
 from lrtune.tomlfile import suggestion
+from lrtune.tracebacks import users_own
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,10 +153,7 @@ def _called(maker: Any, reference: str, where: str) -> Any:
 
 def _broken(error: BaseException, what: str) -> StudyFileError:
     """An error with the user's own traceback as its note: the frames of lrtune and of the import are left out."""
-    shown = traceback.TracebackException.from_exception(error)
-    mine = {__file__, "<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>"}
-    shown.stack = traceback.StackSummary.from_list([f for f in shown.stack if f.filename not in mine])
     said = " ".join(str(error).split())
     refused = StudyFileError(f"{what}: {type(error).__name__}{': ' if said else ''}{said}")
-    refused.add_note("".join(shown.format(chain=False)).rstrip())
+    refused.add_note(users_own(error).rstrip())
     return refused

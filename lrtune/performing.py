@@ -46,7 +46,11 @@ def perform(search: Standing, work: Work) -> None:
             parked = search.garage.fetch(entry.number, recipe, entry.record.curve)
             # what a process that died had trained beyond the record is paid here, unless it is trained again
             begin = min(parked.step / spe, entry.stands)
-            end = train(parked, recipe, work.until, _watch(search, entry, spe))
+            behind = begin < entry.stands * (1 - 1e-9) and entry.claim is not None and not entry.claim.again
+            end = PieceEnd() if behind else train(parked, recipe, work.until, _watch(search, entry, spe))
+        if behind:
+            _behind(search, entry, parked)
+            return
     except (StorageError, KeyboardInterrupt) as error:
         raised, end = error, PieceEnd(interrupted=True)
     except DiedError as error:
@@ -94,6 +98,20 @@ def _lost(search: Standing, entry: Entry, error: DiedError) -> None:
     search.decisively(write)
 
 
+def _behind(search: Standing, entry: Entry, parked: Parked) -> None:
+    """The checkpoint is damaged, gone, old, or in another command's folder: what it costs to go on is decided anew."""
+    with contextlib.suppress(Exception):
+        parked.run.close()
+
+    def write() -> None:
+        search.training = None
+        if search.ledger.holds(entry):
+            again = dataclasses.replace(entry, claim=None, holder=None, saved=False)
+            search.replace(search.ledger.write(again))
+
+    search.decisively(write)
+
+
 def _learn_baseline(search: Standing, recipe: Recipe) -> None:
     if search.baseline is None:
         search.baseline = search.trainer.baseline(recipe, search.settings.metric)
@@ -104,6 +122,7 @@ def _watch(search: Standing, entry: Entry, spe: int) -> Watch:
     renewed = [time.monotonic()]
 
     def renew() -> None:
+        search.attendance.renew()
         if search.ledger.holds(entry):
             search.ledger.renew(entry)
 
@@ -124,7 +143,7 @@ def _watch(search: Standing, entry: Entry, spe: int) -> Watch:
         settings=search.settings,
         steps_per_epoch=spe,
         baseline=search.baseline,
-        learned_above=search.learned_above(entry.record.recipe.lr),
+        learned_above=search.learned_above(entry.record.recipe),
         should_stop=stop,
         save=lambda parked: search.garage.save(entry.number, parked),
         progressed=progressed,

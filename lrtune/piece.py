@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from lrtune.divergence import Baseline, judge
 from lrtune.errors import InputError, UserCodeError
 from lrtune.outcome import Outcome
 from lrtune.processes import RemoteError
+from lrtune.tracebacks import users_own
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -223,9 +223,11 @@ def failed(error: BaseException, *, first: bool) -> tuple[UserCodeError | None, 
         return None, end
     last = text.strip().splitlines()[-1]
     msg = f"the training code failed in its first trial ({last}); mend it and run the same command again"
-    return UserCodeError(msg, user_traceback=text), end
+    told = UserCodeError(msg, user_traceback=text)
+    told.__cause__ = error  # --debug shows all of it
+    return told, end
 
 
 def _text(error: BaseException) -> str:
-    """Its traceback; of what came from another process the one that it had there."""
-    return error.user_traceback if isinstance(error, RemoteError) else "".join(traceback.format_exception(error))
+    """Its own traceback; of what came from another process the one that it had there."""
+    return error.user_traceback if isinstance(error, RemoteError) else users_own(error)

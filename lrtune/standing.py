@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from optuna.exceptions import UpdateFinishedTrialError
 
-from lrtune.divergence import learned
+from lrtune.divergence import STUCK_SHARE, learned
 from lrtune.errors import LockLostError
 from lrtune.reading import SPACE
 from lrtune.search.base import Seen, Situation
@@ -21,6 +21,7 @@ from lrtune.workers import Place
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lrtune.attendance import Attendance
     from lrtune.divergence import Baseline
     from lrtune.entries import Entry
     from lrtune.garage import Garage
@@ -66,6 +67,8 @@ class Standing:
         What knowing nothing is worth; None until the trainer was asked.
     place
         Where this process stands among workers.
+    attendance
+        Who else searches the study.
     widened, learned
         Called when the space was widened, and when the baseline is known.
     """
@@ -76,6 +79,7 @@ class Standing:
     space: Space
     ledger: Ledger
     garage: Garage
+    attendance: Attendance
     should_stop: Callable[[], bool]
     deadline: float | None
     listen: Callable[[str, Watched], object]
@@ -104,6 +108,7 @@ class Standing:
     def refresh(self) -> None:
         """Read every trial again, taking over what dead processes held."""
         self._take_space()
+        self.attendance.renew()
         self.entries = self.ledger.recover(self.ledger.entries())
         self.garage.keep({entry.number for entry in self.entries if not entry.told})
 
@@ -188,12 +193,20 @@ class Standing:
             return 1.0
         return min(1.0, max(1.0 / steps, FINEST_SHARE * self.settings.epochs))
 
-    def learned_above(self, lr: float) -> bool:
-        """Whether a run with a higher learning rate is clearly better than knowing nothing."""
-        higher = (
-            entry.record.curve.of(self.settings.metric)[1] for entry in self.entries if entry.record.recipe.lr > lr
+    def learned_above(self, recipe: Recipe) -> bool:
+        """Whether a run with a higher learning rate, all else equal, is clearly better than knowing nothing.
+
+        Only one that came as far as a run must before it can be called stuck: many learn a little before they do not.
+        """
+        far = STUCK_SHARE * self.settings.epochs
+        curves = (
+            entry.record.curve
+            for entry in self.entries
+            if entry.record.recipe.lr > recipe.lr
+            and dataclasses.replace(entry.record.recipe, lr=recipe.lr, seed=recipe.seed) == recipe
         )
-        return any(learned(values, self.baseline, self.settings.direction) for values in higher)
+        metric, direction = self.settings.metric, self.settings.direction
+        return any(curve.trained > far and learned(curve.of(metric)[1], self.baseline, direction) for curve in curves)
 
     # -- what may be spent -----------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
+from lrtune.attendance import Attendance
 from lrtune.concluding import concluded
 from lrtune.curve import Direction, ValueRule
 from lrtune.divergence import Baseline
@@ -190,6 +191,7 @@ def conduct(
             space=Space.from_json(stored[SPACE]),
             ledger=ledger,
             place=place,
+            attendance=Attendance.of(ledger, place),
             garage=Garage(trainer=used, folder=folder, memory_limit=0 if settings.isolate else settings.memory_limit),
             should_stop=should_stop or _never,
             deadline=deadline,
@@ -198,6 +200,7 @@ def conduct(
             learned=lambda baseline: ledger.describe({BASELINE: dataclasses.asdict(baseline)}),
             baseline=Baseline(**stored[BASELINE]) if BASELINE in stored else None,
         )
+        until_end.enter_context(search.attendance.during(search.decisively))
         try:
             finished = search.run()
         finally:
@@ -314,6 +317,7 @@ def _check_same(study: optuna.Study, trainer: Trainer, space: Space, settings: S
 def _folder(settings: Settings, storage: BaseStorage) -> Iterator[Path]:
     """Where paused runs are saved: the folder given, one beside the storage's file, or a passing one."""
     folder, file = settings.checkpoints, file_of(storage)
+    folder = None if folder is None else folder.absolute()  # the training code may go elsewhere
     if folder is None and file is not None:
         folder = file.with_name(f"{file.stem}-checkpoints") / safe_filename(settings.name)
     if folder is None:

@@ -95,7 +95,7 @@ class TensorBoardTracker(_Tracker):
             from torch.utils.tensorboard.summary import hparams
         except ImportError:
             raise _missing(TENSORBOARD) from None
-        self._folder = Path(folder)
+        self._folder = Path(folder).absolute()
         self._writer: Any = SummaryWriter
         self._hparams: Any = hparams
 
@@ -146,7 +146,8 @@ class MLflowTracker(_Tracker):
             from mlflow import MlflowClient
         except ImportError:
             raise _missing(MLFLOW) from None
-        self._make: Callable[[], Any] = lambda: MlflowClient(tracking_uri=uri)
+        anchored = None if uri is None else _anchored(uri)
+        self._make: Callable[[], Any] = lambda: MlflowClient(tracking_uri=anchored)
         self._held: tuple[Any, str, str] | None = None
 
     def _trial(self, progress: Progress, ended: Ended) -> None:
@@ -194,6 +195,14 @@ class MLflowTracker(_Tracker):
     def _known(client: Any, experiment: str, tag: str, value: str) -> str | None:
         found = client.search_runs([experiment], filter_string=f"tags.`{tag}` = '{value}'", max_results=1)
         return found[0].info.run_id if found else None
+
+
+def _anchored(uri: str) -> str:
+    """The same store from wherever the training code goes: MLflow reads a relative path when it is first used."""
+    head, scheme, path = uri.rpartition("sqlite:///")
+    if scheme and not head:
+        return f"{scheme}{Path(path).absolute()}"
+    return uri if ":" in uri or uri == "databricks" else str(Path(uri).absolute())
 
 
 def _missing(package: str) -> InputError:

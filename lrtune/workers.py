@@ -4,6 +4,10 @@ The command forks before it has loaded anything heavy: the parent only watches. 
 ends (``os._exit``), that the kernel kills (out of memory), or that makes no progress for too long is
 replaced, and its successor is told how it died, so that the trial gets its outcome. Workers stand in a
 process group of their own: what they leave behind goes with them, and a worker never outlives its parent.
+
+The first worker begins alone: it makes the study, sets an old one aside, downloads what the user's code
+downloads. The others are there by then and have loaded the libraries that they need; each waits for its turn,
+which the parent gives once the first one is ready, before it does anything that could be seen from outside.
 """
 
 from __future__ import annotations
@@ -43,6 +47,7 @@ NOTHING_TRAINED = 3
 
 
 READY, WORKING, PROGRESS, IDLE, DONE = b"r", b"w", b"p", b"i", b"d"
+GO = b"g"
 GROUP = re.compile(rb"([+-])(\d+);")
 
 
@@ -64,7 +69,7 @@ class Place:
     _pipe: int = -1
 
     def ready(self) -> None:
-        """The storage is open: other workers may start."""
+        """The storage is open: other workers may begin."""
         self._say(READY)
 
     def working(self) -> None:
@@ -95,12 +100,19 @@ class Place:
 
 @dataclass(slots=True, kw_only=True)
 class _Worker:
-    """A running worker, as its parent sees it."""
+    """A running worker, as its parent sees it.
+
+    Attributes
+    ----------
+    turn
+        Where it hears that its turn has come; negative once it has, and for one that need not wait.
+    """
 
     index: int
     pid: int
     pipe: int
     started: str
+    turn: int = -1
     working: bool = False
     ready: bool = False
     done: bool = False
@@ -122,6 +134,18 @@ class _Worker:
             for sign, number in GROUP.findall(words):
                 (self.groups.add if sign == b"+" else self.groups.discard)(int(number))
 
+    def begin(self) -> None:
+        """Give it its turn."""
+        with contextlib.suppress(BrokenPipeError):  # it is dead, and about to be reaped
+            os.write(self.turn, GO)
+        self.forget()
+
+    def forget(self) -> None:
+        """Close the pipe of its turn."""
+        if self.turn >= 0:
+            os.close(self.turn)
+            self.turn = -1
+
     def kill(self) -> None:
         """End the worker and all that it started."""
         self.hear()
@@ -141,6 +165,7 @@ def supervise(
     *,
     count: int = 1,
     stall_timeout: float | None = None,
+    ahead: Callable[[], object] | None = None,
     note: Callable[[str], object],
 ) -> int:
     """Run a body in `count` processes until all have ended; the exit code of the first.
@@ -150,13 +175,16 @@ def supervise(
     body
         What a worker does; returns its exit code.
     count
-        Workers. The first one starts alone, the others once it is ready.
+        Workers. The first one begins alone, the others once it is ready.
     stall_timeout
         Seconds without progress within a piece after which a worker is ended and replaced.
+    ahead
+        What the others do until then, as many as there are cores for: it may only load. Whatever goes wrong in it
+        is left to the body to say.
     note
         Called with one line when something had to be done about a worker.
     """
-    crew = _Crew(body=body, count=count, stall_timeout=stall_timeout, note=note)
+    crew = _Crew(body=body, count=count, stall_timeout=stall_timeout, ahead=ahead, note=note)
     with stopping(crew.signalled, at_once=crew.kill) as flag:
         try:
             return crew.run(flag)
@@ -166,9 +194,12 @@ def supervise(
 
 @dataclass(slots=True, kw_only=True)
 class _Crew:
+    """The workers; `waiting` are those whose turn has not come, whether they are there already or not."""
+
     body: Callable[[Place], int]
     count: int
     stall_timeout: float | None
+    ahead: Callable[[], object] | None
     note: Callable[[str], object]
     workers: dict[int, _Worker] = field(default_factory=dict)
     codes: dict[int, int] = field(default_factory=dict)
@@ -179,15 +210,18 @@ class _Crew:
     def run(self, flag: StopFlag) -> int:
         self.waiting = list(range(1, self.count))
         self._spawn(0)
+        if self.ahead is not None:
+            for index in range(1, min(self.count, _cores())):
+                self._spawn(index, ahead=self.ahead)
         deadline: float | None = None
         while self.workers:
             if flag.requested and deadline is None:
                 deadline = time.monotonic() + GRACE_SECONDS
-                self.waiting.clear()
+                self._dismiss()
             self._listen()
             self._reap(stopping=flag.requested)
             if not flag.requested:
-                self._start_waiting()
+                self._begin_waiting()
                 self._end_stalled()
             elif deadline is not None and time.monotonic() > deadline:
                 self.kill()
@@ -229,11 +263,13 @@ class _Crew:
             worker.kill()  # what it left behind
             del self.workers[index]
             os.close(worker.pipe)
-            if worker.done or stopping:
+            if worker.turn >= 0:  # it held nothing, and there will be another one when its turn comes
+                worker.forget()
+            elif worker.done or stopping:
                 if worker.done:
                     self.codes[index] = os.waitstatus_to_exitcode(status)
                 if index == 0:
-                    self.waiting.clear()
+                    self._dismiss()
             elif len(self.deaths) < MOST_DEATHS:
                 self._replace(worker, status)
 
@@ -243,7 +279,7 @@ class _Crew:
         self.deaths.append(death)
         self.unready = 0 if worker.ready else self.unready + 1
         if self.unready >= MOST_UNREADY:
-            self.waiting.clear()
+            self._dismiss()
             self.codes[worker.index] = NOTHING_TRAINED
             self.note(
                 f"lrtune: error: {self.unready} workers in a row died before they could begin ({death.why}); look at "
@@ -253,12 +289,23 @@ class _Crew:
         self.note(f"lrtune: warning: a worker died ({death.why}); another one takes its place")
         self._spawn(worker.index)
 
-    def _start_waiting(self) -> None:
+    def _begin_waiting(self) -> None:
         first = self.workers.get(0)
-        if first is not None and first.ready:
-            for index in self.waiting:
+        if first is None or not first.ready:
+            return
+        for index in self.waiting:
+            if index in self.workers:
+                self.workers[index].begin()
+            else:
                 self._spawn(index)
-            self.waiting.clear()
+        self.waiting.clear()
+
+    def _dismiss(self) -> None:
+        """There is nothing left to begin: end those that wait for their turn, and start no more."""
+        self.waiting.clear()
+        for worker in self.workers.values():
+            if worker.turn >= 0:
+                worker.kill()
 
     def _end_stalled(self) -> None:
         if self.stall_timeout is None:
@@ -268,8 +315,10 @@ class _Crew:
                 worker.stalled = True
                 worker.kill()
 
-    def _spawn(self, index: int) -> None:
+    def _spawn(self, index: int, *, ahead: Callable[[], object] | None = None) -> None:
+        """Start a worker; one that is told what to do ahead then waits for its turn."""
         reader, writer = os.pipe()
+        turn, giver = (-1, -1) if ahead is None else os.pipe()
         parent = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -279,14 +328,22 @@ class _Crew:
             os.set_blocking(writer, False)
             for other in self.workers.values():
                 os.close(other.pipe)
+                other.forget()
             self.workers.clear()
             settle(parent)
             _share(index, self.count)
-            self._live(Place(index=index, count=self.count, deaths=tuple(self.deaths), _pipe=writer))
+            place = Place(index=index, count=self.count, deaths=tuple(self.deaths), _pipe=writer)
+            if ahead is not None:
+                os.close(giver)
+                _prepare(ahead, turn)
+            self._live(place)
         os.close(writer)
         os.set_blocking(reader, False)
+        if ahead is not None:
+            os.close(turn)
         lead(pid)
-        self.workers[index] = _Worker(index=index, pid=pid, pipe=reader, started=process_start(pid) or "")
+        started = process_start(pid) or ""
+        self.workers[index] = _Worker(index=index, pid=pid, pipe=reader, started=started, turn=giver)
 
     def _live(self, place: Place) -> None:
         """The whole life of a worker process; does not return."""
@@ -301,6 +358,18 @@ class _Crew:
             os._exit(code)
 
 
+def _prepare(ahead: Callable[[], object], turn: int) -> None:
+    """Do what can be done ahead, and wait for one's turn; a worker whose parent is gone ends here."""
+    try:
+        with contextlib.suppress(Exception):
+            ahead()
+        if os.read(turn, 1) != GO:
+            os._exit(1)
+        os.close(turn)
+    except BaseException:  # noqa: BLE001 -- a library may leave by any door; the parent starts another worker
+        os._exit(1)
+
+
 def _share(index: int, count: int) -> None:
     """A GPU of one's own where there are several, and one's part of the cores."""
     if count == 1:
@@ -310,5 +379,8 @@ def _share(index: int, count: int) -> None:
     if found > 1 and "CUDA_VISIBLE_DEVICES" not in os.environ:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(index % found)
     if "OMP_NUM_THREADS" not in os.environ:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        os.environ["OMP_NUM_THREADS"] = str(max(1, cores // count))
+        os.environ["OMP_NUM_THREADS"] = str(max(1, _cores() // count))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

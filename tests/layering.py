@@ -40,7 +40,10 @@ LAYERS = (
     Layer(
         name="words",
         holds="what everyone talks about",
-        modules=("errors", "outcome", "curve", "schedules", "recipe", "names", "redaction", "environment", "signals"),
+        modules=(
+            *("errors", "outcome", "curve", "schedules", "recipe"),
+            *("names", "redaction", "environment", "signals", "tracebacks"),
+        ),
         others=("numpy",),
         guests={},
     ),
@@ -69,7 +72,7 @@ LAYERS = (
         name="study",
         holds="the one loop: ask, advance, judge, tell",
         modules=(
-            *("settings", "records", "progress", "entries", "telling", "recovery", "ledger", "reading"),
+            *("settings", "records", "progress", "entries", "telling", "recovery", "ledger", "attendance", "reading"),
             *(
                 "piece",
                 "watching",
@@ -102,7 +105,18 @@ LAYERS = (
     Layer(
         name="doors",
         holds="where people come in",
-        modules=("tomlfile", "loading", "config", "tuningfree", "comparison", "jobs", "cli", "commands", "__main__"),
+        modules=(
+            "tomlfile",
+            "loading",
+            "ahead",
+            "config",
+            "tuningfree",
+            "comparison",
+            "jobs",
+            "cli",
+            "commands",
+            "__main__",
+        ),
         others=("numpy",),
         guests={
             "comparison": ("pandas",),

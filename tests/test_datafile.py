@@ -146,6 +146,13 @@ def test_columns_that_are_asked_for_have_to_be_there(tmp_path: Path) -> None:
     assert "no column is left" in refusal(tmp_path, table(), drop=["x", "z"])
 
 
+def test_a_column_has_one_role(tmp_path: Path) -> None:
+    refused = refusal(tmp_path, table(), weight="y")
+    assert refused.endswith("column y is the target, so it cannot hold the weights; name another one")
+    assert "column y holds the target, so it cannot be dropped" in refusal(tmp_path, table(), drop=["y"])
+    assert "column z holds the weights, so it cannot be dropped" in refusal(tmp_path, table(), weight="z", drop=["z"])
+
+
 def test_weights_are_numbers_of_zero_or_more(tmp_path: Path) -> None:
     assert "weights must be numbers" in refusal(tmp_path, table(), kind="regression", weight="y", target="x")
     assert "a negative weight at line 3" in refusal(tmp_path, table(change={3: "1,-1,b"}), weight="z")

@@ -16,6 +16,9 @@ from lrtune.search.freeze_thaw_beliefs import Beliefs
 from lrtune.search.freeze_thaw_places import Places, free
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lrtune.recipe import Recipe
     from lrtune.search.freeze_thaw_beliefs import Candidate
     from lrtune.space import Space
 
@@ -90,6 +93,44 @@ def test_losing_by_less_than_the_noise_is_no_wall(rough: float, *, walled: bool)
 def test_a_tie_is_no_wall() -> None:
     shown = situation(run(-3.0, 0.3), run(BEST, 0.1), run(-1.4, 0.105))
     assert max(c.x for c in trainable(shown)) > -1.4
+
+
+def overfitted(x: float, trained: int = LENGTH, *, above: float = 0.0) -> Seen:
+    """A run of a landscape in which only the summed learning rate counts, best at 10**BEST times a full training."""
+    epochs = np.arange(1.0, trained + 1)
+    summed = np.log10(10**x * epochs / LENGTH)
+    values = np.minimum(1.0, 0.1 + above + 0.2 * (summed - BEST) ** 2)
+    done = trained == LENGTH
+    recipe = LR_ONLY.recipe({"lr": 10**x}, epochs=LENGTH)
+    outcome = Outcome.COMPLETED if done else None
+    return Seen(number=0, recipe=recipe, epochs=epochs, values=values, outcome=outcome, result=float(values[-1]))
+
+
+def test_a_run_that_overfits_says_where_it_should_have_ended() -> None:
+    beliefs = Beliefs(situation(overfitted(-1.0), overfitted(-3.0, 6), overfitted(-1.5, 6)))
+    place, spread = beliefs.expected
+    assert abs(place - BEST) < 0.1
+    assert spread < 0.5
+
+
+@pytest.mark.parametrize("make", [lambda: run(-1.0, 0.1), lambda: run(-1.0, 0.1, rough=0.1)], ids=["falls", "is rough"])
+def test_a_run_that_only_falls_or_trembles_has_not_turned(make: Callable[[], Seen]) -> None:
+    assert Beliefs(situation(make())).turned is None
+
+
+def test_complete_runs_that_overfit_do_not_wall_off_what_trains_less() -> None:
+    shown = situation(overfitted(0.0), overfitted(-1.0), overfitted(-1.2, above=0.15))
+    assert min(c.x for c in trainable(shown)) < BEST
+    assert lr_of(shown) < -1.2
+
+
+def test_a_search_of_what_overfits_ends_near_the_best() -> None:
+    def landscape(recipe: Recipe, share: float) -> float:
+        return min(1.0, 0.1 + 0.2 * (math.log10(recipe.lr * share) - BEST) ** 2)
+
+    lab = Laboratory(strategy="freeze-thaw", landscape=landscape, epochs=LENGTH, check_purity=False, budget=None).run()
+    best = min(lab.completed, key=lambda seen: float(seen.values[-1]))
+    assert abs(math.log10(best.recipe.lr) - BEST) < 0.25
 
 
 def test_it_goes_closer_before_it_leaves_the_basin() -> None:

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-import traceback
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -28,6 +27,7 @@ import lrtune
 from lrtune.errors import InputError, RecipeError, SearchError, UserCodeError
 from lrtune.processes import DiedError, RemoteError
 from lrtune.recipe import Recipe
+from lrtune.tracebacks import users_own
 from lrtune.training.isolated import Isolated, isolating
 from lrtune.training.loop import GeneratorTrainer
 
@@ -321,7 +321,7 @@ def test_the_users_own_exception_comes_with_its_own_traceback(made: Callable[...
         here.advance(1)
     except OwnError as error:
         trace = error.__traceback__
-        expected = "".join(traceback.format_exception(type(error), error, trace.tb_next if trace else None))
+        expected = users_own(error.with_traceback(trace.tb_next if trace else None))
     there = made(function)
     there.advance(1)
     with pytest.raises(RemoteError, match="OwnError: 3 went wrong") as caught:
@@ -573,6 +573,7 @@ def children_of(pid: int) -> str:
 PARENT = """
 import os, sys, time
 from lrtune.recipe import Recipe
+from lrtune.tracebacks import users_own
 from lrtune.training.isolated import Isolated
 from lrtune.training.loop import GeneratorTrainer
 
@@ -637,6 +638,7 @@ def test_a_process_that_has_used_its_threads_can_be_forked() -> None:
 AHEAD = """
 import sys, torch
 from lrtune.recipe import Recipe
+from lrtune.tracebacks import users_own
 from lrtune.training.isolated import Isolated
 from lrtune.training.loop import GeneratorTrainer
 

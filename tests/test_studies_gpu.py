@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import subprocess
+import sys
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -11,6 +15,9 @@ from layering import ROOT
 import lrtune
 from lrtune.config import read_study
 from lrtune.loading import load
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = [
     pytest.mark.gpu,
@@ -40,3 +47,46 @@ def _others(study: object) -> dict[str, object]:
     """Some value of each other setting of the study's space."""
     space = study.space  # type: ignore[attr-defined]
     return {n: d.choices[0] for n, d in space.distributions().items() if n != "lr"}
+
+
+def isolated(folder: Path, before: str) -> subprocess.CompletedProcess[str]:
+    """A search with `isolate` in a process of its own, in which CUDA was used before or not."""
+    script = folder / "script.py"
+    script.write_text(ISOLATED)
+    call = [sys.executable, str(script), str(ROOT / "studies" / "digits-mlp" / "study.toml"), before]
+    return subprocess.run(call, capture_output=True, text=True, check=False, timeout=240, cwd=folder)
+
+
+def test_each_trial_in_a_process_of_its_own_trains_on_the_device(tmp_path: Path) -> None:
+    done = isolated(tmp_path, "fresh")
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["outcomes"].get("failed", 0) == 0, done.stderr[-3000:]
+    assert found["value"] < LEARNED * 2.3
+    assert found["device"] == "cuda"
+
+
+def test_a_process_that_uses_cuda_already_is_told_so(tmp_path: Path) -> None:
+    done = isolated(tmp_path, "in use")
+    assert done.returncode != 0
+    assert "already uses CUDA" in done.stderr.splitlines()[-1]
+
+
+ISOLATED = """
+import json, sys
+import torch
+import lrtune
+from lrtune.config import read_study
+from lrtune.loading import load
+from pathlib import Path
+
+if __name__ == "__main__":
+    study = read_study(Path(sys.argv[1]))
+    if sys.argv[2] == "in use":
+        torch.ones(1, device="cuda")
+    trainer = load("train.py:trainer", study.folder, where="test")("float32")
+    told = study.arguments() | {"budget": 1.2, "isolate": True}
+    result = lrtune.tune(trainer, study.space, **told)
+    device = trainer._settings.device.type
+    print(json.dumps({"value": result.best_value, "outcomes": result.trials_by_outcome, "device": device}))
+"""

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 import pytest
+from networks import make
 
 import lrtune
+from lrtune.attendance import SEARCHES
 from lrtune.entries import RECORD
 from lrtune.ledger import Ledger
 from lrtune.outcome import Outcome
 from lrtune.reading import read
+from lrtune.search.base import Continue, Finish, Start, Wait
 from lrtune.search.catalogue import NAMES
 from lrtune.study import tune
 from lrtune.workers import Place
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
     from lrtune.progress import Progress
     from lrtune.recipe import Recipe
+    from lrtune.search.base import Action, Situation
 
 SPACE = lrtune.Space(lr=(1e-5, 10.0))
 
@@ -372,3 +376,96 @@ def test_an_earlier_answer_makes_the_next_search_cheaper(tmp_path: Path) -> None
         assert abs(math.log10(again.best_recipe.lr / first.best_recipe.lr)) < 0.5
     with pytest.raises(lrtune.InputError, match="no answer to start from"):
         tune(basin, SPACE, epochs=27, prior={"best": None})
+
+
+class Patient:
+    """Trains a run a little, waits for somebody else to end, and finishes it."""
+
+    name = "patient"
+
+    def __init__(self) -> None:
+        self.paused, self.gone = threading.Event(), threading.Event()
+
+    def next(self, situation: Situation, /) -> Action:
+        if not situation.trials:
+            return Start(params={"lr": 0.05}, until=1.0)
+        first = situation.trials[0]
+        if first.open and not self.gone.is_set():
+            self.paused.set()
+            return Wait()
+        return Continue(number=0, until=4.0) if first.open else Finish()
+
+
+def test_whoever_ends_first_leaves_the_open_runs_to_those_who_still_search(tmp_path: Path) -> None:
+    larger, found = Patient(), []
+
+    def work() -> None:
+        found.append(tune(basin, SPACE, epochs=4, strategy=larger, trials=9, storage=tmp_path / "s.db"))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        assert larger.paused.wait(60)
+        smaller = tune(basin, SPACE, epochs=4, strategy="random", trials=2, storage=tmp_path / "s.db")
+    finally:
+        larger.gone.set()
+        thread.join()
+    assert smaller.trials_by_outcome == {"completed": 1}
+    assert [result.trials_by_outcome for result in found] == [{"completed": 2}]
+    assert [trial.state.name for trial in smaller.study.trials] == ["COMPLETE", "COMPLETE"]
+    again = tune(basin, SPACE, epochs=4, strategy="random", trials=2, storage=tmp_path / "s.db")
+    assert again.trials_by_outcome == {"completed": 2}
+
+
+def test_the_last_one_out_ends_what_is_open(tmp_path: Path) -> None:
+    storage = tmp_path / "s.db"
+    patient = Patient()
+    patient.gone.set()
+    raising = itertools.count()
+
+    def train(recipe: Recipe) -> Iterator[dict[str, float]]:
+        for values in basin(recipe):
+            if next(raising) == 2:
+                raise KeyboardInterrupt
+            yield values
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(train, SPACE, epochs=4, strategy=patient, trials=9, storage=storage)
+    study = optuna.load_study(study_name="lrtune", storage=f"sqlite:///{storage}")
+    assert study.user_attrs[SEARCHES] == [], "whoever is gone is off the list"
+    result = tune(basin, SPACE, epochs=4, strategy="random", trials=2, storage=storage)
+    assert all(trial.state.is_finished() for trial in result.study.trials)
+
+
+class Steady:
+    """Trains one run in two pieces."""
+
+    name = "steady"
+
+    def next(self, situation: Situation, /) -> Action:
+        if not situation.trials:
+            return Start(params={"lr": 0.05}, until=3.0)
+        first = situation.trials[0]
+        price = situation.epochs if first.again else situation.epochs - first.trained
+        affordable = situation.left * situation.epochs >= price
+        return Continue(number=0, until=4.0) if first.open and affordable else Finish()
+
+
+@pytest.mark.parametrize(("budget", "cost"), [(1.0, 0.75), (2.0, 1.75)])
+def test_a_run_whose_checkpoint_is_elsewhere_is_paid_in_full_or_not_at_all(
+    tmp_path: Path, budget: float, cost: float
+) -> None:
+    heard: list[Progress] = []
+    keep: dict[str, Any] = {"epochs": 4, "strategy": Steady(), "budget": budget, "storage": tmp_path / "s.db"}
+
+    def first_piece() -> bool:
+        return any("at epoch 3" in progress.event for progress in heard)
+
+    tune(make(), SPACE, checkpoints=tmp_path / "a", observer=heard.append, should_stop=first_piece, **keep)
+    assert list((tmp_path / "a").iterdir())
+    try:
+        tune(make(), SPACE, checkpoints=tmp_path / "b", **keep)
+    except lrtune.SearchError:
+        assert cost < 1, "nothing could be trained to its end"
+    study = optuna.load_study(study_name="lrtune", storage=f"sqlite:///{tmp_path / 's.db'}")
+    assert sum(trial.user_attrs[RECORD]["trained"] for trial in study.trials) == pytest.approx(4 * cost)

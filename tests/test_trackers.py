@@ -14,7 +14,7 @@ from lrtune.progress import Ended, Progress
 from lrtune.recipe import Recipe
 from lrtune.space import Space
 from lrtune.study import tune
-from lrtune.trackers import MLflowTracker, TensorBoardTracker
+from lrtune.trackers import MLflowTracker, TensorBoardTracker, _anchored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -188,3 +188,20 @@ def test_mlflow_holds_every_curve_and_the_answer_once(tmp_path: Path, monkeypatc
         if trial.params["lr"] <= 0.7:
             assert run.data.metrics["result.valid_loss"] == pytest.approx(trial.value)
     assert mlflow.active_run() is None
+
+
+@pytest.mark.parametrize(
+    ("uri", "wanted"),
+    [
+        ("sqlite:///m.db", "sqlite:///{here}/m.db"),
+        ("sqlite:////tmp/m.db", "sqlite:////tmp/m.db"),
+        ("runs", "{here}/runs"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("databricks", "databricks"),
+    ],
+)
+def test_a_relative_store_is_the_same_wherever_the_training_code_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, wanted: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _anchored(uri) == wanted.format(here=tmp_path)

@@ -20,9 +20,11 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="workers are for
 PROGRAM = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
+from lrtune import workers
 from lrtune.workers import supervise
 
-HOW, COUNT, FOLDER = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+workers._cores = lambda: 8  # whatever machine this is
+HOW, COUNT, FOLDER, AHEAD = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4] == "True"
 
 def told(name, text=""):
     (FOLDER / f".{name}").write_text(str(text))
@@ -32,9 +34,44 @@ def forever():
     while True:
         time.sleep(0.05)
 
+def wait(name):
+    while not (FOLDER / name).exists():
+        time.sleep(0.02)
+
+def ahead():
+    told(f"ahead-{os.getpid()}")
+    told("ahead", os.getpid())
+    if HOW == "dies ahead":
+        os._exit(7)
+    if HOW == "leaves ahead":
+        sys.exit(7)
+    if HOW == "raises ahead":
+        raise ImportError("no such library")
+
+def first(place):
+    wait("ahead")
+    while HOW in ("dies ahead", "leaves ahead") and Path(f"/proc/{(FOLDER / 'ahead').read_text()}").exists():
+        time.sleep(0.02)
+    if HOW == "first dies" and not place.deaths:
+        os._exit(7)
+    if HOW == "never ready":
+        os._exit(7)
+    if HOW == "refused":
+        os._exit(place._say(workers.DONE) or 2)
+    if HOW == "waits unready":
+        told("unready")
+        forever()
+    told("ready")
+
 def body(place):
+    if AHEAD and place.index == 0:
+        first(place)
+    if AHEAD and place.index and not (FOLDER / "ready").exists():
+        told("too early")
     place.ready()
     told(f"began-{place.index}-{len(place.deaths)}", os.getpid())
+    for other in range(1, COUNT) if AHEAD and place.index == 0 else ():
+        wait(f"began-{other}-0")
     place.working()
     again = any(True for death in place.deaths)
     if HOW == "exits" and not again:
@@ -69,18 +106,19 @@ def body(place):
     place.idle()
     return 3 if HOW == "code" else 0
 
+def note(line):
+    print(line, file=sys.stderr, flush=True)
+
 stall = 10 if HOW == "stalls" else None
-code = supervise(body, count=COUNT, stall_timeout=stall, note=lambda line: print(line, file=sys.stderr, flush=True))
-sys.exit(code)
+sys.exit(supervise(body, count=COUNT, stall_timeout=stall, ahead=ahead if AHEAD else None, note=note))
 """
 
 
 class Crew:
-    def __init__(self, how: str, folder: Path, count: int = 1) -> None:
+    def __init__(self, how: str, folder: Path, count: int = 1, *, ahead: bool = False) -> None:
         self.folder = folder
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, how, str(count), str(folder)], stderr=subprocess.PIPE, text=True
-        )
+        told = [how, str(count), str(folder), str(ahead)]
+        self.process = subprocess.Popen([sys.executable, "-c", PROGRAM, *told], stderr=subprocess.PIPE, text=True)
 
     def wait(self, name: str) -> str:
         """What a worker has told under a name; waits for it."""
@@ -116,8 +154,8 @@ def gone(pid: int) -> bool:
         return True
 
 
-def made(crews: list[Crew], how: str, folder: Path, count: int = 1) -> Crew:
-    crews.append(Crew(how, folder, count))
+def made(crews: list[Crew], how: str, folder: Path, count: int = 1, *, ahead: bool = False) -> Crew:
+    crews.append(Crew(how, folder, count, ahead=ahead))
     return crews[-1]
 
 
@@ -210,3 +248,63 @@ def test_a_group_that_a_worker_holds_goes_with_it_and_one_that_it_released_does_
         assert not gone(released), "its number may be another's by now"
     finally:
         os.kill(released, signal.SIGKILL)
+
+
+# -- while the first one gets ready ------------------------------------------------------------------------
+
+
+def test_the_others_load_ahead_and_begin_once_the_first_is_ready(crews: list[Crew], tmp_path: Path) -> None:
+    crew = made(crews, "works", tmp_path, 3, ahead=True)
+    assert crew.end() == (0, "")
+    assert {f"ahead-{crew.wait(f'began-{index}-0')}" for index in (1, 2)} == {p.name for p in tmp_path.glob("ahead-*")}
+    assert not (tmp_path / "too early").exists()
+
+
+def test_whoever_waits_goes_on_waiting_where_the_first_one_dies(crews: list[Crew], tmp_path: Path) -> None:
+    crew = made(crews, "first dies", tmp_path, 2, ahead=True)
+    code, err = crew.end()
+    assert (code, err.count("a worker died")) == (0, 1)
+    assert crew.wait("began-1-0") == crew.wait("ahead"), "the same process"
+    assert (tmp_path / "began-0-1").exists()
+    assert not (tmp_path / "too early").exists()
+
+
+@pytest.mark.parametrize(("how", "code"), [("never ready", 3), ("refused", 2)])
+def test_where_the_first_one_cannot_begin_the_others_do_not(
+    crews: list[Crew], tmp_path: Path, how: str, code: int
+) -> None:
+    crew = made(crews, how, tmp_path, 2, ahead=True)
+    found, err = crew.end()
+    assert found == code
+    assert ("3 workers in a row died before they could begin" in err) == (how == "never ready")
+    assert not list(tmp_path.glob("began-*"))
+    assert gone(int(crew.wait("ahead")))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the program looks into /proc")
+@pytest.mark.parametrize("how", ["dies ahead", "leaves ahead", "raises ahead"])
+def test_what_goes_wrong_ahead_is_left_to_the_body_to_say(crews: list[Crew], tmp_path: Path, how: str) -> None:
+    crew = made(crews, how, tmp_path, 2, ahead=True)
+    assert crew.end() == (0, "")
+    assert (crew.wait("began-1-0") == crew.wait("ahead")) == (how == "raises ahead")
+    assert not (tmp_path / "too early").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_those_that_wait_for_their_turn(crews: list[Crew], tmp_path: Path, number: int) -> None:
+    crew = made(crews, "waits unready", tmp_path, 3, ahead=True)
+    crew.wait("unready")
+    until(lambda: len(list(tmp_path.glob("ahead-*"))) == 2)
+    crew.process.send_signal(number)
+    assert crew.end()[0] == 128 + number
+    assert all(gone(int(path.name.removeprefix("ahead-"))) for path in tmp_path.glob("ahead-*"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
+def test_whoever_waits_for_its_turn_does_not_outlive_the_parent(crews: list[Crew], tmp_path: Path) -> None:
+    crew = made(crews, "waits unready", tmp_path, 2, ahead=True)
+    crew.wait("unready")
+    waiting = int(crew.wait("ahead"))
+    crew.process.kill()
+    crew.process.wait()
+    until(lambda: gone(waiting))

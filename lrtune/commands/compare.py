@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path  # noqa: TC003 -- typer reads the annotations at run time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lrtune.commands.options import Debug, Out, Storage, StudyPath, default_out
+from lrtune.commands.options import Debug, Out, Storage, StudyPath, default_out, here
 from lrtune.commands.output import clean, make_folder, note, own_stdout, say, say_json, write_atomically
 
 if TYPE_CHECKING:
@@ -49,14 +50,16 @@ def compare(
     from lrtune.config import read_study
     from lrtune.storage import open_storage, resolve_storage
 
-    told = read_study(study, {"budget": budget, "epochs": epochs})
+    told, start = read_study(study, {"budget": budget, "epochs": epochs}), here()
     folder = out or default_out(told.question.name)
     make_folder(folder)
     names = None if strategies is None else [name.strip() for name in strategies.split(",") if name.strip()]
     question = {k: v for k, v in told.arguments().items() if k not in {"strategy", "trials", "timeout", "name"}}
     with own_stdout():
+        trainer = told.make_trainer()
+        os.chdir(start)  # the user's code may have gone elsewhere while it was loaded
         found = run(
-            told.make_trainer(),
+            trainer,
             told.space,
             strategies=names,
             seeds=seeds,
@@ -65,6 +68,7 @@ def compare(
             observer=None if quiet else _watch,
             **question,
         )
+        os.chdir(start)  # or while it was trained
         page = _write(found, told.question.name, folder)
     if not quiet:
         for sentence in found.left_out:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lrtune.commands.output import debugging, guarded, note
+from lrtune.commands.output import debugging, guarded, note, own_stdout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,8 +35,22 @@ def crewed(work: Callable[[Place], object], *, study: Path | None, given: Mappin
         work(Place())
         return
     count, stall_timeout = _size(study, given or {})
-    code = supervise(lambda place: guarded(lambda: work(place)), count=count, stall_timeout=stall_timeout, note=note)
+    code = supervise(
+        lambda place: guarded(lambda: work(place)),
+        count=count,
+        stall_timeout=stall_timeout,
+        ahead=lambda: _ahead(study, given or {}),
+        note=note,
+    )
     raise typer.Exit(code)
+
+
+def _ahead(study: Path | None, given: Mapping[str, Any]) -> None:
+    """Load what the work will need; some libraries greet on stdout."""
+    from lrtune.ahead import load_ahead
+
+    with own_stdout():
+        load_ahead(study, given)
 
 
 def _size(study: Path | None, given: Mapping[str, Any]) -> tuple[int, float | None]:

@@ -1,18 +1,16 @@
-"""Who watches a search: a live display on a terminal, plain lines elsewhere, a JSON line for each finished trial."""
+"""Who watches a search: a live display on a terminal, plain lines elsewhere, the log of trials."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from lrtune.commands import words
-from lrtune.commands.output import clean, note
-from lrtune.errors import StorageError
+from lrtune.commands.output import note
+from lrtune.commands.triallog import trial_log
 from lrtune.redaction import redact
 
 if TYPE_CHECKING:
@@ -33,7 +31,7 @@ REDRAWS = 4  # a second
 
 @contextlib.contextmanager
 def watching(
-    *, quiet: bool, json_log: Path | None, known: Collection[int] = ()
+    *, quiet: bool, json_log: Path | None, known: Callable[[], Collection[int]] = tuple
 ) -> Iterator[Callable[[Progress], None]]:
     """An observer for :func:`lrtune.study.tune`, as the terminal and the options have it.
 
@@ -44,7 +42,7 @@ def watching(
     json_log
         File of a line for each trial that ends; None for none.
     known
-        Numbers of the trials that had ended before, and are not logged again.
+        See :func:`lrtune.commands.triallog.trial_log`.
 
     Raises
     ------
@@ -54,7 +52,7 @@ def watching(
     with contextlib.ExitStack() as stack:
         watchers: list[Callable[[Progress], None]] = []
         if json_log is not None:
-            watchers.append(stack.enter_context(_trial_log(json_log, known)))
+            watchers.append(stack.enter_context(trial_log(json_log, known)))
         if not quiet:
             watchers.append(stack.enter_context(_display()) if _on_terminal() else _line)
 
@@ -78,41 +76,6 @@ def _line(progress: Progress) -> None:
 def _printable(text: str) -> str:
     """The text without what could move a terminal's cursor."""
     return "".join(character if character.isprintable() else " " for character in redact(text))
-
-
-@contextlib.contextmanager
-def _trial_log(path: Path, known: Collection[int]) -> Iterator[Callable[[Progress], None]]:
-    """A line of JSON for each trial that is stored as finished; on disk before the search goes on."""
-    try:
-        file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", encoding="utf-8")
-    except OSError as error:
-        msg = f"{path}: the log of trials cannot be opened ({error.strerror}); give another --json-log"
-        raise StorageError(msg) from None
-
-    def log(progress: Progress) -> None:
-        for ended in progress.ended:
-            if ended.number in known:
-                continue
-            row: dict[str, Any] = {
-                "study": progress.name,
-                "trial": ended.number,
-                "outcome": ended.outcome.key,
-                "value": ended.value if ended.value is not None and math.isfinite(ended.value) else None,
-                "trained": ended.trained,
-                "recipe": ended.recipe.to_json(),
-            }
-            try:
-                file.write(json.dumps(clean(row), allow_nan=False) + "\n")
-                file.flush()
-            except OSError as error:
-                msg = f"{path}: the log of trials cannot be written ({error.strerror}); the trials are kept"
-                raise StorageError(msg) from None
-
-    try:
-        yield log
-    finally:
-        with contextlib.suppress(OSError):
-            file.close()
 
 
 @contextlib.contextmanager

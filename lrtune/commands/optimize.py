@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 -- typer reads the annotations at run time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lrtune.commands.crew import crewed
 from lrtune.commands.following import Followers
-from lrtune.commands.options import Debug, Out, Storage, default_out, stored_at
+from lrtune.commands.options import Debug, Out, Storage, default_out, here, stored_at
 from lrtune.commands.output import (
     clean,
     make_folder,
@@ -40,6 +40,7 @@ __all__ = ["register"]
 
 CHECKPOINTS = "checkpoints"
 RESULT = "result.json"
+REPORT = "report.html"
 RETRY_SECONDS = 30.0
 MOST_RETRY_SECONDS = 86_400.0
 
@@ -171,28 +172,30 @@ class Told:
         """
         from lrtune.config import read_study
 
-        study, here = read_study(self.study, self.given), _here()
-        out = self.out or default_out(study.question.name)
-        where = stored_at(self.storage, study.search.storage, study.folder, out)
+        study, start = read_study(self.study, self.given), here()
+        shown = self.out or default_out(study.question.name)
+        out = start / shown
+        where = stored_at(self.storage, study.search.storage, study.folder, shown)
         with stops() as flag, own_stdout(), _trainer(study, place) as trainer:
-            os.chdir(here)  # the user's code may have gone elsewhere while it was loaded
-            make_folder(out)
+            os.chdir(start)  # the user's code may have gone elsewhere while it was loaded
+            make_folder(shown)
             storage = self._opened(where, study.question.name, out, fresh=self.fresh and self._first(place))
             study, spent = (
                 ranged(study, trainer, out, fresh=self.fresh and self._first(place))
                 if self.range_test
                 else (study, 0.0)
             )
+            os.chdir(start)  # or while a range was tested
             result = self._search(study, trainer, storage, out=out, spent=spent, flag=flag, place=place)
             if place.index:
                 return
-            os.chdir(here)
-            page = _write(result, out)
+            os.chdir(start)
+            _write(result, shown)
         if self.json:
             say_json(result.to_json())
             return
         say(result.text())
-        say(f"\nreport   {page}\nresult   {out / RESULT}\nThe same command again goes on from here.")
+        say(f"\nreport   {shown / REPORT}\nresult   {shown / RESULT}\nThe same command again goes on from here.")
 
     @staticmethod
     def _first(place: Place) -> bool:
@@ -225,8 +228,11 @@ class Told:
         from lrtune.result import Result
         from lrtune.study import tune
 
-        known = ended(storage, study.question.name)
         silent = place.index > 0
+
+        def known() -> frozenset[int]:
+            return ended(storage, study.question.name)
+
         with (
             watching(quiet=self.quiet or silent, json_log=None if silent else self.json_log, known=known) as shown,
             self._followed(storage, shown, flag, silent=silent) as observer,
@@ -274,21 +280,6 @@ class Told:
         return load(place.storage, place.name)
 
 
-def _here() -> Path:
-    """The working directory.
-
-    Raises
-    ------
-    InputError
-        If it is gone.
-    """
-    try:
-        return Path.cwd()
-    except FileNotFoundError:
-        msg = "the working directory has been deleted; go to one that exists"
-        raise InputError(msg) from None
-
-
 def _trainer(study: StudyFile, place: Place) -> contextlib.AbstractContextManager[Trainer]:
     """The trainer, for the block; isolated where that is asked for, so that a range test is too."""
     from lrtune.study import as_trainer
@@ -299,11 +290,9 @@ def _trainer(study: StudyFile, place: Place) -> contextlib.AbstractContextManage
     return isolating(made, wanted=bool(told.isolate), stall_timeout=told.stall_timeout, place=place)
 
 
-def _write(result: Result, out: Path) -> Path:
-    """Write ``result.json`` and the page; returns the page's path."""
+def _write(result: Result, out: Path) -> None:
+    """Write ``result.json`` and the page."""
     import json
 
-    page = out / "report.html"
     write_atomically(out / RESULT, json.dumps(clean(result.to_json()), indent=2, allow_nan=False) + "\n")
-    result.report(page)
-    return page
+    result.report(out / REPORT)

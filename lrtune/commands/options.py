@@ -8,8 +8,9 @@ from typing import Annotated, TypeAlias
 import typer
 
 from lrtune.commands.output import debugging
+from lrtune.errors import InputError
 
-__all__ = ["AnyStudy", "Debug", "Name", "Out", "Storage", "StudyPath", "default_out", "stored_at"]
+__all__ = ["AnyStudy", "Debug", "Name", "Out", "Storage", "StudyPath", "default_out", "here", "stored_at"]
 
 OUT_ROOT = "lrtune-out"
 DATABASE = "study.db"
@@ -42,6 +43,21 @@ Debug: TypeAlias = Annotated[
     bool,
     typer.Option("--debug", callback=_remember, is_eager=True, help="Print lrtune's own tracebacks too."),
 ]
+
+
+def here() -> Path:
+    """The working directory: the user's code may go elsewhere at any time, so paths are made absolute at the start.
+
+    Raises
+    ------
+    InputError
+        If it is gone.
+    """
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        msg = "the working directory has been deleted; go to one that exists"
+        raise InputError(msg) from None
 
 
 def default_out(name: str) -> Path:

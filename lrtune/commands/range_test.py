@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json as jsonlib
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lrtune.commands.options import Debug, Out, StudyPath, default_out
+from lrtune.commands.options import Debug, Out, StudyPath, default_out, here
 from lrtune.commands.output import clean, make_folder, note, own_stdout, say, say_json, write_atomically
 
 if TYPE_CHECKING:
@@ -42,13 +43,15 @@ def range_test(
     from lrtune.rangetest import central
     from lrtune.rangetest import range_test as test
 
-    told = read_study(study)
+    told, start = read_study(study), here()
     recipe = central(told.space, epochs=told.question.epochs, seed=told.search.seed or 0)
     with own_stdout():
         trainer = told.make_trainer()
         folder = out or default_out(told.question.name)
+        os.chdir(start)  # the user's code may have gone elsewhere while it was loaded
         make_folder(folder)
         found = test(trainer, low=low, high=high, steps=steps, seeds=seeds, recipe=recipe)
+        os.chdir(start)  # or while it was trained
         pages = _write(found, folder)
     if json:
         say_json(found.to_json())

@@ -27,10 +27,6 @@ __all__ = ["Answer", "Edge", "answer"]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 TOLERANCE = 0.01  # of the way from untrained to best: what one run differs from the next by on many tasks
-CHANCE = 0.25  # a learning rate is in the band if the chance that it is as good is at least this
-MARGIN = 0.13  # decades beyond the last good place: half the distance of what is usually told apart
-WIDTH = 0.5  # decades around the best one within which nothing but what was seen speaks against a learning rate
-WIDTH_JOINT = 0.2  # the same in a joint search, where little was seen under the best other settings
 STEP = 0.05  # decades between the learning rates that are asked for
 REACH = 1.5  # decades to both sides of the best one within which the band lies
 LATER = 0.6  # decades by which the edge may still move left, for a run that has only begun
@@ -40,6 +36,31 @@ SURE = 3  # reports at the level of the untrained model that make a run one that
 LONG = 8  # reports from which a curve shows its noise
 SIGMAS = 2.0  # standard deviations of the difference of two runs beyond which they differ
 END = 0.1  # decades from the end of the range within which the best lies at the end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How a band is read off the model, chosen on recorded tables; pairs are left and right of the best.
+
+    Attributes
+    ----------
+    width
+        Decades around the best one within which nothing but what was seen speaks against a learning rate.
+    chance
+        A learning rate is in the band if the chance that it is as good is at least this.
+    margin
+        Decades beyond the last good place.
+    """
+
+    width: float
+    chance: tuple[float, float]
+    margin: tuple[float, float]
+
+
+# The left of a basin is a slope that the model knows well; right of the best lies the cliff, often close by.
+ALONE = Reading(width=0.7, chance=(0.4, 0.25), margin=(0.05, 0.2))
+# Where other settings are searched, little was seen under the best of them, on either side.
+JOINT = Reading(width=0.2, chance=(0.25, 0.25), margin=(0.13, 0.13))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +105,8 @@ class Answer:
 
 def answer(situation: Situation) -> Answer:
     """Read the answer off the trials of any strategy."""
-    beliefs = Beliefs(situation, width=WIDTH if set(situation.space.names) <= {"lr"} else WIDTH_JOINT)
+    reading = ALONE if set(situation.space.names) <= {"lr"} else JOINT
+    beliefs = Beliefs(situation, width=reading.width)
     if not beliefs.view.alive:
         return Answer(edge=_all_diverged(beliefs), warnings=tuple(_hopeless(beliefs)))
     edge = _edge(beliefs)
@@ -95,7 +117,7 @@ def answer(situation: Situation) -> Answer:
     return Answer(
         best=best[0].number,
         value=situation.sign * _mean(beliefs, best),
-        band=_band(beliefs, best),
+        band=_band(beliefs, best, reading),
         edge=edge,
         runner_up=rest[0][0].number if rest else None,
         beyond_noise=_differ(beliefs, best, rest[0]) if rest else None,
@@ -146,7 +168,7 @@ def _differ(beliefs: Beliefs, best: Sequence[Arm], other: Sequence[Arm]) -> bool
     return apart > SIGMAS * noise * math.sqrt(1 / len(best) + 1 / len(other))
 
 
-def _band(beliefs: Beliefs, best: Sequence[Arm]) -> tuple[float, float]:
+def _band(beliefs: Beliefs, best: Sequence[Arm], reading: Reading) -> tuple[float, float]:
     """Learning rates as good as the best within noise, under its other settings."""
     arm = best[0]
     if arm not in beliefs.learning:  # completed, yet at the level of an untrained model
@@ -161,18 +183,22 @@ def _band(beliefs: Beliefs, best: Sequence[Arm]) -> tuple[float, float]:
     candidates += [Candidate(float(x) - shift, beliefs.recipe(float(x), arm.key), arm.key, None) for x in xs]
     fallen, _, _ = beliefs.draws(candidates)
     target = float(beliefs.view.scaled(_mean(beliefs, best)))
-    good = (fallen <= target + TOLERANCE).mean(axis=0) >= CHANCE
     places = np.array([c.x + shift for c in candidates])
+    good = (fallen <= target + TOLERANCE).mean(axis=0) >= np.where(places < middle, *reading.chance)
     sure = np.array([c.completed for c in candidates])
-    return _around(places, good, sure, middle)
+    return _around(places, good, sure, middle, reading.margin)
 
 
 def _around(
-    places: Floats, good: npt.NDArray[np.bool_], sure: npt.NDArray[np.bool_], middle: float
+    places: Floats,
+    good: npt.NDArray[np.bool_],
+    sure: npt.NDArray[np.bool_],
+    middle: float,
+    margins: tuple[float, float],
 ) -> tuple[float, float]:
     """The unbroken stretch of good places around the middle; a completed run that is not good ends it."""
     ends = []
-    for side in (-1, 1):
+    for side, margin in zip((-1, 1), margins, strict=True):
         end = middle
         for i in np.argsort(side * (places - middle), kind="stable"):
             if side * (places[i] - middle) <= 0 or (
@@ -182,7 +208,7 @@ def _around(
             if not good[i]:
                 break
             end = float(places[i])
-        ends.append(end + side * MARGIN)
+        ends.append(end + side * margin)
     return float(10 ** ends[0]), float(10 ** ends[1])
 
 

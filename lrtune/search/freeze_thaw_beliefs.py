@@ -36,6 +36,7 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 DRAWS = 256
 DRIFT = 0.1  # decades that the best moves left while training grows tenfold: half of p / (p + q), the law says the rest
 WIDTH = 0.2  # decades: how well the best place is known from runs that are complete
+TURNED = 0.1  # decades: how well a run that has become worse again tells where it should have ended
 AWAY = 0.01  # regret at one standard deviation from the expected place
 MOST_AWAY = 3.0  # standard deviations beyond which it costs no more: the expectation may be wrong
 LATE = 0.15  # decades by which the cliff may still move left as a run goes on
@@ -193,12 +194,30 @@ class Beliefs:
     @functools.cached_property
     def expected(self) -> tuple[float, float]:
         """Where the best run is expected (x), and with which standard deviation, in decades."""
+        if self.turned is not None:
+            place, spread = self.turned, self.width + TURNED
+            return (place, spread) if self.earlier is None else self.earlier.averaged(place, spread, least=self.width)
         champion = self.champion
         decades = -math.log10(max(1e-3, champion.seen.trained / self.length))
         _, levels = profile(champion.seen.recipe.schedule, champion.seen.recipe.warmup)
         last = min(1.0, float(levels[-1]))  # decay takes the noise away that drives the drift
         place, spread = champion.x - DRIFT * last * decades, DRIFT * decades + self.width
         return (place, spread) if self.earlier is None else self.earlier.averaged(place, spread, least=self.width)
+
+    @functools.cached_property
+    def turned(self) -> float | None:
+        """X of the full run that ends where the one that came furthest was best, if that has become worse since.
+
+        A run that overfits has had too much of the learning rate summed over it, which is what regularises gradient
+        descent (Yao, Rosasco and Caponnetto 2007, "On Early Stopping in Gradient Descent Learning", section 2).
+        """
+        arm = min(self.learning, key=lambda a: (-a.seen.trained, float(a.values[-1]), a.number))
+        best = self.view.turned(arm)
+        if best is None:
+            return None
+        area, _ = profile(arm.seen.recipe.schedule, arm.seen.recipe.warmup)
+        then = float(np.interp(best * (len(area) - 1), np.arange(len(area)), area))
+        return arm.x - math.log10(max(1e-3, float(area[-1])) / max(1e-3, then))
 
     @functools.cached_property
     def confirmed(self) -> bool:

@@ -107,12 +107,19 @@ class Places:
         """Under each combination of settings, the nearest complete runs (x) left and right that end clearly worse."""
         found = {}
         for key in {arm.key for arm in self.view.completed}:
-            done = [(a.x, self.beliefs.result(a), self.view.roughness(a)) for a in self.view.completed if a.key == key]
-            best, least, rough = min(done, key=lambda place: place[1])
-            worse = [x for x, result, own in done if result > least + WALL + SIGMAS * math.hypot(rough, own)]
-            left, right = [x for x in worse if x < best], [x for x in worse if x > best]
+            done = [arm for arm in self.view.completed if arm.key == key]
+            best = min(done, key=self.beliefs.result)
+            worse = [arm for arm in done if self._loses(arm, best)]
+            # one that has had too much training itself is no end of the basin towards less of it
+            left = [arm.x for arm in worse if arm.x < best.x and self.view.turned(arm) is None]
+            right = [arm.x for arm in worse if arm.x > best.x]
             found[key] = max(left, default=-math.inf), min(right, default=math.inf)
         return found
+
+    def _loses(self, arm: Arm, best: Arm) -> bool:
+        """Whether a complete run ends clearly worse than the best one."""
+        noise = math.hypot(self.view.roughness(arm), self.view.roughness(best))
+        return self.beliefs.result(arm) > self.beliefs.result(best) + WALL + SIGMAS * noise
 
     # -- the grid ----------------------------------------------------------------------------------
 
@@ -120,7 +127,8 @@ class Places:
         """Where runs may be started: combinations of the other settings, a middle (x), steps to both its sides."""
         beliefs = self.beliefs
         if len(beliefs.combos) == 1:
-            return [(beliefs.combos[0], beliefs.best.x, STEPS)]
+            middles = [beliefs.best.x] if beliefs.turned is None else [beliefs.best.x, beliefs.turned]
+            return [(beliefs.combos[0], middle, STEPS) for middle in middles]
         expected, _ = beliefs.expected
         order = sorted(beliefs.learning, key=lambda a: (-a.seen.trained, float(a.values[-1]), a.number))
         tops = list(dict.fromkeys(a.key for a in order))

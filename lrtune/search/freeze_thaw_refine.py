@@ -62,6 +62,8 @@ class Refinement:
         pick = int(np.argmax(worth))
         if self._enough(float(gain[pick]), float(remaining[pick])):
             return self.pace.end("what the model still expects to gain is below the noise")
+        if self.situation.left < 1 and gain[pick] < CONFIRM and not self.situation.self_stopping:
+            return self.pace.end("what the rest of the budget could finish is not expected to be any better")
         unseen = np.where(self._unseen(candidates) & ready, worth, -np.inf)
         return (
             self._repeat(float(gain[pick]))
@@ -77,6 +79,8 @@ class Refinement:
                 continue
             kind = (c.recipe.schedule, c.recipe.warmup)
             ahead = next((a for a in done if (a.seen.recipe.schedule, a.seen.recipe.warmup) == kind), None)
+            if ahead is not None and c.x < ahead.x and self.view.turned(ahead) is not None:
+                continue  # it has had too much of what this one has had less of
             behind = 0.0 if ahead is None else self.beliefs.behind(c.arm, ahead)
             if ahead is not None and behind > 0:
                 fallen[:, j] = np.maximum(fallen[:, j], self.beliefs.result(ahead) + KEPT * behind)

@@ -34,6 +34,7 @@ FEW = 3  # arms or reports from which something can be said
 NEIGHBOURS = 1.5  # decades from the first run that leaves a plateau to others that may be about to
 BROAD = 0.9  # decades over which a basin is never flat
 STAYS = 0.2  # of what a high learning rate spoils stays when it is annealed away
+TURN = 0.01  # of the way from untrained to best, by which a run must have become worse again
 GRID = 128  # points at which a schedule is summed
 
 
@@ -164,6 +165,18 @@ class View:
         late = bends[len(bends) // 3 :]
         spread = float(np.median(np.abs(late))) / 0.6745 / math.sqrt(1.5)
         return min(1.0, spread / (self.high - self.low))
+
+    def turned(self, arm: Arm) -> float | None:
+        """The fraction of the training at which an arm was best, if it has become clearly worse since."""
+        epochs = arm.seen.epochs[: len(arm.values)]
+        if len(epochs) < FEW:
+            return None
+        means = np.array([_mean(arm.values[_held(epochs, float(upto))]) for upto in epochs])
+        best = int(np.argmin(means))
+        lost = float(means[-1] - means[best]) / (self.high - self.low)
+        if lost <= TURN + 2 * self.roughness(arm):
+            return None
+        return float(epochs[best]) / self.length
 
     @property
     def plateau(self) -> list[Arm]:

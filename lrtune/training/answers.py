@@ -6,12 +6,12 @@ business here.
 
 from __future__ import annotations
 
-import traceback
 from dataclasses import dataclass
 from typing import Any
 
 from lrtune import errors
 from lrtune.processes import RemoteError
+from lrtune.tracebacks import users_own
 
 __all__ = ["Answer", "Raised"]
 
@@ -33,7 +33,7 @@ class Raised:
     argument
         Its message, or the code of a SystemExit.
     text
-        Its traceback, from the trainer's first line on.
+        Its traceback, without lrtune's frames.
     notes
         What was added to it.
     """
@@ -46,8 +46,7 @@ class Raised:
     @classmethod
     def of(cls, error: BaseException) -> Raised:
         """The exception caught by whoever called the trainer."""
-        trace = error.__traceback__.tb_next if error.__traceback__ is not None else None
-        text = "".join(traceback.format_exception(type(error), error, trace))[-MOST_TEXT:]
+        text = users_own(error)[-MOST_TEXT:]
         for kind in PASSED_ON:
             if isinstance(error, kind):
                 code = getattr(error, "code", None)

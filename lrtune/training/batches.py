@@ -125,7 +125,9 @@ class Shuffled:
             if source.nbytes <= SHUFFLED_WHOLE[self._device.type == "cuda"]:
                 shuffled = source.take(permutation, self._device)
                 self._batches = list(zip(*(torch.split(tensor, self._size) for tensor in shuffled), strict=True))
-        self._chunks, self._epoch = torch.split(permutation, self._size), epoch
+        if self._batches is None:
+            self._chunks = torch.split(permutation, self._size)
+        self._epoch = epoch
 
     def release(self) -> None:
         """Forget the order; it can be had again."""

@@ -191,6 +191,11 @@ class _Reading:
         for role, name in (("target", target), ("weight", weight), *(("drop", name) for name in drop)):
             if name is not None and name not in self.frame.columns:
                 raise self._unknown(role, name)
+        if weight == target:
+            raise _bad(self.path, f"column {target} is the target, so it cannot hold the weights; name another one")
+        for role, name in (("target", target), ("weights", weight)):
+            if name in drop:
+                raise _bad(self.path, f"column {name} holds the {role}, so it cannot be dropped; leave it out of drop")
         if len(self.frame) < FEWEST_ROWS:
             rows = f"{len(self.frame)} row{'' if len(self.frame) == 1 else 's'}" if len(self.frame) else "no rows"
             raise _bad(self.path, f"{rows}, at least {FEWEST_ROWS} are needed; add data")

@@ -40,7 +40,7 @@ def backward(loss: torch.Tensor, one: torch.Tensor | None = None) -> None:
     one
         Its gradient with respect to itself, where no code but PyTorch's gets hold of it and so might change it.
     """
-    if ENGINE is None or type(loss) is not torch.Tensor or loss.device.type != "cpu" or not loss.requires_grad:
+    if ENGINE is None or type(loss) is not torch.Tensor or not loss.is_cpu or not loss.requires_grad:
         loss.backward()  # type: ignore[no-untyped-call]
         return
     keep, differentiable, leaves = False, False, ()  # as torch.autograd.backward calls it: no graph, all leaves

@@ -25,7 +25,7 @@ from lrtune.training.twopoints import at_judged, misled
 from lrtune.training.updates import NoMemoryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from lrtune.recipe import Recipe
     from lrtune.training.base import State
@@ -50,7 +50,7 @@ class _Stop(Exception):  # noqa: N818 -- a message within this module, not an er
 
 @dataclass(slots=True)
 class _Seen:
-    """Losses not yet looked at, and the sum over the epoch of those that were."""
+    """Losses not yet looked at, with the samples of each, and the sum over the epoch of those that were."""
 
     total: float = 0.0
     count: int = 0
@@ -161,19 +161,23 @@ class Member:
 
     def _stretch(self, live: Live, epoch: int, begin: int, end: int) -> None:
         """The steps of an epoch from one position to another."""
-        every = 1 if self._settings.device.type == "cpu" else LOOK_EVERY
-        stepper, feed, seen = live.stepper, live.feed, self._seen
+        at_once = self._settings.device.type == "cpu"
+        optimizer, step, batch_at, seen = live.stepper.optimizer, live.stepper.step, live.feed.batch, self._seen
         rates = self._rates(live, epoch)
         for position in range(begin, end):
-            apply_lr(stepper.optimizer, rates[position])
-            batch = feed.batch(epoch, position)
-            seen.losses.append(stepper.step(batch))
+            apply_lr(optimizer, rates[position])
+            batch = batch_at(epoch, position)
+            loss = step(batch)
             size = length(batch)
-            seen.sizes.append(size)
             self._samples += size
             self._step += 1
-            if self._step % every == 0:
-                self._look()
+            if at_once:
+                self._judge(loss.item())
+            else:
+                seen.losses.append(loss)
+                seen.sizes.append(size)
+                if self._step % LOOK_EVERY == 0:
+                    self._look()
             if self._step % CHECK_EVERY == 0:
                 self._check(live)
         self._look()
@@ -192,17 +196,20 @@ class Member:
         seen = self._seen
         if not seen.losses:
             return
-        values = torch.stack(seen.losses).tolist() if len(seen.losses) > 1 else [seen.losses[0].item()]
-        sizes, first = seen.sizes, self._step - len(values) + 1
+        values, sizes = torch.stack(seen.losses).tolist(), seen.sizes
         seen.losses, seen.sizes = [], []
-        for place, loss in enumerate(values):
-            outcome = self._guard.see(loss)
-            if outcome is not None:
-                self._step = first + place
-                self._samples -= sum(sizes[place + 1 :])
-                raise _Stop(self._report({"train_loss": loss}, outcome, self._guard.why))
-            seen.total += loss
-            seen.count += 1
+        for later, loss in zip(range(len(values) - 1, -1, -1), values, strict=True):
+            self._judge(loss, later=sizes[len(sizes) - later :])
+
+    def _judge(self, loss: float, *, later: Sequence[int] = ()) -> None:
+        """Take the loss of a step into the epoch's mean; where the run has diverged, the steps `later` do not count."""
+        outcome = self._guard.see(loss)
+        if outcome is not None:
+            self._step -= len(later)
+            self._samples -= sum(later)
+            raise _Stop(self._report({"train_loss": loss}, outcome, self._guard.why))
+        self._seen.total += loss
+        self._seen.count += 1
 
     def _check(self, live: Live) -> None:
         """Look at gradients and weights."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["METRICS", "Objective", "measure", "metrics_of", "objective_of", "split"]
 
 Batch = Any
+PAIR = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +50,13 @@ class Objective:
 
     def __call__(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """The loss of a batch, a tensor of no dimensions."""
-        if not self.whole:
-            inputs, target = split(batch)
-            loss = self.function(model(*inputs), target)
-        else:
+        if self.whole:
             loss = self.function(model, batch)
-            loss = loss[0] if isinstance(loss, tuple) else loss
-        return _one_number(loss)
+            return _one_number(loss[0] if isinstance(loss, tuple) else loss)
+        if type(batch) is tuple and len(batch) == PAIR:  # nearly every batch: nothing to take apart
+            return _one_number(self.function(model(batch[0]), batch[1]))
+        inputs, target = split(batch)
+        return _one_number(self.function(model(*inputs), target))
 
     def outputs(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, Any, Any]:
         """Loss, outputs and targets of a batch; the last two are None where the loss keeps them."""

@@ -72,6 +72,7 @@ class Stepper:
         self.micro: int | None = None
         self._take = step_of(optimizer)
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._on_gpu = device.type == "cuda"
         self._unit = torch.ones((), dtype=torch.float32, device="cpu") if objective.named else None
 
     def step(self, batch: Any) -> torch.Tensor:
@@ -83,25 +84,21 @@ class Stepper:
             If not even one sample fits.
         """
         loss = self._gradients(batch)
-        if self.scaler is None:
-            self._clip()
-            self._take()
-            return loss
         if self.clip_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            self._clip()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return loss
-
-    def _clip(self) -> None:
-        if self.clip_norm is not None:
+            if self.scaler is not None:
+                self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self._parameters, self.clip_norm)
+        if self.scaler is None:
+            self._take()
+        else:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        return loss
 
     def _gradients(self, batch: Any) -> torch.Tensor:
         """The gradients of the whole batch, in smaller pieces each time that memory runs out."""
         host = torch.get_rng_state()
-        device = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        device = torch.cuda.get_rng_state(self.device) if self._on_gpu else None
         while True:
             try:
                 return self._backward(batch)
@@ -133,24 +130,23 @@ class Stepper:
 
     def _backward(self, batch: Any) -> torch.Tensor:
         self.park()
-        samples = length(batch) if self.accumulate > 1 or self.micro is not None else 0
-        if samples <= 1:
-            return self._one(batch, 1.0)
+        if (self.accumulate == 1 and self.micro is None) or (samples := length(batch)) <= 1:
+            return self._one(batch)
         losses = [
             self._one(cut(batch, begin, end, samples), (end - begin) / samples) for begin, end in self._pieces(samples)
         ]
         return torch.stack(losses).sum()
 
-    def _one(self, batch: Any, share: float) -> torch.Tensor:
-        loss = self._loss(batch) if share == 1.0 else self._loss(batch) * share
+    def _one(self, batch: Any, share: float = 1.0) -> torch.Tensor:
+        if self.precision == "float32":  # to enter a context that does nothing takes its time, too
+            loss = self.objective(self.model, batch)
+        else:
+            with autocast(self.precision, self.device):
+                loss = self.objective(self.model, batch)
+        if share != 1.0:
+            loss = loss * share
         backward(loss if self.scaler is None else self.scaler.scale(loss), self._unit)
         return loss.detach()
-
-    def _loss(self, batch: Any) -> torch.Tensor:
-        if self.precision == "float32":  # to enter a context that does nothing takes its time, too
-            return self.objective(self.model, batch)
-        with autocast(self.precision, self.device):
-            return self.objective(self.model, batch)
 
     def trouble(self) -> str:
         """What is not finite: ``"a gradient"``, ``"a weight"``, or nothing; where nothing, the device is read once.

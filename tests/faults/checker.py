@@ -65,14 +65,14 @@ def check(
     killed
         Whether it was killed just now: the next start has to take over what the dead hold.
     once
-        Whether no two trials may have the same learning rate.
+        Whether no two trials may have the same recipe, seed included.
     kills
         How many processes that train were killed: each may have trained to an end that was not stored any more.
     result
         Whether there is a result.json and a report; they are written when a search has ended.
     """
     study = load(lab.storage or lab.database, name)
-    _acknowledged(lab, study)
+    _acknowledged(lab, study, all_of_them=over and not killed)
     if not killed:
         _running(study, over=over)
     _paid(lab, study, once=once, kills=kills)
@@ -84,8 +84,8 @@ def check(
     return study
 
 
-def _acknowledged(lab: Lab, study: optuna.Study) -> None:
-    """I1: what was acknowledged is there, with the same value."""
+def _acknowledged(lab: Lab, study: optuna.Study, *, all_of_them: bool) -> None:
+    """I1: what was acknowledged is there, with the same value; at the end everything is acknowledged, once."""
     lines = [json.loads(line) for line in lab.log.read_text().splitlines()] if lab.log.exists() else []
     by_number = {trial.number: trial for trial in study.trials}
     for line in (line for line in lines if line["study"] == study.study_name):
@@ -96,6 +96,9 @@ def _acknowledged(lab: Lab, study: optuna.Study) -> None:
             assert trial.params["lr"] == line["recipe"]["lr"], "I1"
     numbers = Counter(line["trial"] for line in lines if line["study"] == study.study_name)
     assert all(count == 1 for count in numbers.values()), f"I1: acknowledged twice: {numbers}"
+    if lab.log.exists() and all_of_them:
+        ended = {trial.number for trial in study.trials if trial.state.is_finished() and RECORD in trial.user_attrs}
+        assert set(numbers) == ended, f"I1: never acknowledged: {sorted(ended - set(numbers))}"
 
 
 def _running(study: optuna.Study, *, over: bool) -> None:
@@ -116,9 +119,10 @@ def _lives(lease: dict[str, Any]) -> bool:
 
 def _paid(lab: Lab, study: optuna.Study, *, once: bool, kills: int) -> None:
     """I3 and I4: nothing is evaluated twice, and no limit is exceeded."""
-    complete = [trial.params["lr"] for trial in study.trials if trial.state is TrialState.COMPLETE]
     if once:
-        assert len(set(complete)) == len(complete), "I3: a learning rate was completed twice"
+        done = [trial for trial in study.trials if trial.state is TrialState.COMPLETE]
+        recipes = Counter(json.dumps([trial.params, trial.user_attrs[RECORD]["recipe"]["seed"]]) for trial in done)
+        assert all(count == 1 for count in recipes.values()), f"I3: a recipe was completed twice: {recipes}"
         ended = Counter(line[1] for line in lab.books if line[0] == "end")
         assert sum(count - 1 for count in ended.values()) <= kills, f"I3: trained to the end twice: {ended}"
     search, epochs = lab.told["search"], lab.told["study"]["epochs"]

@@ -31,6 +31,8 @@ twice (I3), no limit is exceeded (I4), plain Optuna opens the storage and it is 
 finite and the best (I6), the report is whole (I7), no secret is anywhere (I8), the exit code is the documented
 one (I9), and the processes are gone (I10).
 
+A number that is missing does not apply: it was of a storage or a service that lrtune does not offer.
+
 This page is written by the run: `nox -s faults`. Seconds are those of the machine it ran on, which was busy.
 
 """
@@ -73,14 +75,17 @@ FAULTS = {
     40: "the clocks change (time zones, summer time)",
     41: "NaN in any epoch",
     42: "infinities, both directions",
+    43: "gradients that are not finite, a loss that is",
     44: "scikit-learn diverges without NaN",
     45: "every trial diverges",
     46: "user code raises: first trial, later",
     47: "wrong return types",
     48: "sys.exit, os._exit, GeneratorExit",
     49: "out of memory; the kernel's kill",
+    50: "memory of the device runs out",
     51: "a hung training step",
     52: "a C call that holds the interpreter",
+    53: "a process of the data loader is killed",
     54: "user code leaves children behind",
     55: "few file handles",
     56: "100 000 reports",

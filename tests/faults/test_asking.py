@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from faults.checker import check
 from faults.driver import COMMAND
 
 if TYPE_CHECKING:
@@ -171,3 +172,9 @@ def test_a_folder_that_is_gone(lab: Lab) -> None:
         (lab.folder / "gone").mkdir()
         line = ["sh", "-c", 'cd gone && rmdir ../gone && exec "$@"', "sh", *COMMAND, *words]
         assert lab.run(words=line, expect=2).last.startswith("lrtune: error: ")
+
+
+def test_quiet_says_nothing_but_the_answer(lab: Lab) -> None:
+    lab.study(study={"epochs": 1}, search={"strategy": "gp", "trials": 11})
+    assert lab.run("--quiet").err == ""
+    check(lab, trials=11)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import random
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from faults.checker import check, load
+from faults.driver import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,6 +96,43 @@ def test_workers_killed_at_random_end_with_exactly_the_trials(lab: Lab, saw: Cal
     assert len({trial.params["lr"] for trial in study.trials}) == 12
     assert kills
     saw(f"3 workers, {kills} of them and then the command killed: 12 of 12 trials, 12 distinct learning rates")
+
+
+@pytest.mark.row(1, 63)
+def test_what_ends_while_the_first_worker_is_dead_is_acknowledged_too(lab: Lab, saw: Callable[..., None]) -> None:
+    lab.study(search={"trials": 6})
+    running = lab.start("--workers", "2", sleep=0.2)
+    (first,) = until(lambda: [pid for pid in running.family() if writes(pid, lab.log)], "the worker with the log")
+    until(lambda: {line[2] for line in lab.books if line[0] == "begin"} > {str(first)}, "both to train")
+    stop(first, lab.database.with_name("s.db.lock"))
+    before = sum(trial.state.is_finished() for trial in load(lab.database).trials)
+    until(lambda: sum(trial.state.is_finished() for trial in load(lab.database).trials) > before, "the other's trial")
+    os.kill(first, signal.SIGKILL)
+    assert running.wait() == 0, running.err
+    check(lab, trials=6)
+    saw("what the second worker ended while the first, which writes the log, was dead: in the log, once")
+
+
+def stop(pid: int, lock: Path) -> None:
+    """Stop a process while it does not hold the decision lock: the others would wait for it."""
+    with lock.open("rb") as file:
+        for _ in range(1000):
+            os.kill(pid, signal.SIGSTOP)
+            for _ in range(20):
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return
+                time.sleep(0.02)
+            os.kill(pid, signal.SIGCONT)
+    msg = "it holds the lock all the time"
+    raise AssertionError(msg)
+
+
+def writes(pid: int, path: Path) -> bool:
+    """Whether the process holds the file open."""
+    with contextlib.suppress(OSError):
+        return any(link.resolve() == path.resolve() for link in Path(f"/proc/{pid}/fd").iterdir())
+    return False
 
 
 @pytest.mark.row(64, 65)

@@ -6,7 +6,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from faults.checker import check, load
+from faults.checker import RECORD, check, load
 from faults.driver import until
 
 if TYPE_CHECKING:
@@ -107,9 +107,14 @@ def test_two_commands_with_different_budgets_on_one_study(lab: Lab, saw: Callabl
     for call in calls:
         assert call.wait() == 0, call.err
         costs.append(call.json["cost"])
-    check(lab, result=False, once=False)  # the strategy may repeat its best under another seed
+    study = check(lab, result=False, once=False)  # the strategy may repeat its best under another seed
     assert max(costs) <= 4
-    saw(f"budgets of 2 and 4 at once on one study: both exit 0, together {max(costs):.2f} full trainings")
+    records = [trial.user_attrs[RECORD] for trial in study.trials]
+    given_up = [record["finished"] for record in records if record["why"] == "the search ended"]
+    began = max(piece[0] for record in records for piece in record["pieces"])
+    assert all(began < moment for moment in given_up), "a run was given up while the other search went on"
+    saw(f"budgets of 2 and 4 at once on one study: both exit 0, together {max(costs):.2f} full trainings, "
+        f"and what was paused ({len(given_up)} runs) was given up only when the last one ended")  # fmt: skip
 
 
 def test_a_study_that_is_moved_aside_under_a_run(lab: Lab, saw: Callable[..., None]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from faults.checker import RECORD, check
-from faults.driver import until
+from faults.driver import COMMAND, HERE, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,12 +90,17 @@ def test_every_trial_diverges(lab: Lab, saw: Callable[..., None]) -> None:
 
 
 @pytest.mark.row(46)
-def test_the_first_trial_raises(lab: Lab, saw: Callable[..., None]) -> None:
+@pytest.mark.parametrize("isolate", [False, True])
+def test_the_first_trial_raises(lab: Lab, saw: Callable[..., None], isolate: bool) -> None:  # noqa: FBT001
+    lab.study(search={"isolate": isolate})
     running = lab.run(obj="raise@0", expect=3)
     assert "RuntimeError: the user's own mistake" in running.err
-    assert 'objective.py"' in running.err
+    assert re.findall(r'File "(.*)", line \d+, in (\w+)', running.err) == [
+        (str(lab.folder / "objective.py"), name) for name in ("train", "misbehave")
+    ]
     assert "mend it" in running.last
-    saw(f"first: exit 3 with the user's traceback, {running.last.partition('error: ')[2]!r}")
+    saw(f"{'--isolate: ' * isolate}first: exit 3 with the user's traceback and no other frames, "
+        f"{running.last.partition('error: ')[2]!r}")  # fmt: skip
 
 
 @pytest.mark.row(46)
@@ -305,6 +312,29 @@ def train(recipe):
         yield {"valid_loss": 1 / (1 + epoch)}
 """
 
+WANDERS = """
+import os
+import network
+
+THERE = os.path.join(os.path.dirname(__file__), "elsewhere")
+
+
+def trainer():
+    def loss(output, target):
+        os.chdir(THERE)
+        return network.loss(output, target)
+
+    return network.lrtune.TorchTrainer(
+        model=network.model,
+        train_data=network.blobs(network.ROWS, 0),
+        valid_data=network.blobs(256, 1),
+        loss=loss,
+        optimizer="sgd",
+        batch_size=32,
+        device="cpu",
+    )
+"""
+
 SAYS_NOTHING = """
 def train(recipe):
     yield {"valid_loss": "nothing"}
@@ -330,6 +360,38 @@ def test_code_that_changes_the_working_directory_changes_nothing(lab: Lab, saw: 
     lab.run(expect=0)
     assert (lab.out / "result.json").exists()
     saw("the code goes to / while it is loaded: the answer is where it was asked for, exit 0")
+
+
+@pytest.mark.row(85)
+@pytest.mark.parametrize(
+    "command",
+    ["optimize", pytest.param("range-test", marks=pytest.mark.slow), pytest.param("compare", marks=pytest.mark.slow)],
+)
+def test_training_that_changes_the_working_directory_changes_nothing(
+    lab: Lab, saw: Callable[..., None], command: str
+) -> None:
+    shutil.copy(HERE / "network.py", lab.folder / "network.py")
+    (lab.folder / "code.py").write_text(WANDERS)
+    (lab.folder / "elsewhere").mkdir()
+    lab.study(
+        study={"epochs": 2},
+        train={"trainer": "code.py:trainer"},
+        search={"strategy": "freeze-thaw", "trials": "", "budget": 2.0, "checkpoint_every": 0.05},
+    )
+    more = {
+        "optimize": ["--storage", "s.db", "--json-log", "log.jsonl"],
+        "range-test": ["--steps", "20", "--seeds", "1"],
+        "compare": ["--storage", "c.db", "--strategies", "freeze-thaw", "--seeds", "1"],
+    }[command]
+    lab.run(words=[*COMMAND, command, "study.toml", "--out", "out", "--json", *more])
+    assert not list((lab.folder / "elsewhere").iterdir())
+    for name in {"optimize": ["result.json", "report.html"], "range-test": ["range-test.json", "range-test.html"],
+                 "compare": ["compare.json", "compare.html"]}[command]:  # fmt: skip
+        assert (lab.out / name).exists()
+    if command == "optimize":
+        check(lab)
+        assert not list(lab.folder.rglob("*.npz")), "what was paused is tidied away"
+    saw(f"{command}, all paths relative, and the code goes elsewhere at every step: all is where it was asked for")
 
 
 @pytest.mark.row(47)

@@ -1,0 +1,42 @@
+"""Where a search stands: what it concludes from the trials there are."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lrtune.curve import Curve, Point
+from lrtune.divergence import Baseline
+from lrtune.entries import Entry
+from lrtune.recipe import Recipe
+from lrtune.records import Record
+from lrtune.standing import Standing
+
+
+@pytest.mark.parametrize(
+    ("changes", "trained", "said"),
+    [
+        ({"lr": 1.0}, 2.0, True),
+        ({"lr": 1.0, "seed": 3}, 2.0, True),
+        ({"lr": 1.0}, 0.5, False),
+        ({"lr": 0.01}, 2.0, False),
+        ({"lr": 1.0, "batch_size": 256}, 2.0, False),
+        ({"lr": 1.0, "warmup": 0.1}, 2.0, False),
+    ],
+    ids=["higher", "another seed", "an early look", "lower", "another batch", "warmed up"],
+)
+def test_only_what_is_alike_but_for_a_higher_learning_rate_says_that_a_run_is_slow(
+    changes: dict[str, Any], trained: float, *, said: bool
+) -> None:
+    recipe = Recipe(lr=0.1, epochs=10, batch_size=16)
+    curve = Curve([Point(step=1, epoch=trained, samples=1, values={"valid_loss": 1.0})])
+    entry = Entry(record=Record(number=0, recipe=dataclasses.replace(recipe, **changes), params={}, curve=curve))
+    search: Any = SimpleNamespace(
+        entries=[entry],
+        baseline=Baseline(untrained=2.3),
+        settings=SimpleNamespace(epochs=10, metric="valid_loss", direction="minimize"),
+    )
+    assert Standing.learned_above(search, recipe) is said
