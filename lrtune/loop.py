@@ -39,8 +39,4 @@ class Search(Standing):
             if decision is None:
                 time.sleep(IDLE_SECONDS)
                 continue
-            self.place.working()
-            try:
-                perform(self, decision)
-            finally:
-                self.place.idle()
+            perform(self, decision)

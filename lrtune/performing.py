@@ -16,6 +16,8 @@ from lrtune.recovery import bereaved
 from lrtune.watching import line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lrtune.deciding import Work
     from lrtune.entries import Entry
     from lrtune.garage import Parked
@@ -38,15 +40,16 @@ def perform(search: Standing, work: Work) -> None:
     begin, spe = 0.0, 1
     raised: BaseException | None = None
     try:
-        _learn_baseline(search, recipe)
-        spe = search.trainer.steps_per_epoch(recipe)
-        parked = search.garage.fetch(entry.number, recipe, entry.record.curve)
-        # what a process that died had trained beyond the record is paid here, unless it is trained again
-        begin = min(parked.step / spe, entry.stands)
-        if begin < entry.stands * (1 - 1e-9) and entry.claim is not None and not entry.claim.again:
-            _behind(search, entry, parked)
-            return
-        end = train(parked, recipe, work.until, _watch(search, entry, spe))
+        with _working(search):
+            _learn_baseline(search, recipe)
+            spe = search.trainer.steps_per_epoch(recipe)
+            parked = search.garage.fetch(entry.number, recipe, entry.record.curve)
+            # what a process that died had trained beyond the record is paid here, unless it is trained again
+            begin = min(parked.step / spe, entry.stands)
+            if begin < entry.stands * (1 - 1e-9) and entry.claim is not None and not entry.claim.again:
+                _behind(search, entry, parked)
+                return
+            end = train(parked, recipe, work.until, _watch(search, entry, spe))
     except (StorageError, KeyboardInterrupt) as error:
         raised, end = error, PieceEnd(interrupted=True)
     except DiedError as error:
@@ -68,6 +71,16 @@ def perform(search: Standing, work: Work) -> None:
     _write(search, work, parked, end, piece)
     if raised is not None:
         raise raised
+
+
+@contextlib.contextmanager
+def _working(search: Standing) -> Iterator[None]:
+    """Within the block the training code is at work, and may stall."""
+    search.place.working()
+    try:
+        yield
+    finally:
+        search.place.idle()
 
 
 def _lost(search: Standing, entry: Entry, error: DiedError) -> None:
@@ -113,11 +126,13 @@ def _watch(search: Standing, entry: Entry, spe: int) -> Watch:
             search.ledger.renew(entry)
 
     def progressed(_epoch: float) -> None:
-        search.place.progressed()
+        # neither a storage that is away nor a figure that is drawn for a note is a training that makes no progress
+        search.place.idle()
         if time.monotonic() - renewed[0] > RENEW_SECONDS:
             renewed[0] = time.monotonic()
             search.decisively(renew)
         search.listen("", search)
+        search.place.working()
 
     def stop() -> bool:
         late = search.deadline is not None and time.monotonic() >= search.deadline

@@ -18,11 +18,13 @@ from networks import make
 import lrtune
 from lrtune.attendance import SEARCHES
 from lrtune.entries import RECORD
+from lrtune.ledger import Ledger
 from lrtune.outcome import Outcome
 from lrtune.reading import read
 from lrtune.search.base import Continue, Finish, Start, Wait
 from lrtune.search.catalogue import NAMES
 from lrtune.study import tune
+from lrtune.workers import Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -247,6 +249,35 @@ def test_time_limits_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(begun) == 3
     assert "time limit" in result.stopped_because
     assert all(trial.state.is_finished() for trial in result.study.trials)
+
+
+def test_only_training_can_stall_and_neither_storing_nor_showing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written for a dashboard, or waits for a storage, is not ended as a training that makes no progress."""
+    said: list[str] = []
+
+    class Told(Place):
+        def _say(self, word: bytes) -> None:
+            said.append({b"w": "working", b"i": "idle"}.get(word, ""))
+
+    def now() -> str:
+        return next(word for word in reversed(["idle", *said]) if word)
+
+    def train(recipe: Recipe) -> Iterator[dict[str, float]]:
+        for values in basin(recipe):
+            seen["training"].add(now())
+            yield values
+
+    def observe(_progress: Progress) -> None:
+        seen["observer"].add(now())
+
+    def stored(ledger: Ledger, *arguments: Any, _whole: Any = Ledger.write) -> Any:
+        seen["storage"].add(now())
+        return _whole(ledger, *arguments)
+
+    seen: dict[str, set[str]] = {"training": set(), "observer": set(), "storage": set()}
+    monkeypatch.setattr(Ledger, "write", stored)
+    tune(train, SPACE, epochs=5, strategy="freeze-thaw", budget=3.0, place=Told(), observer=observe)
+    assert seen == {"training": {"working"}, "observer": {"idle"}, "storage": {"idle"}}
 
 
 def test_a_stopped_search_goes_on_where_it_stood(tmp_path: Path) -> None:

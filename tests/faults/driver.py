@@ -227,6 +227,10 @@ class Lab:
         """Wait until the trainer has trained so many epochs."""
         until(lambda: self.count("epoch") >= epochs or self._died(), f"{epochs} epochs to be trained")
 
+    def hung(self) -> None:
+        """Wait until the trainer does not come back any more."""
+        until(lambda: self.count("hang") or self._died(), "a step that hangs")
+
     def stuck(self) -> None:
         """Wait until nothing more is trained: all workers wait, for the storage, say."""
         seen, since = -1, time.monotonic()

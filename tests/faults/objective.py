@@ -104,6 +104,8 @@ def misbehave(mode: str, value: float) -> Any:  # noqa: C901, PLR0912 -- a catal
         return -math.inf
     if mode in WRONG:
         return WRONG[mode]
+    if mode in ("hang", "gil"):
+        log("hang")
     if mode == "hang":
         time.sleep(3600)
     elif mode == "gil":

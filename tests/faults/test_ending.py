@@ -58,7 +58,7 @@ def test_a_signal_stops_cleanly_and_the_same_command_resumes(  # noqa: PLR0917 -
 def test_the_second_signal_ends_at_once(lab: Lab, saw: Callable[..., None]) -> None:
     lab.study(search={"trials": 2})
     running = lab.start(obj="hang@3")
-    lab.trained(3)
+    lab.hung()
     running.send(signal.SIGTERM)
     time.sleep(0.5)
     running.send(signal.SIGTERM)
@@ -73,7 +73,7 @@ def test_the_second_signal_ends_at_once(lab: Lab, saw: Callable[..., None]) -> N
 @pytest.mark.row(4)
 def test_a_step_that_does_not_come_back_is_left_after_the_grace(lab: Lab, saw: Callable[..., None]) -> None:
     running = lab.start(obj="gil@3")
-    lab.trained(3)
+    lab.hung()
     began = time.monotonic()
     running.send(signal.SIGTERM)
     assert running.wait() == 143

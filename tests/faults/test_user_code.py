@@ -174,7 +174,7 @@ def test_a_signal_to_isolated_trials_ends_all_of_them(lab: Lab, saw: Callable[..
 def test_a_signal_ends_an_isolated_trial_that_hangs(lab: Lab, saw: Callable[..., None]) -> None:
     lab.study(search={"trials": 2, "isolate": True})
     running = lab.start(obj="0:gil@2")
-    lab.trained(2)
+    lab.hung()
     running.send(signal.SIGTERM)
     assert running.wait() == 143
     assert "in the middle of a step" in running.last
