@@ -62,8 +62,6 @@ class Refinement:
         pick = int(np.argmax(worth))
         if self._enough(float(gain[pick]), float(remaining[pick])):
             return self.pace.end("what the model still expects to gain is below the noise")
-        if self.situation.left < 1 and gain[pick] < CONFIRM and not self.situation.self_stopping:
-            return self.pace.end("what the rest of the budget could finish is not expected to be any better")
         unseen = np.where(self._unseen(candidates) & ready, worth, -np.inf)
         return (
             self._repeat(float(gain[pick]))
