@@ -46,10 +46,11 @@ def perform(search: Standing, work: Work) -> None:
             parked = search.garage.fetch(entry.number, recipe, entry.record.curve)
             # what a process that died had trained beyond the record is paid here, unless it is trained again
             begin = min(parked.step / spe, entry.stands)
-            if begin < entry.stands * (1 - 1e-9) and entry.claim is not None and not entry.claim.again:
-                _behind(search, entry, parked)
-                return
-            end = train(parked, recipe, work.until, _watch(search, entry, spe))
+            behind = begin < entry.stands * (1 - 1e-9) and entry.claim is not None and not entry.claim.again
+            end = PieceEnd() if behind else train(parked, recipe, work.until, _watch(search, entry, spe))
+        if behind:
+            _behind(search, entry, parked)
+            return
     except (StorageError, KeyboardInterrupt) as error:
         raised, end = error, PieceEnd(interrupted=True)
     except DiedError as error:

@@ -37,7 +37,7 @@ print(*sorted({"optuna", "torch", "torch._dynamo", "sklearn", "sklearn.linear_mo
 def loaded(study: Path | None, estimator: str = "") -> set[str]:
     """Which of some libraries a worker has loaded ahead."""
     command = [sys.executable, "-c", LOADED, str(study or ""), estimator]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=280)
     return set(done.stdout.split())
 
 
@@ -105,5 +105,5 @@ def test_what_the_training_file_makes_once_is_not_made_by_two_workers_at_once(tm
     )
     (tmp_path / "study.toml").write_text(STUDY.format(train='trainer = "train.py:train"'))
     command = [sys.executable, "-m", "lrtune", "optimize", "study.toml", "--workers", "2", "--quiet"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=280)
     assert (done.returncode, done.stderr) == (0, "")

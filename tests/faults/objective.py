@@ -35,8 +35,11 @@ def log(*words: object) -> None:
 
 def count(word: str) -> int:
     """How many such lines there are so far."""
-    with open(os.environ["OBJ_LOG"], encoding="utf-8") as file:  # noqa: PTH123 -- as plain as it gets
-        return sum(line.startswith(word) for line in file)
+    try:
+        with open(os.environ["OBJ_LOG"], encoding="utf-8") as file:  # noqa: PTH123 -- as plain as it gets
+            return sum(line.startswith(word) for line in file)
+    except FileNotFoundError:
+        return 0
 
 
 def begin(lr: float) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 import network
 import torch
-from objective import begun, log, told
+from objective import count, log, told
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -45,7 +45,7 @@ class Breaking(nn.Module):
         if self.training:
             self.steps += 1
             if self.steps == 0:  # models are made for other reasons, too
-                self.mode, self.at = told(begun())
+                self.mode, self.at = told(count("begin"))
                 log("begin", os.getpid(), int(STATUS.read_text().split()[1]) * PAGE)
             if self.steps >= self.at:
                 self.broken(len(x))
