@@ -245,9 +245,7 @@ def _opened(trainer: Trainer, space: Space, settings: Settings, storage: BaseSto
             study = optuna.load_study(study_name=settings.name, storage=storage)
             _check_same(study, trainer, space, settings)
             return study
-        with quiet():
-            study = optuna.create_study(study_name=settings.name, storage=storage, direction=settings.direction)
-            study.set_metric_names([settings.metric])
+        study = _created(storage, settings)
         with contextlib.closing(rows_of(storage, storage.get_study_id_from_name(settings.name))) as rows:
             rows.describe(
                 {
@@ -258,6 +256,21 @@ def _opened(trainer: Trainer, space: Space, settings: Settings, storage: BaseSto
                 }
             )
         return study
+
+
+def _created(storage: BaseStorage, settings: Settings) -> optuna.Study:
+    """A new study, and an empty one.
+
+    Whoever deletes a study in SQLite while it is written to may leave trials behind, and the next study gets its
+    number and them with it: then they are deleted together.
+    """
+    with quiet():
+        study = optuna.create_study(study_name=settings.name, storage=storage, direction=settings.direction)
+        if study.get_trials(deepcopy=False):
+            optuna.delete_study(study_name=settings.name, storage=storage)
+            study = optuna.create_study(study_name=settings.name, storage=storage, direction=settings.direction)
+        study.set_metric_names([settings.metric])
+    return study
 
 
 def _is_there(storage: BaseStorage, name: str) -> bool:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
 import math
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -469,3 +471,15 @@ def test_a_run_whose_checkpoint_is_elsewhere_is_paid_in_full_or_not_at_all(
         assert cost < 1, "nothing could be trained to its end"
     study = optuna.load_study(study_name="lrtune", storage=f"sqlite:///{tmp_path / 's.db'}")
     assert sum(trial.user_attrs[RECORD]["trained"] for trial in study.trials) == pytest.approx(4 * cost)
+
+
+def test_a_new_study_does_not_take_over_what_a_deleted_one_has_left(tmp_path: Path) -> None:
+    storage = tmp_path / "s.db"
+    first = tune(basin, SPACE, epochs=2, strategy="random", trials=2, seed=1, storage=storage)
+    left = [trial.params["lr"] for trial in first.study.trials]
+    with contextlib.closing(sqlite3.connect(storage)) as connection, connection:
+        for table in ("studies", "study_directions", "study_user_attributes", "study_system_attributes"):
+            connection.execute(f"delete from {table}")  # noqa: S608 -- names of tables
+    second = tune(basin, SPACE, epochs=2, strategy="random", trials=3, seed=2, storage=storage)
+    assert [trial.number for trial in second.study.trials] == [0, 1, 2]
+    assert not {trial.params["lr"] for trial in second.study.trials} & set(left)

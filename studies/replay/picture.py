@@ -42,14 +42,14 @@ def drawn(problem: Problem, played: Play) -> str:
         parts.append(
             f'<rect x="{ends[0]:.1f}" y="{TOP}" width="{ends[1] - ends[0]:.1f}" height="{BOTTOM - TOP}" '
             f'fill="{GOOD}" fill-opacity="0.12"/>'
-            f'<text x="{sum(ends) / 2:.1f}" y="{TOP - 8}" fill="{GOOD}" text-anchor="middle">band</text>'
+            f'<text x="{sum(ends) / 2:.1f}" y="{TOP - 22}" fill="{GOOD}" text-anchor="middle">band</text>'
         )
     if found.edge.low is not None and found.edge.high is not None:
         ends = [across(math.log10(lr)) for lr in (found.edge.low, found.edge.high)]
         parts.append(
             f'<rect x="{ends[0]:.1f}" y="{TOP}" width="{ends[1] - ends[0]:.1f}" height="{BOTTOM - TOP}" '
             f'fill="{BAD}" fill-opacity="0.10"/>'
-            f'<text x="{sum(ends) / 2:.1f}" y="{TOP - 8}" fill="{BAD}" text-anchor="middle">edge</text>'
+            f'<text x="{sum(ends) / 2:.1f}" y="{TOP - 22}" fill="{BAD}" text-anchor="middle">edge</text>'
         )
     finals = problem.curves[()][:, -1]
     shown = [(across(x), value(y)) for x, y in zip(problem.grid, finals, strict=True) if np.isfinite(y)]

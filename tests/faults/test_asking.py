@@ -174,6 +174,7 @@ def test_a_folder_that_is_gone(lab: Lab) -> None:
         assert lab.run(words=line, expect=2).last.startswith("lrtune: error: ")
 
 
+@pytest.mark.slow
 def test_quiet_says_nothing_but_the_answer(lab: Lab) -> None:
     lab.study(study={"epochs": 1}, search={"strategy": "gp", "trials": 11})
     assert lab.run("--quiet").err == ""

@@ -82,6 +82,7 @@ def test_a_process_of_the_data_loader_is_killed(lab: Lab, saw: Callable[..., Non
         f"none of {len(loaders)} loader processes is left")  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.row(53)
 def test_the_loaders_of_a_killed_worker_go_with_it(lab: Lab, saw: Callable[..., None]) -> None:
     on_torch(lab, "loading", trials=2)
