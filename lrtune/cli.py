@@ -91,7 +91,7 @@ def _refused(error: Exception) -> int:
         return 1
     context = getattr(error, "ctx", None)
     hint = f"; see {context.command_path} --help" if context is not None else ""
-    complain(InputError(f"{error.format_message().rstrip('.')}{hint}"))  # type: ignore[attr-defined]
+    complain(InputError(f"{error.format_message().rstrip('.')}{hint}"))  # type: ignore[attr-defined]  # typer's own error has it
     return USAGE
 
 

@@ -196,7 +196,7 @@ class Notes:
 def _load() -> None:
     """Import what drawing takes; a search needs it at its end anyway, for its report."""
     import lrtune.figures
-    import lrtune.report  # noqa: F401
+    import lrtune.report  # noqa: F401 -- loaded early
 
 
 def _system_attributes(study: optuna.Study) -> dict[str, Any]:

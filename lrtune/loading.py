@@ -123,7 +123,7 @@ def _trains(found: Any) -> bool:
     if hasattr(found, "start") and hasattr(found, "steps_per_epoch"):
         return True
     call = getattr(found, "func", found)  # a partial
-    if inspect.isgeneratorfunction(call) or inspect.isgeneratorfunction(getattr(call, "__call__", None)):  # noqa: B004
+    if inspect.isgeneratorfunction(call) or inspect.isgeneratorfunction(getattr(call, "__call__", None)):  # noqa: B004 -- its call may be the generator
         return True
     return callable(found) and len(_required(found)) == 1
 

@@ -19,7 +19,7 @@ DESKTOP, PHONE = (1280, 900), (390, 844)
 def missing() -> str | None:
     """Why there is no browser here; None where there is one."""
     try:
-        import selenium  # noqa: F401
+        import selenium  # noqa: F401 -- whether it is there
     except ImportError:
         return "selenium is not installed"
     return None if _programs() else "no Chromium with its chromedriver on the PATH"

@@ -195,7 +195,7 @@ def test_no_link_is_made_of_what_looks_like_an_address(text: str) -> None:
 @given(st.text(alphabet="`|a ", max_size=20))
 def test_code_is_fenced_with_more_ticks_than_it_holds(text: str) -> None:
     shown = as_code(text)
-    fence = re.match("`+", shown).group()  # type: ignore[union-attr]
+    fence = re.match("`+", shown).group()  # type: ignore[union-attr]  # if it is not there, this fails
     inside = shown[len(fence) : -len(fence)]
     assert shown.endswith(fence)
     assert fence not in re.findall("`+", inside)

@@ -112,7 +112,7 @@ class TestSteps:
     def test_weights_that_were_exchanged_are_the_ones_that_are_trained(self) -> None:
         run = make(model=plain).start([Recipe(lr=0.1, epochs=2)])
         run.advance(3, evaluate=False)
-        weight = run._members[0]._live.model.weight  # type: ignore[union-attr]
+        weight = run._members[0]._live.model.weight  # type: ignore[union-attr]  # if it is not there, this fails
         weight.data = torch.zeros_like(weight)
         run.advance(1, evaluate=False)
         assert weight.abs().sum() > 0

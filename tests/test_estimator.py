@@ -64,7 +64,7 @@ class Averager(RegressorMixin, BaseEstimator):
         self.history_ = {"steps": (steps + 1, [*seen[-3:], float(self.level_)])}
         return self
 
-    def predict(self, X: Any) -> Any:  # noqa: N803
+    def predict(self, X: Any) -> Any:  # noqa: N803 -- scikit-learn's name
         return np.full(len(X), self.level_)
 
 
@@ -305,7 +305,7 @@ def test_the_step_of_divergence_does_not_depend_on_the_pieces() -> None:
 class Greedy(Averager):
     """Runs out of memory in its second minibatch."""
 
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Greedy:  # noqa: N803
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Greedy:  # noqa: N803 -- scikit-learn's name
         if hasattr(self, "level_") and self.history_["steps"][0] == 2:
             raise MemoryError
         super().partial_fit(X, y, sample_weight)
@@ -323,7 +323,7 @@ def test_running_out_of_memory_is_an_outcome() -> None:
 class Broken(Averager):
     """Fails in a way of its own."""
 
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Broken:  # noqa: N803
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Broken:  # noqa: N803 -- scikit-learn's name
         if hasattr(self, "level_") and self.history_["steps"][0] == 2:
             msg = "mine"
             raise ValueError(msg)
@@ -469,7 +469,7 @@ def test_the_baseline_of_a_perceptron_is_that_of_its_seed() -> None:
 
 
 def test_the_fingerprint_tells_data_and_estimator_apart() -> None:
-    def told(estimator: Any = None, X: Any = FEATURES, **options: Any) -> dict[str, str]:  # noqa: N803
+    def told(estimator: Any = None, X: Any = FEATURES, **options: Any) -> dict[str, str]:  # noqa: N803 -- scikit-learn's name
         return dict(SklearnTrainer(estimator or SGDClassifier(), X, CLASSES, **options).fingerprint())
 
     base = told()
@@ -489,7 +489,7 @@ def test_the_fingerprint_tells_data_and_estimator_apart() -> None:
 
 
 def test_the_fingerprint_holds_no_address() -> None:
-    def part(X: Any) -> Any:  # noqa: N803
+    def part(X: Any) -> Any:  # noqa: N803 -- scikit-learn's name
         return X
 
     from sklearn.preprocessing import FunctionTransformer
@@ -590,7 +590,7 @@ class Unweighted(ClassifierMixin, BaseEstimator):
         self.common_ = self.classes_[0]
         return self
 
-    def predict(self, X: Any) -> Any:  # noqa: N803
+    def predict(self, X: Any) -> Any:  # noqa: N803 -- scikit-learn's name
         return np.full(len(X), self.common_)
 
 
@@ -678,7 +678,7 @@ def test_a_minibatch_without_weight_changes_nothing() -> None:
 class Opaque(Averager):
     """Holds what cannot be written as numbers."""
 
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Opaque:  # noqa: N803
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Opaque:  # noqa: N803 -- scikit-learn's name
         super().partial_fit(X, y, sample_weight)
         self.lines_ = iter([1, 2, 3])
         return self
@@ -725,7 +725,7 @@ def test_a_damaged_state_is_refused() -> None:
 class Strict(Averager):
     """Takes no learning rate of zero, as a user's own may."""
 
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Strict:  # noqa: N803
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Strict:  # noqa: N803 -- scikit-learn's name
         if not self.pace > 0:
             msg = "pace must be positive"
             raise ValueError(msg)

@@ -150,14 +150,14 @@ def test_a_run_that_others_have_overtaken_is_not_continued(tmp_path: Path) -> No
     parked = mine.fetch(0, RECIPE, ahead.curve)
     assert parked.step == 8
     assert parked.curve == ahead.curve
-    assert stale.run.closed == 1  # type: ignore[attr-defined]
+    assert stale.run.closed == 1  # type: ignore[attr-defined]  # it has it, untyped
 
 
 def test_memory_is_bounded_and_the_oldest_goes_first(tmp_path: Path) -> None:
     garage = Garage(trainer=Counting(), folder=tmp_path, memory_limit=250_000)
     runs = [advanced(garage, number, 4) for number in range(4)]
     assert [garage.holds(number) for number in range(4)] == [False, False, True, True]
-    assert [run.run.closed for run in runs] == [1, 1, 0, 0]  # type: ignore[attr-defined]
+    assert [run.run.closed for run in runs] == [1, 1, 0, 0]  # type: ignore[attr-defined]  # it has it, untyped
     assert garage.fetch(0, RECIPE, runs[0].curve).step == 4
 
 

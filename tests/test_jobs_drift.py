@@ -253,7 +253,7 @@ def test_maximised_metrics_are_read_the_other_way_round() -> None:
 
     told: dict[str, Any] = {"epochs": 25, "metric": "score", "direction": "maximize"}
     first = Recheck(inner=Grid(points=6))
-    lr = tune(train, SPACE, strategy=first, **told).best_recipe.lr  # type: ignore[union-attr]
+    lr = tune(train, SPACE, strategy=first, **told).best_recipe.lr  # type: ignore[union-attr]  # if it is not there, this fails
     again = Recheck(inner=Grid(points=6), last=Last(params={"lr": lr}, profile=first.profile))
     tune(train, SPACE, strategy=again, **told)
     assert again.said is not None

@@ -78,7 +78,7 @@ def test_a_bare_number_is_the_metric() -> None:
 def test_no_more_than_the_epochs_of_the_recipe_are_asked_for() -> None:
     asked = []
 
-    def train(recipe: Recipe) -> Iterator[float]:  # noqa: ARG001
+    def train(recipe: Recipe) -> Iterator[float]:  # noqa: ARG001 -- one signature for all
         while True:
             asked.append(len(asked))
             yield 1.0
@@ -169,7 +169,7 @@ def test_non_finite_numbers_are_reported_as_they_are() -> None:
 
 
 def raising(error: BaseException) -> Callable[[Recipe], Iterator[float]]:
-    def train(recipe: Recipe) -> Iterator[float]:  # noqa: ARG001
+    def train(recipe: Recipe) -> Iterator[float]:  # noqa: ARG001 -- one signature for all
         yield 1.0
         raise error
 

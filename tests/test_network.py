@@ -392,7 +392,7 @@ class TestSteps:
 
     def test_clipping_bounds_the_step(self) -> None:
         run = make(model=plain, clip_norm=1e-3).start([Recipe(lr=1.0, epochs=1)])
-        weights = [p.clone() for p in run._members[0]._live.model.parameters()]  # type: ignore[union-attr]
+        weights = [p.clone() for p in run._members[0]._live.model.parameters()]  # type: ignore[union-attr]  # if it is not there, this fails
         live = run._members[0]._live
         assert live is not None
         run.advance(1)
@@ -505,7 +505,7 @@ class TestMemory:
         run.advance(2)
         other = trainer.start([RECIPES[1]])
         other.restore(run.state() or {})
-        assert other._members[0]._live.stepper.micro == 4  # type: ignore[union-attr]
+        assert other._members[0]._live.stepper.micro == 4  # type: ignore[union-attr]  # if it is not there, this fails
         assert train(other) == train(run)
 
     @pytest.mark.parametrize("end", ["close", "finish", "drop", "diverge", "raise"])

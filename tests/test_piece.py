@@ -78,7 +78,7 @@ def test_a_run_is_evaluated_at_the_end_of_every_epoch_and_of_the_piece() -> None
 @given(st.lists(st.floats(0.01, 5.0), min_size=1, max_size=6), st.integers(1, 40))
 def test_however_it_is_cut_every_piece_reaches_what_was_asked(untils: list[float], spe: int) -> None:
     parked = counting()
-    parked.run.spe = spe  # type: ignore[attr-defined]
+    parked.run.spe = spe  # type: ignore[attr-defined]  # it has it, untyped
     for until in sorted(untils):
         before = parked.step
         train(parked, RECIPE, until, watch(spe=spe))

@@ -60,9 +60,9 @@ def test_what_cannot_be_trained_is_refused_by_name(name: str, value: Any) -> Non
 def test_a_recipe_is_frozen_and_keyword_only() -> None:
     recipe = Recipe(lr=0.1)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        recipe.lr = 0.2  # type: ignore[misc]
+        recipe.lr = 0.2  # type: ignore[misc]  # what is refused is tried
     with pytest.raises(TypeError):
-        Recipe(0.1)  # type: ignore[misc]
+        Recipe(0.1)  # type: ignore[misc]  # what is refused is tried
     assert hash(recipe) == hash(Recipe(lr=0.1))
 
 

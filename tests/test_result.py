@@ -92,7 +92,7 @@ def result() -> Result:
 
 def test_trials_are_a_table_of_one_row_each(result: Result) -> None:
     table = result.trials()
-    assert len(table) == len(result.study.trials)  # type: ignore[union-attr]
+    assert len(table) == len(result.study.trials)  # type: ignore[union-attr]  # if it is not there, this fails
     assert sum(result.trials_by_outcome.values()) == len(table)
     assert "lr" in table.columns
 
@@ -101,7 +101,7 @@ def test_the_page_is_written_whole(result: Result, tmp_path: Path) -> None:
     result.report(tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.rstrip().endswith("</html>")
-    assert f"{result.best_recipe.lr:.2g}"[:3] in page  # type: ignore[union-attr]
+    assert f"{result.best_recipe.lr:.2g}"[:3] in page  # type: ignore[union-attr]  # if it is not there, this fails
 
 
 def test_a_page_that_cannot_be_written_is_a_storage_error(result: Result, tmp_path: Path) -> None:

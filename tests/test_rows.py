@@ -60,7 +60,7 @@ def trials_of(storage: BaseStorage) -> list[FrozenTrial]:
 
 
 def storage_of(rows: Rows) -> BaseStorage:
-    storage: BaseStorage = rows._storage  # type: ignore[attr-defined]
+    storage: BaseStorage = rows._storage  # type: ignore[attr-defined]  # it has it, untyped
     return storage
 
 
@@ -101,7 +101,7 @@ def test_numbers_count_from_zero(rows: Rows) -> None:
 
 def test_a_study_that_is_gone_takes_no_trials(rows: Rows) -> None:
     trial_id, _ = rows.add(template())
-    storage_of(rows).delete_study(rows._study_id)  # type: ignore[attr-defined]
+    storage_of(rows).delete_study(rows._study_id)  # type: ignore[attr-defined]  # it has it, untyped
     with pytest.raises(KeyError):
         rows.read("record")
     with pytest.raises(KeyError):

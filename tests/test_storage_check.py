@@ -28,7 +28,7 @@ def stored(tmp_path: Path) -> Path:
     study = optuna.create_study(study_name="bowl", storage=storage)
     study.optimize(lambda trial: trial.suggest_float("lr", 0.1, 1), n_trials=2)
     study.ask()
-    storage.close()  # type: ignore[attr-defined]
+    storage.close()  # type: ignore[attr-defined]  # it has it, untyped
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("pragma journal_mode = delete")
     return path

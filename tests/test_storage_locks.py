@@ -128,7 +128,7 @@ def test_a_kill_during_the_creation_leaves_nothing_half_done(tmp_path: Path, pro
         storage = open_storage(path)
         study = optuna.create_study(storage=storage, study_name="n", load_if_exists=True)
         study.ask()
-        storage.close()  # type: ignore[attr-defined]
+        storage.close()  # type: ignore[attr-defined]  # it has it, untyped
         plain = optuna.storages.RDBStorage(f"sqlite:///{path}")
         assert len(plain.get_all_studies()) == 1
         plain.engine.dispose()

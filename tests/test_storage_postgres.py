@@ -203,7 +203,7 @@ def test_no_password_is_kept_where_it_could_be_seen(postgres_url: str, monkeypat
     storage = open_storage(postgres_url)
     study = optuna.create_study(storage=storage, study_name="n")
     assert isinstance(storage, RetryingStorage)
-    rdb = storage.backend._backend  # type: ignore[attr-defined]
+    rdb = storage.backend._backend  # type: ignore[attr-defined]  # it has it, untyped
     for text in (repr(storage), storage.database.shown, rdb.url, repr(rdb.engine), repr(parse(postgres_url))):
         assert PASSWORD not in text
     assert PASSWORD.encode() not in pickle.dumps(study)

@@ -45,7 +45,7 @@ def test_a_study_finds_its_learning_rate_on_the_device(name: str, precision: str
 
 def _others(study: object) -> dict[str, object]:
     """Some value of each other setting of the study's space."""
-    space = study.space  # type: ignore[attr-defined]
+    space = study.space  # type: ignore[attr-defined]  # it has it, untyped
     return {n: d.choices[0] for n, d in space.distributions().items() if n != "lr"}
 
 

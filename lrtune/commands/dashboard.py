@@ -52,7 +52,7 @@ def _app(place: Place) -> Any:
     from lrtune.commands.stored import opened
 
     try:
-        import optuna_dashboard  # type: ignore[import-untyped]
+        import optuna_dashboard  # type: ignore[import-untyped]  # it has no types
     except ImportError:
         msg = "the dashboard is not installed; install it with: pip install 'lrtune[dashboard]'"
         raise InputError(msg) from None

@@ -218,7 +218,7 @@ def _axis(values: Sequence[Any]) -> tuple[Floats, dict[str, Any]]:
         axis = {"tickvals": list(place.values()), "ticktext": texts, "range": [-0.6, len(distinct) - 0.4]}
         return np.array([place.get(v, math.nan) for v in values]), axis
     numbers = np.array([math.nan if v is None else float(v) for v in values])
-    log = bool(np.nanmin(numbers) > 0 and np.nanmax(numbers) / np.nanmin(numbers) > 20)  # noqa: PLR2004
+    log = bool(np.nanmin(numbers) > 0 and np.nanmax(numbers) / np.nanmin(numbers) > 20)  # noqa: PLR2004 -- said by the expression itself
     return numbers, {"type": "log"} if log else {}
 
 
@@ -229,7 +229,7 @@ def parallel(record: StudyRecord) -> go.Figure | None:
     """
     names = list(record.space.names)
     trials = [t for t in record.records if t.outcome is not None and not math.isnan(_height(t, record))]
-    if len(names) < 2 or len(trials) < 2:  # noqa: PLR2004
+    if len(names) < 2 or len(trials) < 2:  # noqa: PLR2004 -- said by the expression itself
         return None
     order = sorted(range(len(trials)), key=lambda i: record.sign * _height(trials[i], record))
     kept = theme.thinned(len(order), MOST_LINES, list(range(MOST_LINES // 3)))

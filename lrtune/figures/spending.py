@@ -36,7 +36,7 @@ def regret(records: StudyRecord | Mapping[str, StudyRecord], *, best: float | No
     Normalised by the untrained level where every study knows it. With several, the best known is the best of all.
     """
     held = records if not hasattr(records, "records") else {_name(records): records}
-    studies: Mapping[str, StudyRecord] = held  # type: ignore[assignment]
+    studies: Mapping[str, StudyRecord] = held  # type: ignore[assignment]  # a narrower type
     if best is None:
         values = [(r.sign, r.best.value) for r in studies.values() if r.best is not None and r.best.value is not None]
         best = min((value for _, value in values), key=lambda v: values[0][0] * v, default=None)

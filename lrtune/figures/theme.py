@@ -141,7 +141,7 @@ def decades(low: float, high: float) -> tuple[list[float], list[str]]:
     ticks = [float(t) for t in range(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1)]
     if len(ticks) < 2:  # noqa: PLR2004 -- within one decade
         ticks = [float(t) for t in np.linspace(low, high, 3)]
-    return ticks, [plain_tick(10**t if abs(t - round(t)) > 1e-9 else float(f"1e{round(t)}")) for t in ticks]  # noqa: PLR2004
+    return ticks, [plain_tick(10**t if abs(t - round(t)) > 1e-9 else float(f"1e{round(t)}")) for t in ticks]  # noqa: PLR2004 -- said by the expression itself
 
 
 def log_steps(low: float, high: float) -> tuple[list[float], list[str]]:

@@ -186,7 +186,7 @@ def _trigger(job: JobFile) -> Any:
     """APScheduler's trigger for the job's own schedule."""
     from apscheduler.triggers.base import BaseTrigger
 
-    class Trigger(BaseTrigger):  # type: ignore[misc]
+    class Trigger(BaseTrigger):  # type: ignore[misc]  # an optional package
         """Fires when a period begins."""
 
         def get_next_fire_time(self, previous: dt.datetime | None, at: dt.datetime) -> dt.datetime:

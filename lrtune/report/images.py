@@ -24,7 +24,7 @@ DRAWN = (
 )
 
 
-def images(record: StudyRecord, folder: str | os.PathLike[str], format: str = "png") -> list[Path]:  # noqa: A002
+def images(record: StudyRecord, folder: str | os.PathLike[str], format: str = "png") -> list[Path]:  # noqa: A002 -- the word of its users
     """Write each figure of the report into a folder; returns the files.
 
     Raises

@@ -100,7 +100,7 @@ def TPE(*, prune: bool = True) -> Sampled:  # noqa: N802 -- named like a class, 
     return Sampled(name="tpe", sample=sample, prune=prune)
 
 
-def GP(*, prune: bool = True) -> Sampled:  # noqa: N802
+def GP(*, prune: bool = True) -> Sampled:  # noqa: N802 -- named as what it makes
     """Gaussian process with log expected improvement, Optuna's own; pruned trials at a fair value."""
 
     def sample(situation: Situation) -> Mapping[str, Any]:
@@ -114,12 +114,12 @@ def GP(*, prune: bool = True) -> Sampled:  # noqa: N802
     return Sampled(name="gp", sample=sample, prune=prune)
 
 
-def QMC(*, prune: bool = True) -> Sampled:  # noqa: N802
+def QMC(*, prune: bool = True) -> Sampled:  # noqa: N802 -- named as what it makes
     """A scrambled Sobol sequence (Owen 1998), the same however often the search is resumed."""
     return Sampled(name="qmc", sample=_sobol, prune=prune)
 
 
-def RandomSearch(*, prune: bool = False) -> Sampled:  # noqa: N802
+def RandomSearch(*, prune: bool = False) -> Sampled:  # noqa: N802 -- named as what it makes
     """Uniform random points (Bergstra and Bengio 2012), each from a seed of its own; an honest baseline."""
 
     def sample(situation: Situation) -> Mapping[str, Any]:

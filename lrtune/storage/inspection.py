@@ -247,7 +247,7 @@ def known_schema() -> Schema:
     scratch = RDBStorage("sqlite:///:memory:")
     try:
         with closing(scratch.engine.raw_connection()) as connection:
-            made = tuple(connection.driver_connection.iterdump())  # type: ignore[union-attr]
+            made = tuple(connection.driver_connection.iterdump())  # type: ignore[union-attr]  # connected by then
         return Schema(
             tables=frozenset(models.BaseModel.metadata.tables),
             head=scratch.get_head_version(),

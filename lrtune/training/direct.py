@@ -41,7 +41,7 @@ def backward(loss: torch.Tensor, one: torch.Tensor | None = None) -> None:
         Its gradient with respect to itself, where no code but PyTorch's gets hold of it and so might change it.
     """
     if ENGINE is None or type(loss) is not torch.Tensor or not loss.is_cpu or not loss.requires_grad:
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # PyTorch is untyped here
         return
     keep, differentiable, leaves = False, False, ()  # as torch.autograd.backward calls it: no graph, all leaves
     one = torch.ones_like(loss) if one is None or one.dtype != loss.dtype else one
@@ -145,13 +145,13 @@ def _sgd(group: Group, parameters: Tensors, gradients: Tensors, kept: list[Tenso
     """The operations of torch.optim's ``_single_tensor_sgd``, each over all tensors at once."""
     momentum, decay = group["momentum"], group["weight_decay"]
     if decay:
-        gradients = list(torch._foreach_add(gradients, parameters, alpha=decay))  # noqa: SLF001
+        gradients = list(torch._foreach_add(gradients, parameters, alpha=decay))  # noqa: SLF001 -- PyTorch has no public kernel
     if momentum:
         (buffers,) = kept
         torch._foreach_mul_(buffers, momentum)
         torch._foreach_add_(buffers, gradients, alpha=1 - group["dampening"])
         ahead = group["nesterov"]
-        gradients = list(torch._foreach_add(gradients, buffers, alpha=momentum)) if ahead else buffers  # noqa: SLF001
+        gradients = list(torch._foreach_add(gradients, buffers, alpha=momentum)) if ahead else buffers  # noqa: SLF001 -- PyTorch has no public kernel
     torch._foreach_add_(parameters, gradients, alpha=-group["lr"])
 
 

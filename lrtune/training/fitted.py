@@ -138,15 +138,15 @@ def _pour_array(item: Any, existing: Any, seen: list[Any]) -> Any:  # noqa: ARG0
     return seen[-1]
 
 
-def _pour_again(item: Any, existing: Any, seen: list[Any]) -> Any:  # noqa: ARG001
+def _pour_again(item: Any, existing: Any, seen: list[Any]) -> Any:  # noqa: ARG001 -- one signature for all
     return seen[item["index"]]
 
 
-def _pour_scalar(item: Any, existing: Any, seen: list[Any]) -> Any:  # noqa: ARG001
+def _pour_scalar(item: Any, existing: Any, seen: list[Any]) -> Any:  # noqa: ARG001 -- one signature for all
     return item["value"][()]
 
 
-def _pour_text(item: Any, existing: Any, seen: list[Any]) -> Any:  # noqa: ARG001
+def _pour_text(item: Any, existing: Any, seen: list[Any]) -> Any:  # noqa: ARG001 -- one signature for all
     dtype = np.dtype(item["dtype"])
     if dtype.kind not in "UO":
         msg = f"a text array of dtype {dtype}"
@@ -171,7 +171,7 @@ def _pour_dict(item: Any, existing: Any, seen: list[Any]) -> Any:
     return values
 
 
-def _pour_random(item: Any, existing: Any, seen: list[Any]) -> Any:  # noqa: ARG001
+def _pour_random(item: Any, existing: Any, seen: list[Any]) -> Any:  # noqa: ARG001 -- one signature for all
     if not isinstance(existing, np.random.RandomState):
         msg = f"expected a RandomState, found {_kind(existing)}"
         raise TypeError(msg)
@@ -179,7 +179,7 @@ def _pour_random(item: Any, existing: Any, seen: list[Any]) -> Any:  # noqa: ARG
     return existing
 
 
-def _pour_generator(item: Any, existing: Any, seen: list[Any]) -> Any:  # noqa: ARG001
+def _pour_generator(item: Any, existing: Any, seen: list[Any]) -> Any:  # noqa: ARG001 -- one signature for all
     if not isinstance(existing, np.random.Generator):
         msg = f"expected a Generator, found {_kind(existing)}"
         raise TypeError(msg)
@@ -197,7 +197,7 @@ def _pour_object(item: Any, existing: Any, seen: list[Any]) -> Any:
     return existing
 
 
-def _pour_kept(item: Any, existing: Any, seen: list[Any]) -> Any:  # noqa: ARG001
+def _pour_kept(item: Any, existing: Any, seen: list[Any]) -> Any:  # noqa: ARG001 -- one signature for all
     if _kind(existing) != item["class"]:
         msg = f"expected a {item['class']}, found a {_kind(existing)}"
         raise TypeError(msg)

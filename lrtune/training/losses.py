@@ -140,25 +140,25 @@ class Linear:
     classes: int
     direct: bool = True
 
-    def rows(self, estimator: Any, X: Any, target: Any) -> Floats:  # noqa: N803
+    def rows(self, estimator: Any, X: Any, target: Any) -> Floats:  # noqa: N803 -- scikit-learn's name
         """Losses of the rows; of a model of zeros where it has seen nothing yet."""
         decision = self._decision(estimator, X)
         if self.classes > 2:  # noqa: PLR2004 -- one column for two classes
-            return self.loss(self._signs(target), decision).sum(axis=1)  # type: ignore[no-any-return]
+            return self.loss(self._signs(target), decision).sum(axis=1)  # type: ignore[no-any-return]  # scikit-learn is untyped
         return self.loss(self._signs(target) if self.classes else target, decision)
 
-    def _decision(self, estimator: Any, X: Any) -> Floats:  # noqa: N803
+    def _decision(self, estimator: Any, X: Any) -> Floats:  # noqa: N803 -- scikit-learn's name
         if not self.direct:
             return np.asarray(estimator.decision_function(X), dtype=np.float64)
         coef = getattr(estimator, "coef_", None)
         if coef is None:
-            many = self.classes > 2  # noqa: PLR2004
+            many = self.classes > 2  # noqa: PLR2004 -- said by the expression itself
             return np.zeros((X.shape[0], self.classes) if many else X.shape[0])
         decision = np.asarray(X @ np.atleast_2d(coef).T + estimator.intercept_, dtype=np.float64)
         return decision if decision.shape[1] > 1 else decision[:, 0]
 
     def _signs(self, codes: Any) -> Floats:
-        if self.classes == 2:  # noqa: PLR2004
+        if self.classes == 2:  # noqa: PLR2004 -- said by the expression itself
             return np.where(codes == 1, 1.0, -1.0)
         signs = np.full((len(codes), self.classes), -1.0)
         signs[np.arange(len(codes)), codes] = 1.0
@@ -188,7 +188,7 @@ class Probability:
 
     classes: int
 
-    def rows(self, estimator: Any, X: Any, target: Any) -> Floats:  # noqa: N803
+    def rows(self, estimator: Any, X: Any, target: Any) -> Floats:  # noqa: N803 -- scikit-learn's name
         """Losses of the rows."""
         share = np.asarray(estimator.predict_proba(X), dtype=np.float64)
         share = share / share.sum(axis=1, keepdims=True)
@@ -209,7 +209,7 @@ class Labels:
 
     names: npt.NDArray[Any]
 
-    def rows(self, estimator: Any, X: Any, target: Any) -> Floats:  # noqa: N803
+    def rows(self, estimator: Any, X: Any, target: Any) -> Floats:  # noqa: N803 -- scikit-learn's name
         """1 where it is wrong."""
         wrong: Floats = (np.asarray(estimator.predict(X)) != self.names[target]).astype(np.float64)
         return wrong
@@ -226,10 +226,10 @@ class Elementwise:
 
     loss: Callable[[Floats, Floats], Floats] = half_squared
 
-    def rows(self, estimator: Any, X: Any, target: Any) -> Floats:  # noqa: N803
+    def rows(self, estimator: Any, X: Any, target: Any) -> Floats:  # noqa: N803 -- scikit-learn's name
         """Losses of the rows."""
         prediction = np.asarray(estimator.predict(X), dtype=np.float64)
-        return self.loss(target, prediction.reshape(np.shape(target))).reshape(len(target), -1).mean(axis=1)  # type: ignore[no-any-return]
+        return self.loss(target, prediction.reshape(np.shape(target))).reshape(len(target), -1).mean(axis=1)  # type: ignore[no-any-return]  # scikit-learn is untyped
 
     def constant(self, target: Any, weight: Floats | None) -> float:
         """Of the mean, which is the best for the squared error and for Poisson's."""

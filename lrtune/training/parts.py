@@ -37,7 +37,7 @@ def check_valid(valid: object) -> None:
 class Raw:
     """The table as the user gave it, until it is split and prepared."""
 
-    def __init__(self, X: Any, y: Any, weight: Any, valid: Any, *, fraction: float, seed: int) -> None:  # noqa: N803
+    def __init__(self, X: Any, y: Any, weight: Any, valid: Any, *, fraction: float, seed: int) -> None:  # noqa: N803 -- scikit-learn's name
         self.X, self.y, self.weight = X, y, weight
         self.valid, self.fraction, self.seed = valid, fraction, seed
         self.notices: list[str] = []
@@ -71,14 +71,14 @@ class Raw:
         return kind, _table(kind, train_x, train_y, train_w), _table(kind, valid_x, valid_y, valid_w)
 
     def _given(self, *, classifier: bool, outputs: bool) -> tuple[Any, Array, Array | None]:
-        X, y, *rest = self.valid  # noqa: N806
+        X, y, *rest = self.valid  # noqa: N806 -- scikit-learn's name
         _same_length(X, y, "the held-out X", "the held-out y")
         plain = tables.targets(y, classifier=classifier, outputs=outputs, fewest=1, what="the held-out y")
         weight = tables.weights(rest[0] if rest else None, len(plain), what="the held-out sample_weight")
         return X, plain, weight
 
 
-def _same_length(X: Any, y: Any, first: str, second: str) -> int:  # noqa: N803
+def _same_length(X: Any, y: Any, first: str, second: str) -> int:  # noqa: N803 -- scikit-learn's name
     rows, others = tables.length(X, first), tables.length(y, second)
     if rows != others:
         msg = f"{first} has {rows} rows and {second} has {others}; they must be equally many"
@@ -89,7 +89,7 @@ def _same_length(X: Any, y: Any, first: str, second: str) -> int:  # noqa: N803
     return rows
 
 
-def _width(X: Any) -> int:  # noqa: N803
+def _width(X: Any) -> int:  # noqa: N803 -- scikit-learn's name
     try:
         return len(X[0])
     except (TypeError, IndexError, KeyError):
@@ -110,7 +110,7 @@ def _transformed(pipeline: Pipeline | None, train: Any, y: Array, valid: Any) ->
     return tables.features(train, what=what), tables.features(valid, what=what)
 
 
-def _table(kind: Kind, X: Any, y: Array, weight: Array | None) -> Table:  # noqa: N803
+def _table(kind: Kind, X: Any, y: Array, weight: Array | None) -> Table:  # noqa: N803 -- scikit-learn's name
     if kind.classes is None:
         return tables.Table(X=X, y=y, target=y, weight=weight)
     return tables.Table(X=X, y=y, target=np.searchsorted(kind.classes, y), weight=weight)

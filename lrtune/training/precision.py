@@ -44,7 +44,7 @@ def chosen_device(name: str | torch.device) -> torch.device:
         msg = f'device {name!r} is not here: PyTorch sees {count} CUDA devices; use "auto" or "cpu"'
         raise InputError(msg)
     if index is None:
-        in_use: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        in_use: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # PyTorch is untyped here
         index = torch.cuda.current_device() if in_use else 0
     return torch.device("cuda", index)
 

@@ -56,7 +56,7 @@ def is_frame(X: Any) -> bool:  # noqa: N803 -- scikit-learn's name
     return hasattr(X, "iloc") and hasattr(X, "columns")
 
 
-def is_sparse(X: Any) -> bool:  # noqa: N803
+def is_sparse(X: Any) -> bool:  # noqa: N803 -- scikit-learn's name
     """Whether it is a sparse matrix or array."""
     return bool(sparse.issparse(X))
 
@@ -109,7 +109,7 @@ def features(X: Any, *, what: str = "X") -> Any:  # noqa: N803 -- scikit-learn's
     return np.ascontiguousarray(dense)
 
 
-def _sparse(X: Any, what: str) -> Any:  # noqa: N803
+def _sparse(X: Any, what: str) -> Any:  # noqa: N803 -- scikit-learn's name
     matrix = X.tocsr()
     if matrix.dtype not in (np.float32, np.float64):
         matrix = matrix.astype(np.float64)
@@ -218,7 +218,7 @@ def targets(y: Any, *, classifier: bool, outputs: bool, fewest: int = 2, what: s
     plain = _array(y.to_numpy() if hasattr(y, "to_numpy") else y, what)
     if plain.ndim == 2 and plain.shape[1] == 1:  # noqa: PLR2004 -- a column
         plain = plain[:, 0]
-    if plain.ndim != 1 and not (outputs and plain.ndim == 2):  # noqa: PLR2004
+    if plain.ndim != 1 and not (outputs and plain.ndim == 2):  # noqa: PLR2004 -- said by the expression itself
         msg = f"{what} must be one column (got the shape {plain.shape})"
         raise DataError(msg)
     missing = _missing(plain)

@@ -48,7 +48,7 @@ def main(seconds: float) -> None:
         )
         took = time.monotonic() - began
         study = optuna.load_study(study_name="lrtune", storage=f"sqlite:///{file}")
-        held = study._storage.get_study_system_attrs(study._study_id)  # noqa: SLF001
+        held = study._storage.get_study_system_attrs(study._study_id)  # noqa: SLF001 -- PyTorch has no public kernel
         size = sum(len(str(value)) for key, value in held.items() if key.startswith("dashboard:"))
     trials = sum(result.trials_by_outcome.values())
     print(f"{took:.1f} s, {trials} trials, {size / 1000:.0f} kB of note and figures")
