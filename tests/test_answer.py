@@ -114,6 +114,47 @@ def test_a_run_that_sat_at_chance_counts_as_the_edge_without_being_judged() -> N
     assert 10**-1.6 < edge.lr < 10**-0.2
 
 
+def constants(untrained: float | None = None) -> Situation:
+    """One run learns, those right of it show the same all the time, and still further right they explode."""
+    learned = seen(0, -4.9)
+    level = [
+        dataclasses.replace(seen(1 + i, x), values=np.full(LENGTH, 0.68), result=0.68)
+        for i, x in enumerate((-4.6, -4.0, -3.3, -2.6))
+    ]
+    values = np.linspace(0.68, 0.25, LENGTH)
+    learned = dataclasses.replace(learned, values=values, result=0.25)
+    worse = dataclasses.replace(seen(6, -2.1, 1), values=np.array([1.7]))
+    return situation([learned, *level, worse, seen(7, -1.5, 0, dead=True)], untrained=untrained)
+
+
+def test_a_level_shared_right_of_the_best_leaves_open_where_learning_ends() -> None:
+    """It may be the level of the untrained model, or something that was learned: the interval holds both edges."""
+    edge = answer(constants()).edge
+    assert edge.lr is not None
+    assert edge.low is not None
+    assert edge.high is not None
+    assert edge.low <= 10**-4.6
+    assert edge.lr <= 10**-4.6
+    assert edge.high >= 10**-2.0
+
+
+def test_where_the_untrained_level_is_known_a_shared_level_is_told_from_it() -> None:
+    learned, dead = answer(constants(untrained=1.33)).edge, answer(constants(untrained=0.68)).edge
+    assert learned.low is not None
+    assert dead.high is not None
+    assert learned.low >= 10**-2.6
+    assert dead.high <= 10**-4.0
+
+
+def test_what_is_noise_about_one_level_is_not_called_stuck() -> None:
+    """Nothing learns, and nothing diverges: there is no edge among runs that differ by a thousandth."""
+    flat = [dataclasses.replace(seen(i, x, 10), values=np.full(10, 0.6812)) for i, x in enumerate((-4, -3, -2, -1))]
+    done = dataclasses.replace(seen(4, -3.5), values=np.linspace(0.68, 0.679, LENGTH), result=0.679)
+    edge = answer(situation([*flat, done])).edge
+    assert edge.lr is None
+    assert edge.high is None
+
+
 def test_a_maximised_metric_gives_the_same_answer() -> None:
     mirrored = [dataclasses.replace(s, values=-s.values, result=None if s.result is None else -s.result) for s in USUAL]
     one, two = answer(situation(USUAL)), answer(situation(mirrored, direction="maximize"))

@@ -81,6 +81,22 @@ def test_on_a_plateau_it_waits_for_the_first_to_leave_it() -> None:
     assert any(isinstance(a, Continue) and "nothing learns yet" in a.why for a in lab.actions)
 
 
+def test_where_the_best_does_not_move_it_looks_at_the_low_end() -> None:
+    """Like a model that predicts a constant from the first epoch on, above a learning rate that is tiny."""
+
+    def value(recipe: Recipe, share: float) -> float:
+        x = math.log10(recipe.lr)
+        if x > -2.2:
+            return math.nan if x > -1.5 else 1.7
+        if x < -4.7:
+            return 0.68 + max(0.0, 0.02 * (1 - share / 0.03)) if share < 0.06 else 0.3 - 0.05 * share
+        return 0.68 + max(0.0, 0.01 * (1 - share / 0.05)) * abs(x + 2.7)
+
+    for seed in range(3):
+        lab = searched(landscape=value, budget=3.0, seed=seed, widen=0.0)
+        assert math.log10(winner(lab).lr) < -4.7
+
+
 @pytest.mark.parametrize("best", [-5.4, 1.4])
 def test_a_best_beyond_the_range_widens_it_once(best: float) -> None:
     lab = searched(landscape=law(best), budget=4.0, widen=1.0)

@@ -223,18 +223,42 @@ def _edge(beliefs: Beliefs) -> Edge:
     arm = min(beliefs.view.completed or [beliefs.best], key=lambda a: (_value(beliefs, a), a.number))
     shift = beliefs.shift(arm.key)
     dead = [a for a in beliefs.view.arms if a.x > arm.x and _dead(beliefs, a)]
+    doubtful = _doubtful(beliefs, arm, dead)
+    unsure = {a.number for a in doubtful}
+    dead = [a for a in dead if a.number not in unsure]
     mine = [a for a in dead if a.key == arm.key]
     lives = [a for a in beliefs.view.alive if a.key == arm.key and not _dead(beliefs, a)]
+    lives = [a for a in lives if a.number not in unsure]
     if not dead and not lives:  # the best so far looks stuck itself: nothing is known
         return Edge()
     if not dead:
         return Edge(low=float(10 ** (max(_lives_to(beliefs, a) for a in lives) + shift)))
     grain = GRAIN if mine else FOREIGN  # the edge under other settings says less
     high = min(a.x for a in mine or dead)
-    low = max([arm.x, *(_lives_to(beliefs, a) for a in lives if a.x < high)])
-    low = min(low, high - GRAIN / 2)
-    ends = (low + shift, (low + high) / 2 + shift, high + grain + shift)
+    first = min([high, *(a.x for a in doubtful)])
+    low = max([arm.x, *(_lives_to(beliefs, a) for a in lives if a.x < first)])
+    low = min(low, first - GRAIN / 2)
+    ends = (low + shift, (low + first) / 2 + shift, high + grain + shift)
     return Edge(low=float(10 ** ends[0]), lr=float(10 ** ends[1]), high=float(10 ** ends[2]))
+
+
+def _doubtful(beliefs: Beliefs, best: Arm, dead: Sequence[Arm]) -> list[Arm]:
+    """Runs right of the best that share a level worse than its own, and better than that of those right of them.
+
+    They may have learned a constant, or be where they began: only the level of the untrained model could tell.
+    """
+    if beliefs.situation.untrained is not None:
+        return []
+    right = sorted((a for a in beliefs.view.alive if a.x > best.x and a.key == best.key), key=lambda a: a.x)
+    shared = next(filter(None, (_level(beliefs, right[k:]) for k in range(len(right)))), [])
+    if not shared or any(a.number == best.number for a in _level(beliefs, [best, *shared])):
+        return []
+    last = max(a.x for a in shared)
+    return shared if any(a.x > last for a in dead) else []
+
+
+def _level(beliefs: Beliefs, arms: Sequence[Arm]) -> list[Arm]:
+    return beliefs.view.level({arm.number: float(arm.values[-1]) for arm in arms})
 
 
 def _dead(beliefs: Beliefs, arm: Arm) -> bool:

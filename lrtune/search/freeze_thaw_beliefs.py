@@ -167,7 +167,7 @@ class Beliefs:
 
     def stuck(self, arm: Arm) -> bool:
         """Whether it is where it began although the best one, at the same fraction, has learned."""
-        if not len(arm.values):
+        if not len(arm.values) or self.view.asleep:
             return False
         fraction = min(arm.seen.trained, self.best.seen.trained) / self.length
         here, there = self.view.at(arm, fraction), self.view.at(self.best, fraction)

@@ -144,10 +144,13 @@ class Opening:
     def wake(self) -> Action | None:
         """Where nothing has begun to learn: train all on, and the lowest learning rate with them, until one does."""
         limit = self.pace.round(WAKE * self.pace.length)
-        asleep = self.view.plateau
-        if asleep and all(math.log10(arm.seen.recipe.lr) > self.range[0] + LOWEST for arm in self.view.arms):
-            return self._first(self.range[0])
-        if not asleep:
+        asleep, stalled = self.view.plateau, self.view.stalled
+        if asleep or stalled is not None:
+            if not any(self._lowest(arm) for arm in self.view.arms):
+                return self._first(self.range[0])
+            limit = limit if asleep or stalled is None else min(limit, stalled.seen.trained)
+            asleep = asleep + [arm for arm in self.view.alive if self._lowest(arm)]
+        else:
             asleep = self.view.left_behind
             limit = min(limit, self.beliefs.best.seen.trained)
         ready = [arm for arm in _spread(asleep) if arm.seen.open and arm.seen.trained < limit]
@@ -158,6 +161,10 @@ class Opening:
         if (until - arm.seen.trained + arm.seen.again) / self.pace.length + 1 > self.situation.left:
             return None
         return Continue(number=arm.number, until=until, why="nothing learns yet")
+
+    def _lowest(self, arm: Arm) -> bool:
+        """Whether it is at the low end of the range."""
+        return math.log10(arm.seen.recipe.lr) <= self.range[0] + LOWEST
 
 
 def _nearest(spots: Sequence[float], x: float) -> int:

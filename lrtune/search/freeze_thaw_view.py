@@ -179,10 +179,23 @@ class View:
         return float(epochs[best]) / self.length
 
     @property
+    def asleep(self) -> bool:
+        """Whether nothing has learned: the best is where the untrained model was, but for noise."""
+        return self.high - self.low <= FLAT * max(abs(self.low), abs(self.high))
+
+    @property
     def plateau(self) -> list[Arm]:
         """The best arms where they show the same over a decade: nothing learns yet, and looks tell nothing."""
-        held = self._level({arm.number: float(arm.values[-1]) for arm in self.alive})
+        held = self.level({arm.number: float(arm.values[-1]) for arm in self.alive})
         return [] if any(arm.completed for arm in held) else held
+
+    @property
+    def stalled(self) -> Arm | None:
+        """The best arm where it has not become better since its first report: it may have learned all, or nothing."""
+        best = min(self.alive, key=lambda arm: (float(arm.values[-1]), arm.number), default=None)
+        if best is None or self.completed or len(best.values) < FEW:
+            return None
+        return best if float(best.values[0] - best.values[-1]) <= FLAT * abs(float(best.values[-1])) else None
 
     @property
     def left_behind(self) -> list[Arm]:
@@ -194,12 +207,15 @@ class View:
         if not behind:
             return []
         then = np.interp(max(arm.seen.trained for arm in behind), best.seen.epochs[: len(best.values)], best.values)
-        held = self._level({arm.number: float(arm.values[-1]) for arm in behind} | {best.number: float(then)})
+        held = self.level({arm.number: float(arm.values[-1]) for arm in behind} | {best.number: float(then)})
         near = [arm for arm in held if arm is not best and abs(arm.x - best.x) <= NEIGHBOURS]
         return near if best in held else []
 
-    def _level(self, values: Mapping[int, float]) -> list[Arm]:
-        """The arms that show about the best of these values, if they span a range over which a basin is never flat."""
+    def level(self, values: Mapping[int, float]) -> list[Arm]:
+        """The arms that show about the best of these values, if they span a range over which a basin is never flat.
+
+        `values` holds what arms show, by number; none where the arms at the best of it are too few or too close.
+        """
         if len(values) < FEW:
             return []
         best = min(values.values())
