@@ -35,6 +35,8 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 
 DRAWS = 256
 DRIFT = 0.1  # decades that the best moves left while training grows tenfold: half of p / (p + q), the law says the rest
+HASTE = 0.4  # the same under a schedule that decays, up to where the best has settled: first looks flatter high rates,
+SETTLED = 0.16  # which have damaged what no decay repairs; at this fraction of the training it no longer moves
 WIDTH = 0.2  # decades: how well the best place is known from runs that are complete
 TURNED = 0.1  # decades: how well a run that has become worse again tells where it should have ended
 AWAY = 0.01  # regret at one standard deviation from the expected place
@@ -198,10 +200,11 @@ class Beliefs:
             place, spread = self.turned, self.width + TURNED
             return (place, spread) if self.earlier is None else self.earlier.averaged(place, spread, least=self.width)
         champion = self.champion
-        decades = -math.log10(max(1e-3, champion.seen.trained / self.length))
+        trained = max(1e-3, champion.seen.trained / self.length)
         _, levels = profile(champion.seen.recipe.schedule, champion.seen.recipe.warmup)
         last = min(1.0, float(levels[-1]))  # decay takes the noise away that drives the drift
-        place, spread = champion.x - DRIFT * last * decades, DRIFT * decades + self.width
+        drift, haste = -DRIFT * math.log10(trained), HASTE * max(0.0, math.log10(SETTLED / trained))
+        place, spread = champion.x - last * drift - (1 - last) * haste, last * drift + self.width
         return (place, spread) if self.earlier is None else self.earlier.averaged(place, spread, least=self.width)
 
     @functools.cached_property
