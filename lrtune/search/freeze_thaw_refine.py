@@ -37,6 +37,7 @@ CONFIRM = 0.0005  # expected regret saved by one more training, below which the 
 NEAR_END = 3.0  # full trainings left below which repeats come before more looks around
 LATE = 0.25  # of a full training, from which a run that is behind at the same fraction stays behind
 KEPT = 0.5  # of what it is behind by, at least
+ACROSS = 0.05  # regret by which a run may seem behind only because the other has another schedule
 REPEATS = 1  # paired seeds beside the first
 
 
@@ -70,17 +71,18 @@ class Refinement:
         )
 
     def _held(self, candidates: Sequence[Candidate], fallen: Floats) -> Floats:
-        """Draws in which a run that is late and behind a complete one of its schedule stays behind it."""
+        """Draws in which a run that is late and behind a complete one, of its schedule if possible, stays behind it."""
         done = sorted(self.view.completed, key=self.beliefs.result)
         for j, c in enumerate(candidates):
-            if c.arm is None or c.completed or c.trained < LATE * self.pace.length:
+            if c.arm is None or c.completed or c.trained < LATE * self.pace.length or not done:
                 continue
             kind = (c.recipe.schedule, c.recipe.warmup)
-            ahead = next((a for a in done if (a.seen.recipe.schedule, a.seen.recipe.warmup) == kind), None)
-            if ahead is not None and c.x < ahead.x and self.view.turned(ahead) is not None:
+            kin = next((a for a in done if (a.seen.recipe.schedule, a.seen.recipe.warmup) == kind), None)
+            ahead = kin or done[0]
+            if c.x < ahead.x and self.view.turned(ahead) is not None:
                 continue  # it has had too much of what this one has had less of
-            behind = 0.0 if ahead is None else self.beliefs.behind(c.arm, ahead)
-            if ahead is not None and behind > 0:
+            behind = self.beliefs.behind(c.arm, ahead) - (0.0 if kin else ACROSS)
+            if behind > 0:
                 fallen[:, j] = np.maximum(fallen[:, j], self.beliefs.result(ahead) + KEPT * behind)
         return fallen
 
