@@ -106,6 +106,7 @@ class View:
         self.alive = [arm for arm in self.arms if len(arm.values) and not arm.diverged]
         self.completed = [arm for arm in self.alive if arm.completed]
         self._shown: dict[tuple[int, float], float] = {}
+        self._turned: dict[int, float | None] = {}
         self._measure()
 
     def _arm(self, seen: Seen) -> Arm:
@@ -168,6 +169,11 @@ class View:
 
     def turned(self, arm: Arm) -> float | None:
         """The fraction of the training at which an arm was best, if it has become clearly worse since."""
+        if arm.number not in self._turned:  # asked for every run that may have had less than it
+            self._turned[arm.number] = self._turn(arm)
+        return self._turned[arm.number]
+
+    def _turn(self, arm: Arm) -> float | None:
         epochs = arm.seen.epochs[: len(arm.values)]
         if len(epochs) < FEW:
             return None
