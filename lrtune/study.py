@@ -199,6 +199,7 @@ def conduct(
             widened=lambda wider: ledger.describe({SPACE: wider.to_json()}),
             learned=lambda baseline: ledger.describe({BASELINE: dataclasses.asdict(baseline)}),
             baseline=Baseline(**stored[BASELINE]) if BASELINE in stored else None,
+            warnings=_reseeded(stored, settings),
         )
         until_end.enter_context(search.attendance.during(search.decisively))
         try:
@@ -324,6 +325,15 @@ def _check_same(study: optuna.Study, trainer: Trainer, space: Space, settings: S
             "change it back, choose another name, or start anew with --fresh"
         )
         raise MismatchError(msg)
+
+
+def _reseeded(stored: Mapping[str, Any], settings: Settings) -> list[str]:
+    """What whoever asks for another seed than the study was begun with should know."""
+    begun = stored[SETTINGS].get("seed", settings.seed)
+    if begun == settings.seed:
+        return []
+    said = f"the study was begun with seed {begun}: what was trained before keeps it, beside the new {settings.seed}"
+    return [said]
 
 
 @contextlib.contextmanager

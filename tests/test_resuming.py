@@ -87,3 +87,12 @@ def test_a_piece_that_was_cut_off_is_dropped_where_the_budget_no_longer_allows_i
     result, _ = in_pieces(16, train, SPACE, **given)
     assert result.cost <= 2.0 + 1e-9
     assert all(trial.state is not optuna.trial.TrialState.RUNNING for trial in result.study.trials)
+
+
+def test_another_seed_than_the_study_was_begun_with_is_said(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"epochs": 8, "strategy": "random", "storage": tmp_path / "study.db"}
+    assert tune(make(), SPACE, budget=3.0, seed=2, **given).warnings == ()
+    assert tune(make(), SPACE, budget=4.0, seed=2, **given).warnings == ()
+    (said,) = tune(make(), SPACE, budget=4.0, seed=3, **given).warnings
+    assert "seed 2" in said
+    assert "3" in said
