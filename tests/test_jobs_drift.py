@@ -158,6 +158,21 @@ def test_a_search_ends_with_a_look_at_the_neighbours(last: Last) -> None:
     assert all(look.low is not None and look.high is not None for look in last.profile.looks)
 
 
+def test_where_nobody_says_what_the_untrained_model_is_worth_the_search_has_seen_it(last: Last) -> None:
+    """The three runs of a test show little of what there is to learn; the bowl begins at 2.01."""
+    assert last.profile is not None
+    assert last.profile.untrained is not None
+    assert 1.9 < last.profile.untrained < 6
+    noisy = dataclasses.replace(last.profile, end=last.profile.looks[0].mid)
+    strategy = Recheck(inner=Grid(points=6), last=Last(params=last.params, profile=noisy), confirm=False)
+    with pytest.raises(SearchError):
+        searched(strategy, 1.03)  # another week: a little steeper
+    assert strategy.said is not None
+    assert strategy.said.verdict is Verdict.UNCHANGED
+    assert strategy.profile is not None
+    assert strategy.profile.untrained == last.profile.untrained
+
+
 def test_the_neighbours_are_not_shown_to_the_search() -> None:
     seen: list[int] = []
 

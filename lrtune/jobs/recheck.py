@@ -17,6 +17,7 @@ from lrtune.jobs.drift import Drift, Look, Profile, Verdict, judge
 from lrtune.outcome import Outcome
 from lrtune.search.answer import answer
 from lrtune.search.base import Continue, Finish, Start, Wait
+from lrtune.search.freeze_thaw_view import View
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,7 +103,7 @@ class Recheck:
                 self.said = Drift(verdict=Verdict.CANNOT_TELL, why="the limits leave no room for the test")
                 return None
             looks.append(_look(situation, spots, until))
-            today = Profile(looks=tuple(looks), untrained=_untrained(situation), end=_end(last))
+            today = Profile(looks=tuple(looks), untrained=_level(situation, last), end=_end(last))
             self.said = judge(today, last.profile, last=index == len(untils) - 1)
             if self.said.verdict is Verdict.MOVED:
                 return None
@@ -150,7 +151,7 @@ class Recheck:
         if extra is None:
             looks = tuple(_look(situation, spots, until) for until in untils)
             end = None if seen.result is None else situation.sign * seen.result
-            self.profile = Profile(looks=looks, untrained=_untrained(situation), end=end)
+            self.profile = Profile(looks=looks, untrained=_seen_untrained(situation), end=end)
         return action
 
     def _visible(self, situation: Situation) -> list[Seen]:
@@ -281,6 +282,21 @@ def _value(situation: Situation, params: Mapping[str, Any], until: float) -> flo
 def _untrained(situation: Situation) -> float | None:
     known = situation.untrained
     return situation.sign * known if known is not None and math.isfinite(known) else None
+
+
+def _seen_untrained(situation: Situation) -> float | None:
+    """What the untrained model is worth: where nobody says it, what the slow runs of a search showed first."""
+    known = _untrained(situation)
+    if known is not None:
+        return known
+    view = View(situation)
+    return view.high if len(view.alive) > len(SIDES) else None
+
+
+def _level(situation: Situation, last: Last) -> float | None:
+    """The same in a test, whose three runs show too little: what it was when the learning rate was found."""
+    known = _untrained(situation)
+    return known if known is not None or last.profile is None else last.profile.untrained
 
 
 def _end(last: Last) -> float | None:
