@@ -204,7 +204,8 @@ class Beliefs:
         _, levels = profile(champion.seen.recipe.schedule, champion.seen.recipe.warmup)
         last = min(1.0, float(levels[-1]))  # decay takes the noise away that drives the drift
         drift, haste = -DRIFT * math.log10(trained), HASTE * max(0.0, math.log10(SETTLED / trained))
-        place, spread = champion.x - last * drift - (1 - last) * haste, last * drift + self.width
+        loose = last if len(self.combos) > 1 else 1.0  # among many settings a guess that strays is chosen by chance
+        place, spread = champion.x - last * drift - (1 - last) * haste, loose * drift + self.width
         return (place, spread) if self.earlier is None else self.earlier.averaged(place, spread, least=self.width)
 
     @functools.cached_property
