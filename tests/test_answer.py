@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategy_contract import LR_ONLY
+from strategy_contract import JOINT, LR_ONLY
 
 from lrtune.outcome import Outcome
 from lrtune.search.answer import answer
@@ -153,6 +153,24 @@ def test_what_is_noise_about_one_level_is_not_called_stuck() -> None:
     edge = answer(situation([*flat, done])).edge
     assert edge.lr is None
     assert edge.high is None
+
+
+def jointly(number: int, lr: float, batch: int, trained: int = LENGTH, *, dead: bool = False, **other: Any) -> Seen:
+    params = {"lr": lr, "batch_size": batch, "schedule": "constant", "warmup": 0.0, **other}
+    recipe = JOINT.recipe(params, epochs=LENGTH)
+    return seen(number, math.log10(lr), trained, dead=dead, recipe=recipe)
+
+
+def test_an_edge_under_other_settings_counts_unless_a_run_under_more_similar_ones_outlives_it() -> None:
+    """At batch 256 runs die from 0.3 on; as if it were batch 64 that is 0.075, and at batch 16 0.02."""
+    runs = [jointly(0, 0.004, 16), jointly(1, 0.01, 16), jointly(2, 0.3, 256, 4, dead=True)]
+    edge = answer(situation(runs, space=JOINT)).edge
+    assert edge.high is not None
+    assert edge.lr is not None
+    assert 0.01 < edge.lr < 0.03 < edge.high < 0.1
+    outlived = answer(situation([*runs, jointly(3, 0.04, 16, warmup=0.1)], space=JOINT)).edge
+    assert outlived.lr is None
+    assert outlived.low == pytest.approx(0.01)
 
 
 def test_a_maximised_metric_gives_the_same_answer() -> None:

@@ -319,6 +319,21 @@ def test_the_text_of_a_hostile_study_moves_no_cursor(record: StudyRecord) -> Non
     assert all(c.isprintable() or c == "\n" for c in told)
 
 
+def test_where_no_edge_was_seen_the_text_says_how_far_runs_live(record: StudyRecord) -> None:
+    assert record.best is not None
+    size = record.best.recipe.batch_size
+    edges = {"lr": None, "low": 1e-5, "high": None}
+    said = text(dataclasses.replace(record, result={**record.result, "edge": edges}))
+    alive = [
+        r.recipe.lr
+        for r in record.records
+        if r.recipe.batch_size == size and r.curve and not (r.outcome is not None and r.outcome.diverged)
+    ]
+    assert f"none seen: runs live up to 1e-05, and up to {max(alive):.3g} where they were only begun" in said
+    nowhere = text(dataclasses.replace(record, result={**record.result, "edge": {**edges, "low": None}}))
+    assert "not located" in nowhere
+
+
 def test_the_text_without_an_answer_says_so() -> None:
     told = report.text(finished(study(), warnings=["look here"]))
     assert "none yet" in told

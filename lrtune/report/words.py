@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
     from lrtune.diagnosis import Finding
     from lrtune.recipe import Recipe
-    from lrtune.records import StudyRecord
+    from lrtune.records import Record, StudyRecord
 
 __all__ = ["Answer", "answer", "number", "plain", "text"]
 
 DIGITS = 3
+CLEARLY_MORE = 1.05  # times a learning rate: less is the same one, rounded
 COUNTED = {
     "completed": "trained to the end",
     "pruned": "stopped early",
@@ -108,12 +109,23 @@ def _edge(record: StudyRecord) -> str:
     edge = record.result.get("edge") or {}
     at, low, high = (edge.get(name) for name in ("lr", "low", "high"))
     if at is None:
-        diverged = any(r.outcome is not None and r.outcome.diverged for r in record.records)
-        tried = max((r.recipe.lr for r in record.records), default=record.space.lr_range[0])
-        return "not located" if diverged else f"none seen up to {number(tried)}, the highest tried"
+        return "not located" if low is None else f"none seen: {_lived(record, float(low))}"
     if low is None or high is None:
         return f"about {number(float(at))}"
     return f"about {number(float(at), 2)} ({number(float(low), 2)} to {number(float(high), 2)})"
+
+
+def _lived(record: StudyRecord, low: float) -> str:
+    """Up to where runs have lived, and up to where those that were only begun have, at the best one's batch size."""
+    size = (record.result.get("best") or {}).get("batch_size")
+    alive = [r.recipe.lr for r in record.records if r.recipe.batch_size == size and r.curve and not _died(r)]
+    most = max(alive, default=low)
+    begun = f", and up to {number(most)} where they were only begun" if most > CLEARLY_MORE * low else ""
+    return f"runs live up to {number(low)}{begun}"
+
+
+def _died(record: Record) -> bool:
+    return record.outcome is not None and record.outcome.diverged
 
 
 def number(value: float | None, digits: int = DIGITS) -> str:

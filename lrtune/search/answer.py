@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lrtune.search.freeze_thaw_beliefs import Beliefs, Candidate
+from lrtune.search.freeze_thaw_view import alikeness
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -227,19 +228,27 @@ def _edge(beliefs: Beliefs) -> Edge:
     unsure = {a.number for a in doubtful}
     dead = [a for a in dead if a.number not in unsure]
     mine = [a for a in dead if a.key == arm.key]
-    lives = [a for a in beliefs.view.alive if a.key == arm.key and not _dead(beliefs, a)]
-    lives = [a for a in lives if a.number not in unsure]
+    lives = [a for a in beliefs.view.alive if not _dead(beliefs, a) and a.number not in unsure]
+    dead = mine or _foreign(beliefs, arm, dead, lives)
+    lives = [a for a in lives if a.key == arm.key]
     if not dead and not lives:  # the best so far looks stuck itself: nothing is known
         return Edge()
     if not dead:
         return Edge(low=float(10 ** (max(_lives_to(beliefs, a) for a in lives) + shift)))
     grain = GRAIN if mine else FOREIGN  # the edge under other settings says less
-    high = min(a.x for a in mine or dead)
+    high = min(a.x for a in dead)
     first = min([high, *(a.x for a in doubtful)])
     low = max([arm.x, *(_lives_to(beliefs, a) for a in lives if a.x < first)])
     low = min(low, first - GRAIN / 2)
     ends = (low + shift, (low + first) / 2 + shift, high + grain + shift)
     return Edge(low=float(10 ** ends[0]), lr=float(10 ** ends[1]), high=float(10 ** ends[2]))
+
+
+def _foreign(beliefs: Beliefs, best: Arm, dead: Sequence[Arm], lives: Sequence[Arm]) -> list[Arm]:
+    """The dead under other settings than the best one's, but for those that a run under more similar ones outlives."""
+    keys = list(dict.fromkeys([best.key, *(a.key for a in [*dead, *lives])]))
+    alike = dict(zip(keys, alikeness(keys)[0], strict=True))
+    return [d for d in dead if not any(alike[a.key] > alike[d.key] and _lives_to(beliefs, a) > d.x for a in lives)]
 
 
 def _doubtful(beliefs: Beliefs, best: Arm, dead: Sequence[Arm]) -> list[Arm]:
