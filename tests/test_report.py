@@ -323,14 +323,14 @@ def test_where_no_edge_was_seen_the_text_says_how_far_runs_live(record: StudyRec
     assert record.best is not None
     size = record.best.recipe.batch_size
     edges = {"lr": None, "low": 1e-5, "high": None}
-    said = text(dataclasses.replace(record, result={**record.result, "edge": edges}))
+    said = report.text(dataclasses.replace(record, result={**record.result, "edge": edges}))
     alive = [
         r.recipe.lr
         for r in record.records
         if r.recipe.batch_size == size and r.curve and not (r.outcome is not None and r.outcome.diverged)
     ]
     assert f"none seen: runs live up to 1e-05, and up to {max(alive):.3g} where they were only begun" in said
-    nowhere = text(dataclasses.replace(record, result={**record.result, "edge": {**edges, "low": None}}))
+    nowhere = report.text(dataclasses.replace(record, result={**record.result, "edge": {**edges, "low": None}}))
     assert "not located" in nowhere
 
 
