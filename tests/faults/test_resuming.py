@@ -9,6 +9,8 @@ import pytest
 from faults.checker import RECORD, check, load
 from faults.driver import until
 
+from lrtune.attendance import SEARCHES
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -100,9 +102,12 @@ def test_what_is_no_part_of_the_question_may_change(lab: Lab, saw: Callable[...,
 def test_two_commands_with_different_budgets_on_one_study(lab: Lab, saw: Callable[..., None]) -> None:
     lab.study(search={"strategy": "freeze-thaw", "trials": "", "budget": 4.0})
     calls = [
-        lab.start("--budget", budget, "--out", f"out{budget}", "--json-log", f"log{budget}", sleep=0.02)
+        lab.start("--budget", budget, "--out", f"out{budget}", "--json-log", f"log{budget}", sleep=0.02, hold=2)
         for budget in ("2", "4")
     ]
+    lab.trained(1)
+    until(lambda: len(load(lab.database).user_attrs.get(SEARCHES, [])) == len(calls), "both to search the study")
+    lab.go()
     costs = []
     for call in calls:
         assert call.wait() == 0, call.err
