@@ -109,7 +109,7 @@ def _edge(record: StudyRecord) -> str:
     edge = record.result.get("edge") or {}
     at, low, high = (edge.get(name) for name in ("lr", "low", "high"))
     if at is None:
-        return "not located" if low is None else f"none seen: {_lived(record, float(low))}"
+        return "not located" if low is None else f"none seen up to {_lived(record, float(low))}"
     if low is None or high is None:
         return f"about {number(float(at))}"
     return f"about {number(float(at), 2)} ({number(float(low), 2)} to {number(float(high), 2)})"
@@ -120,8 +120,7 @@ def _lived(record: StudyRecord, low: float) -> str:
     size = (record.result.get("best") or {}).get("batch_size")
     alive = [r.recipe.lr for r in record.records if r.recipe.batch_size == size and r.curve and not _died(r)]
     most = max(alive, default=low)
-    begun = f", and up to {number(most)} where they were only begun" if most > CLEARLY_MORE * low else ""
-    return f"runs live up to {number(low)}{begun}"
+    return f"{number(low)} (only begun: up to {number(most)})" if most > CLEARLY_MORE * low else number(low)
 
 
 def _died(record: Record) -> bool:
