@@ -13,7 +13,9 @@ from lrtune.outcome import Outcome
 from lrtune.search.base import Continue, Seen, Situation, Start
 from lrtune.search.freeze_thaw import FreezeThaw
 from lrtune.search.freeze_thaw_beliefs import Beliefs
+from lrtune.search.freeze_thaw_pace import Pace
 from lrtune.search.freeze_thaw_places import Places, free
+from lrtune.search.freeze_thaw_refine import Refinement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,3 +173,32 @@ def test_walls_hold_under_their_own_settings_only() -> None:
 def test_a_budget_is_spent_though_the_basin_is_exhausted() -> None:
     lab = Laboratory(strategy="freeze-thaw", epochs=12, budget=14.0, check_purity=False, widen=0.0).run()
     assert lab.paid / 12 > 13
+
+
+# -- what is believed of runs that have begun --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("schedule", "trained", "left"),
+    [("cosine", 2, 0.27), ("cosine", 6, 0.08), ("cosine", 12, 0.0), ("constant", 2, 0.15), ("constant", 12, 0.07)],
+)
+def test_the_best_moves_left_early_on_where_the_schedule_decays_and_all_along_where_not(
+    schedule: str, trained: int, left: float
+) -> None:
+    begun = run(BEST, 0.1, trained, batch_size=64, schedule=schedule, warmup=0.0)
+    place, _ = Beliefs(situation(begun, space=JOINT)).expected
+    assert BEST - place == pytest.approx(left, abs=0.01)
+
+
+@pytest.mark.parametrize(("end", "held"), [(0.9, True), (0.13, False)])
+def test_a_run_far_behind_the_best_stays_behind_it_under_another_schedule_too(end: float, held: bool) -> None:  # noqa: FBT001 -- a parameter of the test
+    """By half of what exceeds 5 % of all there is to learn; what is less may be the schedule's doing."""
+    done = run(BEST, 0.1, **OTHERS)
+    behind = run(BEST, end, 30, **{**OTHERS, "schedule": "constant"})
+    beliefs = Beliefs(situation(done, behind, space=JOINT))
+    (paused,) = [c for c in Places(beliefs).candidates() if c.arm is not None and not c.completed]
+    fallen = Refinement(beliefs, Pace(beliefs))._held([paused], np.full((1, 1), -1.0))
+    assert paused.arm is not None
+    lost = beliefs.behind(paused.arm, beliefs.view.completed[0])
+    assert (lost > 0.5) == held
+    assert float(fallen[0, 0]) == pytest.approx(0.5 * (lost - 0.05) if held else -1.0)

@@ -116,11 +116,11 @@ def _edge(record: StudyRecord) -> str:
 
 
 def _lived(record: StudyRecord, low: float) -> str:
-    """Up to where runs have lived, and up to where those that were only begun have, at the best one's batch size."""
+    """Up to where runs surely live, and up to where others at the best one's batch size were tried and live, too."""
     size = (record.result.get("best") or {}).get("batch_size")
     alive = [r.recipe.lr for r in record.records if r.recipe.batch_size == size and r.curve and not _died(r)]
     most = max(alive, default=low)
-    return f"{number(low)} (only begun: up to {number(most)})" if most > CLEARLY_MORE * low else number(low)
+    return f"{number(low)} (tried up to {number(most)})" if most > CLEARLY_MORE * low else number(low)
 
 
 def _died(record: Record) -> bool:
