@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,11 +33,15 @@ def _programs() -> tuple[str, str] | None:
 
 
 class Browser:
-    def __init__(self, driver: Any) -> None:
-        self.driver = driver
+    """A started Chromium; another takes its place where it stops painting, as a headless one does now and then."""
+
+    def __init__(self, start: Callable[[], Any]) -> None:
+        self._start = start
+        self.driver = start()
 
     def open(self, path: Path, size: tuple[int, int] = DESKTOP, *, dark: bool = False) -> None:
         width, height = size
+        self._again = lambda: self.open(path, size, dark=dark)
         self.driver.execute_cdp_cmd(
             "Emulation.setDeviceMetricsOverride",
             {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": size == PHONE},
@@ -52,15 +57,34 @@ class Browser:
 
     def draw_all(self) -> int:
         """Scroll through the page until every figure is drawn; how many there are."""
-        from selenium.webdriver.support.ui import WebDriverWait
+        for _ in range(3):
+            drawn = self._drawn()
+            if drawn is not None:
+                return drawn
+            self.driver.quit()
+            self.driver = self._start()
+            self._again()
+        msg = f"Chromium paints no frame: {self.console()}"
+        raise AssertionError(msg)
 
+    def _drawn(self) -> int | None:
+        """How many figures were drawn; None where the browser has stopped painting: a page sees nothing then."""
         figures = self.js("return document.querySelectorAll('.figure').length")
         shown = (  # again and again: what is drawn above may push it out of sight before the page has seen it there
             "const figure = document.querySelectorAll('.figure')[arguments[0]];"
             "figure.scrollIntoView(); return !!figure.querySelector('.main-svg')"
         )
+        frame = (
+            "return new Promise(done => { setTimeout(() => done(false), 20000);"
+            "requestAnimationFrame(() => done(true)); })"
+        )
         for index in range(figures):
-            WebDriverWait(self.driver, 200).until(lambda _, i=index: self.js(shown, i))
+            end = time.monotonic() + 200
+            while not self.js(shown, index):
+                if not self.js(frame):
+                    return None
+                assert time.monotonic() < end, f"figure {index} is not drawn; the console says {self.console()}"
+                time.sleep(0.1)
         self.js("window.scrollTo(0, 0)")
         return int(figures)
 
@@ -113,9 +137,14 @@ def browser(downloads: Path) -> Iterator[Browser]:
         options.add_argument(flag)
     options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = _started(lambda: webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1])))
-    driver.set_script_timeout(200)
+
+    def start() -> Any:
+        driver = _started(lambda: webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1])))
+        driver.set_script_timeout(200)
+        return driver
+
+    held = Browser(start)
     try:
-        yield Browser(driver)
+        yield held
     finally:
-        driver.quit()
+        held.driver.quit()
