@@ -17,6 +17,7 @@ from lrtune.names import valid_name
 from lrtune.tomlfile import Table, read
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping, Sequence
 
     from lrtune.space import Space
@@ -197,7 +198,7 @@ class StudyFile:
         raise StudyFileError(msg)
 
 
-def read_study(path: Path | None, given: Mapping[str, Any] | None = None) -> StudyFile:
+def read_study(path: str | os.PathLike[str] | None, given: Mapping[str, Any] | None = None) -> StudyFile:
     """The study of a file, of the command line, or of a file with the command line over it.
 
     Parameters
@@ -213,6 +214,7 @@ def read_study(path: Path | None, given: Mapping[str, Any] | None = None) -> Stu
         If it cannot be read, or asks for something that cannot be done.
     """
     given = {} if given is None else given
+    path = None if path is None else Path(path)
     top = Table({}) if path is None else read(path)
     tables = {name: top.table(name).overlaid(_of(name, given)) for name in SECTIONS}
     top.done()

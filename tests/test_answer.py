@@ -81,6 +81,24 @@ def test_the_band_holds_the_true_best_and_nothing_bad() -> None:
     assert np.mean((inside - ENDS.min()) / (1.1 - ENDS.min()) <= 0.02) >= 0.8
 
 
+def swinging(number: int, x: float, trained: int = LENGTH, *, end: float = 0.1) -> Seen:
+    """A run on a flat basin, whose first reports are the worse the higher the learning rate."""
+    share = np.arange(1, trained + 1) / LENGTH
+    values = end + 0.9 * (1 + 10 ** (0.3 * (x + 4))) / 4 * np.maximum(0.0, 1 - share) ** 2
+    outcome = Outcome.COMPLETED if trained == LENGTH else Outcome.PRUNED
+    return seen(number, x, trained, values=values, outcome=outcome, result=end if trained == LENGTH else None)
+
+
+@pytest.mark.parametrize(("worse", "dead", "flat"), [(0.0001, 0.5, True), (0.05, 0.5, False), (0.0001, -2.6, False)])
+def test_complete_runs_that_agree_say_how_flat_the_basin_is(*, worse: float, dead: float, flat: bool) -> None:
+    runs = [swinging(0, -3.7), swinging(1, -3.3, end=0.1 + worse), *(swinging(2 + i, -2.9 + i / 2, 2) for i in (0, 1))]
+    runs = [run for run in runs if run.recipe.lr < 10**dead]
+    found = answer(situation([*runs, seen(5, dead, 1, dead=True), seen(6, -4.7, 1)]))
+    assert found.best == 0
+    assert found.band is not None
+    assert (math.log10(found.band[1]) > -2.6) == flat
+
+
 def test_the_edge_lies_between_what_learned_and_what_diverged() -> None:
     edge = answer(situation(USUAL)).edge
     assert edge.lr is not None

@@ -65,6 +65,11 @@ def replaced(old: str, new: str) -> str:
     return GOOD.replace(old, new)
 
 
+def test_a_path_may_be_a_string(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+    assert read_study(str(path)) == read_study(path)
+
+
 def test_a_study_file_becomes_frozen_data(tmp_path: Path) -> None:
     got = study(tmp_path)
     assert got.question.name == "digits"

@@ -36,6 +36,9 @@ FOREIGN = 0.6  # the same where only runs under other settings diverged
 SURE = 3  # reports at the level of the untrained model that make a run one that does not learn
 LONG = 8  # reports from which a curve shows its noise
 SIGMAS = 2.0  # standard deviations of the difference of two runs beyond which they differ
+LEVEL = 0.0005  # of the way from untrained to best: runs that differ by less are at one level
+VOUCHED = 0.6  # of the distance up to which the best and another complete run say that the basin is flat
+GAP = 0.3  # decades below the edge up to which they do
 END = 0.1  # decades from the end of the range within which the best lies at the end
 
 
@@ -59,7 +62,7 @@ class Reading:
 
 
 # The left of a basin is a slope that the model knows well; right of the best lies the cliff, often close by.
-ALONE = Reading(width=0.7, chance=(0.4, 0.25), margin=(0.05, 0.2))
+ALONE = Reading(width=0.7, chance=(0.45, 0.3), margin=(0.1, 0.2))
 # Where other settings are searched, little was seen under the best of them, on either side.
 JOINT = Reading(width=0.2, chance=(0.25, 0.25), margin=(0.13, 0.13))
 
@@ -187,7 +190,19 @@ def _band(beliefs: Beliefs, best: Sequence[Arm], reading: Reading) -> tuple[floa
     places = np.array([c.x + shift for c in candidates])
     good = (fallen <= target + TOLERANCE).mean(axis=0) >= np.where(places < middle, *reading.chance)
     sure = np.array([c.completed for c in candidates])
+    flat = _flat(places[sure] - middle, np.median(fallen[:, sure], axis=0) - target)
+    good |= ~sure & (places >= middle) & (places <= min(middle + flat, beliefs.edge + shift - GAP))
     return _around(places, good, sure, middle, reading.margin)
+
+
+def _flat(away: Floats, excess: Floats) -> float:
+    """Decades to the right of the best within which the complete runs say that nothing differs.
+
+    Where one so far away is worse by so little, a parabola through both leaves the tolerance that much further out.
+    The model knows the left without that: there it is the slope that every run begins on.
+    """
+    excess = np.maximum(excess, LEVEL)
+    return VOUCHED * max(np.abs(away) * np.sqrt(TOLERANCE / excess) * (excess < TOLERANCE), default=0.0)
 
 
 def _around(
@@ -298,7 +313,7 @@ def _warnings(beliefs: Beliefs, best: Arm) -> list[str]:
     found = []
     low, high = beliefs.situation.space.lr_range
     lr = best.seen.recipe.lr
-    if math.log10(lr / low) < END and lr != beliefs.best.x and not math.isclose(low, high):
+    if math.log10(lr / low) < END and not math.isclose(low, high):
         found.append(f"the best learning rate, {lr:g}, lies at the low end of the range; search below {low:g} too")
     if math.log10(high / lr) < END:
         found.append(f"the best learning rate, {lr:g}, lies at the high end of the range; search above {high:g} too")

@@ -159,7 +159,10 @@ class Beliefs:
     @functools.cached_property
     def best(self) -> Arm:
         """The arm with the best value so far."""
-        return min(self.view.alive, key=lambda a: (float(a.values[-1]), a.number))
+        if self.view.best is None:
+            msg = "no run is alive"
+            raise ValueError(msg)
+        return self.view.best
 
     @functools.cached_property
     def edge(self) -> float:
@@ -181,10 +184,14 @@ class Beliefs:
         return [a for a in self.view.alive if a.x < self.edge]
 
     @functools.cached_property
+    def furthest(self) -> Arm:
+        """The arm that came furthest, the best of those that came so far."""
+        return min(self.learning, key=lambda a: (-a.seen.trained, float(a.values[-1]), a.number))
+
+    @functools.cached_property
     def champion(self) -> Arm:
         """The arm that lost its comparisons by least, each at the furthest common fraction, under one setting."""
-        leader = min(self.learning, key=lambda a: (-a.seen.trained, float(a.values[-1]), a.number))
-        arms = [a for a in self.learning if a.key == leader.key][:BELIEVED]
+        arms = [a for a in self.learning if a.key == self.furthest.key][:BELIEVED]
         return min(arms, key=lambda one: (self._loss(one, arms), -one.seen.trained, one.number))
 
     def _loss(self, one: Arm, arms: Sequence[Arm]) -> float:
@@ -215,7 +222,7 @@ class Beliefs:
         A run that overfits has had too much of the learning rate summed over it, which is what regularises gradient
         descent (Yao, Rosasco and Caponnetto 2007, "On Early Stopping in Gradient Descent Learning", section 2).
         """
-        arm = min(self.learning, key=lambda a: (-a.seen.trained, float(a.values[-1]), a.number))
+        arm = self.furthest
         best = self.view.turned(arm)
         if best is None:
             return None

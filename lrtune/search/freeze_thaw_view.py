@@ -95,6 +95,8 @@ class View:
         All trials that say something, in the order of their numbers.
     alive, completed
         Those that show something and have not diverged; those among them that are trained to their end.
+    best
+        The one with the best value so far; None where none is alive.
     low, high
         The values that are 0 and 1 in the model's measure.
     """
@@ -105,6 +107,7 @@ class View:
         self.arms = [self._arm(seen) for seen in situation.trials]
         self.alive = [arm for arm in self.arms if len(arm.values) and not arm.diverged]
         self.completed = [arm for arm in self.alive if arm.completed]
+        self.best = min(self.alive, key=lambda arm: (float(arm.values[-1]), arm.number), default=None)
         self._shown: dict[tuple[int, float], float] = {}
         self._turned: dict[int, float | None] = {}
         self._measure()
@@ -117,13 +120,12 @@ class View:
         return Arm(seen, place(seen.recipe, self.situation), settings(seen.recipe), values)
 
     def _measure(self) -> None:
-        best = min(self.alive, key=lambda arm: (float(arm.values[-1]), arm.number), default=None)
-        self.low = 0.0 if best is None else float(best.values[-1])
+        self.low = 0.0 if self.best is None else float(self.best.values[-1])
         given = self.situation.untrained
         if given is not None and math.isfinite(given):
             high = self.situation.sign * given
         else:
-            high = self._high_from_firsts(best)
+            high = self._high_from_firsts(self.best)
         self.high = high if high > self.low else self.low + max(abs(self.low), 1e-12)
 
     def _high_from_firsts(self, best: Arm | None) -> float:
@@ -198,7 +200,7 @@ class View:
     @property
     def stalled(self) -> Arm | None:
         """The best arm where it has not become better since its first report: it may have learned all, or nothing."""
-        best = min(self.alive, key=lambda arm: (float(arm.values[-1]), arm.number), default=None)
+        best = self.best
         if best is None or self.completed or len(best.values) < FEW:
             return None
         return best if float(best.values[0] - best.values[-1]) <= FLAT * abs(float(best.values[-1])) else None
@@ -206,9 +208,9 @@ class View:
     @property
     def left_behind(self) -> list[Arm]:
         """Neighbours of the best arm still on a plateau that it has left since: they were not seen so late."""
-        if not self.alive or self.completed:
+        best = self.best
+        if best is None or self.completed:
             return []
-        best = min(self.alive, key=lambda arm: (float(arm.values[-1]), arm.number))
         behind = [arm for arm in self.alive if arm.seen.trained < best.seen.trained]
         if not behind:
             return []
