@@ -99,6 +99,38 @@ def test_complete_runs_that_agree_say_how_flat_the_basin_is(*, worse: float, dea
     assert (math.log10(found.band[1]) > -2.6) == flat
 
 
+@pytest.mark.parametrize(("trained", "apart", "flat"), [(12, 0.0005, True), (12, 0.05, False), (6, 0.0005, False)])
+def test_so_do_runs_far_enough_that_agree_at_the_same_fraction(trained: int, apart: float, *, flat: bool) -> None:
+    best = swinging(0, -3.7)
+    beside = dataclasses.replace(swinging(1, -3.2, trained), values=best.values[:trained] + apart)
+    runs = [best, beside, *(swinging(2 + i, -2.9 + i / 2, 2) for i in (0, 1))]
+    found = answer(situation([*runs, seen(5, 0.5, 1, dead=True), seen(6, -4.7, 1)]))
+    assert found.band is not None
+    assert (math.log10(found.band[1]) > -2.4) == flat
+
+
+def warming(number: int, x: float, trained: int = LENGTH) -> Seen:
+    """A run that leaves a plateau after the same epochs whatever its learning rate, which first looks deceive with."""
+    epochs = np.arange(1, trained + 1)
+    values = 0.1 + (1 + 300 * 10 ** (x + 2.4) * epochs / LENGTH) ** -0.9 + 0.8 * np.exp(-epochs / 1.2)
+    return seen(number, x, trained, values=values, result=float(values[-1]) if trained == LENGTH else None)
+
+
+@pytest.mark.parametrize(
+    ("lost", "schedule", "holds"), [(0.0, "constant", True), (0.1, "constant", False), (0.0, "cosine", False)]
+)
+def test_what_leads_the_best_as_far_as_it_came_is_in_the_band(lost: float, schedule: str, *, holds: bool) -> None:
+    leader = warming(4, -2.5, 4)
+    leader = dataclasses.replace(leader, values=leader.values + lost)
+    others = [warming(1 + i, x, 10) for i, x in enumerate((-3.0, -3.2, -3.5))]
+    runs = [warming(0, -2.9), *others, leader, warming(5, -1.9, 1), seen(6, -0.5, 1, dead=True)]
+    runs = [dataclasses.replace(r, recipe=dataclasses.replace(r.recipe, schedule=schedule)) for r in runs]
+    found = answer(situation(runs))
+    assert found.best == 0
+    assert found.band is not None
+    assert (math.log10(found.band[1]) > -2.35) == holds
+
+
 def test_the_edge_lies_between_what_learned_and_what_diverged() -> None:
     edge = answer(situation(USUAL)).edge
     assert edge.lr is not None

@@ -190,6 +190,35 @@ def test_the_best_moves_left_early_on_where_the_schedule_decays_and_all_along_wh
     assert BEST - place == pytest.approx(left, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("end", "trained", "spent", "followed"),
+    [
+        (0.0, 2, 3.0, True),  # it leads the best, which ends at 0.1
+        (0.0, 16, 3.0, False),  # far enough to be told
+        (0.0, 2, 1.5, False),  # the search is not that far
+        (0.15, 2, 3.0, False),  # refuted
+    ],
+)
+def test_a_run_that_leads_the_best_as_far_as_it_came_is_followed_until_it_can_be_told(
+    end: float, trained: int, spent: float, *, followed: bool
+) -> None:
+    runs = [run(-2.7, 0.12), run(-2.4, 0.1), run(-1.9, end, trained), run(-0.5, 1.0, 1)]
+    action = FreezeThaw().next(situation(*runs, spent=spent, budget=None))
+    assert (isinstance(action, Continue) and action.why == "it leads as far as it came") == followed
+    if followed:
+        assert isinstance(action, Continue)
+        assert (action.number, action.until) == (2, 4)
+
+
+def test_what_is_followed_leaves_the_budget_for_what_is_expected_to_gain_most() -> None:
+    runs = [run(-2.7, 0.12), run(-2.4, 0.1), run(-1.9, 0.0, 2), run(-0.5, 1.0, 1)]
+    price = 1 - 2 / LENGTH  # of the leader's own end, the most that is trained next
+    for left, followed in ((price + 0.5, True), (price + 1e-3, False)):
+        action = FreezeThaw().next(situation(*runs, spent=3.0, budget=3.0 + left))
+        assert isinstance(action, Continue | Start)
+        assert (action.why == "it leads as far as it came") == followed
+
+
 @pytest.mark.parametrize(("end", "held"), [(0.9, True), (0.13, False)])
 def test_a_run_far_behind_the_best_stays_behind_it_under_another_schedule_too(end: float, held: bool) -> None:  # noqa: FBT001 -- a parameter of the test
     """By half of what exceeds 5 % of all there is to learn; what is less may be the schedule's doing."""

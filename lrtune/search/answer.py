@@ -37,8 +37,10 @@ SURE = 3  # reports at the level of the untrained model that make a run one that
 LONG = 8  # reports from which a curve shows its noise
 SIGMAS = 2.0  # standard deviations of the difference of two runs beyond which they differ
 LEVEL = 0.0005  # of the way from untrained to best: runs that differ by less are at one level
-VOUCHED = 0.6  # of the distance up to which the best and another complete run say that the basin is flat
-GAP = 0.3  # decades below the edge up to which they do
+VOUCHED = 2 / 3  # of the distance up to which a parabola says that the basin is flat
+LATE = 0.25  # of a full training, from which a run beside the best says how flat the basin is
+TOLD, LEAD = 0.08, 0.5  # of a full training, from which a run that leads the best counts, and how many decades away
+GAP = 0.3  # decades below the edge up to which they count
 END = 0.1  # decades from the end of the range within which the best lies at the end
 
 
@@ -62,7 +64,7 @@ class Reading:
 
 
 # The left of a basin is a slope that the model knows well; right of the best lies the cliff, often close by.
-ALONE = Reading(width=0.7, chance=(0.45, 0.3), margin=(0.1, 0.2))
+ALONE = Reading(width=0.7, chance=(0.5, 0.3), margin=(0.1, 0.2))
 # Where other settings are searched, little was seen under the best of them, on either side.
 JOINT = Reading(width=0.2, chance=(0.25, 0.25), margin=(0.13, 0.13))
 
@@ -190,19 +192,35 @@ def _band(beliefs: Beliefs, best: Sequence[Arm], reading: Reading) -> tuple[floa
     places = np.array([c.x + shift for c in candidates])
     good = (fallen <= target + TOLERANCE).mean(axis=0) >= np.where(places < middle, *reading.chance)
     sure = np.array([c.completed for c in candidates])
-    flat = _flat(places[sure] - middle, np.median(fallen[:, sure], axis=0) - target)
-    good |= ~sure & (places >= middle) & (places <= min(middle + flat, beliefs.edge + shift - GAP))
+    right = middle + max(_flat(beliefs, arm, known, target), _led(beliefs, arm))
+    good |= ~sure & (places >= middle) & (places <= min(right, beliefs.edge + shift - GAP))
     return _around(places, good, sure, middle, reading.margin)
 
 
-def _flat(away: Floats, excess: Floats) -> float:
-    """Decades to the right of the best within which the complete runs say that nothing differs.
+def _flat(beliefs: Beliefs, best: Arm, known: Sequence[Arm], target: float) -> float:
+    """Decades to the right of the best within which the other runs say that nothing differs.
 
-    Where one so far away is worse by so little, a parabola through both leaves the tolerance that much further out.
-    The model knows the left without that: there it is the slope that every run begins on.
+    Where one so far away differs by so little, at its end or at the furthest common fraction, a parabola through both
+    leaves the tolerance that much further out. The model needs no such help on the left, where every run begins on the
+    same slope; of what lies to the right it sees early losses, which mislead where curves swing.
     """
-    excess = np.maximum(excess, LEVEL)
-    return VOUCHED * max(np.abs(away) * np.sqrt(TOLERANCE / excess) * (excess < TOLERANCE), default=0.0)
+    vouched = 0.0
+    for arm in known:
+        if arm.completed:
+            apart = beliefs.result(arm) - target
+        elif arm.seen.trained >= LATE * beliefs.length:
+            apart = abs(beliefs.behind(arm, best))
+        else:
+            continue
+        if apart < TOLERANCE:
+            vouched = max(vouched, abs(arm.x - best.x) * math.sqrt(TOLERANCE / max(apart, LEVEL)))
+    return VOUCHED * vouched
+
+
+def _led(beliefs: Beliefs, best: Arm) -> float:
+    """Decades to the right of the best within which a run leads it as far as it came, and came far enough to tell."""
+    leads = [arm.x - best.x for arm in beliefs.ahead(best) if arm.seen.trained >= TOLD * beliefs.length]
+    return min(LEAD, max(leads, default=0.0))
 
 
 def _around(

@@ -246,6 +246,18 @@ class Beliefs:
         beside = [arm for arm in self.view.arms if side * (arm.x - best.x) > 0]
         return not beside or any(arm.diverged or self.behind(arm, best) > CLEARLY for arm in beside)
 
+    def ahead(self, best: Arm) -> list[Arm]:
+        """Paused runs right of a complete one that are ahead of it as far as they came, up to the first that is not.
+
+        That refutes the model where it says that they will lose. Under a schedule that decays it says nothing: there
+        first looks flatter high rates.
+        """
+        _, levels = profile(best.seen.recipe.schedule, best.seen.recipe.warmup)
+        if levels[-1] < 1:
+            return []
+        right = sorted((a for a in self.learning if a.key == best.key and a.x > best.x), key=lambda a: (a.x, a.number))
+        return list(itertools.takewhile(lambda a: not a.completed and self.behind(a, best) < 0, right))
+
     def behind(self, arm: Arm, best: Arm) -> float:
         """By how much it is worse at the furthest common fraction."""
         common = min(arm.seen.trained, best.seen.trained) / self.length

@@ -30,6 +30,7 @@ WORTH = 0.005  # regret (of the way from untrained to best) that one more full t
 PER_TENFOLD = 4.0  # times that, added for ten times the combinations of other settings: more guesses promise more
 STRICTER = 2.0  # times all that, where the answer of an earlier study is confirmed: it has looked around already
 LEAST_SPENT = 2.0  # full trainings that a search must have spent on comparing before it may stop
+FOLLOWED = 0.32  # of a full training, up to which a run is followed that leads the best complete one as far as it came
 LEAST_CONFIRMED = 1.0  # the same where the answer of an earlier study is confirmed
 CHEAPEST = 0.05  # full trainings: a gain is not divided by less
 ASKED_AFTER = 3  # complete runs, after which every value of every setting gets at least one look
@@ -58,9 +59,12 @@ class Refinement:
         remaining = np.array([self.pace.price(c, self.pace.length) for c in candidates])
         ready = np.array([free(c) and self.pace.affords(float(p)) for c, p in zip(candidates, remaining, strict=True)])
         if not ready.any():
-            return self.pace.end("the budget leaves no room for another full training")
+            return self._follow(candidates) or self.pace.end("the budget leaves no room for another full training")
         worth = np.where(ready, gain / np.maximum(remaining, CHEAPEST), -np.inf)
         pick = int(np.argmax(worth))
+        followed = self._follow(candidates, reserve=float(remaining[pick]))
+        if followed is not None and self.situation.spent >= LEAST_SPENT:
+            return followed
         if self._enough(float(gain[pick]), float(remaining[pick])):
             return self.pace.end("what the model still expects to gain is below the noise")
         unseen = np.where(self._unseen(candidates) & ready, worth, -np.inf)
@@ -94,6 +98,21 @@ class Refinement:
         return (
             self.situation.self_stopping and self.situation.spent >= least and gain < worth * max(remaining, CHEAPEST)
         )
+
+    def _follow(self, candidates: Sequence[Candidate], reserve: float = 0.0) -> Action | None:
+        """The next piece of a run right of the best that nothing has refuted: it leads, as far as it came.
+
+        It leaves the budget for `reserve` full trainings.
+        """
+        best = min(self.view.completed, key=lambda a: (self.beliefs.result(a), a.number))
+        ahead = {arm.number for arm in self.beliefs.ahead(best)}
+        legs = [(self.pace.after(c.trained), c) for c in candidates if c.arm and c.arm.number in ahead and free(c)]
+        legs = [(until, c) for until, c in legs if until <= FOLLOWED * self.pace.length]
+        legs = [(until, c) for until, c in legs if self.pace.affords(self.pace.price(c, until) + reserve)]
+        if not legs:
+            return None
+        until, candidate = min(legs, key=lambda leg: (leg[0], leg[1].x))
+        return self.pace.advance(candidate, until, "it leads as far as it came")
 
     def _introduce(self, candidates: Sequence[Candidate], worth: Floats) -> Action | None:
         """A first look at the best of those with a value never looked at; those without are worth -inf."""
