@@ -141,6 +141,16 @@ def test_the_edge_lies_between_what_learned_and_what_diverged() -> None:
     assert 10**-0.4 <= edge.high <= 10**0.6
 
 
+def test_the_edge_never_lies_below_the_best_which_was_trained_to_its_end() -> None:
+    best = answer(situation(USUAL)).best
+    assert best is not None
+    lr = USUAL[best].recipe.lr
+    edge = answer(situation([*USUAL[:6], seen(6, math.log10(lr) + 0.02, 9, dead=True)])).edge
+    assert edge.lr is not None
+    assert edge.low is not None
+    assert lr * (1 - 1e-9) <= edge.low <= edge.lr
+
+
 def test_a_run_that_has_only_begun_says_less_of_the_edge_than_one_at_its_end() -> None:
     begun = answer(situation([*USUAL[:6], seen(6, -0.9, 3), seen(7, -0.4, 1, dead=True)])).edge
     ended = answer(situation([*USUAL[:6], seen(6, -0.9), seen(7, -0.4, 1, dead=True)])).edge

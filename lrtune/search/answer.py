@@ -272,7 +272,7 @@ def _edge(beliefs: Beliefs) -> Edge:
     high = min(a.x for a in dead)
     first = min([high, *(a.x for a in doubtful)])
     low = max([arm.x, *(_lives_to(beliefs, a) for a in lives if a.x < first)])
-    low = min(low, first - GRAIN / 2)
+    low = max(arm.x, min(low, first - GRAIN / 2))  # whatever died close by: the best was trained to its end
     ends = (low + shift, (low + first) / 2 + shift, high + grain + shift)
     return Edge(low=float(10 ** ends[0]), lr=float(10 ** ends[1]), high=float(10 ** ends[2]))
 
