@@ -228,9 +228,10 @@ def test_an_edge_under_other_settings_counts_unless_a_run_under_more_similar_one
     assert edge.high is not None
     assert edge.lr is not None
     assert 0.01 < edge.lr < 0.03 < edge.high < 0.1
-    outlived = answer(situation([*runs, jointly(3, 0.04, 16, warmup=0.1)], space=JOINT)).edge
-    assert outlived.lr is None
-    assert outlived.low == pytest.approx(0.01)
+    for lr in (0.04, 0.0175):  # beyond it, or so close below that it is chance
+        outlived = answer(situation([*runs, jointly(3, lr, 16, warmup=0.1)], space=JOINT)).edge
+        assert outlived.lr is None
+        assert outlived.low == pytest.approx(0.01)
 
 
 def test_a_maximised_metric_gives_the_same_answer() -> None:

@@ -278,10 +278,14 @@ def _edge(beliefs: Beliefs) -> Edge:
 
 
 def _foreign(beliefs: Beliefs, best: Arm, dead: Sequence[Arm], lives: Sequence[Arm]) -> list[Arm]:
-    """The dead under other settings than the best one's, but for those that a run under more similar ones outlives."""
+    """The dead under other settings than the best one's, but for those that a run under more similar ones outlives.
+
+    One that lives a little below where they died does: so close, runs live and die by chance.
+    """
     keys = list(dict.fromkeys([best.key, *(a.key for a in [*dead, *lives])]))
     alike = dict(zip(keys, alikeness(keys)[0], strict=True))
-    return [d for d in dead if not any(alike[a.key] > alike[d.key] and _lives_to(beliefs, a) > d.x for a in lives)]
+    to = [(alike[a.key], _lives_to(beliefs, a) + GRAIN / 2) for a in lives]
+    return [d for d in dead if not any(near > alike[d.key] and d.x < x for near, x in to)]
 
 
 def _doubtful(beliefs: Beliefs, best: Arm, dead: Sequence[Arm]) -> list[Arm]:
