@@ -72,10 +72,10 @@ def kill_on(lab: Lab, kills: int, *, patience: float, sleep: float) -> int:
 @pytest.mark.parametrize(
     ("kills", "budget", "epochs", "patience", "sleep", "most"),
     [
-        pytest.param(8, 4.0, 27, 0.4, 0.006, 0.1, marks=pytest.mark.timeout(900)),
+        pytest.param(5, 4.0, 27, 0.4, 0.006, 0.1, marks=pytest.mark.timeout(900)),
         pytest.param(100, 6.0, 81, 1.4, 0.02, 0.05, marks=[pytest.mark.slow, pytest.mark.timeout(3000)]),
     ],
-    ids=["8", "100"],
+    ids=["5", "100"],
 )
 def test_answer_and_curves_are_the_undisturbed_ones(  # noqa: PLR0917 -- a row of a table
     tmp_path: Path,
