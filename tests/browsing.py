@@ -41,7 +41,7 @@ class Browser:
 
     def open(self, path: Path, size: tuple[int, int] = DESKTOP, *, dark: bool = False) -> None:
         width, height = size
-        self._again = lambda: self.open(path, size, dark=dark)
+        self._reopen = lambda: self.open(path, size, dark=dark)
         self.driver.execute_cdp_cmd(
             "Emulation.setDeviceMetricsOverride",
             {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": size == PHONE},
@@ -63,7 +63,7 @@ class Browser:
                 return drawn
             self.driver.quit()
             self.driver = self._start()
-            self._again()
+            self._reopen()
         msg = f"Chromium paints no frame: {self.console()}"
         raise AssertionError(msg)
 

@@ -36,7 +36,7 @@ FOREIGN = 0.6  # the same where only runs under other settings diverged
 SURE = 3  # reports at the level of the untrained model that make a run one that does not learn
 LONG = 8  # reports from which a curve shows its noise
 SIGMAS = 2.0  # standard deviations of the difference of two runs beyond which they differ
-LEVEL = 0.0005  # of the way from untrained to best: runs that differ by less are at one level
+TIED = 0.0005  # of the way from untrained to best: runs that differ by less do not differ
 VOUCHED = 2 / 3  # of the distance up to which a parabola says that the basin is flat
 LATE = 0.25  # of a full training, from which a run beside the best says how flat the basin is
 TOLD, LEAD = 0.08, 0.5  # of a full training, from which a run that leads the best counts, and how many decades away
@@ -213,7 +213,7 @@ def _flat(beliefs: Beliefs, best: Arm, known: Sequence[Arm], target: float) -> f
         else:
             continue
         if apart < TOLERANCE:
-            vouched = max(vouched, abs(arm.x - best.x) * math.sqrt(TOLERANCE / max(apart, LEVEL)))
+            vouched = max(vouched, abs(arm.x - best.x) * math.sqrt(TOLERANCE / max(apart, TIED)))
     return VOUCHED * vouched
 
 

@@ -62,9 +62,8 @@ class Refinement:
             return self._follow(candidates) or self.pace.end("the budget leaves no room for another full training")
         worth = np.where(ready, gain / np.maximum(remaining, CHEAPEST), -np.inf)
         pick = int(np.argmax(worth))
-        followed = self._follow(candidates, reserve=float(remaining[pick]))
-        if followed is not None and self.situation.spent >= LEAST_SPENT:
-            return followed
+        if self.situation.spent >= LEAST_SPENT and (led := self._follow(candidates, reserve=float(remaining[pick]))):
+            return led
         if self._enough(float(gain[pick]), float(remaining[pick])):
             return self.pace.end("what the model still expects to gain is below the noise")
         unseen = np.where(self._unseen(candidates) & ready, worth, -np.inf)
