@@ -40,6 +40,12 @@ def test_a_study_that_is_well_has_a_clear_answer() -> None:
     assert "0.03" in told[0].why
 
 
+def test_where_the_answer_saw_no_edge_what_died_under_other_settings_makes_none() -> None:
+    (unknown, *_), (none, *_) = (findings([*bowl(), lost(5.0)], edge_low=low) for low in (None, 0.2))
+    assert "times below the edge" in unknown.why
+    assert "no edge in sight" in none.why
+
+
 def test_an_edge_that_may_be_near_is_said_and_one_that_is_far_is_not() -> None:
     near, far = (findings([*bowl(), lost(5.0)], edge=0.3, edge_low=low)[0] for low in (0.04, 0.2))
     assert near.kind is far.kind is FindingKind.CLEAR

@@ -133,9 +133,10 @@ def judge_study(
     lr_range
         What was searched.
     edge
-        The learning rate where runs begin to diverge, where it is known; else it is taken from the trials.
+        The learning rate where runs begin to diverge, where it is known.
     edge_low
-        The low end of its interval: how near the edge may be.
+        The low end of its interval: how near the edge may be. Given alone it says that none was seen, whatever diverged
+        under other settings; where neither is given, the edge is taken from the trials.
     noise
         Standard deviation of a result under another seed; else it is taken from repeats, where there are.
     """
@@ -151,7 +152,7 @@ def judge_study(
         best=best,
         sign=sign,
         lr_range=lr_range,
-        edge=edge if edge is not None else _lowest_diverged(trials, best.lr),
+        edge=_lowest_diverged(trials, best.lr) if edge is None and edge_low is None else edge,
         edge_low=edge_low,
         noise=noise if noise is not None else repeat_noise(trials),
     )
