@@ -30,7 +30,8 @@ def sources(revision: str | None) -> dict[str, str]:
         paths = [path for folder in (PACKAGE, TESTS) for path in sorted((ROOT / folder).rglob("*.py"))]
         return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in paths}
     command = ["git", "archive", revision, PACKAGE, TESTS]
-    with tarfile.open(fileobj=io.BytesIO(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)) as tar:  # noqa: S603 -- the revision is the developer's
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True)  # noqa: S603 -- the developer's own revision
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
         files = [member for member in tar.getmembers() if member.name.endswith(".py")]
         return {member.name: _content(tar, member) for member in files}
 
