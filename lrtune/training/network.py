@@ -142,12 +142,14 @@ class TorchTrainer:
         if isinstance(optimizer, str):
             parsed(optimizer)
         where = chosen_device(device)
+        objective = objective_of(loss, where)
+        self._notices: dict[str, None] = {}
         self._settings = Settings(
             model=model,
             train=source_of(train_data, "train_data"),
             valid=None if valid_data is None else source_of(valid_data, "valid_data"),
-            objective=objective_of(loss),
-            metrics=metrics_of(metrics),
+            objective=objective,
+            metrics=metrics_of(metrics, objective),
             optimizer=optimizer,
             options=dict(optimizer_options or {}),
             groups=param_groups,
@@ -160,8 +162,8 @@ class TorchTrainer:
             accumulate=accumulate,
             compiled=(dict(compile) if isinstance(compile, Mapping) else {} if compile else None),
             made=WeakSet(),
+            notices=self._notices,
         )
-        self._notices: dict[str, None] = {}
         self._print: dict[str, str] | None = None
 
     @property
