@@ -14,7 +14,8 @@ from lrtune.training.objectives import split
 if TYPE_CHECKING:
     from torch import nn
 
-    from lrtune.training.making import Settings
+    from lrtune.training.batches import Source
+    from lrtune.training.objectives import Objective
 
 __all__ = ["materialized"]
 
@@ -22,8 +23,8 @@ SAMPLES = 2
 """Enough for shapes; BatchNorm takes no single one."""
 
 
-def materialized(model: nn.Module, settings: Settings) -> nn.Module:
-    """The model, its lazy parameters drawn by the loss of a small batch, in evaluation mode and without gradients.
+def materialized(model: nn.Module, data: Source, objective: Objective, device: torch.device) -> nn.Module:
+    """The model, its lazy parameters drawn as a small batch of `data` passes through, in evaluation mode and without gradients.
 
     Before anything looks at its parameters: an optimizer would train none that come later.
 
@@ -39,9 +40,9 @@ def materialized(model: nn.Module, settings: Settings) -> nn.Module:
     why = "that batch does not use them"
     try:
         with torch.no_grad():
-            batch = next(iter(settings.train.ordered(SAMPLES, settings.device)))
-            if settings.objective.whole:
-                settings.objective.outputs(model, batch)
+            batch = next(iter(data.ordered(SAMPLES, device)))
+            if objective.whole:
+                objective.outputs(model, batch)
             else:
                 model(*split(batch)[0])
     except Exception as error:  # what else is wrong with the batch comes up again in the first step

@@ -95,7 +95,7 @@ def built(settings: Settings, recipe: Recipe, total_steps: int) -> Live:
         If the recipe asks for something that cannot be had.
     """
     schedule = for_recipe(recipe, total_steps)
-    model = materialized(_fresh(settings, recipe), settings)
+    model = materialized(_fresh(settings, recipe), settings.train, settings.objective, settings.device)
     sparse = any(getattr(module, "sparse", False) for module in model.modules())
     groups = _groups(settings, recipe, model)
     optimizer = build(settings.optimizer, settings.options, groups, recipe, fuse=not sparse)

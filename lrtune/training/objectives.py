@@ -19,7 +19,7 @@ from lrtune.training.torch_losses import LOSSES, NAMED, Known, known
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["METRICS", "Evaluated", "Metric", "Objective", "metrics_of", "objective_of", "one_number", "split"]
+__all__ = ["Batch", "Evaluated", "Metric", "Objective", "metrics_of", "objective_of", "one_number", "split"]
 
 Batch = Any
 Metric: TypeAlias = "Accuracy | Callable[[Any, Any], Any]"

@@ -11,7 +11,7 @@ import copy
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 from torch import nn
@@ -100,7 +100,7 @@ class Known:
             return target.shape[0] if reduction == "batchmean" else target.numel()
         if target.is_floating_point():  # probabilities, the classes in dimension 1
             return target.numel() / target.shape[1] if target.ndim > 1 else 1.0
-        counted = target.ne(int(self.module.ignore_index))
+        counted = target.ne(cast("int", self.module.ignore_index))
         weights = self.class_weight
         if weights is None:
             return counted.sum()
