@@ -24,7 +24,7 @@ SAMPLES = 2
 
 
 def materialized(model: nn.Module, data: Source, objective: Objective, device: torch.device) -> nn.Module:
-    """The model, its lazy parameters drawn as a small batch of `data` passes through, in evaluation mode and without gradients.
+    """The model, its lazy parameters drawn as a small batch of `data` passes through it in evaluation mode.
 
     Before anything looks at its parameters: an optimizer would train none that come later.
 
