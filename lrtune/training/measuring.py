@@ -107,19 +107,22 @@ class _Loss:
         self._losses: list[torch.Tensor] = []
         self._weights: list[torch.Tensor | float | None] = []
         self._averages = Averages(objective.function)
+        # Under class weights a part may weigh nothing and have a loss all the same, where labels are smoothed.
+        self._divided_last = objective.known is not None and objective.known.class_weight is not None
 
     def add(self, found: Evaluated, samples: int) -> None:
         """One batch, or a part of one."""
-        self._losses.append(found.loss.detach().double())
-        known, weight = self._objective.known, found.weight
+        known, weight, loss = self._objective.known, found.weight, found.loss
         if known is not None:
             weight = known.weight(found.target)
+            loss = known.total(found.output, found.target) if self._divided_last else loss
         elif weight is None:
             weight = samples
-            self._doubt(found, samples)
+            self._doubt(found, samples, first=not self._losses)
+        self._losses.append(loss.detach().double())
         self._weights.append(weight)
 
-    def _doubt(self, found: Evaluated, samples: int) -> None:
+    def _doubt(self, found: Evaluated, samples: int, *, first: bool) -> None:
         """Say so where the mean by samples may not be the loss of all of them."""
         name = self._objective.name
         if not self._objective.whole:
@@ -128,7 +131,7 @@ class _Loss:
                     f"the loss {name} is no mean over samples, so that valid_loss depends on the size of the held-out "
                     f"batches (eval_batch_size); {CURE}"
                 )
-        elif len(self._losses) == 2:  # noqa: PLR2004 -- there is more than one
+        elif not first:
             self._tell(
                 f"what the loss {name} divides by is not known: valid_loss is the mean of held-out batches by their "
                 f"samples; if it is no mean over samples, {CURE}"
@@ -143,7 +146,10 @@ class _Loss:
             return float(sum(losses))
         weights = [next(told) if isinstance(w, torch.Tensor) else float(w or 0.0) for w in self._weights]
         total = sum(weights)
-        return sum(v * w for v, w in zip(losses, weights, strict=True) if w) / total if total else float("nan")
+        if not total:
+            return float("nan")
+        parts = losses if self._divided_last else [v * w for v, w in zip(losses, weights, strict=True) if w]
+        return float(sum(parts)) / total
 
 
 class _Counted:
