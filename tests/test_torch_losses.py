@@ -427,7 +427,7 @@ def test_no_constant_has_a_lower_loss_than_chance(seed: int, kind: str) -> None:
         return value
 
     search.step(closure)
-    assert chance == pytest.approx(float(closure()), abs=1e-4)
+    assert chance == pytest.approx(closure().item(), abs=1e-4)
 
 
 class Pair(nn.Linear):
