@@ -64,10 +64,11 @@ class Accuracy:
         return self.loss is not None and isinstance(self.loss.module, BINARY)
 
     def count(self, output: Any, target: Any) -> torch.Tensor:
-        """Counts of one batch, float64 of shape (7,) on its device: to be added up, and told by :meth:`value`.
+        """Counts of one batch, float64 on its device: to be added up, and told by :meth:`value`.
 
-        Right classes and how many; where both have one shape also rows that are no probabilities, right elements at
-        a threshold of 0 and of 0.5, how many elements, and how many targets are negative.
+        Right classes and how many, shape (2,); where both have one shape, then of shape (7,), also rows that are no
+        probabilities, right elements at a threshold of 0 and of 0.5, how many elements, and how many targets are
+        negative.
 
         Raises
         ------
@@ -92,8 +93,7 @@ class Accuracy:
             raise DataError(msg)
         counted = target != self.ignored
         right = (output.argmax(1 if second else -1) == target) & counted
-        zero = torch.zeros((), dtype=torch.float64, device=output.device)
-        return torch.stack([right.sum().double(), counted.sum().double(), *[zero] * 5])
+        return torch.stack([right.sum(), counted.sum()]).double()
 
     def _of_one_shape(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         dimension = 1 if self._of_classes and output.ndim > 1 else -1
@@ -112,7 +112,7 @@ class Accuracy:
 
     def value(self, counts: Sequence[float]) -> float:
         """The share, from the sum of all batches' counts; NaN where nothing counts."""
-        classes, rows, strays, at_zero, at_half, elements, negative = counts
+        classes, rows, strays, at_zero, at_half, elements, negative = (*counts, *[0.0] * 5)[:7]
         if not elements or (rows and not self._binary and (self._of_classes or not strays)):
             right, count = classes, rows
         else:

@@ -75,7 +75,8 @@ class SklearnTrainer:
     Notes
     -----
     ``train_loss`` is the mean over the minibatches since the last full epoch, each measured before its
-    update. ``valid_loss`` is the estimator's own loss, see :mod:`lrtune.training.losses`.
+    update. ``valid_loss`` is the estimator's own loss, see :mod:`lrtune.training.losses`. In both rows
+    count by their class where the estimator has a ``class_weight``.
 
     Raises
     ------

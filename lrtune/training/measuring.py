@@ -106,6 +106,7 @@ class _Loss:
         self._objective, self._tell = objective, tell
         self._losses: list[torch.Tensor] = []
         self._weights: list[torch.Tensor | float | None] = []
+        self._first: Any = None  # target of the first batch: what it weighs matters when there is a second one
         self._averages = Averages(objective.function)
         # Under class weights a part may weigh nothing and have a loss all the same, where labels are smoothed.
         self._divided_last = objective.known is not None and objective.known.class_weight is not None
@@ -113,9 +114,14 @@ class _Loss:
     def add(self, found: Evaluated, samples: int) -> None:
         """One batch, or a part of one."""
         known, weight, loss = self._objective.known, found.weight, found.loss
-        if known is not None:
+        if known is not None and self._divided_last:
+            weight, loss = known.weight(found.target), known.total(found.output, found.target)
+        elif known is not None and not self._losses:
+            self._first = found.target
+        elif known is not None:
             weight = known.weight(found.target)
-            loss = known.total(found.output, found.target) if self._divided_last else loss
+            if self._first is not None:
+                self._weights, self._first = [known.weight(self._first)], None
         elif weight is None:
             weight = samples
             self._doubt(found, samples, first=not self._losses)
@@ -139,6 +145,8 @@ class _Loss:
 
     def value(self) -> float:
         """The mean by weight, or the sum of a loss that is a sum; NaN where nothing counts."""
+        if self._first is not None:
+            return float(self._losses[0])
         tensors = [weight.double() for weight in self._weights if isinstance(weight, torch.Tensor)]
         read = torch.stack([*self._losses, *(t.to(self._losses[0].device).reshape(()) for t in tensors)]).tolist()
         losses, told = read[: len(self._losses)], iter(read[len(self._losses) :])
