@@ -387,6 +387,28 @@ def test_balanced_classes_become_numbers() -> None:
     assert trained(trainer, Recipe(lr=0.1)).outcome is Outcome.COMPLETED
 
 
+def test_class_weights_weigh_the_loss_as_the_estimator_does() -> None:
+    weights, classes = {0: 1.0, 1: 5.0}, [0] * 30 + [1] * 10
+    by_class, by_row = (
+        SklearnTrainer(sgd(**options), FEATURES, classes, sample_weight=rows, valid=(FEATURES, classes))
+        for options, rows in (({"class_weight": weights}, None), ({}, [weights[name] for name in classes]))
+    )
+    ones = np.ones(40)
+    found = trained(by_class, Recipe(lr=0.01, epochs=2)).point.values
+    stepper = by_class.untrained(Recipe(lr=0.01))
+    assert stepper is not None
+    rows = by_class.kind.criterion.rows(stepper.estimator, by_class.valid.X, by_class.valid.target)
+    weight = np.array([weights[name] for name in classes])
+    assert stepper.losses(by_class.valid) == pytest.approx(np.average(rows, weights=weight))
+    assert found["train_loss"] == pytest.approx(trained(by_row, Recipe(lr=0.01, epochs=2)).point.values["train_loss"])
+    constant = by_class.kind.criterion.constant(by_class.valid.target, weight)
+    assert by_class.baseline(Recipe(lr=0.01), "valid_loss").chance == pytest.approx(constant)
+    both = SklearnTrainer(sgd(class_weight=weights), FEATURES, classes, sample_weight=2 * ones)
+    assert trained(both, Recipe(lr=0.01)).point.values["train_loss"] > 0
+    assert "loss" in by_class.fingerprint()
+    assert "loss" not in by_row.fingerprint()
+
+
 def test_recipes_reach_the_parameters() -> None:
     trainer = SklearnTrainer(MLPClassifier((4,)), FEATURES, CLASSES)
     run = trainer.start([Recipe(lr=0.1, optimizer="sgd", momentum=0.5, weight_decay=0.25, batch_size=300)])

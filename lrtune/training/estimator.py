@@ -75,7 +75,8 @@ class SklearnTrainer:
     Notes
     -----
     ``train_loss`` is the mean over the minibatches since the last full epoch, each measured before its
-    update. ``valid_loss`` is the estimator's own loss, see :mod:`lrtune.training.losses`.
+    update. ``valid_loss`` is the estimator's own loss, see :mod:`lrtune.training.losses`. In both rows
+    count by their class where the estimator has a ``class_weight``.
 
     Raises
     ------
@@ -257,7 +258,7 @@ class SklearnTrainer:
     def _chance(self, metric: str) -> float | None:
         if metric in LOSSES:
             table = self.train if metric == "train_loss" else self.valid
-            return self._kind.criterion.constant(table.target, table.weight)
+            return self._kind.criterion.constant(table.target, self._kind.weights(table))
         dummy = DummyRegressor() if self._kind.classes is None else DummyClassifier(strategy="prior")
         dummy.fit(self.valid.X, self.valid.y, sample_weight=self.valid.weight)
         try:
@@ -272,11 +273,12 @@ class SklearnTrainer:
     @cached_property
     def _fingerprint(self) -> Mapping[str, str]:
         rows, columns = self._shape
-        return {
+        found = {
             "data": f"{rows} x {columns}, sha256 {self._digest[:16]}",
             "held out": self._split,
             "estimator": _described(self._estimator, self._kind),
         }
+        return found if self._kind.class_weight is None else found | {"loss": "rows weighted by class_weight"}
 
 
 def _parts(estimator: Any) -> tuple[Pipeline | None, Any]:

@@ -17,6 +17,7 @@ other classifiers               log loss of ``predict_proba``, else hinge loss o
 other regressors                half the squared error
 ==============================  =====================================================================
 
+It is the mean over the rows, by their `sample_weight` and by the estimator's `class_weight`, as it is minimised.
 Penalties are no part of it.
 """
 

@@ -13,6 +13,7 @@ from lrtune.errors import InputError, RecipeError
 from lrtune.schedules import for_recipe
 from lrtune.training.batches import TensorSource
 from lrtune.training.calls import call_with
+from lrtune.training.lazy import materialized
 from lrtune.training.optimizers import build, layer_groups
 from lrtune.training.randomness import Stream, derived
 from lrtune.training.twopoints import begin
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from lrtune.recipe import Recipe
     from lrtune.training.batches import Feed, Source
-    from lrtune.training.objectives import Objective
+    from lrtune.training.objectives import Metric, Objective
     from lrtune.training.optimizers import Groups
 
 __all__ = ["Live", "Settings", "built", "described"]
@@ -40,7 +41,7 @@ class Settings:
     train: Source
     valid: Source | None
     objective: Objective
-    metrics: Mapping[str, Callable[[Any, Any], Any]]
+    metrics: Mapping[str, Metric]
     optimizer: str | Callable[..., torch.optim.Optimizer]
     options: Mapping[str, Any]
     groups: Callable[..., Any] | None
@@ -53,6 +54,11 @@ class Settings:
     accumulate: int
     compiled: Mapping[str, Any] | None
     made: WeakSet[nn.Module]
+    notices: dict[str, None]
+
+    def tell(self, notice: str) -> None:
+        """Tell the user something, once."""
+        self.notices[notice] = None
 
 
 @dataclass(slots=True)
@@ -89,7 +95,7 @@ def built(settings: Settings, recipe: Recipe, total_steps: int) -> Live:
         If the recipe asks for something that cannot be had.
     """
     schedule = for_recipe(recipe, total_steps)
-    model = _fresh(settings, recipe)
+    model = materialized(_fresh(settings, recipe), settings.train, settings.objective, settings.device)
     sparse = any(getattr(module, "sparse", False) for module in model.modules())
     groups = _groups(settings, recipe, model)
     optimizer = build(settings.optimizer, settings.options, groups, recipe, fuse=not sparse)
@@ -107,6 +113,7 @@ def built(settings: Settings, recipe: Recipe, total_steps: int) -> Live:
             precision=settings.precision,
             clip_norm=settings.clip_norm,
             accumulate=settings.accumulate,
+            tell=settings.tell,
         ),
         feed=settings.train.feed(recipe, settings.batch_size, settings.device),
         schedule=schedule,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from lrtune.training import snapshot
 from lrtune.training.base import Report
 from lrtune.training.faults import first_line, is_out_of_memory
 from lrtune.training.making import Live, Settings, built, described
-from lrtune.training.objectives import measure
+from lrtune.training.measuring import measure
 from lrtune.training.optimizers import apply_lr
 from lrtune.training.precision import autocast, free_memory
 from lrtune.training.randomness import Stream
@@ -50,12 +51,13 @@ class _Stop(Exception):  # noqa: N818 -- a message within this module, not an er
 
 @dataclass(slots=True)
 class _Seen:
-    """Losses not yet looked at, with the samples of each, and the sum over the epoch of those that were."""
+    """Losses not yet looked at, with each one's samples and what tells whether any counted, and the epoch's sum."""
 
     total: float = 0.0
     count: int = 0
     losses: list[torch.Tensor] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
+    evidence: list[Any] = field(default_factory=list)
 
     @property
     def values(self) -> dict[str, float]:
@@ -172,15 +174,18 @@ class Member:
             self._samples += size
             self._step += 1
             if at_once:
-                self._judge(loss.item())
+                value = loss.item()
+                if value == value or live.stepper.counts(live.stepper.evidence(batch)):  # noqa: PLR0124 -- not NaN
+                    self._judge(value)
             else:
                 seen.losses.append(loss)
                 seen.sizes.append(size)
+                seen.evidence.append(live.stepper.evidence(batch))
                 if self._step % LOOK_EVERY == 0:
-                    self._look()
+                    self._look(live)
             if self._step % CHECK_EVERY == 0:
                 self._check(live)
-        self._look()
+        self._look(live)
 
     def _rates(self, live: Live, epoch: int) -> list[float]:
         """The learning rates of an epoch's steps; computed epoch by epoch, so that they never depend on the pieces."""
@@ -191,15 +196,16 @@ class Member:
             self._block = (epoch, (self.recipe.lr * multipliers).tolist())
         return self._block[1]
 
-    def _look(self) -> None:
-        """Read the losses of the last steps and judge each of them."""
+    def _look(self, live: Live) -> None:
+        """Read the losses of the last steps and judge each of them that is one of anything."""
         seen = self._seen
         if not seen.losses:
             return
-        values, sizes = torch.stack(seen.losses).tolist(), seen.sizes
-        seen.losses, seen.sizes = [], []
-        for later, loss in zip(range(len(values) - 1, -1, -1), values, strict=True):
-            self._judge(loss, later=sizes[len(sizes) - later :])
+        values, sizes, evidence = torch.stack(seen.losses).tolist(), seen.sizes, seen.evidence
+        seen.losses, seen.sizes, seen.evidence = [], [], []
+        for later, loss, found in zip(range(len(values) - 1, -1, -1), values, evidence, strict=True):
+            if not math.isnan(loss) or live.stepper.counts(found):
+                self._judge(loss, later=sizes[len(sizes) - later :])
 
     def _judge(self, loss: float, *, later: Sequence[int] = ()) -> None:
         """Take the loss of a step into the epoch's mean; where the run has diverged, the steps `later` do not count."""
@@ -215,13 +221,13 @@ class Member:
         """Look at gradients and weights."""
         trouble = live.stepper.trouble()
         if trouble:
-            self._look()
+            self._look(live)
             why = f"{trouble} was NaN or infinite at step {self._step}"
             raise _Stop(self._report(self._seen.values, Outcome.NON_FINITE, why))
 
     def _tell(self, live: Live) -> None:
         """Let a schedule hear how the epoch went: the held-out loss, or for `mode=max` the first metric."""
-        self._look()
+        self._look(live)
         heard = {**self._seen.values, **self._evaluate(live)}
         name = "valid_loss" if "valid_loss" in heard else "train_loss"
         if getattr(getattr(live.schedule, "after", live.schedule), "mode", "min") == "max":
@@ -234,11 +240,18 @@ class Member:
         if settings.valid is None or self._measured[0] == self._step:
             return self._measured[1]
         while True:
-            batches = settings.valid.ordered(self._eval_size, settings.device)
+            batches = settings.valid.ordered(settings.eval_batch_size, settings.device)
             stream = live.evaluation.active(wide=live.wide, keep=False)
             try:
                 with at_judged(live.stepper.optimizer), stream, autocast(settings.precision, settings.device):
-                    values = measure(live.forward, settings.objective, settings.metrics, batches)
+                    values = measure(
+                        live.forward,
+                        settings.objective,
+                        settings.metrics,
+                        batches,
+                        most=self._eval_size,
+                        tell=settings.tell,
+                    )
             except Exception as error:
                 if not is_out_of_memory(error) or self._eval_size == 1:
                     raise
@@ -247,6 +260,11 @@ class Member:
                 return values
             free_memory(settings.device)
             self._eval_size //= 2
+            if settings.objective.whole:
+                settings.tell(
+                    f"memory ran out in the evaluation, and held-out batches are cut to {self._eval_size} samples; "
+                    f"give eval_batch_size={self._eval_size}, so that all runs are measured alike"
+                )
 
     def untrained(self) -> dict[str, float]:
         """Loss and metrics before training."""
@@ -330,6 +348,7 @@ class Member:
             "guard": dict(self._guard.state()),
             "stream": self._stream.state(),
             "micro": live.stepper.micro,
+            "whole_only": live.stepper.whole_only,
             "eval_size": self._eval_size,
             "schedule": encoded(dict(live.schedule.state())) if live.schedule.listens else None,
             "scaler": None if scaler is None else encoded(scaler.state_dict()),
@@ -370,6 +389,7 @@ class Member:
         snapshot.load_model(live.model, saved["model"])
         snapshot.load_optimizer(live.stepper.optimizer, saved["optimizer"])
         live.stepper.micro = saved["micro"]
+        live.stepper.whole_only = bool(saved.get("whole_only"))  # states of before there was such a thing have none
         if live.stepper.scaler is not None and saved["scaler"] is not None:
             live.stepper.scaler.load_state_dict(decoded(saved["scaler"]))
         if saved["schedule"] is not None:

@@ -141,7 +141,8 @@ class Member:
         self.step += 1  # the step at which something is found is the step that found it
         self.lr = float(self._rates[index])
         loss = self._estimator.step(batch, self.lr)
-        weight = float(len(batch) if batch.weight is None else batch.weight.sum())
+        weights = self.work.kind.weights(batch)
+        weight = float(len(batch) if weights is None else weights.sum())
         if weight > 0:
             self.loss_sum += loss * weight
             self.loss_weight += weight

@@ -47,7 +47,8 @@ class TorchTrainer:
     Parameters
     ----------
     model
-        Makes a fresh module each time: ``model()`` or ``model(recipe)``. It may be a class.
+        Makes a fresh module each time: ``model()`` or ``model(recipe)``. It may be a class. Lazy modules
+        get their shapes from a small batch before they are trained.
     train_data
         Tensors or arrays ``(inputs..., target)``, a ``Dataset``, a ``DataLoader``, or a function that
         returns a ``DataLoader`` and takes any of ``recipe``, ``batch_size`` and ``generator`` by name.
@@ -56,9 +57,12 @@ class TorchTrainer:
     valid_data
         The held-out part, likewise; None leaves the training loss alone.
     loss
-        ``"cross_entropy"``, ``"mse"``, ``"l1"``, ``"huber"``, ``"bce_with_logits"``, a function
-        ``(output, target)``, or ``(model, batch)`` for full control (its first argument is called
-        ``model``): the mean over the samples of the batch.
+        ``"cross_entropy"``, ``"mse"``, ``"l1"``, ``"huber"``, ``"bce_with_logits"``, a loss module or
+        function of PyTorch, a function ``(output, target)``, or ``(model, batch)`` for full control (its
+        first argument is called ``model``). A function returns the mean over the samples of the batch, or
+        ``(loss, weight)`` where it divides by something else, the weight being that number, zero where
+        nothing counts; ``(model, batch)`` may also return ``(loss, outputs, targets)``, of which metrics
+        are made, with or without the weight after them.
     optimizer
         The name of any of :mod:`torch.optim`, ``"prodigy"`` or ``"schedule-free-adamw"``, see
         :mod:`lrtune.training.optimizers`, or a callable ``(params, lr)``. The recipe's own optimizer,
@@ -67,8 +71,9 @@ class TorchTrainer:
     optimizer_options
         Options of the optimizer, by name.
     metrics
-        Names out of ``"accuracy"`` and ``"error"``, or a mapping of names to functions
-        ``(outputs, targets)`` of all held-out samples, tensors on the host, that return a number.
+        Names out of ``"accuracy"`` and ``"error"``, see :mod:`lrtune.training.accuracy`, or a mapping of
+        names to functions ``(outputs, targets)`` of all held-out samples, tensors on the host, that return
+        a number.
     device
         ``"auto"`` (the CUDA device if there is one), or a device's name.
     precision
@@ -76,7 +81,8 @@ class TorchTrainer:
     batch_size
         Samples of an optimizer step where the recipe does not say.
     eval_batch_size
-        Samples evaluated at once; halved when memory runs out.
+        Samples evaluated at once; halved when memory runs out. ``valid_loss`` does not depend on it, but
+        for a function that returns its loss alone and takes no mean over samples, of which you are told.
     layer_decay
         Each block's learning rate over that of the next one, e.g. 0.8; the last block has the recipe's.
     param_groups
@@ -85,8 +91,9 @@ class TorchTrainer:
     clip_norm
         Largest norm of the gradient; a greater one is scaled down to it.
     accumulate
-        Micro-batches that each batch is cut into. More are made of it where memory runs out; only
-        BatchNorm can tell (see :mod:`lrtune.training.updates`).
+        Micro-batches that each batch is cut into, or fewer of at least two samples under BatchNorm. More
+        are made of it where memory runs out; only BatchNorm can tell. Under a loss of which it is not
+        known what it divides by, batches are not cut, and you are told (see :mod:`lrtune.training.updates`).
     compile
         Whether to compile the model with ``torch.compile``, or its options, such as ``{"mode": ...}``.
 
@@ -142,12 +149,14 @@ class TorchTrainer:
         if isinstance(optimizer, str):
             parsed(optimizer)
         where = chosen_device(device)
+        objective = objective_of(loss, where)
+        self._notices: dict[str, None] = {}
         self._settings = Settings(
             model=model,
             train=source_of(train_data, "train_data"),
             valid=None if valid_data is None else source_of(valid_data, "valid_data"),
-            objective=objective_of(loss),
-            metrics=metrics_of(metrics),
+            objective=objective,
+            metrics=metrics_of(metrics, objective),
             optimizer=optimizer,
             options=dict(optimizer_options or {}),
             groups=param_groups,
@@ -160,8 +169,8 @@ class TorchTrainer:
             accumulate=accumulate,
             compiled=(dict(compile) if isinstance(compile, Mapping) else {} if compile else None),
             made=WeakSet(),
+            notices=self._notices,
         )
-        self._notices: dict[str, None] = {}
         self._print: dict[str, str] | None = None
 
     @property

@@ -1,47 +1,71 @@
-"""What a model is trained and measured by: the loss of a batch, and the metrics of the held-out part."""
+"""What a model is trained and measured by: the loss of a batch, and the metrics, as the user names them."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from lrtune.errors import DataError, InputError
+from lrtune.training.accuracy import Accuracy
 from lrtune.training.calls import wanted
-from lrtune.training.tensors import joined, length, moved
+from lrtune.training.tensors import length
+from lrtune.training.torch_losses import LOSSES, NAMED, Known, known
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["METRICS", "Objective", "measure", "metrics_of", "objective_of", "split"]
+__all__ = ["Batch", "Evaluated", "Metric", "Objective", "metrics_of", "objective_of", "one_number", "split"]
 
 Batch = Any
+Metric: TypeAlias = "Accuracy | Callable[[Any, Any], Any]"
 PAIR = 2
+HOST = torch.device("cpu")
+
+
+class Evaluated(NamedTuple):
+    """What a loss says of a batch.
+
+    Attributes
+    ----------
+    loss
+        A tensor without dimensions.
+    output, target
+        Of what it was made; None where the loss keeps them.
+    weight
+        What the loss was divided by, where the user's own loss told it.
+    """
+
+    loss: torch.Tensor
+    output: Any
+    target: Any
+    weight: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """A loss: the mean over the samples of a batch.
+    """A loss.
 
     Attributes
     ----------
     name
-        Its name, for the fingerprint and for what a constant prediction is worth.
+        Its name, for the fingerprint.
     function
         ``(output, target)``, or ``(model, batch)`` where `whole` is set.
     whole
-        Whether the function does the forward pass itself. It may then return the loss alone, or
-        ``(loss, outputs, targets)``, of which metrics are made.
+        Whether the function does the forward pass itself.
+    known
+        What it divides by, where it is PyTorch's own.
     """
 
     name: str
     function: Callable[..., Any]
     whole: bool = False
+    known: Known | None = None
 
     @property
     def named(self) -> bool:
@@ -50,28 +74,69 @@ class Objective:
 
     def __call__(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """The loss of a batch, a tensor of no dimensions."""
+        if self.known is not None and type(batch) is tuple and len(batch) == PAIR:  # nearly every batch
+            return one_number(self.function(model(batch[0]), batch[1]))
+        return self.outputs(model, batch).loss
+
+    def outputs(self, model: nn.Module, batch: Batch) -> Evaluated:
+        """Loss, outputs and targets of a batch."""
         if self.whole:
-            loss = self.function(model, batch)
-            return _one_number(loss[0] if isinstance(loss, tuple) else loss)
-        if type(batch) is tuple and len(batch) == PAIR:  # nearly every batch: nothing to take apart
-            return _one_number(self.function(model(batch[0]), batch[1]))
+            return _told(self.function(model, batch), None, None)
         inputs, target = split(batch)
-        return _one_number(self.function(model(*inputs), target))
+        return self.of(model(*inputs), target)
 
-    def outputs(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, Any, Any]:
-        """Loss, outputs and targets of a batch; the last two are None where the loss keeps them."""
-        if self.whole:
-            found = self.function(model, batch)
-            return found if isinstance(found, tuple) else (_one_number(found), None, None)
-        inputs, target = split(batch)
-        output = model(*inputs)
-        return _one_number(self.function(output, target)), output, target
+    def of(self, output: Any, target: Any) -> Evaluated:
+        """The loss of outputs; not where `whole` is set."""
+        return _told(self.function(output, target), output, target)
+
+    def uncuttable(self, batch: Batch) -> str:
+        """Why a batch cannot be cut along its samples, as the rest of a sentence; nothing where it can."""
+        samples = length(batch)
+        if self.whole or samples == 0:
+            return ""
+        rows = length((split(batch)[1],))
+        return "" if rows in {0, samples} else f"the target has {rows} rows and the inputs {samples}"
 
 
-def _one_number(loss: Any) -> torch.Tensor:
+def _told(found: Any, output: Any, target: Any) -> Evaluated:
+    """``loss``, ``(loss, weight)``, ``(loss, outputs, targets)`` or ``(loss, outputs, targets, weight)``."""
+    if not isinstance(found, tuple):
+        return Evaluated(one_number(found), output, target, None)
+    if len(found) not in (2, 3, 4):
+        msg = (
+            f"loss must return the loss, (loss, weight), (loss, outputs, targets) or (loss, outputs, targets, weight) "
+            f"(got a tuple of {len(found)})"
+        )
+        raise DataError(msg)
+    if len(found) > PAIR:
+        output, target = found[1:3]
+    return Evaluated(one_number(found[0]), output, target, None if len(found) == 3 else _weight(found[-1]))  # noqa: PLR2004 -- see above
+
+
+def _weight(given: Any) -> Any:
+    if isinstance(given, int | float) or (isinstance(given, torch.Tensor) and given.numel() == 1):
+        return given
+    msg = (
+        "the weight that loss returns beside it must be one number, what the loss was divided by "
+        f"(got {type(given).__name__})"
+    )
+    raise DataError(msg)
+
+
+def one_number(loss: Any) -> torch.Tensor:
+    """The loss, if it is a tensor without dimensions.
+
+    Raises
+    ------
+    DataError
+        If it is anything else.
+    """
     if not isinstance(loss, torch.Tensor) or loss.ndim:
         got = f"the shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
-        msg = f"loss must return one number, the mean over the batch, as a tensor without dimensions (got {got})"
+        msg = (
+            f"loss must return one number, the mean over the batch, as a tensor without dimensions (got {got}); "
+            "with a weight beside it, return (loss, weight)"
+        )
         raise DataError(msg)
     return loss
 
@@ -90,67 +155,42 @@ def split(batch: Batch) -> tuple[tuple[Any, ...], Any]:
     raise DataError(msg)
 
 
-def _cross_entropy(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Of classes in dimension 1, as torch has it, or of sequences with the classes last."""
-    if output.ndim > 2 and not target.is_floating_point():  # noqa: PLR2004 -- (batch, ..., classes)
-        last = output.shape[:-1] == target.shape
-        second = output.shape[:1] + output.shape[2:] == target.shape
-        if last and second:
-            msg = (
-                f"cross_entropy cannot tell which dimension of {tuple(output.shape)} holds the classes; "
-                "give loss as a function(output, target)"
-            )
-            raise DataError(msg)
-        if last:
-            return functional.cross_entropy(output.flatten(0, -2), target.flatten())
-    return functional.cross_entropy(output, target)
-
-
-def _aligned(function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """A loss of equal shapes: a column of outputs meets a vector of targets, anything else is refused."""
-
-    def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        if output.shape != target.shape:
-            if output.numel() != target.numel():
-                msg = f"the model's output has the shape {tuple(output.shape)}, the target {tuple(target.shape)}"
-                raise DataError(msg)
-            target = target.reshape(output.shape)
-        return function(output, target.to(output.dtype))
-
-    return loss
-
-
-LOSSES: dict[str, Callable[..., torch.Tensor]] = {
-    "cross_entropy": _cross_entropy,
-    "mse": _aligned(functional.mse_loss),
-    "l1": _aligned(functional.l1_loss),
-    "huber": _aligned(functional.huber_loss),
-    "bce_with_logits": _aligned(functional.binary_cross_entropy_with_logits),
-}
-
 FULL = frozenset({"model", "module", "net", "network"})
 
 
-def objective_of(loss: Any) -> Objective:
+def objective_of(loss: Any, device: torch.device = HOST) -> Objective:
     """The objective of a name, of a ``function(output, target)`` or of a ``function(model, batch)``.
 
     A function whose first argument is called ``model`` does the forward pass itself.
 
+    Parameters
+    ----------
+    loss
+        As the user gave it.
+    device
+        Where the class weights of PyTorch's own losses go.
+
     Raises
     ------
     InputError
-        If there is no loss of that name.
+        If there is no loss of that name, or it is a class.
     """
     if isinstance(loss, str):
-        return Objective(name=loss, function=_by_name(LOSSES, loss, "loss"))
+        return Objective(name=loss, function=_by_name(LOSSES, loss, "loss"), known=NAMED[loss])
+    if isinstance(loss, type):
+        msg = f"loss is the class {loss.__name__}; give an instance of it: {loss.__name__}()"
+        raise InputError(msg)
     if not callable(loss):
         msg = f"loss must be one of {', '.join(LOSSES)} or a function (got {type(loss).__name__})"
         raise InputError(msg)
+    name = _plain_name(loss) if isinstance(loss, nn.Module) else getattr(loss, "__name__", type(loss).__name__)
+    found = known(loss, device)
+    if found is not None:
+        return Objective(name=name, function=found.mean, known=found)
     if isinstance(loss, nn.Module):
-        return Objective(name=_plain_name(loss), function=loss)
+        return Objective(name=name, function=loss)
     required, _ = wanted(loss)
-    whole = bool(required) and required[0] in FULL
-    return Objective(name=getattr(loss, "__name__", type(loss).__name__), function=loss, whole=whole)
+    return Objective(name=name, function=loss, whole=bool(required) and required[0] in FULL)
 
 
 def _plain_name(loss: nn.Module) -> str:
@@ -170,103 +210,34 @@ def _by_name(known: Mapping[str, Any], name: str, what: str) -> Any:
     raise InputError(msg)
 
 
-def _accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Share of right classes: the largest of the last dimension, or of dimension 1; a sign for one output."""
-    if outputs.shape == targets.shape or outputs.numel() == targets.numel():
-        right = (outputs.reshape(-1) > 0) == (targets.reshape(-1) > 0.5)  # noqa: PLR2004 -- logits of yes and no
-    else:
-        dimension = 1 if outputs.shape[:1] + outputs.shape[2:] == targets.shape else -1
-        right = outputs.argmax(dimension) == targets
-    return right.double().mean()
+METRICS = {"accuracy": False, "error": True}
+"""Names of metrics, and whether each counts the wrong answers."""
 
 
-METRICS: dict[str, Callable[[Any, Any], Any]] = {
-    "accuracy": _accuracy,
-    "error": lambda outputs, targets: 1.0 - _accuracy(outputs, targets),
-}
-
-
-def metrics_of(metrics: Mapping[str, Any] | Iterable[str] | None) -> dict[str, Callable[[Any, Any], Any]]:
+def metrics_of(metrics: Mapping[str, Any] | Iterable[str] | None, objective: Objective) -> dict[str, Metric]:
     """Metrics by name: names of known ones, or functions ``(outputs, targets)`` of all held-out samples.
 
     Raises
     ------
     InputError
-        If a name is not known, or taken by the losses.
+        If a name is not known, or taken by the losses, or a metric is no function.
     """
     if metrics is None:
         return {}
-    given = dict(metrics) if isinstance(metrics, Mapping) else {name: name for name in metrics}
+    listed = [metrics] if isinstance(metrics, str) else metrics
+    given = dict(listed) if isinstance(listed, Mapping) else {name: name for name in listed}
     taken = {"train_loss", "valid_loss"} & set(given)
     if taken:
         msg = f"a metric cannot be called {min(taken)!r}, which is a loss; choose another name"
         raise InputError(msg)
-    return {
-        name: _by_name(METRICS, metric, "metric") if isinstance(metric, str) else metric
-        for name, metric in given.items()
-    }
+    return {name: _metric(name, metric, objective) for name, metric in given.items()}
 
 
-def measure(
-    model: nn.Module,
-    objective: Objective,
-    metrics: Mapping[str, Callable[[Any, Any], Any]],
-    batches: Iterable[Batch],
-) -> dict[str, float]:
-    """Loss and metrics over all batches, in evaluation mode and without gradients.
-
-    The loss is the mean over samples; a metric's function is given all outputs and targets at once,
-    as float32 on the host. The number of values read from the device does not depend on that of batches.
-
-    Raises
-    ------
-    DataError
-        If metrics are asked for and the loss does not hand out what they are made of.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    losses: list[torch.Tensor] = []
-    sizes: list[int] = []
-    outputs: list[Any] = []
-    targets: list[Any] = []
-    try:
-        with torch.no_grad():
-            for batch in batches:
-                loss, output, target = objective.outputs(model, batch)
-                losses.append(loss.detach())
-                sizes.append(max(1, length(batch)))
-                if metrics:
-                    _need(output, target)
-                    outputs.append(_on_host(output))
-                    targets.append(_on_host(target))
-    finally:
-        for module, mode in modes:
-            module.training = mode
-    values = torch.stack(losses).double().tolist()
-    found = {"valid_loss": sum(v * n for v, n in zip(values, sizes, strict=True)) / sum(sizes)}
-    if metrics:
-        every, wanted_ = joined(outputs), joined(targets)
-        found.update({name: float(metric(every, wanted_)) for name, metric in metrics.items()})
-    return found
-
-
-def _need(output: Any, target: Any) -> None:
-    if output is None or target is None:
-        msg = "metrics need outputs and targets: let loss(model, batch) return (loss, outputs, targets)"
-        raise DataError(msg)
-
-
-def _on_host(value: Any) -> Any:
-    """Detached, on the host, half precision as float32: what NumPy and scikit-learn can take."""
-    here = moved(value, torch.device("cpu"))
-    return _widened(here)
-
-
-def _widened(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
-    if isinstance(value, dict):
-        return {key: _widened(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return tuple(_widened(item) for item in value)
-    return value
+def _metric(name: str, metric: Any, objective: Objective) -> Metric:
+    if isinstance(metric, str):
+        return Accuracy(wrong=_by_name(METRICS, metric, "metric"), loss=objective.known)
+    if isinstance(metric, type) or not callable(metric):
+        got = f"the class {metric.__name__}; give an instance" if isinstance(metric, type) else type(metric).__name__
+        msg = f"the metric {name!r} must be one of {', '.join(METRICS)} or a function(outputs, targets) (got {got})"
+        raise InputError(msg)
+    return metric  # type: ignore[no-any-return]  # whatever it is, it can be called

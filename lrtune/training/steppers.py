@@ -68,7 +68,7 @@ class Stepper:
 
     def losses(self, table: Table) -> float:
         """The mean loss on a table."""
-        return mean(self.kind.criterion.rows(self.estimator, table.X, table.target), table.weight)
+        return mean(self.kind.criterion.rows(self.estimator, table.X, table.target), self.kind.weights(table))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -99,6 +99,20 @@ class Kind:
     def name(self) -> str:
         """The estimator's name."""
         return type(self.template).__name__
+
+    @property
+    def class_weight(self) -> dict[Any, float] | None:
+        """Weights of the classes that have one in the loss that the estimator minimises."""
+        given = getattr(self.template, "class_weight", None)
+        return given if self.classes is not None and isinstance(given, dict) else None
+
+    def weights(self, table: Table) -> Array | None:
+        """Weight of each row in the loss, its class's included; None where all count alike."""
+        given = self.class_weight
+        if given is None or self.classes is None:
+            return table.weight
+        by_class = np.array([given.get(name, 1.0) for name in self.classes.tolist()], dtype=np.float64)[table.target]
+        return by_class if table.weight is None else by_class * table.weight
 
     def stepper(self, recipe: Recipe) -> Stepper:
         """A fresh estimator for a recipe.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from lrtune.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["cut", "decoded", "encoded", "joined", "length", "moved", "tensors"]
+__all__ = ["cut", "decoded", "detached", "encoded", "joined", "length", "moved", "tensors"]
 
 TENSOR, TUPLE, ITEMS = "tensor", "tuple", "items"
 WIDTHS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -87,7 +89,7 @@ def tensors(value: Any) -> Iterator[torch.Tensor]:
     """Every tensor within, in order."""
     if isinstance(value, torch.Tensor):
         yield value
-    elif isinstance(value, dict):
+    elif isinstance(value, Mapping):
         for item in value.values():
             yield from tensors(item)
     elif isinstance(value, list | tuple):
@@ -100,11 +102,30 @@ def moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, torch.Tensor):
         # To the host it has to wait, or the numbers would be read before they are there.
         return value if value.device == device else value.to(device, non_blocking=device.type != "cpu")
-    if isinstance(value, dict):
-        return {key: moved(item, device) for key, item in value.items()}
+    if isinstance(value, Mapping):
+        return _renewed(value, {key: moved(item, device) for key, item in value.items()})
     if isinstance(value, list | tuple):
         return _alike(value, [moved(item, device) for item in value])
     return value.to(device) if hasattr(value, "to") else value  # e.g. a PackedSequence
+
+
+def detached(value: Any) -> Any:
+    """The same with every tensor cut off from what it was computed from."""
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    if isinstance(value, Mapping):
+        return _renewed(value, {key: detached(item) for key, item in value.items()})
+    return _alike(value, [detached(item) for item in value]) if isinstance(value, list | tuple) else value
+
+
+def _renewed(value: Any, items: dict[Any, Any]) -> Any:
+    """The items as a mapping of the same kind: whoever reads a batch may do so by attributes."""
+    if type(value) is dict:
+        return items
+    made = copy.copy(value)
+    for key, item in items.items():
+        made[key] = item
+    return made
 
 
 def _alike(value: Any, items: list[Any]) -> Any:
@@ -123,8 +144,8 @@ def cut(batch: Any, begin: int, end: int, samples: int) -> Any:
     """The samples from `begin` to `end` of a batch of `samples`; what is not by sample goes along whole."""
     if isinstance(batch, torch.Tensor):
         return batch[begin:end] if batch.ndim and batch.shape[0] == samples else batch
-    if isinstance(batch, dict):
-        return {key: cut(item, begin, end, samples) for key, item in batch.items()}
+    if isinstance(batch, Mapping):
+        return _renewed(batch, {key: cut(item, begin, end, samples) for key, item in batch.items()})
     if isinstance(batch, list | tuple):
         if batch and len(batch) == samples and not any(True for _ in tensors(batch)):
             return batch[begin:end]  # e.g. a list of strings
@@ -137,8 +158,8 @@ def joined(parts: Sequence[Any]) -> Any:
     first = parts[0]
     if isinstance(first, torch.Tensor):
         return torch.cat(list(parts)) if first.ndim else torch.stack(list(parts))
-    if isinstance(first, dict):
-        return {key: joined([part[key] for part in parts]) for key in first}
+    if isinstance(first, Mapping):
+        return _renewed(first, {key: joined([part[key] for part in parts]) for key in first})
     if isinstance(first, list | tuple):
         return _alike(first, [joined(column) for column in zip(*parts, strict=True)])
     return list(parts)
