@@ -17,6 +17,7 @@ from lrtune.training.base import Report
 from lrtune.training.faults import first_line, is_out_of_memory
 from lrtune.training.making import Live, Settings, built, described
 from lrtune.training.objectives import measure
+from lrtune.training.optimizer_state import load_optimizer, move_optimizer, save_optimizer
 from lrtune.training.optimizers import apply_lr
 from lrtune.training.precision import autocast, free_memory
 from lrtune.training.randomness import Stream
@@ -299,14 +300,14 @@ class Member:
         self._live.stepper.park()
         if self._settings.device.type != "cpu" and not self._parked:
             self._live.model.to(HOST)
-            snapshot.move_optimizer(self._live.stepper.optimizer, HOST)
+            move_optimizer(self._live.stepper.optimizer, HOST)
             self._parked = True
             free_memory(self._settings.device)
 
     def _unpark(self, live: Live) -> None:
         if self._parked:
             live.model.to(self._settings.device)
-            snapshot.move_optimizer(live.stepper.optimizer, self._settings.device)
+            move_optimizer(live.stepper.optimizer, self._settings.device)
             self._parked = False
 
     def state(self) -> State:
@@ -334,7 +335,7 @@ class Member:
             "schedule": encoded(dict(live.schedule.state())) if live.schedule.listens else None,
             "scaler": None if scaler is None else encoded(scaler.state_dict()),
             "model": snapshot.save_model(live.model),
-            "optimizer": snapshot.save_optimizer(live.stepper.optimizer),
+            "optimizer": save_optimizer(live.stepper.optimizer),
         }
 
     def restore(self, saved: State) -> None:
@@ -368,7 +369,7 @@ class Member:
     def _rebuilt(self, saved: State) -> Live:
         live = self._built()
         snapshot.load_model(live.model, saved["model"])
-        snapshot.load_optimizer(live.stepper.optimizer, saved["optimizer"])
+        load_optimizer(live.stepper.optimizer, saved["optimizer"])
         live.stepper.micro = saved["micro"]
         if live.stepper.scaler is not None and saved["scaler"] is not None:
             live.stepper.scaler.load_state_dict(decoded(saved["scaler"]))
