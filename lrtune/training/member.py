@@ -260,6 +260,11 @@ class Member:
         """Whether what it is judged by has running averages of another point than the one judged."""
         return self._live is not None and misled(self._live.model, self._live.stepper.optimizer)
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the user should be told of its optimizer."""
+        return () if self._live is None else self._live.notices
+
     def describe(self) -> str:
         """The model's class and a hash of the names and shapes of its parameters."""
         if self._live is None:
@@ -316,12 +321,15 @@ class Member:
         Raises
         ------
         TypeError
-            If the optimizer keeps something that cannot be saved.
+            If the optimizer keeps something that cannot be saved, or could not go on from what is saved.
         """
         head: State = {"recipe": self.recipe.to_json(), "done": self.done}
         live = self._live
         if live is None:
             return head
+        if not live.restores:
+            msg = "the optimizer would not go on as it was"
+            raise TypeError(msg)
         scaler = live.stepper.scaler
         return head | {
             "step": self._step,

@@ -160,6 +160,7 @@ class TorchTrainer:
             accumulate=accumulate,
             compiled=(dict(compile) if isinstance(compile, Mapping) else {} if compile else None),
             made=WeakSet(),
+            seen={},
         )
         self._notices: dict[str, None] = {}
         self._print: dict[str, str] | None = None
@@ -187,6 +188,8 @@ class TorchTrainer:
         members = [Member(number, recipe, self._settings) for number, recipe in enumerate(recipes)]
         if any(member.misled for member in members):
             self._notices[MISLED] = None
+        for member in members:
+            self._notices.update(dict.fromkeys(member.notices))
         return NetworkRun(members)
 
     def _check(self, recipe: Recipe) -> None:

@@ -89,6 +89,7 @@ class _Writer:
         self._on_host = not parameters or parameters[0].device.type == "cpu"
         self._seen: dict[int, int] = {}
         self._states: set[int] = set()
+        self._of_a_parameter = False
 
     def optimizer(self, optimizer: torch.optim.Optimizer) -> State:
         groups = [
@@ -98,7 +99,9 @@ class _Writer:
         shared = id(optimizer.state) in self._states  # an inner optimizer may work on the outer one's
         self._states.add(id(optimizer.state))
         held = [] if shared else list(optimizer.state.items())
+        self._of_a_parameter = True
         entries = {str(self._places[id(k)]): self.write(dict(v)) for k, v in held if id(k) in self._places}
+        self._of_a_parameter = False
         keyed = [[self.write(k), self.write(v)] for k, v in held if id(k) not in self._places]
         beside = {name: self.write(value) for name, value in _beside(optimizer).items()}
         return {"groups": groups, "entries": entries, "keyed": keyed, "beside": beside}
@@ -123,7 +126,7 @@ class _Writer:
     def _object(self, value: Any, depth: int) -> Any:
         if isinstance(value, CONSTANT):
             return {SAME: type(value).__name__}
-        if hasattr(value, "__dict__"):
+        if hasattr(value, "__dict__") and not self._of_a_parameter:  # there it is made by a step: a new one has none
             return {OBJECT: {name: self.write(item, depth) for name, item in vars(value).items()}}
         return encoded(value)
 
