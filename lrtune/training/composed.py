@@ -50,7 +50,7 @@ class ScaledUpdates(Composed):
         self.peaks = [float(group["lr"]) for group in optimizer.param_groups]
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # likewise
         """Take a step at the peak, and keep of it the schedule's share."""
         rates = [float(group["lr"]) for group in self.param_groups]
         shares = [rate / peak if peak else 1.0 for rate, peak in zip(rates, self.peaks, strict=True)]

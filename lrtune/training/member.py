@@ -378,7 +378,7 @@ class Member:
         live = self._built()
         snapshot.load_model(live.model, saved["model"])
         load_optimizer(live.stepper.optimizer, saved["optimizer"])
-        live.stepper.micro = saved["micro"]
+        live.stepper.micro, live.stepper.begun = saved["micro"], saved["step"] > 0
         if live.stepper.scaler is not None and saved["scaler"] is not None:
             live.stepper.scaler.load_state_dict(decoded(saved["scaler"]))
         if saved["schedule"] is not None:

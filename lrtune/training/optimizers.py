@@ -29,6 +29,7 @@ from torch import nn
 from lrtune.errors import RecipeError
 from lrtune.training.calls import call_with
 from lrtune.training.composed import Composed
+from lrtune.training.faults import is_out_of_memory
 from lrtune.training.packages import PACKAGED, Packaged
 from lrtune.training.twopoints import two_points
 
@@ -190,7 +191,9 @@ def _called(function: Callable[..., Any], groups: Groups, recipe: Recipe) -> tor
     """What the user's function makes, once it is clear that it can be driven."""
     try:
         made = call_with(function, params=groups, lr=recipe.lr, recipe=recipe)
-    except (ValueError, TypeError) as error:
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
         odd = _vectors(groups)
         if odd and "2D" in str(error):
             raise _no_matrices("Muon" if "Muon" in str(error) else "optimizer(params, lr)", odd) from error
