@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 __all__ = ["Composed", "ScaledUpdates"]
@@ -26,8 +28,8 @@ class Composed(torch.optim.Optimizer):
             self.state.update(part.state)
             part.state = self.state
 
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # the loss is never evaluated here
-        """Take a step with each part."""
+    def step(self, closure: Any = None) -> Any:
+        """Take a step with each part; the loss is never evaluated here."""
         del closure
         for part in self.parts:
             part.step()
@@ -50,7 +52,7 @@ class ScaledUpdates(Composed):
         self.peaks = [float(group["lr"]) for group in optimizer.param_groups]
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # likewise
+    def step(self, closure: Any = None) -> Any:
         """Take a step at the peak, and keep of it the schedule's share."""
         rates = [float(group["lr"]) for group in self.param_groups]
         shares = [rate / peak if peak else 1.0 for rate, peak in zip(rates, self.peaks, strict=True)]

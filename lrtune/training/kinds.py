@@ -142,10 +142,11 @@ def _owned(template: Any, name: str, classes: Array | None, y: Array) -> list[st
         notices.append(
             f'learning_rate="{moving}" of {name}{inert}; lrtune has set it to "constant" and drives the learning rate'
         )
-    if getattr(template, "learning_rate", None) in MARGIN:
+    passive = isinstance(template, BaseSGDClassifier | BaseSGDRegressor) and "C" in parameters
+    if passive or moving in MARGIN:
         notices.append(
-            f"{name} takes the step that the margin asks for, and its learning rate only limits it: above some value all "
-            'learning rates give the same curve; use an SGDClassifier or SGDRegressor with learning_rate="constant"'
+            f"{name} takes the step that the margin asks for, and its learning rate only limits it: above some value "
+            'all give the same curve; use an SGDClassifier or SGDRegressor with learning_rate="constant"'
         )
     if getattr(template, "loss", None) == "perceptron" and getattr(template, "penalty", None) is None:
         notices.append(

@@ -180,9 +180,8 @@ class _Reader:
             name = self.read(key)
             optimizer.state[name] = self.read(value, before.get(name))
         for name, value in saved.get("beside", {}).items():
-            read = self.read(value, vars(optimizer).get(name))
-            if read is not None or name in vars(optimizer):
-                setattr(optimizer, name, read)
+            if not (isinstance(value, dict) and SAME in value):
+                setattr(optimizer, name, self.read(value, vars(optimizer).get(name)))
 
     def _entry(self, entry: Any, fresh: dict[str, Any], *, counts: bool) -> dict[str, Any]:
         """What is kept of a parameter; its counter of steps stays on the host unless a kernel reads it."""
