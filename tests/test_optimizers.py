@@ -15,7 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import CLASSES, FEATURES, blobs, last_reports, make, plain
+from networks import CLASSES, FEATURES, blobs, last_reports, make, mlp, plain
 from torch import nn
 from trainer_contract import SavingContract, TrainerContract, train
 
@@ -472,6 +472,54 @@ class Keeping(torch.optim.SGD):
         self.inner.step()
         if self.view is not None:
             self.view.mul_(0.5)
+
+
+NEEDS = {"ranger21": {"num_iterations": 100}, "bsam": {"num_data": 100}}
+BY_MODULE = {"lomo", "adalomo", "adammini"}  # they take the model instead of its parameters
+REFUSED = {"adahessian", "alig", "bsam", "demo", "lbfgs", "sophiah", "spectralsphere"} | {
+    "adago",
+    "adamuon",
+    "distributedmuon",
+    "muon",
+    "muonclip",
+    "normuon",  # their groups must say use_muon
+}
+SAMPLE = ("madgrad", "spam", "magma", "lorarite", "stablespam", "soap", "splus", "conda", "apollodqn", "alig")
+
+
+def other_package(name: str) -> None:
+    """Equal bit for bit after save and restore, or said to be unsavable, or refused with a sentence."""
+    package = pytest.importorskip("pytorch_optimizer", reason="4.1.0 is not installed")
+    kind = package.load_optimizer(name)
+    trainer = make(
+        optimizer=lambda params, lr: kind(params, lr=lr, **NEEDS.get(name, {})), model=lambda: mlp(dropout=0)
+    )
+    recipe = Recipe(lr=0.01, epochs=3, seed=1)
+    if name in REFUSED:
+        with pytest.raises(RecipeError):
+            trainer.start([recipe]).advance(7)
+        return
+    run = trainer.start([recipe])
+    run.advance(7)
+    state = run.state()
+    if state is None:
+        assert "cannot be saved and restored" in " ".join(trainer.notices)
+        return
+    other = trainer.start([recipe])
+    other.restore(state)
+    assert train(other) == train(run)
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_some_of_pytorch_optimizer(name: str) -> None:
+    other_package(name)
+
+
+@pytest.mark.slow
+def test_every_one_of_pytorch_optimizer() -> None:
+    package = pytest.importorskip("pytorch_optimizer", reason="4.1.0 is not installed")
+    for name in sorted(set(package.get_supported_optimizers()) - BY_MODULE):
+        other_package(name)
 
 
 class TestKept:

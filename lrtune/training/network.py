@@ -63,7 +63,8 @@ class TorchTrainer:
         The name of any of :mod:`torch.optim`, ``"prodigy"`` or ``"schedule-free-adamw"``, see
         :mod:`lrtune.training.optimizers`, or a callable ``(params, lr)``. The recipe's own optimizer,
         momentum and weight decay go first. One that has ``train()`` and ``eval()`` is set to the latter
-        while the held-out part is evaluated.
+        while the held-out part is evaluated. Before anything is trained, a few steps on small tensors tell whether
+        it reads its learning rate, follows a schedule, and can be saved; what it does not do is a notice.
     optimizer_options
         Options of the optimizer, by name.
     metrics
