@@ -462,6 +462,19 @@ def test_perceptron_and_the_deprecated_passive_aggressive() -> None:
     assert losses[0] > 1.5 * losses[1]
 
 
+def test_what_a_learning_rate_that_only_limits_or_scales_changes() -> None:
+    """Passive-aggressive steps are those of the margin; a perceptron from zero predicts the same at any rate."""
+    bounded = SGDClassifier(loss="hinge", learning_rate="pa1", penalty=None)
+    free = Perceptron()
+    for estimator, told, metric in ((bounded, "only limits it", "valid_loss"), (free, "only scales", "accuracy")):
+        trainer = SklearnTrainer(estimator, FEATURES, CLASSES, metrics=["accuracy"])
+        assert [notice for notice in trainer.notices if told in notice] == list(trainer.notices[:1])
+        run = trainer.start([Recipe(lr=lr, epochs=2, seed=1) for lr in (64.0, 1024.0)])
+        first, second = {report.member: report.point.values for report in run.advance(10**6)}.values()
+        assert first[metric] == second[metric]
+    assert not SklearnTrainer(Perceptron(penalty="l2"), FEATURES, CLASSES).notices
+
+
 # What knowing nothing is worth.
 
 

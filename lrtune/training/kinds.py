@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["kind_of", "many_outputs", "takes_weights"]
 
 LIKELY = ("learning_rate", "learning_rate_init", "eta0", "eta", "lr", "step_size")
+MARGIN = ("pa1", "pa2")  # passive-aggressive: the step is what the margin asks for, and eta0 bounds it
 MOVING = ("optimal", "invscaling", "adaptive")  # schedules of scikit-learn's own
 
 
@@ -140,6 +141,17 @@ def _owned(template: Any, name: str, classes: Array | None, y: Array) -> list[st
         inert = " ignores eta0" if moving == "optimal" else " moves the learning rate by itself"
         notices.append(
             f'learning_rate="{moving}" of {name}{inert}; lrtune has set it to "constant" and drives the learning rate'
+        )
+    passive = isinstance(template, BaseSGDClassifier | BaseSGDRegressor) and "C" in parameters
+    if passive or moving in MARGIN:
+        notices.append(
+            f"{name} takes the step that the margin asks for, and its learning rate only limits it: above some value "
+            'all give the same curve; use an SGDClassifier or SGDRegressor with learning_rate="constant"'
+        )
+    if getattr(template, "loss", None) == "perceptron" and getattr(template, "penalty", None) is None:
+        notices.append(
+            f"the learning rate of {name} without a penalty only scales its weights, which begin at zero: the classes "
+            'that it predicts, and their accuracy, are the same at each; set penalty="l2", or use another loss'
         )
     if parameters.get("early_stopping"):
         template.early_stopping = False

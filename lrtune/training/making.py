@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -14,6 +15,7 @@ from lrtune.schedules import for_recipe
 from lrtune.training.batches import TensorSource
 from lrtune.training.calls import call_with
 from lrtune.training.lazy import materialized
+from lrtune.training.optimizer_check import checked
 from lrtune.training.optimizers import build, layer_groups
 from lrtune.training.randomness import Stream, derived
 from lrtune.training.twopoints import begin
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from lrtune.recipe import Recipe
     from lrtune.training.batches import Feed, Source
     from lrtune.training.objectives import Metric, Objective
+    from lrtune.training.optimizer_check import Conduct
     from lrtune.training.optimizers import Groups
 
 __all__ = ["Live", "Settings", "built", "described"]
@@ -60,6 +63,8 @@ class Settings:
         """Tell the user something, once."""
         self.notices[notice] = None
 
+    seen: dict[object, Conduct]
+
 
 @dataclass(slots=True)
 class Live:
@@ -75,6 +80,8 @@ class Live:
         Whether training runs code that is not PyTorch's, and so may draw from any random generator.
     evaluation
         The stream that evaluations draw from, each from its beginning.
+    notices, restores
+        What the user should be told of the optimizer, and whether it can be saved.
     """
 
     model: nn.Module
@@ -84,6 +91,8 @@ class Live:
     schedule: Any
     wide: bool
     evaluation: Stream
+    notices: tuple[str, ...]
+    restores: bool
 
 
 def built(settings: Settings, recipe: Recipe, total_steps: int) -> Live:
@@ -98,7 +107,9 @@ def built(settings: Settings, recipe: Recipe, total_steps: int) -> Live:
     model = materialized(_fresh(settings, recipe), settings.train, settings.objective, settings.device)
     sparse = any(getattr(module, "sparse", False) for module in model.modules())
     groups = _groups(settings, recipe, model)
-    optimizer = build(settings.optimizer, settings.options, groups, recipe, fuse=not sparse)
+    make = partial(build, settings.optimizer, settings.options, fuse=not sparse)
+    found = checked(recipe.optimizer or settings.optimizer, make, groups, recipe, settings.seen)
+    optimizer = found.optimizer
     begin(optimizer)
     compiled = settings.compiled
     forward = model if compiled is None else cast(nn.Module, torch.compile(model, **compiled))
@@ -119,6 +130,8 @@ def built(settings: Settings, recipe: Recipe, total_steps: int) -> Live:
         schedule=schedule,
         wide=_runs_code(settings, model, optimizer),
         evaluation=Stream(derived(recipe.seed, EVALUATION), settings.device),
+        notices=found.notices,
+        restores=found.restores,
     )
 
 

@@ -18,6 +18,7 @@ from lrtune.training.base import Report
 from lrtune.training.faults import first_line, is_out_of_memory
 from lrtune.training.making import Live, Settings, built, described
 from lrtune.training.measuring import measure
+from lrtune.training.optimizer_state import load_optimizer, move_optimizer, save_optimizer
 from lrtune.training.optimizers import apply_lr
 from lrtune.training.precision import autocast, free_memory
 from lrtune.training.randomness import Stream
@@ -277,6 +278,11 @@ class Member:
         """Whether what it is judged by has running averages of another point than the one judged."""
         return self._live is not None and misled(self._live.model, self._live.stepper.optimizer)
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the user should be told of its optimizer."""
+        return () if self._live is None else self._live.notices
+
     def describe(self) -> str:
         """The model's class and a hash of the names and shapes of its parameters."""
         if self._live is None:
@@ -317,14 +323,14 @@ class Member:
         self._live.stepper.park()
         if self._settings.device.type != "cpu" and not self._parked:
             self._live.model.to(HOST)
-            snapshot.move_optimizer(self._live.stepper.optimizer, HOST)
+            move_optimizer(self._live.stepper.optimizer, HOST)
             self._parked = True
             free_memory(self._settings.device)
 
     def _unpark(self, live: Live) -> None:
         if self._parked:
             live.model.to(self._settings.device)
-            snapshot.move_optimizer(live.stepper.optimizer, self._settings.device)
+            move_optimizer(live.stepper.optimizer, self._settings.device)
             self._parked = False
 
     def state(self) -> State:
@@ -333,12 +339,15 @@ class Member:
         Raises
         ------
         TypeError
-            If the optimizer keeps something that cannot be saved.
+            If the optimizer keeps something that cannot be saved, or could not go on from what is saved.
         """
         head: State = {"recipe": self.recipe.to_json(), "done": self.done}
         live = self._live
         if live is None:
             return head
+        if not live.restores:
+            msg = "the optimizer would not go on as it was"
+            raise TypeError(msg)
         scaler = live.stepper.scaler
         return head | {
             "step": self._step,
@@ -353,7 +362,7 @@ class Member:
             "schedule": encoded(dict(live.schedule.state())) if live.schedule.listens else None,
             "scaler": None if scaler is None else encoded(scaler.state_dict()),
             "model": snapshot.save_model(live.model),
-            "optimizer": snapshot.save_optimizer(live.stepper.optimizer),
+            "optimizer": save_optimizer(live.stepper.optimizer),
         }
 
     def restore(self, saved: State) -> None:
@@ -387,9 +396,9 @@ class Member:
     def _rebuilt(self, saved: State) -> Live:
         live = self._built()
         snapshot.load_model(live.model, saved["model"])
-        snapshot.load_optimizer(live.stepper.optimizer, saved["optimizer"])
-        live.stepper.micro = saved["micro"]
         live.stepper.whole_only = bool(saved.get("whole_only"))  # states of before there was such a thing have none
+        load_optimizer(live.stepper.optimizer, saved["optimizer"])
+        live.stepper.micro, live.stepper.begun = saved["micro"], saved["step"] > 0
         if live.stepper.scaler is not None and saved["scaler"] is not None:
             live.stepper.scaler.load_state_dict(decoded(saved["scaler"]))
         if saved["schedule"] is not None:

@@ -67,7 +67,8 @@ class TorchTrainer:
         The name of any of :mod:`torch.optim`, ``"prodigy"`` or ``"schedule-free-adamw"``, see
         :mod:`lrtune.training.optimizers`, or a callable ``(params, lr)``. The recipe's own optimizer,
         momentum and weight decay go first. One that has ``train()`` and ``eval()`` is set to the latter
-        while the held-out part is evaluated.
+        while the held-out part is evaluated. Before anything is trained, a few steps on small tensors tell whether
+        it reads its learning rate, follows a schedule, and can be saved; what it does not do is a notice.
     optimizer_options
         Options of the optimizer, by name.
     metrics
@@ -170,6 +171,7 @@ class TorchTrainer:
             compiled=(dict(compile) if isinstance(compile, Mapping) else {} if compile else None),
             made=WeakSet(),
             notices=self._notices,
+            seen={},
         )
         self._print: dict[str, str] | None = None
 
@@ -196,6 +198,8 @@ class TorchTrainer:
         members = [Member(number, recipe, self._settings) for number, recipe in enumerate(recipes)]
         if any(member.misled for member in members):
             self._notices[MISLED] = None
+        for member in members:
+            self._notices.update(dict.fromkeys(member.notices))
         return NetworkRun(members)
 
     def _check(self, recipe: Recipe) -> None:

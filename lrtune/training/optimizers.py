@@ -5,6 +5,10 @@ A name is that of any class of :mod:`torch.optim`, in any case, with options or 
 momentum of 0.9; ``"prodigy"`` and ``"schedule-free-adamw"`` come from other packages, see
 :mod:`lrtune.training.packages`. The recipe's momentum is that of SGD and RMSprop, and the first beta of
 the Adam family.
+
+Muon trains matrices only. ``'muon(others="adamw", others_lr_ratio=0.1)'`` gives every parameter that is not one
+(biases, norms, convolutions) to another optimizer, at so many times the learning rate, which is 1 where it is left
+out; the schedule, the clipping and a checkpoint are those of both.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import contextlib
 import difflib
 import inspect
 import io
+import math
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,14 +28,27 @@ from torch import nn
 
 from lrtune.errors import RecipeError
 from lrtune.training.calls import call_with
+from lrtune.training.composed import Composed
+from lrtune.training.faults import is_out_of_memory
 from lrtune.training.packages import PACKAGED, Packaged
+from lrtune.training.twopoints import two_points
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from lrtune.recipe import Recipe
 
-__all__ = ["Groups", "OptimizerSpec", "apply_lr", "blocks", "build", "layer_groups", "parsed", "plain_step"]
+__all__ = [
+    "Groups",
+    "OptimizerSpec",
+    "apply_lr",
+    "blocks",
+    "build",
+    "layer_groups",
+    "parsed",
+    "plain_step",
+    "several_evaluations",
+]
 
 SHORT: dict[str, tuple[str, dict[str, Any]]] = {
     "momentum": ("sgd", {"momentum": 0.9}),
@@ -41,6 +59,8 @@ FUSED_SAFE = frozenset({torch.float32, torch.float64})
 FUSED_ON_CPU = [int(number) for number in torch.__version__.split(".")[:2]] >= [2, 5]  # before, only some and not all
 FEW = 8  # tensors up to which plain SGD on the CPU is faster without a fused kernel (measured)
 RATIO = "lr_ratio"
+MATRICES = 2  # dimensions of what Muon trains
+OTHERS, OTHERS_RATIO = "others", "others_lr_ratio"
 
 Groups = list[dict[str, Any]]
 
@@ -57,7 +77,13 @@ class OptimizerSpec:
     @property
     def accepted(self) -> frozenset[str]:
         """Names of the options that the class takes."""
-        return frozenset(inspect.signature(self.kind).parameters) - {"params", "lr"}
+        ours = {OTHERS, OTHERS_RATIO} if self.matrices_only else set()
+        return frozenset(inspect.signature(self.kind).parameters) - {"params", "lr"} | ours
+
+    @property
+    def matrices_only(self) -> bool:
+        """Whether the class refuses parameters that are not matrices."""
+        return self.kind is getattr(torch.optim, "Muon", None)
 
 
 def _known() -> dict[str, type[torch.optim.Optimizer]]:
@@ -81,8 +107,7 @@ def parsed(text: str) -> OptimizerSpec:
     canonical, preset = SHORT.get(name, (name, {}))
     known, package = _known(), PACKAGED.get(name)
     if canonical in CLOSURES:
-        msg = f"optimizer {text!r} evaluates the loss several times a step, which lrtune cannot drive; choose another"
-        raise RecipeError(msg)
+        raise several_evaluations(text)
     if canonical not in known and package is None:
         names = sorted({*known, *SHORT, *PACKAGED} - CLOSURES)
         near = difflib.get_close_matches(name, names, n=1)
@@ -96,6 +121,13 @@ def parsed(text: str) -> OptimizerSpec:
         msg = f"optimizer {name!r} has no option {strange[0]!r}; it has {', '.join(sorted(spec.accepted))}"
         raise RecipeError(msg)
     return spec
+
+
+def several_evaluations(name: str) -> RecipeError:
+    """The error for an optimizer whose step needs a closure."""
+    return RecipeError(
+        f"optimizer {name!r} evaluates the loss several times a step, which lrtune cannot drive; choose another"
+    )
 
 
 def _read(text: str) -> tuple[str, dict[str, Any]]:
@@ -148,15 +180,45 @@ def build(
     if isinstance(chosen, str):
         built = _named(parsed(chosen), options, groups, recipe, strict=recipe.optimizer is None, fuse=fuse)
     else:
-        made = call_with(chosen, params=groups, lr=recipe.lr, recipe=recipe)
-        if not isinstance(made, torch.optim.Optimizer):
-            msg = f"optimizer(params, lr) must return a torch.optim.Optimizer (got {type(made).__name__})"
-            raise RecipeError(msg)
-        built = made
+        built = _called(chosen, groups, recipe)
         _override(built, own, recipe)
     for group in built.param_groups:
         group[RATIO] = float(group["lr"]) / recipe.lr
     return built
+
+
+def _called(function: Callable[..., Any], groups: Groups, recipe: Recipe) -> torch.optim.Optimizer:
+    """What the user's function makes, once it is clear that it can be driven."""
+    try:
+        made = call_with(function, params=groups, lr=recipe.lr, recipe=recipe)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        odd = _vectors(groups)
+        if odd and "2D" in str(error):
+            raise _no_matrices("Muon" if "Muon" in str(error) else "optimizer(params, lr)", odd) from error
+        msg = f"optimizer(params, lr) failed ({type(error).__name__}: {error}); mend it, or name an optimizer"
+        raise RecipeError(msg) from error
+    if not isinstance(made, torch.optim.Optimizer):
+        msg = f"optimizer(params, lr) must return a torch.optim.Optimizer (got {type(made).__name__})"
+        raise RecipeError(msg)
+    closure = inspect.signature(type(made).step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise several_evaluations(type(made).__name__)
+    return made
+
+
+def _vectors(groups: Groups) -> list[torch.Tensor]:
+    """The parameters that are no matrices."""
+    return [parameter for group in groups for parameter in group["params"] if parameter.ndim != MATRICES]
+
+
+def _no_matrices(name: str, odd: list[torch.Tensor]) -> RecipeError:
+    return RecipeError(
+        f"optimizer {name!r} trains matrices only, and {len(odd)} parameters of the model are none (e.g. of shape "
+        f'{tuple(odd[0].shape)}); give those to another one, such as optimizer=\'muon(others="adamw", '
+        f"others_lr_ratio=0.1)', or choose another"
+    )
 
 
 def _named(
@@ -168,6 +230,12 @@ def _named(
         raise RecipeError(msg)
     kept = {name: value for name, value in options.items() if name in spec.accepted}
     arguments = {**kept, **spec.options, **_of_recipe(spec, {**kept, **spec.options}, recipe)}
+    if spec.matrices_only and (odd := _vectors(groups)):
+        if OTHERS not in arguments:
+            raise _no_matrices(spec.name, odd)
+        return _shared(spec, arguments, groups, recipe, fuse=fuse)
+    for name in (OTHERS, OTHERS_RATIO):
+        arguments.pop(name, None)
     if spec.package is not None:
         spec.package.check(groups)
         arguments = {**spec.package.options(recipe), **arguments}
@@ -181,6 +249,28 @@ def _named(
     except (ValueError, TypeError) as error:
         msg = f"optimizer {spec.name!r} refuses its options {arguments}: {error}"
         raise RecipeError(msg) from error
+
+
+def _shared(
+    spec: OptimizerSpec, arguments: Mapping[str, Any], groups: Groups, recipe: Recipe, *, fuse: bool
+) -> torch.optim.Optimizer:
+    """The matrices with one optimizer and all others with another one, at the ratio that was asked for."""
+    text, ratio = arguments[OTHERS], arguments.get(OTHERS_RATIO, 1.0)
+    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio < math.inf:
+        msg = f"optimizer {spec.name!r}: {OTHERS_RATIO} must be a positive, finite number (got {ratio!r})"
+        raise RecipeError(msg)
+    if not isinstance(text, str):
+        msg = f'optimizer {spec.name!r}: {OTHERS} must be the name of an optimizer, such as "adamw" (got {text!r})'
+        raise RecipeError(msg)
+    matrices = [{**group, "params": [p for p in group["params"] if p.ndim == MATRICES]} for group in groups]
+    others = [{**group, "params": _vectors([group]), "lr": group["lr"] * ratio} for group in groups]
+    first, second = ([group for group in part if group["params"]] for part in (matrices, others))
+    alone = {name: value for name, value in arguments.items() if name not in {OTHERS, OTHERS_RATIO}}
+    rest = _named(parsed(text), {}, second, recipe, strict=False, fuse=fuse)
+    if two_points(rest):
+        msg = f"optimizer {spec.name!r}: {OTHERS}={text!r} is judged at other weights than it trains; choose another"
+        raise RecipeError(msg)
+    return Composed(_named(spec, alone, first, recipe, strict=False, fuse=fuse), rest) if first else rest
 
 
 def _of_recipe(spec: OptimizerSpec, given: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:

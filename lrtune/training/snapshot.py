@@ -1,13 +1,8 @@
-"""A model and its optimizer as plain arrays, and back; and their way between device and host.
-
-Everything goes by position and name within objects that were built anew from the same recipe, so a
-state holds numbers only: weights, buffers, the optimizer's entries of each parameter and its groups'
-options.
-"""
+"""A model's weights and buffers as plain arrays by name, and back into one built anew from the same recipe."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -21,7 +16,7 @@ if TYPE_CHECKING:
 
     from lrtune.training.base import State
 
-__all__ = ["load_model", "load_optimizer", "move_optimizer", "save_model", "save_optimizer"]
+__all__ = ["load_model", "save_model"]
 
 
 def _named(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -55,69 +50,3 @@ def load_model(model: nn.Module, saved: State) -> None:
             raise InputError(msg)
         with torch.no_grad():
             tensor.copy_(value)
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def save_optimizer(optimizer: torch.optim.Optimizer) -> State:
-    """Entries of each parameter by its position, and options of each group.
-
-    Raises
-    ------
-    TypeError
-        If the optimizer keeps something that is no number and no tensor.
-    """
-    places = {parameter: str(place) for place, parameter in enumerate(_parameters(optimizer))}
-    return {
-        "entries": {places[p]: encoded(dict(entry)) for p, entry in optimizer.state.items() if p in places},
-        "groups": [
-            encoded({name: option for name, option in group.items() if name != "params"})
-            for group in optimizer.param_groups
-        ],
-    }
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, saved: State) -> None:
-    """Put the entries back; each lies where its optimizer looks for it.
-
-    Raises
-    ------
-    InputError
-        If the groups or parameters differ.
-    """
-    parameters = _parameters(optimizer)
-    if len(saved["groups"]) != len(optimizer.param_groups) or len(saved["entries"]) > len(parameters):
-        msg = "the state is of another optimizer: its groups differ; start the run again"
-        raise InputError(msg)
-    fused: set[int] = set()
-    for group, options in zip(optimizer.param_groups, saved["groups"], strict=True):
-        group.update(decoded(options))
-        if group.get("fused") or group.get("capturable"):
-            fused.update(id(parameter) for parameter in group["params"])
-    optimizer.state.clear()
-    for place, entry in saved["entries"].items():
-        parameter = parameters[int(place)]
-        optimizer.state[parameter] = {
-            name: _placed(name, value, parameter, fused=id(parameter) in fused)
-            for name, value in decoded(entry).items()
-        }
-
-
-def _placed(name: str, value: Any, parameter: torch.Tensor, *, fused: bool) -> Any:
-    """A value where the optimizer wants it: counters of steps stay on the host unless a kernel reads them."""
-    if not isinstance(value, torch.Tensor) or (name == "step" and not fused):
-        return value
-    return value.to(parameter.device)
-
-
-def move_optimizer(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Bring the entries to the device of their parameters, as after a move of the model."""
-    for group in optimizer.param_groups:
-        fused = bool(group.get("fused") or group.get("capturable"))
-        for parameter in group["params"]:
-            entry = optimizer.state.get(parameter, {})
-            for name, value in entry.items():
-                if isinstance(value, torch.Tensor) and (name != "step" or fused):
-                    entry[name] = value.to(device)

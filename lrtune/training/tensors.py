@@ -14,7 +14,7 @@ from lrtune.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["cut", "decoded", "detached", "encoded", "joined", "length", "moved", "tensors"]
+__all__ = ["ITEMS", "TENSOR", "TUPLE", "cut", "decoded", "detached", "encoded", "joined", "length", "moved", "tensors"]
 
 TENSOR, TUPLE, ITEMS = "tensor", "tuple", "items"
 WIDTHS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lrtune.errors import RecipeError
 from lrtune.training.averaging import CURE, Averages
 from lrtune.training.direct import backward, step_of
 from lrtune.training.faults import is_out_of_memory
@@ -88,6 +89,7 @@ class Stepper:
         self.micro: int | None = None
         self.whole_only = False
         self._tell = tell
+        self.begun = False  # whether the optimizer has taken a step, here or before it was saved
         self._take = step_of(optimizer)
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._on_gpu = device.type == "cuda"
@@ -105,17 +107,27 @@ class Stepper:
         ------
         NoMemoryError
             If not even one sample fits.
+        RecipeError
+            If the optimizer refuses its very first step, e.g. for want of sparse gradients.
         """
         loss = self._gradients(batch)
         if self.clip_norm is not None:
             if self.scaler is not None:
                 self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self._parameters, self.clip_norm)
-        if self.scaler is None:
-            self._take()
-        else:
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
+        try:
+            if self.scaler is None:
+                self._take()
+            else:
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+        except Exception as error:
+            if self.begun or is_out_of_memory(error):
+                raise
+            # None of its steps went well, and none of the user's code was running.
+            msg = f"optimizer {type(self.optimizer).__name__!r} cannot train this model: {error}; choose another"
+            raise RecipeError(msg) from error
+        self.begun = True
         return loss
 
     def evidence(self, batch: Any) -> Any:

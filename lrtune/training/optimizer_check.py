@@ -1,0 +1,361 @@
+"""What an optimizer does with its learning rate and its state, measured on a few small tensors before it trains.
+
+Whoever gives an optimizer, by name or as a function, need not know that Rprop reads its learning rate at its
+first step only, that Adafactor takes the smaller of it and 1 / sqrt(step), or that some package keeps state where
+no checkpoint looks. A handful of steps on stand-ins for the model's parameters tells, and no training is wasted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import re
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from lrtune.errors import RecipeError
+from lrtune.training.composed import ScaledUpdates
+from lrtune.training.optimizer_state import load_optimizer, save_optimizer
+from lrtune.training.optimizers import apply_lr, several_evaluations
+from lrtune.training.randomness import Stream
+from lrtune.training.twopoints import begin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from lrtune.recipe import Recipe
+    from lrtune.training.optimizers import Groups
+
+__all__ = ["Checked", "Conduct", "checked", "conduct_of"]
+
+SIZE, SCALE = 4, 0.01
+"""Longest side of a stand-in, and the size of its numbers: small, lest small updates vanish beside them."""
+
+LOW, HIGH = 0.01, 1.0
+"""Learning rates at which it is looked whether twice as much makes a difference."""
+
+STEPS, PAUSE = 12, 6
+SEED = 0x0971
+
+WARMUP = re.compile(r"^(num_)?warm_?up_(steps|iterations|iters|init)$")
+NOT_OF_THE_RATE = frozenset({"AdaGC"})  # its warmup_steps are those of its clipping
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Conduct:
+    """What an optimizer has been seen to do; where nothing could be seen, what most do.
+
+    Attributes
+    ----------
+    reads
+        Whether another learning rate makes a difference.
+    limited
+        Whether learning rates of `HIGH` and above are all the same to it.
+    follows
+        Whether a learning rate that is changed after the first steps makes a difference.
+    restores
+        Whether, saved and restored, it goes on bit for bit as if it had never stopped.
+    """
+
+    reads: bool = True
+    limited: bool = False
+    follows: bool = True
+    restores: bool = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """An optimizer that can be trained with.
+
+    Attributes
+    ----------
+    optimizer
+        The one that was made, or one that lets its updates follow the schedule.
+    notices
+        What the user should be told of it, one sentence each.
+    restores
+        Whether it can be saved and restored.
+    """
+
+    optimizer: torch.optim.Optimizer
+    notices: tuple[str, ...]
+    restores: bool
+
+
+_NAMED: dict[object, Conduct] = {}
+"""Of the optimizers by name, which are the same for every trainer."""
+
+
+def checked(
+    chosen: str | Callable[..., Any],
+    make: Callable[[Groups, Recipe], torch.optim.Optimizer],
+    groups: Groups,
+    recipe: Recipe,
+    seen: dict[object, Conduct],
+) -> Checked:
+    """Make an optimizer, and look at what it does with its learning rate and state.
+
+    Parameters
+    ----------
+    chosen
+        Its name, or the function that makes it.
+    make, groups, recipe
+        As for :func:`conduct_of`.
+    seen
+        What has been seen of functions; those that get the same recipe but for the learning rate and seed behave alike.
+
+    Raises
+    ------
+    RecipeError
+        If it needs a closure, or has a warmup or schedule of its own that would multiply with the recipe's.
+    """
+    known, key = (_NAMED, chosen) if isinstance(chosen, str) else (seen, id(chosen))
+    place = (key, _told(recipe, named=known is _NAMED), _signature(groups))
+    if place not in known:
+        known[place] = conduct_of(make, groups, recipe)
+    conduct = known[place]
+    optimizer = make(groups, recipe)
+    _refuse_second_schedule(optimizer, recipe)
+    name = chosen if isinstance(chosen, str) else type(optimizer).__name__
+    moves = recipe.schedule != "constant" or recipe.warmup > 0
+    scaled = conduct.reads and not conduct.follows and moves
+    notices = []
+    if not conduct.reads:
+        relative = any(group.get("relative_step") for group in optimizer.param_groups)
+        advice = (
+            "set relative_step=False" if relative else "let it use the lr of optimizer(params, lr), or choose another"
+        )
+        notices.append(
+            f"optimizer {name!r} ignores the learning rate: others gave the same weights, bit for bit; {advice}"
+        )
+    elif conduct.limited and recipe.lr > HIGH:
+        notices.append(
+            f"optimizer {name!r} ignores a learning rate above {HIGH:g}: greater ones gave the same weights, bit for "
+            f"bit; end the range of lr at {HIGH:g}"
+        )
+    if scaled:
+        notices.append(
+            f"optimizer {name!r} reads its learning rate at its first step only: lrtune begins with the peak and "
+            "scales each of its updates by the schedule"
+        )
+    if not conduct.restores:
+        notices.append(
+            f"optimizer {name!r} cannot be saved and restored bit for bit: its runs are kept in memory alone, and one "
+            "whose process ends is trained again from the start"
+        )
+    return Checked(
+        optimizer=ScaledUpdates(optimizer) if scaled else optimizer, notices=tuple(notices), restores=conduct.restores
+    )
+
+
+def _told(recipe: Recipe, *, named: bool) -> Recipe:
+    """The recipe without what makes no difference to how its optimizer behaves."""
+    changes: dict[str, Any] = {"schedule": "constant", "batch_size": None, "epochs": 1} if named else {}
+    return dataclasses.replace(recipe, lr=HIGH, seed=0, **changes)
+
+
+def _signature(groups: Groups) -> tuple[Any, ...]:
+    """What tells groups apart: their options, and the kinds of their parameters."""
+    return tuple(
+        (
+            repr(sorted((name, value) for name, value in group.items() if name not in {"params", "lr"})),
+            tuple((like.ndim, like.dtype, like.device) for like in _distinct(group["params"])),
+        )
+        for group in groups
+    )
+
+
+def conduct_of(make: Callable[[Groups, Recipe], torch.optim.Optimizer], groups: Groups, recipe: Recipe) -> Conduct:
+    """Look at an optimizer.
+
+    Parameters
+    ----------
+    make
+        Makes it over parameter groups.
+    groups
+        Those that it is to train; stand-ins of as many dimensions take their place.
+    recipe
+        Its learning rate is replaced.
+
+    Raises
+    ------
+    RecipeError
+        If it cannot take a step without evaluating the loss again.
+    """
+    look = _Look(make, groups, recipe)
+    with _quiet():
+        try:
+            plain = look.trained([LOW] * STEPS)
+        except RecipeError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- any code may be behind it; the training itself will tell
+            _refuse_closure(error, look.name)
+            return Conduct()
+        if plain is None:
+            return Conduct()
+        restores = look.same(plain, [LOW] * STEPS, pause=PAUSE)
+        if look.stands(plain):  # it begins with steps too small to be seen
+            return Conduct(restores=restores)
+        return Conduct(
+            restores=restores,
+            reads=not look.same(plain, [2 * LOW] * STEPS),
+            limited=look.same(look.trained_or_not([HIGH] * STEPS), [2 * HIGH] * STEPS),
+            follows=not look.same(plain, [LOW] * PAUSE + [2 * LOW] * (STEPS - PAUSE)),
+        )
+
+
+class _Look:
+    """Short trainings of stand-ins, each from the same weights, gradients and random numbers."""
+
+    def __init__(self, make: Callable[[Groups, Recipe], torch.optim.Optimizer], groups: Groups, recipe: Recipe) -> None:
+        self._make, self._recipe = make, dataclasses.replace(recipe, lr=LOW)
+        self._groups = [{**group, "params": _distinct(group["params"])} for group in groups]
+        self._device = next((p.device for group in groups for p in group["params"]), torch.device("cpu"))
+        self.name = "optimizer(params, lr)"
+
+    def trained(self, rates: Sequence[float], *, pause: int | None = None) -> list[torch.Tensor] | None:
+        """The weights after a step at each rate; None where the optimizer trains other weights than it was given.
+
+        It is made at the first rate; at the step `pause` it is saved, made anew and restored.
+        """
+        stream, numbers = Stream(SEED, self._device), torch.Generator().manual_seed(SEED)
+        weights, optimizer = self._begun(stream, rates[0])
+        if {id(weight) for weight in weights} != {id(p) for group in optimizer.param_groups for p in group["params"]}:
+            return None
+        if pause is None:
+            self._stepped(stream, numbers, weights, optimizer, rates)
+            return weights
+        self._stepped(stream, numbers, weights, optimizer, rates[:pause])
+        saved, place = save_optimizer(optimizer), stream.state()
+        weights, optimizer = self._begun(stream, rates[0], weights)
+        load_optimizer(optimizer, saved)
+        stream.restore(place)
+        self._stepped(stream, numbers, weights, optimizer, rates[pause:])
+        return weights
+
+    def _stepped(
+        self,
+        stream: Stream,
+        numbers: torch.Generator,
+        weights: Sequence[torch.Tensor],
+        optimizer: torch.optim.Optimizer,
+        rates: Sequence[float],
+    ) -> None:
+        with stream.active():
+            for rate in rates:
+                apply_lr(optimizer, rate)
+                for weight in weights:
+                    weight.grad = torch.randn(weight.shape, generator=numbers).to(weight)
+                optimizer.step()
+
+    def trained_or_not(self, rates: Sequence[float], *, pause: int | None = None) -> list[torch.Tensor] | None:
+        """The same; None, too, where it fails."""
+        with contextlib.suppress(Exception):
+            return self.trained(rates, pause=pause)
+        return None
+
+    def same(self, known: list[torch.Tensor] | None, rates: Sequence[float], *, pause: int | None = None) -> bool:
+        """Whether these rates lead to the same finite weights, bit for bit."""
+        found = self.trained_or_not(rates, pause=pause)
+        return known is not None and found is not None and _equal(found, known)
+
+    def stands(self, found: list[torch.Tensor]) -> bool:
+        """Whether nothing has moved."""
+        return _equal(found, self._weights())
+
+    def _weights(self) -> list[torch.Tensor]:
+        numbers = torch.Generator().manual_seed(SEED + 1)
+        likes = [like for group in self._groups for like in group["params"]]
+        return [SCALE * torch.randn(like.shape, generator=numbers).to(like) for like in likes]
+
+    def _begun(
+        self, stream: Stream, rate: float, kept: Sequence[torch.Tensor] | None = None
+    ) -> tuple[list[torch.Tensor], torch.optim.Optimizer]:
+        weights: list[torch.Tensor] = [nn.Parameter(weight.detach().clone()) for weight in kept or self._weights()]
+        left = iter(weights)
+        groups = [{**group, "params": [next(left) for _ in group["params"]]} for group in self._groups]
+        with stream.active():
+            optimizer = self._make(groups, dataclasses.replace(self._recipe, lr=rate))
+            self.name = type(optimizer).__name__
+            begin(optimizer)
+        return weights, optimizer
+
+
+def _equal(some: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> bool:
+    return all(torch.equal(one, other) for one, other in zip(some, others, strict=True))
+
+
+def _distinct(parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """One small tensor for each number of dimensions and type among parameters."""
+    found: dict[tuple[int, torch.dtype], torch.Tensor] = {}
+    for parameter in parameters:
+        sides = [min(side, SIZE) for side in parameter.shape]
+        if all(sides):
+            found.setdefault((parameter.ndim, parameter.dtype), torch.empty_like(parameter[...]).new_empty(sides))
+    return list(found.values())
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings and the printing of the code behind, and without compiling what is used once."""
+    compiler = "torch._dynamo" in sys.modules  # to load it takes seconds, and without it nothing is compiled
+    stance = getattr(torch.compiler, "set_stance", None) if compiler else None
+    with contextlib.ExitStack() as until_end:
+        until_end.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        until_end.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        if stance is not None:
+            until_end.enter_context(stance("force_eager"))
+        yield
+
+
+def _refuse_closure(error: Exception | None, name: str) -> None:
+    """Refuse an optimizer that failed for want of a closure, or of second derivatives.
+
+    Raises
+    ------
+    RecipeError
+        If that is what the error says.
+    """
+    text = f"{type(error).__name__}: {error}".lower()
+    if "closure" in text:
+        raise several_evaluations(name)
+    if any(word in text for word in ("create_graph", "hessian", "does not require grad")):
+        msg = (
+            f"optimizer {name!r} needs second derivatives (backward(create_graph=True)), which lrtune does not "
+            "compute; choose another"
+        )
+        raise RecipeError(msg)
+
+
+def _refuse_second_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> None:
+    """Refuse a warmup or schedule of the recipe's on top of the optimizer's own: the two would multiply.
+
+    Raises
+    ------
+    RecipeError
+        If both are asked for.
+    """
+    name = type(optimizer).__name__
+    moves = vars(optimizer).get("disable_lr_scheduler")
+    if moves is False and (recipe.warmup > 0 or recipe.schedule != "constant"):
+        msg = (
+            f"optimizer {name!r} warms its learning rate up and down by itself, on top of the recipe's schedule and "
+            "warmup; make it with disable_lr_scheduler=True, or leave schedule and warmup out of the space"
+        )
+        raise RecipeError(msg)
+    if recipe.warmup == 0 or moves is not None or name in NOT_OF_THE_RATE:
+        return
+    for options in (vars(optimizer), *optimizer.param_groups):
+        for option, value in options.items():
+            if WARMUP.match(option) and isinstance(value, int | float) and value > 0:
+                msg = (
+                    f"optimizer {name!r} has a warmup of its own ({option}={value!r}), which would multiply with the "
+                    f"recipe's warmup of {recipe.warmup:g}; set it to 0, or leave warmup out of the space"
+                )
+                raise RecipeError(msg)
