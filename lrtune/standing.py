@@ -122,10 +122,6 @@ class Standing:
             kept = [warning for warning in self.warnings if not warning.startswith(WIDENED)]
             self.warnings[:] = [f"{WIDENED}, which was widened to {low:g} to {high:g}", *kept]
 
-    def entry(self, number: int) -> Entry:
-        """The entry of a trial."""
-        return next(entry for entry in self.entries if entry.number == number)
-
     def replace(self, entry: Entry) -> None:
         """Take an entry in place of the one of the same trial, or as a new one."""
         kept = [other for other in self.entries if other.number != entry.number]
@@ -175,7 +171,7 @@ class Standing:
         low, high = self.origin
         now_low, now_high = self.space.lr_range
         used = math.log10(low / now_low) + math.log10(now_high / high)
-        return max(0.0, self.settings.widen - used)
+        return max(0.0, round(self.settings.widen - used, 9))  # what rounding leaves of a decade is none
 
     def _finest(self) -> float:
         if self.finest is None or self.finest[0] is not self.space:  # the same for as long as the space is
@@ -220,12 +216,6 @@ class Standing:
             left = (budget - self.ledger.spent(self.entries)) * self.settings.epochs + paid
             after = min(after, math.floor(left * steps * (1 + 1e-9)))
         return after / steps
-
-    def afford(self, epochs: float) -> None:
-        """Hold the strategy to the budget: it is never overspent."""
-        if epochs > self.left():
-            msg = f"{self.strategy.name!r} asked for {epochs:g} epochs with {self.left():g} left"
-            raise RuntimeError(msg)
 
     def left(self) -> float:
         """Epochs that the budget still allows."""

@@ -7,12 +7,14 @@ stood, and a second worker needs no messages from the first.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from lrtune.axes import HIGHEST_LR, LOWEST_LR
 from lrtune.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -37,9 +39,12 @@ class Seen:
     recipe
         What the run was told.
     epochs, values
-        The metric's curve: how far (epochs, may be fractional, increasing) and its value there, in
-        the metric's own sign. Non-finite values may occur at the end of a diverged run. Empty before
-        the first report.
+        The metric's curve: where it was reported (epochs, may be fractional, increasing) and its value
+        there, in the metric's own sign. Non-finite values may occur at the end of a diverged run. Empty
+        before the first report.
+    reached
+        Epochs that the run has trained; more than the last of `epochs` where it did not report the metric
+        at its latest steps.
     outcome
         How it ended; None while it is paused or running and may still be continued.
     result
@@ -61,11 +66,12 @@ class Seen:
     until: float | None = None
     mine: bool = True
     again: float = 0.0
+    reached: float = 0.0
 
     @property
     def trained(self) -> float:
-        """Epochs trained so far."""
-        return float(self.epochs[-1]) if len(self.epochs) else 0.0
+        """Epochs trained so far, whatever was reported there."""
+        return max(self.reached, float(self.epochs[-1]) if len(self.epochs) else 0.0)
 
     @property
     def open(self) -> bool:
@@ -124,6 +130,12 @@ class Situation:
     def left(self) -> float:
         """Full trainings that may still be spent; infinite without a budget."""
         return float("inf") if self.budget is None else self.budget - self.spent
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """log10 of the lowest and highest learning rate that may be asked for: the range, as far as it may be widened."""
+        low, high = (math.log10(end) for end in self.space.lr_range)
+        return max(low - self.widen, math.log10(LOWEST_LR)), min(high + self.widen, math.log10(HIGHEST_LR))
 
     @property
     def sign(self) -> float:

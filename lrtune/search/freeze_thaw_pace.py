@@ -73,7 +73,7 @@ class Pace:
 
     def look(self, x: float, key: tuple[object, ...]) -> Action | None:
         """A first look, where it may be started and leaves room to finish something."""
-        furthest = max((arm.seen.trained for arm in self._beliefs.view.alive), default=0.0)
+        furthest = self._furthest()
         reserve = (self.length - max(furthest, self.first)) / self.length
         price = self.first / self.length
         # With less than one training to spend nothing can be finished, and looks are all there is.
@@ -83,6 +83,16 @@ class Pace:
             return None
         recipe = self._beliefs.recipe(x, key)
         return Start(params=self._situation.space.params(recipe), until=self.first, why="first look")
+
+    def _furthest(self) -> float:
+        """Epochs of the run that is nearest to its end, up to where it is being trained; 0 where none may yet get there.
+
+        What is complete needs no reserve any more.
+        """
+        situation = self._situation
+        if self._beliefs.view.completed:
+            return self.length
+        return max((max(t.trained, t.until or 0.0) for t in situation.trials if t.outcome is None), default=0.0)
 
     def advance(self, candidate: Candidate, until: float, why: str) -> Action:
         """Train it up to an epoch, from where it stands or from the beginning."""
@@ -95,6 +105,11 @@ class Pace:
     def end(self, why: str) -> Action:
         """End the search, once nobody trains any more."""
         return Wait() if self.busy else Finish(why=why)
+
+    def nowhere(self) -> Action:
+        """End the search where there is nothing that could be trained to its end."""
+        exhausted = self._situation.exhausted
+        return self.end("the number of trials is reached" if exhausted else "the budget leaves no room for a full training")
 
     @property
     def busy(self) -> bool:

@@ -39,12 +39,14 @@ class Race:
 
     def next(self, candidates: Sequence[Candidate]) -> Action:
         """A challenger's look or the leader's next piece; the end where the budget holds no full training."""
+        if not candidates:
+            return self.pace.nowhere()
         until = self._looks(candidates)
         fallen, smooth, looks = self.beliefs.draws(candidates, until)
         remaining = np.array([self.pace.price(c, self.pace.length) for c in candidates])
         beyond = np.array([not self.pace.affords(float(price)) for price in remaining])
         if beyond.all():
-            return self.pace.end("the budget leaves no room for a full training")
+            return self.pace.nowhere()
         leader = int(np.argmin(np.where(beyond, np.inf, fallen.mean(axis=0) + PAID * remaining)))
         cost = np.array([self.pace.price(c, float(u)) for c, u in zip(candidates, until, strict=True)])
         ready = np.array([free(c) and u > c.trained for c, u in zip(candidates, until, strict=True)])
