@@ -175,7 +175,7 @@ def _claimed(search: Standing, action: Action) -> Decision:
             raise _Impossible(msg)
         return None
     if isinstance(action, Finish):
-        return None if any(entry.claim for entry in search.entries) else Finished(why=action.why)
+        return None if any(entry.claim for entry in search.entries) else _finished(search, action)
     if isinstance(action, Start):
         if search.exhausted:  # hold every strategy to the limit
             busy = any(entry.claim for entry in search.entries)
@@ -188,6 +188,27 @@ def _claimed(search: Standing, action: Action) -> Decision:
         return Work(entry=search.ledger.claim(entry, until, seen.again), until=until, why=action.why)
     msg = f"it answered {action!r}, which is no action"
     raise _Impossible(msg)
+
+
+def _finished(search: Standing, action: Finish) -> Decision:
+    """The end, unless there is something left to do with a run that lives in another worker's memory.
+
+    All workers ask the same question here, as if every run were their own: so whoever has that run goes on with it,
+    and nobody waits for another one that waits as well.
+    """
+    situation = search.situation()
+    if all(trial.mine or trial.outcome is not None for trial in situation.trials):
+        return Finished(why=action.why)
+    trials = [dataclasses.replace(trial, mine=True) for trial in situation.trials]
+    left = search.strategy.next(dataclasses.replace(situation, trials=trials))
+    if isinstance(left, Finish):
+        return Finished(why=left.why)
+    if isinstance(left, Continue | Stop) and any(t.number == left.number and not t.mine for t in situation.trials):
+        return None
+    if isinstance(left, Stop):
+        _stop(search, left)
+        return None
+    return _claimed(search, left)
 
 
 def _waiting(search: Standing, number: int) -> Entry:

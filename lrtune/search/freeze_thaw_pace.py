@@ -108,8 +108,9 @@ class Pace:
 
     def nowhere(self) -> Action:
         """End the search where there is nothing that could be trained to its end."""
-        exhausted = self._situation.exhausted
-        return self.end("the number of trials is reached" if exhausted else "the budget leaves no room for a full training")
+        if self._situation.exhausted:
+            return self.end("the number of trials is reached")
+        return self.end("the budget leaves no room for a full training")
 
     @property
     def busy(self) -> bool:
