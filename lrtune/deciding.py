@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lrtune import schedules
+from lrtune.effect import FEWEST, MOVES
 from lrtune.errors import LrtuneError, SpaceError
-from lrtune.outcome import Outcome
+from lrtune.outcome import Ending, Outcome
 from lrtune.search.base import Action, Continue, Finish, Start, Stop, Wait
 from lrtune.space import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lrtune.effect import Alike
     from lrtune.entries import Entry
     from lrtune.recipe import Recipe
     from lrtune.space import Space
@@ -45,12 +47,17 @@ class Finished:
     ----------
     why
         One sentence.
-    interrupted
-        Whether it was stopped from outside and goes on when it is run again.
+    ending
+        The same in one word.
     """
 
     why: str
-    interrupted: bool = False
+    ending: Ending = Ending.LIMIT
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it was stopped from outside and goes on when it is run again."""
+        return self.ending is Ending.INTERRUPTED
 
 
 Decision: TypeAlias = Work | Finished | None
@@ -70,11 +77,16 @@ def decide(search: Standing) -> Decision:
     """
     search.refresh()
     if search.should_stop():
-        return Finished(why="stopped from outside", interrupted=True)
+        return Finished(why="stopped from outside", ending=Ending.INTERRUPTED)
     ending = _ending(search)
     if ending:
         busy = any(entry.claim for entry in search.entries)
         return None if busy else Finished(why=ending)
+    same = search.alike()
+    if same is not None and same.sure:
+        return _one_more(search, same)
+    if same is not None and same.runs >= FEWEST and (work := _further(search)) is not None:
+        return work
     refused = False
     while True:
         action = _resumed(search) or _adopted(search) or search.strategy.next(search.situation())
@@ -198,17 +210,59 @@ def _finished(search: Standing, action: Finish) -> Decision:
     """
     situation = search.situation()
     if all(trial.mine or trial.outcome is not None for trial in situation.trials):
-        return Finished(why=action.why)
+        return _told(action)
     trials = [dataclasses.replace(trial, mine=True) for trial in situation.trials]
     left = search.strategy.next(dataclasses.replace(situation, trials=trials))
     if isinstance(left, Finish):
-        return Finished(why=left.why)
+        return _told(left)
     if isinstance(left, Continue | Stop) and any(t.number == left.number and not t.mine for t in situation.trials):
         return None
     if isinstance(left, Stop):
         _stop(search, left)
         return None
     return _claimed(search, left)
+
+
+def _told(action: Finish) -> Finished:
+    return Finished(why=action.why, ending=Ending.SETTLED if action.settled else Ending.LIMIT)
+
+
+def _one_more(search: Standing, same: Alike) -> Decision:
+    """The end where the learning rate changes nothing, once one run has shown what any of them reaches."""
+    finished = Finished(why=same.head, ending=Ending.NO_EFFECT)
+    pending = [entry for entry in search.entries if entry.record.outcome is None]
+    if any(entry.record.outcome is Outcome.COMPLETED for entry in search.entries) or not pending:
+        return None if any(entry.claim for entry in pending) else finished
+    if any(entry.claim for entry in pending):
+        return None
+    entry = max(pending, key=lambda entry: (search.seen(entry).trained, -entry.number))
+    seen = search.seen(entry)
+    if not seen.open:
+        return None  # it lives in another worker's memory, who comes here as well
+    until = search.whole_steps(search.settings.epochs, entry.record.recipe, seen.trained - seen.again)
+    if until < search.settings.epochs:
+        return finished
+    why = f"{same.head}: any run shows the rest"
+    return Work(entry=search.ledger.claim(entry, until, seen.again), until=until, why=why)
+
+
+def _further(search: Standing) -> Work | None:
+    """One more report of one of three runs that agree so far: a few show whether they ever differ."""
+    kinds: dict[Recipe, list[Entry]] = {}
+    for entry in sorted(search.entries, key=lambda entry: (-entry.record.curve.trained, entry.number)):
+        if entry.record.outcome in {None, Outcome.COMPLETED}:
+            kinds.setdefault(dataclasses.replace(entry.record.recipe, lr=1.0), []).append(entry)
+    three = max(kinds.values(), key=len, default=[])[:FEWEST]
+    short = [e for e in three if search.seen(e).open and len(e.record.curve) <= MOVES]
+    if len(three) < FEWEST or not short:
+        return None
+    entry = min(short, key=lambda entry: (entry.record.curve.trained, entry.number))
+    seen, situation = search.seen(entry), search.situation()
+    until = search.whole_steps(seen.trained + situation.finest, entry.record.recipe, seen.trained - seen.again)
+    if until <= seen.trained or not situation.leaves_an_end(seen.trained, until, seen.again):
+        return None
+    claimed = search.ledger.claim(entry, until, seen.again)
+    return Work(entry=claimed, until=until, why="it equals others at other learning rates so far")
 
 
 def _waiting(search: Standing, number: int) -> Entry:

@@ -268,7 +268,8 @@ class Space:
         end = min(self.lr_range, key=lambda lr: abs(x - math.log10(lr)))
         if abs(x - math.log10(end)) <= ROUNDING:
             return end
-        return min(max(10.0 ** min(x, math.log10(HIGHEST_LR)), LOWEST_LR), HIGHEST_LR)
+        lr: float = 10.0 ** min(x, math.log10(HIGHEST_LR))
+        return min(max(lr, LOWEST_LR), HIGHEST_LR)
 
     def reaching(self, lr: float) -> Space:
         """The same space, its range of learning rates widened so that it ends exactly at this one where it lies beyond.

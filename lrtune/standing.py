@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, TypeVar
 from optuna.exceptions import UpdateFinishedTrialError
 
 from lrtune.divergence import STUCK_SHARE, learned
+from lrtune.effect import alike
 from lrtune.errors import LockLostError
+from lrtune.outcome import Outcome
 from lrtune.reading import SPACE
 from lrtune.search.base import Seen, Situation
 from lrtune.space import Space
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from lrtune.attendance import Attendance
     from lrtune.divergence import Baseline
+    from lrtune.effect import Alike
     from lrtune.entries import Entry
     from lrtune.garage import Garage
     from lrtune.ledger import Ledger
@@ -93,6 +96,7 @@ class Standing:
     origin: tuple[float, ...] | None = None
     ended_before: frozenset[int] | None = None
     finest: tuple[Space, float] | None = None
+    differ: bool = False
 
     def decisively(self, act: Callable[[], T]) -> T:
         """Do under the study's lock what depends on what is read there.
@@ -203,6 +207,16 @@ class Standing:
         )
         metric, direction = self.settings.metric, self.settings.direction
         return any(curve.trained > far and learned(curve.of(metric)[1], self.baseline, direction) for curve in curves)
+
+    def alike(self) -> Alike | None:
+        """The runs that agree, whatever their learning rate; None where any two differ."""
+        if self.differ:  # for good: curves only grow
+            return None
+        records = [entry.record for entry in self.entries]
+        runs = [(record.recipe, record.curve, record.outcome is Outcome.COMPLETED) for record in records]
+        same = alike(runs, self.space.lr_range)
+        self.differ = same is None
+        return same
 
     # -- what may be spent -----------------------------------------------------------------------------
 

@@ -132,8 +132,26 @@ class Situation:
         return float("inf") if self.budget is None else self.budget - self.spent
 
     @property
+    def to_finish(self) -> float:
+        """Full trainings that the run nearest to its end still needs from where it stands, or is being trained to.
+
+        A search that spends more than this leaves ends with nothing. 1 where no run is open, 0 once one is complete.
+        """
+        if any(seen.outcome is Outcome.COMPLETED for seen in self.trials):
+            return 0.0
+        pending = [seen for seen in self.trials if seen.outcome is None]
+        done = [max(seen.trained - seen.again, seen.until or 0.0) for seen in pending]
+        return 1 - max(done, default=0.0) / self.epochs
+
+    def leaves_an_end(self, trained: float, until: float, again: float = 0.0) -> bool:
+        """Whether the budget holds a piece of one run, and then what the run nearest to its end still needs."""
+        price = (until - trained + again) / self.epochs
+        needed = min(self.to_finish, 1 - until / self.epochs)
+        return price + needed <= self.left * (1 + 1e-9)
+
+    @property
     def reach(self) -> tuple[float, float]:
-        """log10 of the lowest and highest learning rate that may be asked for: the range, as far as it may be widened."""
+        """log10 of the lowest and highest learning rate that may be asked for: the range as far as it may widen."""
         low, high = (math.log10(end) for end in self.space.lr_range)
         return max(low - self.widen, math.log10(LOWEST_LR)), min(high + self.widen, math.log10(HIGHEST_LR))
 
@@ -197,9 +215,12 @@ class Finish:
     ----------
     why
         One sentence for the result's ``stopped_because``.
+    settled
+        Whether it ends because nothing is left to gain, and not because a limit does not let it go on.
     """
 
     why: str = field(default="the search is complete")
+    settled: bool = False
 
 
 Action: TypeAlias = Start | Continue | Stop | Wait | Finish

@@ -73,26 +73,14 @@ class Pace:
 
     def look(self, x: float, key: tuple[object, ...]) -> Action | None:
         """A first look, where it may be started and leaves room to finish something."""
-        furthest = self._furthest()
-        reserve = (self.length - max(furthest, self.first)) / self.length
         price = self.first / self.length
         # With less than one training to spend nothing can be finished, and looks are all there is.
         if self._situation.exhausted or not self.affords(price):
             return None
-        if not self.affords(price + reserve) and furthest > 0:
+        if not self._situation.leaves_an_end(0.0, self.first) and self._situation.to_finish < 1:
             return None
         recipe = self._beliefs.recipe(x, key)
         return Start(params=self._situation.space.params(recipe), until=self.first, why="first look")
-
-    def _furthest(self) -> float:
-        """Epochs of the run that is nearest to its end, up to where it is being trained; 0 where none may yet get there.
-
-        What is complete needs no reserve any more.
-        """
-        situation = self._situation
-        if self._beliefs.view.completed:
-            return self.length
-        return max((max(t.trained, t.until or 0.0) for t in situation.trials if t.outcome is None), default=0.0)
 
     def advance(self, candidate: Candidate, until: float, why: str) -> Action:
         """Train it up to an epoch, from where it stands or from the beginning."""
@@ -102,9 +90,9 @@ class Pace:
             return Start(params=self._situation.space.params(candidate.recipe), until=until, why=why)
         return Continue(number=candidate.arm.number, until=until, why=why)
 
-    def end(self, why: str) -> Action:
+    def end(self, why: str, *, settled: bool = False) -> Action:
         """End the search, once nobody trains any more."""
-        return Wait() if self.busy else Finish(why=why)
+        return Wait() if self.busy else Finish(why=why, settled=settled)
 
     def nowhere(self) -> Action:
         """End the search where there is nothing that could be trained to its end."""

@@ -78,7 +78,9 @@ class Race:
         arm = candidates[leader].arm
         claimed = None if arm is None else arm.seen.until
         target = self.pace.length if claimed is None else claimed
-        reserve = self.pace.price(candidates[leader], self.pace.length) - self.pace.price(candidates[leader], claimed or 0)
+        reserve = self.pace.price(candidates[leader], self.pace.length) - self.pace.price(
+            candidates[leader], claimed or 0
+        )
         for j in np.argsort(fallen.mean(axis=0), kind="stable"):
             c = candidates[j]
             until = min(self.pace.after(c.trained), target)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lrtune.outcome import Outcome
 from lrtune.search.base import Action, Continue, Finish, Start, Stop, Wait
 from lrtune.search.grid import LR_POINTS, cells
 
@@ -37,8 +37,8 @@ class TopK:
         look = min(1.0, float(situation.epochs))
         todo = self._cells(situation, budget, look)[len(situation.trials) :]
         left = budget - situation.spent
-        price = (look + _to_finish(situation, look)) / situation.epochs
-        if todo and not situation.exhausted and price <= left * (1 + 1e-9):
+        capped = dataclasses.replace(situation, budget=budget)
+        if todo and not situation.exhausted and capped.leaves_an_end(0.0, look):
             return Start(params=todo[0], until=look, why="one epoch")
         if any(seen.until is not None for seen in situation.trials):
             return Wait()
@@ -56,14 +56,6 @@ class TopK:
         others = len(cells(situation.space, 2)) // 2
         points = self.points or max(2, min(LR_POINTS, int(affordable / others)))
         return cells(situation.space, points)
-
-
-def _to_finish(situation: Situation, look: float) -> float:
-    """Epochs that the run nearest to its end still needs, after one more look: none once any is complete."""
-    if any(seen.outcome is Outcome.COMPLETED for seen in situation.trials):
-        return 0.0
-    pending = [seen for seen in situation.trials if seen.outcome is None]
-    return situation.epochs - max([look, *(max(seen.trained - seen.again, seen.until or 0.0) for seen in pending)])
 
 
 def _last(seen: Seen, situation: Situation) -> float:
