@@ -82,6 +82,8 @@ def decide(search: Standing) -> Decision:
     if ending:
         busy = any(entry.claim for entry in search.entries)
         return None if busy else Finished(why=ending)
+    if (cut_off := _resumed(search)) is not None:
+        return cut_off
     same = search.alike()
     if same is not None and same.sure:
         return _one_more(search, same)
@@ -89,7 +91,7 @@ def decide(search: Standing) -> Decision:
         return work
     refused = False
     while True:
-        action = _resumed(search) or _adopted(search) or search.strategy.next(search.situation())
+        action = _adopted(search) or search.strategy.next(search.situation())
         if isinstance(action, Work):
             return action
         try:
@@ -203,13 +205,14 @@ def _claimed(search: Standing, action: Action) -> Decision:
 
 
 def _finished(search: Standing, action: Finish) -> Decision:
-    """The end, unless there is something left to do with a run that lives in another worker's memory.
+    """The end, unless there is something left to do with a run that lives in the memory of another worker of ours.
 
-    All workers ask the same question here, as if every run were their own: so whoever has that run goes on with it,
-    and nobody waits for another one that waits as well.
+    All workers of a command ask the same question here, as if every run were their own: so whoever has that run goes
+    on with it, and nobody waits for another one that waits as well. Another command has limits of its own.
     """
     situation = search.situation()
-    if all(trial.mine or trial.outcome is not None for trial in situation.trials):
+    ours = all(trial.mine or trial.outcome is not None for trial in situation.trials)
+    if ours or not search.attendance.alone():
         return _told(action)
     trials = [dataclasses.replace(trial, mine=True) for trial in situation.trials]
     left = search.strategy.next(dataclasses.replace(situation, trials=trials))

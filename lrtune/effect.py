@@ -8,6 +8,7 @@ that train at all, under learning rates that differ, are never equal to that man
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections import defaultdict
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ class Alike:
         return f"{self.head}: {self.why}; {self.advice}"
 
 
-def alike(runs: Iterable[tuple[Recipe, Curve, bool]], lr_range: tuple[float, float]) -> Alike | None:
+def alike(runs: Iterable[tuple[Recipe, Curve, bool]], metric: str, lr_range: tuple[float, float]) -> Alike | None:
     """The runs that agree at every report that they share; None where any two differ.
 
     Parameters
@@ -80,6 +81,9 @@ def alike(runs: Iterable[tuple[Recipe, Curve, bool]], lr_range: tuple[float, flo
     runs
         What each was told and reported, and whether it was trained to its end. Those whose recipes differ in more than
         the learning rate are not compared.
+    metric
+        What counts; whatever has "loss" in its name is compared beside it. Another number may be the time, or the
+        learning rate itself.
     lr_range
         The range that is searched.
     """
@@ -94,7 +98,7 @@ def alike(runs: Iterable[tuple[Recipe, Curve, bool]], lr_range: tuple[float, flo
         for lr, curve, whole in group:
             if lr == reference[0]:
                 continue
-            moves = _moves(curve, reference[1])
+            moves = _moves(curve, reference[1], metric)
             if moves is None:
                 return None
             lrs |= {lr, reference[0]}
@@ -107,21 +111,20 @@ def alike(runs: Iterable[tuple[Recipe, Curve, bool]], lr_range: tuple[float, flo
     return Alike(runs=len(lrs), low=low, high=high, moving=move, sure=enough and (move or stand))
 
 
-def _moves(one: Curve, other: Curve) -> int | None:
-    """How often the numbers change along the reports that two curves share; None where they differ at any.
+def _moves(one: Curve, other: Curve, metric: str) -> int | None:
+    """How often the numbers change along the reports that two curves share, from 0; None where they differ at any.
 
-    They also differ where they share no report, and where a number is not finite: that is divergence's to judge.
+    They also differ where a number is not finite: that is divergence's to judge.
     """
-    before: list[tuple[str, float]] | None = None
-    moves = 0
+    shared: list[dict[str, float]] = []
     for mine, yours in _shared(one, other):
-        names = mine.values.keys() & yours.values.keys()
-        now = sorted((name, mine.values[name]) for name in names)
-        if not now or any(yours.values[name] != value or not math.isfinite(value) for name, value in now):
+        names = [name for name in mine.values if name in yours.values and (name == metric or "loss" in name)]
+        now = {name: mine.values[name] for name in names}
+        if any(yours.values[name] != value or not math.isfinite(value) for name, value in now.items()):
             return None
-        moves += before is not None and before != now
-        before = now
-    return None if before is None else moves
+        if now:
+            shared.append(now)
+    return sum(before != now for before, now in itertools.pairwise(shared))
 
 
 def _shared(one: Curve, other: Curve) -> Iterator[tuple[Point, Point]]:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from lrtune.training.base import Trainer
     from lrtune.watching import Watched
 
-__all__ = ["Standing"]
+__all__ = ["WIDENED", "Standing"]
 
 T = TypeVar("T")
 
@@ -214,7 +214,7 @@ class Standing:
             return None
         records = [entry.record for entry in self.entries]
         runs = [(record.recipe, record.curve, record.outcome is Outcome.COMPLETED) for record in records]
-        same = alike(runs, self.space.lr_range)
+        same = alike(runs, self.settings.metric, self.space.lr_range)
         self.differ = same is None
         return same
 

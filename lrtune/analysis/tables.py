@@ -173,7 +173,7 @@ def findings(record: StudyRecord) -> list[Finding]:
 
 def _alike(record: StudyRecord) -> Alike | None:
     runs = [(trial.recipe, trial.curve, trial.outcome is Outcome.COMPLETED) for trial in record.records]
-    return alike(runs, record.space.lr_range)
+    return alike(runs, record.metric, record.space.lr_range)
 
 
 def has_no_effect(record: StudyRecord) -> bool:

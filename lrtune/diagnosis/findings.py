@@ -1,4 +1,4 @@
-"""What a study can show, and what the rules need to know of its trials: the words of :mod:`lrtune.diagnosis.studies`."""
+"""What a study can show, and what the rules need to know of its trials: see :mod:`lrtune.diagnosis.studies`."""
 
 from __future__ import annotations
 

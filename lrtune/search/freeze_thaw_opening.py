@@ -88,7 +88,16 @@ class Opening:
         return None if earlier is None else earlier.x + self.beliefs.shift(self.home)
 
     def _blind(self, spots: Sequence[float], taken: dict[int, Arm]) -> Action | None:
-        """Nothing is seen yet: from the middle outwards, or from where an earlier study found its best."""
+        """Nothing is seen yet: from the middle outwards, or from where an earlier study found its best.
+
+        A run that has not reported the metric by its first look goes on until it does.
+        """
+        silent = [arm for arm in self.view.arms if arm.seen.open and not len(arm.values)]
+        if silent:
+            arm = max(silent, key=lambda arm: (arm.seen.trained, -arm.number))
+            until = self.pace.after(arm.seen.trained)
+            if self.situation.leaves_an_end(arm.seen.trained, until, arm.seen.again):
+                return Continue(number=arm.number, until=until, why="it has not reported the metric yet")
         earlier = self._earlier()
         middle = len(spots) // 2 if earlier is None else _nearest(spots, earlier)
         order = sorted(set(range(len(spots))) - set(taken), key=lambda i: abs(i - middle))
