@@ -82,13 +82,19 @@ def decide(search: Standing) -> Decision:
     if ending:
         busy = any(entry.claim for entry in search.entries)
         return None if busy else Finished(why=ending)
-    if (cut_off := _resumed(search)) is not None:
-        return cut_off
+    return _resumed(search) or _next(search)
+
+
+def _next(search: Standing) -> Decision:
+    """What ends a search in which all runs agree; else what the strategy wants."""
     same = search.alike()
     if same is not None and same.sure:
         return _one_more(search, same)
-    if same is not None and same.runs >= FEWEST and (work := _further(search)) is not None:
-        return work
+    return (_further(search) if same is not None and same.runs >= FEWEST else None) or _asked(search)
+
+
+def _asked(search: Standing) -> Decision:
+    """What the strategy wants, once it can be done; trials that were enqueued by hand come before."""
     refused = False
     while True:
         action = _adopted(search) or search.strategy.next(search.situation())
