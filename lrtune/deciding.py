@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["HOPELESS_TRIALS", "Decision", "Finished", "Work", "decide"]
 
+IDLE_ROUNDS = 600
+"""Decisions in a row to wait where nobody trains anything, half a minute of them, until waiting is taken for a bug."""
+
 HOPELESS_TRIALS = 10
 """Trials that all diverged, with none that did not, after which any search gives up."""
 
@@ -190,7 +193,9 @@ def _stop(search: Standing, action: Stop) -> None:
 
 def _claimed(search: Standing, action: Action) -> Decision:
     if isinstance(action, Wait):
-        if not any(entry.record.outcome is None and not search.seen(entry).open for entry in search.entries):
+        elsewhere = any(entry.record.outcome is None and not search.seen(entry).open for entry in search.entries)
+        search.idle = 0 if elsewhere else search.idle + 1
+        if search.idle > IDLE_ROUNDS:
             msg = "it waited where nobody trains anything"
             raise _Impossible(msg)
         return None

@@ -97,6 +97,7 @@ class Standing:
     ended_before: frozenset[int] | None = None
     finest: tuple[Space, float] | None = None
     differ: bool = False
+    idle: int = 0
 
     def decisively(self, act: Callable[[], T]) -> T:
         """Do under the study's lock what depends on what is read there.

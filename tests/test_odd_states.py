@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 import lrtune
+from lrtune import deciding
 from lrtune.axes import HIGHEST_LR, LOWEST_LR
 from lrtune.errors import InputError, LrtuneError, SearchError
 from lrtune.outcome import Outcome
@@ -301,7 +302,10 @@ class Stubborn:
         (lambda _: "nonsense", "no action"),
     ],
 )
-def test_a_strategy_that_asks_for_the_impossible_is_named(answer: Any, said: str) -> None:
+def test_a_strategy_that_asks_for_the_impossible_is_named(
+    answer: Any, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deciding, "IDLE_ROUNDS", 0)
     stubborn = Stubborn(answer)
     with pytest.raises(LrtuneError, match="a bug of the strategy 'stubborn': twice in a row") as caught:
         tune(descent, lrtune.Space(lr=(1e-3, 1.0)), epochs=4, budget=2.0, strategy=stubborn)
