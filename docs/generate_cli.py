@@ -28,7 +28,7 @@ code prints. The last line of an error is `lrtune: error:` and one sentence.
 |---|---|
 | 0 | there is an answer, or nothing was left to do |
 | 2 | the command, the study file, the space or the data cannot be used; nothing has been trained |
-| 3 | the search ended without one trial trained to its end |
+| 3 | the search ended without one trial trained to its end, or the learning rate changed nothing |
 | 4 | the storage or the output folder is unavailable, damaged or full |
 | 5 | the stored study was made for something else; the message shows the difference |
 | 6 | another run holds the lock |

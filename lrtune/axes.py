@@ -64,6 +64,10 @@ class Range:
             return False
         return bool(self.low <= value <= self.high) and (not self.whole or value == int(value))
 
+    def plain(self, value: Any) -> float:
+        """A value that it holds, of its own type: Python's int where numbers are whole, else float."""
+        return int(value) if self.whole else float(value)
+
     def to_json(self) -> dict[str, float]:
         """The range as a study file writes it."""
         return {"low": self.low, "high": self.high}
@@ -90,6 +94,10 @@ class Choices:
     def holds(self, value: Any) -> bool:
         """Whether the value is one of them."""
         return not isinstance(value, bool) and value in self.values
+
+    def plain(self, value: Any) -> Any:
+        """The choice that equals a value."""
+        return self.values[self.values.index(value)]
 
     def to_json(self) -> list[Any]:
         """The choices as a study file writes them."""

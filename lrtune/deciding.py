@@ -6,17 +6,28 @@ import dataclasses
 import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lrtune import schedules
-from lrtune.outcome import Outcome
+from lrtune.effect import FEWEST, MOVES
+from lrtune.errors import LrtuneError, SpaceError
+from lrtune.outcome import Ending, Outcome
 from lrtune.search.base import Action, Continue, Finish, Start, Stop, Wait
+from lrtune.space import suggest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lrtune.effect import Alike
     from lrtune.entries import Entry
+    from lrtune.recipe import Recipe
+    from lrtune.space import Space
     from lrtune.standing import Standing
 
 __all__ = ["HOPELESS_TRIALS", "Decision", "Finished", "Work", "decide"]
+
+IDLE_ROUNDS = 600
+"""Decisions in a row to wait where nobody trains anything, half a minute of them, until waiting is taken for a bug."""
 
 HOPELESS_TRIALS = 10
 """Trials that all diverged, with none that did not, after which any search gives up."""
@@ -39,34 +50,72 @@ class Finished:
     ----------
     why
         One sentence.
-    interrupted
-        Whether it was stopped from outside and goes on when it is run again.
+    ending
+        The same in one word.
     """
 
     why: str
-    interrupted: bool = False
+    ending: Ending = Ending.LIMIT
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it was stopped from outside and goes on when it is run again."""
+        return self.ending is Ending.INTERRUPTED
 
 
 Decision: TypeAlias = Work | Finished | None
 
 
+class _Impossible(Exception):  # noqa: N818 -- a message within this module, not an error
+    """What a strategy asked for cannot be done; says why."""
+
+
 def decide(search: Standing) -> Decision:
-    """Decide and claim the next piece of work; None where there is none right now."""
+    """Decide and claim the next piece of work; None where there is none right now.
+
+    Raises
+    ------
+    LrtuneError
+        If the strategy asks twice in a row for what cannot be done: it would do so for ever.
+    """
     search.refresh()
     if search.should_stop():
-        return Finished(why="stopped from outside", interrupted=True)
+        return Finished(why="stopped from outside", ending=Ending.INTERRUPTED)
     ending = _ending(search)
     if ending:
         busy = any(entry.claim for entry in search.entries)
         return None if busy else Finished(why=ending)
+    return _resumed(search) or _next(search)
+
+
+def _next(search: Standing) -> Decision:
+    """What ends a search in which all runs agree; else what the strategy wants."""
+    same = search.alike()
+    if same is not None and same.sure:
+        return _one_more(search, same)
+    return (_further(search) if same is not None and same.runs >= FEWEST else None) or _asked(search)
+
+
+def _asked(search: Standing) -> Decision:
+    """What the strategy wants, once it can be done; trials that were enqueued by hand come before."""
+    refused = False
     while True:
-        action = _resumed(search) or _adopted(search) or search.strategy.next(search.situation())
+        action = _adopted(search) or search.strategy.next(search.situation())
         if isinstance(action, Work):
             return action
-        if isinstance(action, Stop):
+        try:
+            if not isinstance(action, Stop):
+                return _claimed(search, action)
             _stop(search, action)
-            continue
-        return _claimed(search, action)
+            refused = False
+        except _Impossible as why:
+            if refused:
+                msg = (
+                    f"a bug of the strategy {search.strategy.name!r}: twice in a row {why}; what was trained is kept, "
+                    "so go on with another strategy, and report this one"
+                )
+                raise LrtuneError(msg) from None
+            refused = True
 
 
 def _ending(search: Standing) -> str:
@@ -114,17 +163,28 @@ def _resumed(search: Standing) -> Work | None:
 
 
 def _adopted(search: Standing) -> Work | None:
-    """A trial that somebody enqueued in the Optuna study comes first."""
-    if not search.ledger.waiting or search.situation().left < 1:
-        return None
-    trial = search.ledger.study.ask(dict(search.space.distributions()))
-    recipe = search.space.recipe(trial.params, epochs=search.settings.epochs, seed=search.settings.seed)
-    until = float(search.settings.epochs)
-    return Work(entry=search.ledger.adopt(trial, recipe, until), until=until, why="enqueued by hand")
+    """A trial that somebody enqueued in the Optuna study comes first; one that does not fit the space fails."""
+    space, settings = search.space, search.settings
+    while search.ledger.waiting > 0 and not search.exhausted and search.situation().left >= 1:
+        trial, asked = search.ledger.enqueued()
+        misfit = space.misfit(asked)
+        if misfit:
+            search.ledger.refuse(trial, misfit)
+            search.warnings.append(f"trial {trial.number}, enqueued by hand, was not trained: {misfit}")
+            continue
+        unused = [name for name in asked if name not in space.names and name not in space.fixed]
+        if unused:
+            names = ", ".join(map(repr, unused))
+            search.warnings.append(f"trial {trial.number} was enqueued with {names}, which is no part of this study")
+        params = space.plain(space.params(suggest(trial, space)))
+        recipe = space.recipe(params, epochs=settings.epochs, seed=settings.seed)
+        until = float(settings.epochs)
+        return Work(entry=search.ledger.adopt(trial, params, recipe, until), until=until, why="enqueued by hand")
+    return None
 
 
 def _stop(search: Standing, action: Stop) -> None:
-    entry = search.entry(action.number)
+    entry = _waiting(search, action.number)
     record = dataclasses.replace(entry.record, outcome=action.outcome, why=action.why)
     search.replace(search.ledger.end(dataclasses.replace(entry, record=record)))
     search.garage.forget(action.number)
@@ -133,44 +193,140 @@ def _stop(search: Standing, action: Stop) -> None:
 
 def _claimed(search: Standing, action: Action) -> Decision:
     if isinstance(action, Wait):
+        elsewhere = any(entry.record.outcome is None and not search.seen(entry).open for entry in search.entries)
+        search.idle = 0 if elsewhere else search.idle + 1
+        if search.idle > IDLE_ROUNDS:
+            msg = "it waited where nobody trains anything"
+            raise _Impossible(msg)
         return None
     if isinstance(action, Finish):
-        return None if any(entry.claim for entry in search.entries) else Finished(why=action.why)
+        return None if any(entry.claim for entry in search.entries) else _finished(search, action)
     if isinstance(action, Start):
         if search.exhausted:  # hold every strategy to the limit
             busy = any(entry.claim for entry in search.entries)
             return None if busy else Finished(why="the number of trials is reached")
         return _started(search, action)
     if isinstance(action, Continue):
-        entry = search.entry(action.number)
-        again = search.seen(entry).again
-        trained = entry.record.curve.trained
-        until = search.whole_steps(action.until, entry.record.recipe, trained - again)
-        search.afford(until - trained + again)
-        return Work(entry=search.ledger.claim(entry, until, again), until=until, why=action.why)
-    msg = f"a strategy answered {action!r}, which is no action"
-    raise TypeError(msg)
+        entry = _waiting(search, action.number)
+        seen = search.seen(entry)
+        until = _until(search, action.until, entry.record.recipe, trained=seen.trained, again=seen.again)
+        return Work(entry=search.ledger.claim(entry, until, seen.again), until=until, why=action.why)
+    msg = f"it answered {action!r}, which is no action"
+    raise _Impossible(msg)
+
+
+def _finished(search: Standing, action: Finish) -> Decision:
+    """The end, unless there is something left to do with a run that lives in the memory of another worker of ours.
+
+    All workers of a command ask the same question here, as if every run were their own: so whoever has that run goes
+    on with it, and nobody waits for another one that waits as well. Another command has limits of its own.
+    """
+    situation = search.situation()
+    ours = all(trial.mine or trial.outcome is not None for trial in situation.trials)
+    if ours or not search.attendance.alone():
+        return _told(action)
+    trials = [dataclasses.replace(trial, mine=True) for trial in situation.trials]
+    left = search.strategy.next(dataclasses.replace(situation, trials=trials))
+    if isinstance(left, Finish):
+        return _told(left)
+    if isinstance(left, Continue | Stop) and any(t.number == left.number and not t.mine for t in situation.trials):
+        return None
+    if isinstance(left, Stop):
+        _stop(search, left)
+        return None
+    return _claimed(search, left)
+
+
+def _told(action: Finish) -> Finished:
+    return Finished(why=action.why, ending=Ending.SETTLED if action.settled else Ending.LIMIT)
+
+
+def _one_more(search: Standing, same: Alike) -> Decision:
+    """The end where the learning rate changes nothing, once one run has shown what any of them reaches."""
+    finished = Finished(why=same.head, ending=Ending.NO_EFFECT)
+    pending = [entry for entry in search.entries if entry.record.outcome is None]
+    if any(entry.record.outcome is Outcome.COMPLETED for entry in search.entries) or not pending:
+        return None if any(entry.claim for entry in pending) else finished
+    if any(entry.claim for entry in pending):
+        return None
+    entry = max(pending, key=lambda entry: (search.seen(entry).trained, -entry.number))
+    seen = search.seen(entry)
+    if not seen.open:
+        return None  # it lives in another worker's memory, who comes here as well
+    until = search.whole_steps(search.settings.epochs, entry.record.recipe, seen.trained - seen.again)
+    if until < search.settings.epochs:
+        return finished
+    why = f"{same.head}: any run shows the rest"
+    return Work(entry=search.ledger.claim(entry, until, seen.again), until=until, why=why)
+
+
+def _further(search: Standing) -> Work | None:
+    """One more report of one of three runs that agree so far: a few show whether they ever differ."""
+    kinds: dict[Recipe, list[Entry]] = {}
+    for entry in sorted(search.entries, key=lambda entry: (-entry.record.curve.trained, entry.number)):
+        if entry.record.outcome in {None, Outcome.COMPLETED}:
+            kinds.setdefault(dataclasses.replace(entry.record.recipe, lr=1.0), []).append(entry)
+    three = max(kinds.values(), key=len, default=[])[:FEWEST]
+    short = [e for e in three if search.seen(e).open and len(e.record.curve) <= MOVES]
+    if len(three) < FEWEST or not short:
+        return None
+    entry = min(short, key=lambda entry: (entry.record.curve.trained, entry.number))
+    seen, situation = search.seen(entry), search.situation()
+    until = search.whole_steps(seen.trained + situation.finest, entry.record.recipe, seen.trained - seen.again)
+    if until <= seen.trained or not situation.leaves_an_end(seen.trained, until, seen.again):
+        return None
+    claimed = search.ledger.claim(entry, until, seen.again)
+    return Work(entry=claimed, until=until, why="it equals others at other learning rates so far")
+
+
+def _waiting(search: Standing, number: int) -> Entry:
+    """The entry of a paused trial, which whoever asks may continue or give up."""
+    entry = next((entry for entry in search.entries if entry.number == number), None)
+    if entry is None or not search.seen(entry).open:
+        msg = f"it asked for trial {number}, which is not paused"
+        raise _Impossible(msg)
+    return entry
+
+
+def _until(search: Standing, asked: float, recipe: Recipe, *, trained: float = 0.0, again: float = 0.0) -> float:
+    """Up to which step of the run a piece goes, in epochs: at least one further than it stands, and paid for."""
+    if not math.isfinite(asked):
+        msg = f"it asked to train a trial up to epoch {asked}"
+        raise _Impossible(msg)
+    until = search.whole_steps(asked, recipe, trained - again)
+    if until <= trained < recipe.epochs:
+        msg = f"it asked to train a trial from epoch {trained:g} up to {asked:g} with {search.left():g} epochs left"
+        raise _Impossible(msg)
+    if until - trained + again > search.left():
+        msg = f"it asked for {until - trained + again:g} epochs with {search.left():g} left"
+        raise _Impossible(msg)
+    return until
 
 
 def _started(search: Standing, action: Start) -> Work:
-    if action.params is None:
-        msg = f"the strategy {search.strategy.name!r} started a trial without a point"
-        raise TypeError(msg)
-    low, high = search.space.lr_range
-    if not low <= action.params["lr"] <= high:
-        _widen(search, float(action.params["lr"]))
+    params = action.params
+    space = search.space if params is None else _wide_enough(search.space, params)
+    if params is None or not space.contains(params):
+        msg = f"it started a trial at {params}, which is no point of the space"
+        raise _Impossible(msg)
     seed = search.settings.seed + action.seed
-    recipe = search.space.recipe(action.params, epochs=search.settings.epochs, seed=seed)
+    recipe = space.recipe(params, epochs=search.settings.epochs, seed=seed)
     schedules.parse(recipe.schedule)
-    until = search.whole_steps(action.until, recipe, 0.0)
-    search.afford(until)
-    entry = search.ledger.start(search.space, action.params, recipe, until, action.why)
+    until = _until(search, action.until, recipe)
+    if space is not search.space:
+        search.space = space
+        search.widened(space)
+    entry = search.ledger.start(space, params, recipe, until, action.why)
     return Work(entry=entry, until=until, why=action.why)
 
 
-def _widen(search: Standing, lr: float) -> None:
-    low, high = search.space.lr_range
-    search.space = search.space.widened(
-        low_decades=max(0.0, math.log10(low / lr)), high_decades=max(0.0, math.log10(lr / high))
-    )
-    search.widened(search.space)
+def _wide_enough(space: Space, params: Mapping[str, Any]) -> Space:
+    """The space itself, or the one that ends at a learning rate beyond its range: exactly there."""
+    lr = params.get("lr")
+    low, high = space.lr_range
+    if not isinstance(lr, float) or low <= lr <= high:
+        return space
+    try:
+        return space.reaching(lr)
+    except SpaceError:
+        return space

@@ -6,8 +6,12 @@ who is training it now. What is written is what is read: a curve is stored with 
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from optuna.trial import TrialState
 
 from lrtune.curve import Curve
 from lrtune.leases import Lease
@@ -18,7 +22,7 @@ from lrtune.records import Piece, Record
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["RECORD", "Claim", "Entry", "decode", "encode"]
+__all__ = ["RECORD", "Claim", "Entry", "decode", "encode", "ended_elsewhere"]
 
 RECORD = "lrtune:record"
 MOST_POINTS = 1000
@@ -120,6 +124,27 @@ def decode(number: int, data: Mapping[str, Any], *, told: bool = False) -> Entry
         deaths=data["deaths"],
         resume=data.get("resume"),
     )
+
+
+def ended_elsewhere(entry: Entry, state: TrialState, value: float | None) -> Entry:
+    """The entry of a trial that other hands have ended, e.g. with `study.tell` or in the dashboard, as they ended it.
+
+    Parameters
+    ----------
+    entry
+        What lrtune wrote of it; it has no outcome.
+    state, value
+        What Optuna was told; the state is one that ends a trial.
+    """
+    why = "ended from outside of lrtune"
+    if state is TrialState.COMPLETE and value is not None and math.isfinite(value):
+        outcome = Outcome.COMPLETED
+    elif state is TrialState.PRUNED:
+        outcome, value = Outcome.PRUNED, None
+    else:
+        outcome, value = Outcome.FAILED, None
+    record = dataclasses.replace(entry.record, outcome=outcome, why=why, value=value)
+    return dataclasses.replace(entry, record=record, claim=None, holder=None, resume=None, told=True)
 
 
 def encode(entry: Entry) -> dict[str, Any]:

@@ -9,7 +9,7 @@
     │   ├── CheckpointError         2   a paused run's file that is damaged, foreign or unsafe
     │   ├── DataError               2   a table that cannot be learned from
     │   └── StudyFileError          2   a study or job file that cannot be read
-    ├── SearchError                 3   the search ended without one completed trial
+    ├── SearchError                 3   no trial completed, or the learning rate changed nothing
     │   └── UserCodeError           3   the user's own training code raised; carries its traceback
     ├── StorageError                4   storage unavailable, damaged, full or incompatible
     │   └── LockLostError           4   a server's restart took a lock away; never seen, it is decided anew
@@ -75,7 +75,7 @@ class StudyFileError(InputError):
 
 
 class SearchError(LrtuneError):
-    """The search ended without one completed trial.
+    """The search ended without one completed trial, or learned nothing about the learning rate.
 
     Attributes
     ----------

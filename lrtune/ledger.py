@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import TrialState
 
-from lrtune.entries import RECORD, Claim, Entry, decode, encode
+from lrtune.entries import RECORD, Claim, Entry, decode, encode, ended_elsewhere
 from lrtune.errors import StorageError
 from lrtune.outcome import Outcome
 from lrtune.records import Record
@@ -131,10 +131,18 @@ class Ledger:
             self._ids[row.number] = row.trial_id
             if row.record is not None:
                 before = self._entries.get(row.number)
-                yield row.number, before if before is not None and before.told else _entry(row)  # an end is for ever
+                yield row.number, before if before is not None and before.told else self._entry(row)  # it ends once
             elif row.state is TrialState.RUNNING:
                 change = Change(attributes={"outcome": Outcome.INTERRUPTED.value}, state=TrialState.FAIL)
                 self.rows.change(row.trial_id, change)
+
+    def _entry(self, row: Row) -> Entry:
+        told = row.state.is_finished()
+        entry = decode(row.number, _parsed(row), told=told)
+        if told and entry.record.outcome is None:
+            values = self.storage.get_trial(row.trial_id).values
+            return ended_elsewhere(entry, row.state, values[0] if values else None)
+        return entry
 
     def seen(self, entry: Entry) -> Seen:
         """The trial as a strategy sees it; entries do not change, so each is looked at once."""
@@ -157,6 +165,7 @@ class Ledger:
             until=entry.claim.until if entry.claim else None,
             mine=entry.holder is None or entry.holder.same_holder(self.me),
             again=entry.stands if lost else 0.0,
+            reached=max(record.curve.trained, entry.stands),
         )
 
     def spent(self, entries: list[Entry]) -> float:
@@ -189,11 +198,23 @@ class Ledger:
         self._ids[number], self._entries[number] = trial_id, _as_read(entry, encode(entry))
         return entry
 
-    def adopt(self, trial: optuna.Trial, recipe: Recipe, until: float) -> Entry:
+    def enqueued(self) -> tuple[optuna.Trial, dict[str, Any]]:
+        """The next trial that other hands have enqueued, and what they asked for, whatever that is."""
+        trial = self.study.ask()
+        self.waiting -= 1
+        asked = self.storage.get_trial(self.trial_id(trial.number)).system_attrs.get("fixed_params", {})
+        return trial, dict(asked)
+
+    def adopt(self, trial: optuna.Trial, params: Mapping[str, Any], recipe: Recipe, until: float) -> Entry:
         """Claim a trial that was enqueued by other hands."""
-        params = dict(trial.params)
-        record = Record(number=trial.number, recipe=recipe, params=params, started=time.time())
+        record = Record(number=trial.number, recipe=recipe, params=dict(params), started=time.time())
         return self.write(Entry(record=record, claim=self._claim(until)))
+
+    def refuse(self, trial: optuna.Trial, why: str) -> None:
+        """End a trial that was enqueued by other hands and cannot be trained."""
+        attributes = {"outcome": Outcome.FAILED.value, "why": why}
+        with self._there():
+            self.rows.change(self.trial_id(trial.number), Change(attributes=attributes, state=TrialState.FAIL))
 
     def claim(self, entry: Entry, until: float, again: float) -> Entry:
         """Claim a paused trial."""
@@ -229,7 +250,7 @@ class Ledger:
         """The entry in the storage, if it holds the same pieces: it was written, and the answer was lost."""
         with self._there():
             row = self.rows.look(self.trial_id(entry.number), RECORD)
-        found = None if row.record is None else _entry(row)
+        found = None if row.record is None else self._entry(row)
         return found if found is not None and found.record.pieces == entry.record.pieces else None
 
     def end(self, entry: Entry) -> Entry:
@@ -284,17 +305,6 @@ class Ledger:
         if found.record.outcome is not None:
             return self.end(found)
         return entry if found is entry else self.write(found)
-
-
-def _entry(row: Row) -> Entry:
-    told = row.state.is_finished()
-    entry = decode(row.number, _parsed(row), told=told)
-    if told and entry.record.outcome is None:  # ended by other hands, e.g. in the dashboard
-        outcome = Outcome.FAILED if row.state is TrialState.FAIL else Outcome.PRUNED
-        why = "ended from outside of lrtune"
-        record = dataclasses.replace(entry.record, outcome=outcome, why=why)
-        return dataclasses.replace(entry, record=record, claim=None, holder=None, resume=None)  # nobody waits for it
-    return entry
 
 
 def _parsed(row: Row) -> dict[str, Any]:

@@ -39,4 +39,5 @@ class Search(Standing):
             if decision is None:
                 time.sleep(IDLE_SECONDS)
                 continue
+            self.idle = 0
             perform(self, decision)

@@ -1,10 +1,10 @@
-"""How a trial ended: an enum whose values are sentences that a user can read."""
+"""How a trial and a search ended: enums whose values are sentences that a user can read."""
 
 from __future__ import annotations
 
 import enum
 
-__all__ = ["Outcome"]
+__all__ = ["Ending", "Outcome"]
 
 
 class Outcome(enum.Enum):
@@ -44,6 +44,31 @@ class Outcome(enum.Enum):
     @classmethod
     def from_key(cls, key: str) -> Outcome:
         """The outcome of that key.
+
+        Raises
+        ------
+        KeyError
+            If there is none.
+        """
+        return cls[key.upper()]
+
+
+class Ending(enum.Enum):
+    """Why a search ended; ``.key`` is a word for files."""
+
+    LIMIT = "a limit was reached, or nothing could be trained any more"
+    SETTLED = "what another training could still gain is below the noise"
+    NO_EFFECT = "the learning rate changed nothing"
+    INTERRUPTED = "stopped from outside"
+
+    @property
+    def key(self) -> str:
+        """The ending as one lower-case word, e.g. ``"settled"``."""
+        return self.name.lower()
+
+    @classmethod
+    def from_key(cls, key: str) -> Ending:
+        """The ending of that key.
 
         Raises
         ------

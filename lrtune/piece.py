@@ -191,7 +191,8 @@ def _demand_metric(parked: Parked, watch: Watch) -> None:
     known = last is not None and metric in last.values  # spares a look at every point
     if not known and metric not in parked.curve.names:
         names = ", ".join(parked.curve.names) or "nothing"
-        msg = f"the training does not report the metric {metric!r} (it reports {names}); choose one of those"
+        what = "choose one of those, or report it from the first epoch on"
+        msg = f"the training does not report the metric {metric!r} (it reports {names}); {what}"
         raise InputError(msg)
 
 

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 from lrtune.curve import ValueRule
 from lrtune.divergence import Baseline
-from lrtune.entries import RECORD, decode
+from lrtune.entries import RECORD, decode, ended_elsewhere
 from lrtune.errors import InputError
 from lrtune.records import StudyRecord
 from lrtune.space import Space
 
 if TYPE_CHECKING:
     import optuna
+
+    from lrtune.records import Record
 
 __all__ = ["BASELINE", "NOTICES", "RESULT", "SETTINGS", "SPACE", "read"]
 
@@ -46,9 +48,16 @@ def read(study: optuna.Study) -> StudyRecord:
         space=Space.from_json(attributes[SPACE]),
         seed=settings["seed"],
         strategy=settings["strategy"],
-        records=tuple(decode(trial.number, trial.user_attrs[RECORD]).record for trial in trials),
+        records=tuple(_record(trial) for trial in trials),
         baseline=Baseline(**attributes[BASELINE]) if BASELINE in attributes else None,
         notices=tuple(attributes.get(NOTICES, ())),
         result=attributes.get(RESULT, {}),
         environment=settings["environment"],
     )
+
+
+def _record(trial: optuna.trial.FrozenTrial) -> Record:
+    entry = decode(trial.number, trial.user_attrs[RECORD])
+    if entry.record.outcome is None and trial.state.is_finished():
+        entry = ended_elsewhere(entry, trial.state, trial.values[0] if trial.values else None)
+    return entry.record

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lrtune.outcome import Outcome
+from lrtune.errors import SearchError
+from lrtune.outcome import Ending, Outcome
 from lrtune.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class Result:
         A count for each group of outcomes.
     stopped_because
         One sentence.
+    ending
+        The same in one word: a limit, nothing left to gain, a stop from outside, or a learning rate without effect.
     warnings
         What the user should know, one sentence each.
     study
@@ -78,6 +81,7 @@ class Result:
     epochs_trained: float
     trials_by_outcome: Mapping[str, int]
     stopped_because: str
+    ending: Ending = Ending.LIMIT
     warnings: tuple[str, ...] = ()
     study: optuna.Study | None = field(default=None, compare=False, repr=False)
 
@@ -95,6 +99,7 @@ class Result:
             "epochs_trained": round(self.epochs_trained, 6),
             "trials": {group: self.trials_by_outcome.get(group, 0) for group in GROUPS},
             "stopped_because": self.stopped_because,
+            "ending": self.ending.key,
             "warnings": list(self.warnings),
         }
 
@@ -114,9 +119,23 @@ class Result:
             epochs_trained=data["epochs_trained"],
             trials_by_outcome=dict(data["trials"]),
             stopped_because=data["stopped_because"],
+            ending=Ending.from_key(data.get("ending", Ending.LIMIT.key)),
             warnings=tuple(data["warnings"]),
             study=study,
         )
+
+    def demand_effect(self) -> None:
+        """Refuse an answer that says nothing of the learning rate, as the command does with exit code 3.
+
+        Raises
+        ------
+        SearchError
+            If all runs reported the same numbers, whatever their learning rate.
+        """
+        if self.ending is Ending.NO_EFFECT:
+            error = SearchError(self.warnings[-1])
+            error.result = self
+            raise error
 
     def trials(self) -> pd.DataFrame:
         """One row a trial."""

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Space", "suggest"]
 
 UNUSUAL_LR = 1e3
-MOST_DECADES = 60  # more than from the lowest to the highest
+ROUNDING = 1e-9  # decades: no rounding of a logarithm is as large, and no two learning rates that matter as close
 SGD_LIKE = ("sgd", "asgd", "momentum", "nesterov", "lars")
 
 
@@ -190,6 +190,25 @@ class Space:
         axes = self.axes
         return set(params) == set(axes) and all(axes[name].holds(value) for name, value in params.items())
 
+    def plain(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """A point that it holds, each value of the type that its setting has."""
+        axes = self.axes
+        return {name: axes[name].plain(params[name]) for name in axes}
+
+    def misfit(self, params: Mapping[str, Any]) -> str:
+        """Why no point of the space has these values, in one sentence; empty where one does.
+
+        Settings that are not named may have any value, and names that no recipe has are not looked at.
+        """
+        axes, fixed = self.axes, self.fixed
+        for name, value in params.items():
+            if name in axes and not axes[name].holds(value):
+                span = f"from {axes[name]}" if isinstance(axes[name], Range) else str(axes[name])
+                return f"{name} must be {span} (got {shown(value)}); enqueue another point, or search a wider space"
+            if name in fixed and value != fixed[name]:
+                return f"{name} is {fixed[name]} throughout this study (got {shown(value)}); leave it out"
+        return ""
+
     def exponent(self, optimizer: str | None = None) -> float:
         """The p in lr / batch^p: 1 for SGD-like optimizers and where none is named, 1/2 for Adam-like ones.
 
@@ -240,12 +259,28 @@ class Space:
         low, high = self.lr_range
         return {**params, "lr": min(max(self.unscaled_lr(params["lr"], params), low), high)}
 
-    def widened(self, low_decades: float = 0.0, high_decades: float = 0.0) -> Space:
-        """The same space with a learning-rate range that reaches further, within what is allowed at all."""
+    def lr_at(self, x: float) -> float:
+        """The learning rate whose log10 is `x`, as a point to train at.
+
+        An `x` that is an end of the range but for rounding gives that end itself, and none gives a learning rate
+        that is not allowed at all: whether a point lies in the range is decided by its learning rate alone.
+        """
+        end = min(self.lr_range, key=lambda lr: abs(x - math.log10(lr)))
+        if abs(x - math.log10(end)) <= ROUNDING:
+            return end
+        lr: float = 10.0 ** min(x, math.log10(HIGHEST_LR))
+        return min(max(lr, LOWEST_LR), HIGHEST_LR)
+
+    def reaching(self, lr: float) -> Space:
+        """The same space, its range of learning rates widened so that it ends exactly at this one where it lies beyond.
+
+        Raises
+        ------
+        SpaceError
+            If no learning rate may be that low or that high.
+        """
         low, high = self.lr_range
-        low = max(low / 10.0 ** min(low_decades, MOST_DECADES), LOWEST_LR)
-        high = min(high * 10.0 ** min(high_decades, MOST_DECADES), HIGHEST_LR)
-        return Space.from_json({**self.to_json(), "lr": {"low": low, "high": high}})
+        return Space.from_json({**self.to_json(), "lr": {"low": min(low, lr), "high": max(high, lr)}})
 
     def difference(self, other: Space) -> list[str]:
         """What differs, one readable line each: ``"lr: 1e-05 to 1 -> 1e-05 to 10"``; empty if they are equal."""

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, TypeVar
 from optuna.exceptions import UpdateFinishedTrialError
 
 from lrtune.divergence import STUCK_SHARE, learned
+from lrtune.effect import alike
 from lrtune.errors import LockLostError
+from lrtune.outcome import Outcome
 from lrtune.reading import SPACE
 from lrtune.search.base import Seen, Situation
 from lrtune.space import Space
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from lrtune.attendance import Attendance
     from lrtune.divergence import Baseline
+    from lrtune.effect import Alike
     from lrtune.entries import Entry
     from lrtune.garage import Garage
     from lrtune.ledger import Ledger
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     from lrtune.training.base import Trainer
     from lrtune.watching import Watched
 
-__all__ = ["Standing"]
+__all__ = ["WIDENED", "Standing"]
 
 T = TypeVar("T")
 
@@ -93,6 +96,8 @@ class Standing:
     origin: tuple[float, ...] | None = None
     ended_before: frozenset[int] | None = None
     finest: tuple[Space, float] | None = None
+    differ: bool = False
+    idle: int = 0
 
     def decisively(self, act: Callable[[], T]) -> T:
         """Do under the study's lock what depends on what is read there.
@@ -121,10 +126,6 @@ class Standing:
             low, high = self.space.lr_range
             kept = [warning for warning in self.warnings if not warning.startswith(WIDENED)]
             self.warnings[:] = [f"{WIDENED}, which was widened to {low:g} to {high:g}", *kept]
-
-    def entry(self, number: int) -> Entry:
-        """The entry of a trial."""
-        return next(entry for entry in self.entries if entry.number == number)
 
     def replace(self, entry: Entry) -> None:
         """Take an entry in place of the one of the same trial, or as a new one."""
@@ -175,7 +176,7 @@ class Standing:
         low, high = self.origin
         now_low, now_high = self.space.lr_range
         used = math.log10(low / now_low) + math.log10(now_high / high)
-        return max(0.0, self.settings.widen - used)
+        return max(0.0, round(self.settings.widen - used, 9))  # what rounding leaves of a decade is none
 
     def _finest(self) -> float:
         if self.finest is None or self.finest[0] is not self.space:  # the same for as long as the space is
@@ -208,6 +209,16 @@ class Standing:
         metric, direction = self.settings.metric, self.settings.direction
         return any(curve.trained > far and learned(curve.of(metric)[1], self.baseline, direction) for curve in curves)
 
+    def alike(self) -> Alike | None:
+        """The runs that agree, whatever their learning rate; None where any two differ."""
+        if self.differ:  # for good: curves only grow
+            return None
+        records = [entry.record for entry in self.entries]
+        runs = [(record.recipe, record.curve, record.outcome is Outcome.COMPLETED) for record in records]
+        same = alike(runs, self.settings.metric, self.space.lr_range)
+        self.differ = same is None
+        return same
+
     # -- what may be spent -----------------------------------------------------------------------------
 
     def whole_steps(self, until: float, recipe: Recipe, paid: float) -> float:
@@ -220,12 +231,6 @@ class Standing:
             left = (budget - self.ledger.spent(self.entries)) * self.settings.epochs + paid
             after = min(after, math.floor(left * steps * (1 + 1e-9)))
         return after / steps
-
-    def afford(self, epochs: float) -> None:
-        """Hold the strategy to the budget: it is never overspent."""
-        if epochs > self.left():
-            msg = f"{self.strategy.name!r} asked for {epochs:g} epochs with {self.left():g} left"
-            raise RuntimeError(msg)
 
     def left(self) -> float:
         """Epochs that the budget still allows."""

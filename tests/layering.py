@@ -50,7 +50,7 @@ LAYERS = (
     Layer(
         name="rules",
         holds="decisions as pure functions",
-        modules=("axes", "space", "divergence", "diagnosis", "readers"),
+        modules=("axes", "space", "divergence", "effect", "diagnosis", "readers"),
         others=("numpy", "scipy", "optuna.distributions"),
         guests={},
     ),

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
+import optuna
 
 from lrtune.outcome import Outcome
 from lrtune.recipe import Recipe
@@ -82,6 +83,7 @@ class Laboratory:
     untrained: float | None = None
     points: int | None = None
     check_purity: bool = True
+    every: int = 1
     seen: list[Seen] = field(default_factory=list)
     paid: float = 0.0
     actions: list[Action] = field(default_factory=list)
@@ -158,15 +160,18 @@ class Laboratory:
         assert action.params is not None
         self._affordable(action.until / self.epochs, situation)
         assert 0 < action.until <= self.epochs
-        lr = float(action.params["lr"])
-        low, high = (math.log10(end) for end in self.space.lr_range)
-        beyond = max(0.0, low - math.log10(lr)), max(0.0, math.log10(lr) - high)
-        assert sum(beyond) <= situation.widen + 1e-9, f"{lr} lies outside {self.space.lr_range}"
-        if sum(beyond) > 0:
-            assert self.strategy == "freeze-thaw", "only freeze-thaw widens the range"
-            self.space = self.space.widened(low_decades=beyond[0], high_decades=beyond[1])
-        inside = {**action.params, "lr": min(max(lr, self.space.lr_range[0]), self.space.lr_range[1])}
-        assert self.space.contains(inside), f"{action.params} is no point of {self.space}"
+        lr = action.params["lr"]
+        if not self.space.contains(action.params):
+            assert self.strategy == "freeze-thaw", f"only freeze-thaw widens the range ({lr}, {self.space.lr_range})"
+            wider = self.space.reaching(lr)
+            assert any(abs(math.log10(b / a)) > 1e-3 for a, b in zip(self.space.lr_range, wider.lr_range, strict=True))
+            self.space = wider
+            assert self.situation().widen >= situation.widen - self.widen, "widened too far"
+        assert self.space.contains(action.params), f"{action.params} is no point of {self.space}"
+        frozen = optuna.trial.create_trial(
+            value=0.0, params=dict(action.params), distributions=dict(self.space.distributions())
+        )
+        assert frozen.params == action.params, "Optuna keeps another point"
         recipe = self.space.recipe(action.params, epochs=self.epochs, seed=self.seed + action.seed)
         assert all(seen.recipe != recipe for seen in self.seen if seen.outcome is not Outcome.FAILED), "the same twice"
         empty = np.array([])
@@ -200,22 +205,26 @@ class Laboratory:
         places = [float(e) for e in range(1, self.epochs + 1) if seen.trained < e < seen.until - 1e-9]
         epochs, values = list(seen.epochs), list(seen.values)
         outcome: Outcome | None = None
+        reached = seen.trained
         for place in [*places, seen.until]:
+            reached = place
+            if (math.ceil(place) - 1) % self.every:
+                continue
             epochs.append(place)
             values.append(self.landscape(seen.recipe, place / self.epochs))
             if not math.isfinite(values[-1]):
                 outcome = Outcome.NON_FINITE
                 break
-        self.paid += epochs[-1] - seen.trained + seen.again
-        if outcome is None and epochs[-1] >= self.epochs - 1e-9:
+        self.paid += reached - seen.trained + seen.again
+        if outcome is None and reached >= self.epochs - 1e-9:
             outcome = Outcome.COMPLETED
         self.seen[number] = dataclasses.replace(
-            seen, epochs=np.array(epochs), values=np.array(values), until=None, again=0.0
+            seen, epochs=np.array(epochs), values=np.array(values), until=None, again=0.0, reached=reached
         )
         if outcome is not None:
             self._end(number, outcome=outcome)
         elif self.forgets:
-            self.seen[number] = dataclasses.replace(self.seen[number], again=epochs[-1])
+            self.seen[number] = dataclasses.replace(self.seen[number], again=reached)
 
     def _end(self, number: int, *, outcome: Outcome) -> None:
         seen = self.seen[number]

@@ -137,3 +137,20 @@ def test_whatever_was_recorded_something_is_found_once_and_in_words(
     assert told
     assert len({finding.kind for finding in told}) == len(told)
     assert all(finding.why and finding.advice for finding in told)
+
+
+def test_a_search_that_had_nothing_left_to_gain_is_not_asked_for_a_larger_budget() -> None:
+    two = [done(0.01, 0.1), done(0.02, 0.2), Trial(lr=0.1, outcome=Outcome.PRUNED)]
+    told = findings(two, settled=True)
+    assert [finding.kind for finding in told] == [FindingKind.CLEAR]
+    assert "the better of 2 full trainings" in told[0].why
+    assert "1 shorter run " in told[0].why
+    assert "the one full training" in findings(two[:1], settled=True)[0].why
+
+
+@given(st.lists(st.floats(1e-4, 10.0), min_size=2, max_size=6, unique=True), st.booleans())
+def test_equal_results_are_said_to_be_equal_and_nothing_else(lrs: list[float], settled: bool) -> None:  # noqa: FBT001 -- Hypothesis draws it
+    told = findings([done(lr, 0.25) for lr in lrs], settled=settled, noise=0.1)
+    assert [finding.kind for finding in told] == [FindingKind.ALL_EQUAL]
+    assert "nothing was learned" in told[0].why
+    assert FindingKind.ALL_EQUAL not in kinds([done(lr, i * 0.1) for i, lr in enumerate(lrs)])

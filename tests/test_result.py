@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lrtune
-from lrtune.outcome import Outcome
+from lrtune.outcome import Ending, Outcome
 from lrtune.recipe import Recipe
 from lrtune.result import Edge, Result
 
@@ -36,6 +36,7 @@ def results(draw: st.DrawFn) -> Result:
         epochs_trained=float(draw(st.integers(0, 1000))),
         trials_by_outcome={group: draw(st.integers(0, 9)) for group in sorted(GROUPS)},
         stopped_because="the budget is used",
+        ending=draw(st.sampled_from(Ending)),
         warnings=tuple(draw(st.lists(st.text(), max_size=3))),
     )
 
@@ -51,7 +52,7 @@ def test_the_json_has_what_is_promised(result: Result) -> None:
     data = result.to_json()
     assert set(data) == {
         *("study", "metric", "direction", "best", "band", "edge", "cost", "epochs_trained"),
-        *("trials", "stopped_because", "warnings"),
+        *("trials", "stopped_because", "ending", "warnings"),
     }
     assert set(data["trials"]) == GROUPS
     assert set(data["edge"]) == {"lr", "low", "high"}

@@ -242,16 +242,32 @@ def test_a_searched_optimizer_takes_its_own_exponent() -> None:
 # Changing and comparing.
 
 
-def test_widened_moves_the_ends_of_the_learning_rate_only() -> None:
+def test_reaching_moves_the_ends_of_the_learning_rate_only() -> None:
     space = Space(lr=(1e-3, 1.0), batch_size=[16, 64], batch_exponent=0.7)
-    wider = space.widened(low_decades=1, high_decades=2)
-    assert wider.lr_range == pytest.approx((1e-4, 100.0))
+    wider = space.reaching(1e-4).reaching(100.0)
+    assert wider.lr_range == (1e-4, 100.0)
     assert {**wider.to_json(), "lr": None} == {**space.to_json(), "lr": None}
-    assert space.widened() == space
+    assert space.reaching(0.1) == space
 
 
-def test_widened_ends_where_no_learning_rate_trains() -> None:
-    assert Space(lr=(1e-3, 1.0)).widened(500, 500).lr_range == (1e-30, 1e12)
+def test_no_range_is_widened_to_where_no_learning_rate_trains() -> None:
+    with pytest.raises(SpaceError, match="1e-30 to 1e\\+12"):
+        Space(lr=(1e-3, 1.0)).reaching(1e-31)
+
+
+@given(ranges(1e-30, 1e12), st.floats(-40, 20))
+def test_a_point_made_from_a_logarithm_is_a_learning_rate_of_the_range_that_it_widens(
+    span: tuple[float, float], x: float
+) -> None:
+    space = Space(lr=span)
+    low, high = space.lr_range
+    for end in (low, high):
+        assert space.contains({"lr": space.lr_at(math.log10(end))})
+    lr = space.lr_at(x)
+    wider = space.reaching(lr)
+    assert wider.contains({"lr": lr})
+    assert wider.lr_range == (min(low, lr), max(high, lr))
+    assert low <= lr <= high or not math.log10(low) <= x <= math.log10(high)
 
 
 def test_the_difference_is_readable() -> None:

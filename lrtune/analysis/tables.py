@@ -11,12 +11,14 @@ import pandas as pd
 from lrtune.diagnosis import Finding, Trial, Verdict, judge, judge_study
 from lrtune.diagnosis.features import noise
 from lrtune.diagnosis.studies import repeat_noise
-from lrtune.outcome import Outcome
+from lrtune.effect import alike
+from lrtune.outcome import Ending, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from lrtune.curve import Curve
+    from lrtune.effect import Alike
     from lrtune.records import Record, StudyRecord
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "curves",
     "edge_of",
     "findings",
+    "has_no_effect",
     "outcome_word",
     "timeline",
     "trials",
@@ -163,7 +166,19 @@ def findings(record: StudyRecord) -> list[Finding]:
         edge=edge_of(record),
         edge_low=(record.result.get("edge") or {}).get("low"),
         noise=repeat_noise(seen) or _report_noise(record),
+        settled=record.result.get("ending") == Ending.SETTLED.key,
+        same=_alike(record) if has_no_effect(record) else None,
     )
+
+
+def _alike(record: StudyRecord) -> Alike | None:
+    runs = [(trial.recipe, trial.curve, trial.outcome is Outcome.COMPLETED) for trial in record.records]
+    return alike(runs, record.metric, record.space.lr_range)
+
+
+def has_no_effect(record: StudyRecord) -> bool:
+    """Whether the search ended because all runs reported the same numbers, whatever their learning rate."""
+    return record.result.get("ending") == Ending.NO_EFFECT.key
 
 
 def _report_noise(record: StudyRecord) -> float | None:

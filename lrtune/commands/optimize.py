@@ -193,9 +193,11 @@ class Told:
             _write(result, shown)
         if self.json:
             say_json(result.to_json())
+            result.demand_effect()
             return
         say(result.text())
         say(f"\nreport   {shown / REPORT}\nresult   {shown / RESULT}\nThe same command again goes on from here.")
+        result.demand_effect()
 
     @staticmethod
     def _first(place: Place) -> bool:

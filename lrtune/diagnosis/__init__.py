@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lrtune.diagnosis.curves import Verdict, VerdictKind, judge
-from lrtune.diagnosis.studies import Finding, FindingKind, Trial, judge_study
+from lrtune.diagnosis.findings import Finding, FindingKind, Trial
+from lrtune.diagnosis.studies import judge_study
 
 __all__ = ["Finding", "FindingKind", "Trial", "Verdict", "VerdictKind", "judge", "judge_study"]

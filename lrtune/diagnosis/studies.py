@@ -5,22 +5,22 @@ Each finding carries its numbers and a next step; they come with the gravest fir
 
 from __future__ import annotations
 
-import enum
 import math
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lrtune.outcome import Outcome
+from lrtune.diagnosis.findings import Finding, FindingKind, Trial
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from lrtune.curve import Direction
+    from lrtune.effect import Alike
 
-__all__ = ["Finding", "FindingKind", "Trial", "judge_study", "repeat_noise"]
+__all__ = ["judge_study", "repeat_noise"]
 
 END_DECADES = 0.15  # a best this close to an end of the range may have a better one beyond it
 ENOUGH_TRAININGS = 3  # full trainings; two agree by accident, three show which way it goes
@@ -35,68 +35,6 @@ MIN_EITHER = 2  # of two kinds that are compared
 MIN_EACH = 3  # trials on either side of a comparison
 
 
-class FindingKind(enum.Enum):
-    """What a study shows, as a few words that a user can read."""
-
-    NOTHING_COMPLETED = "nothing was trained to its end"
-    BEST_AT_LOW_END = "the best lies at the low end of the range"
-    BEST_AT_HIGH_END = "the best lies at the high end of the range"
-    MOSTLY_DIVERGED = "most of the range diverges"
-    WITHIN_NOISE = "all within noise"
-    TOO_FEW = "too few full trainings to say"
-    WINNER_AT_EDGE = "the winner is at the edge of stability"
-    WARMUP_WIDENS = "warmup widens the usable range"
-    SCHEDULE_IRRELEVANT = "the schedule does not matter"
-    CLEAR = "a clear answer"
-
-    @property
-    def key(self) -> str:
-        """The kind as one lower-case word."""
-        return self.name.lower()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """What the rules need to know of one trial.
-
-    Attributes
-    ----------
-    lr
-        Peak learning rate.
-    value
-        Its result in the metric's own sign; None where it has none.
-    outcome
-        None while it is open.
-    settings
-        The rest of its recipe, e.g. ``{"schedule": "cosine", "warmup": 0.1}``.
-    """
-
-    lr: float
-    value: float | None = None
-    outcome: Outcome | None = None
-    settings: Mapping[str, object] = field(default_factory=dict)
-
-    @property
-    def completed(self) -> bool:
-        """Trained to its end, with a finite result."""
-        return self.outcome is Outcome.COMPLETED and self.value is not None and math.isfinite(self.value)
-
-    @property
-    def diverged(self) -> bool:
-        """Whether the learning rate was too high for it."""
-        return self.outcome is not None and self.outcome.diverged
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that a study shows: in a few words, its numbers, one sentence of them, and a next step."""
-
-    kind: FindingKind
-    evidence: Mapping[str, float] = field(default_factory=dict)
-    why: str = ""
-    advice: str = ""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Study:
     trials: Sequence[Trial]
@@ -107,6 +45,7 @@ class _Study:
     edge: float | None
     edge_low: float | None
     noise: float | None
+    settled: bool
 
     def value(self, trial: Trial) -> float:
         """Smaller is better."""
@@ -121,6 +60,8 @@ def judge_study(
     edge: float | None = None,
     edge_low: float | None = None,
     noise: float | None = None,
+    settled: bool = False,
+    same: Alike | None = None,
 ) -> list[Finding]:
     """The findings on a study, the gravest first; never empty.
 
@@ -139,8 +80,16 @@ def judge_study(
         under other settings; where neither is given, the edge is taken from the trials.
     noise
         Standard deviation of a result under another seed; else it is taken from repeats, where there are.
+    settled
+        Whether the search ended because another training was not expected to gain anything beyond the noise.
+    same
+        The runs that reported the same numbers, where all did.
     """
     trials = list(trials)
+    if same is not None:
+        evidence = {"runs": same.runs, "low": same.low, "high": same.high}
+        kind = FindingKind.NO_EFFECT if same.moving else FindingKind.NOTHING_LEARNED
+        return [Finding(kind=kind, evidence=evidence, why=same.why, advice=same.advice)]
     sign = 1.0 if direction == "minimize" else -1.0
     done = [trial for trial in trials if trial.completed]
     if not done:
@@ -155,7 +104,10 @@ def judge_study(
         edge=_lowest_diverged(trials, best.lr) if edge is None and edge_low is None else edge,
         edge_low=edge_low,
         noise=noise if noise is not None else repeat_noise(trials),
+        settled=settled,
     )
+    if (equal := _all_equal(study)) is not None:
+        return [equal]
     rules: tuple[Callable[[_Study], Finding | None], ...] = (
         _at_end,
         _mostly_diverged,
@@ -235,6 +187,20 @@ def _mostly_diverged(study: _Study) -> Finding | None:
     )
 
 
+def _all_equal(study: _Study) -> Finding | None:
+    """Results that are the same number, under learning rates that are not."""
+    lrs = [trial.lr for trial in study.done]
+    if len({trial.value for trial in study.done}) > 1 or len(set(lrs)) == 1:
+        return None
+    return Finding(
+        kind=FindingKind.ALL_EQUAL,
+        evidence={"completed": len(study.done), "low": min(lrs), "high": max(lrs)},
+        why=f"the {len(lrs)} trials trained to the end, at learning rates from {min(lrs):.3g} to {max(lrs):.3g}, all "
+        f"reached {study.best.value:.4g}: nothing was learned about which of them is best",
+        advice="take any of them, or let a metric decide that tells them apart, such as a loss",
+    )
+
+
 def _within_noise(study: _Study) -> Finding | None:
     if study.noise is None or len(study.done) < MIN_EACH:
         return None
@@ -256,7 +222,7 @@ def _within_noise(study: _Study) -> Finding | None:
 
 def _too_few(study: _Study) -> Finding | None:
     n = len(study.done)
-    if n >= ENOUGH_TRAININGS:
+    if n >= ENOUGH_TRAININGS or study.settled:
         return None
     return Finding(
         kind=FindingKind.TOO_FEW,
@@ -361,9 +327,17 @@ def _clear(study: _Study) -> Finding:
     return Finding(
         kind=FindingKind.CLEAR,
         evidence={"completed": len(study.done), "lr": study.best.lr},
-        why=f"the best of {len(study.done)} full trainings, at {study.best.lr:.3g}, lies inside the range{edge}",
+        why=f"{_best_of(study)}, at {study.best.lr:.3g}, lies inside the range{edge}",
         advice="use it; a repeat with another seed would show how far the edge is" if near else "use it",
     )
+
+
+def _best_of(study: _Study) -> str:
+    done, rest = len(study.done), len(study.trials) - len(study.done)
+    if not study.settled or done >= ENOUGH_TRAININGS:
+        return f"the best of {done} full trainings"
+    trained = "the one full training" if done == 1 else f"the better of {done} full trainings"
+    return f"{trained}, better than what {rest} shorter run{'' if rest == 1 else 's'} would be expected to end at"
 
 
 def _number(value: object) -> float:

@@ -208,6 +208,7 @@ class _Run:
         strategy = self._strategy(study)
         try:
             result = self._search(study, trainer, storage, running, strategy)
+            result.demand_effect()
         except SearchError as error:
             found: Result | None = error.result
             stands = strategy.said is not None and strategy.said.verdict is Verdict.UNCHANGED

@@ -47,7 +47,7 @@ def first_screen(record: StudyRecord, said: Answer) -> str:
 def _lead(said: Answer) -> str:
     what = '<p class="what">Learning rate</p>'
     if said.lr is None:
-        return f'{what}<p class="lr none">None yet: nothing was trained to its end.</p>'
+        return f'{what}<p class="lr none">{_sentence(said.nothing)}</p>'
     chips = "".join(f"<li>{as_text(name)} <b>{as_text(value, 60)}</b></li>" for name, value in said.settings)
     return f'{what}<p class="lr">{as_text(said.lr)}</p><ul class="with">{chips}</ul>'
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lrtune.analysis.tables import findings
+from lrtune.analysis.tables import findings, has_no_effect
 from lrtune.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class Answer:
     ----------
     lr, value
         The learning rate to use, and what it reached.
+    nothing
+        Why there is no learning rate to use, where there is none.
     settings
         The rest of the recipe: name and text.
     band, edge
@@ -52,6 +54,7 @@ class Answer:
     """
 
     lr: str | None
+    nothing: str
     value: str | None
     settings: Sequence[tuple[str, str]]
     band: str
@@ -66,16 +69,20 @@ def answer(record: StudyRecord) -> Answer:
     """The parts of the answer."""
     best = record.best
     counts = record.counts()
+    inert = has_no_effect(record)
+    found = findings(record)
+    said = [*(str(w) for w in record.result.get("warnings") or ()), *record.notices]
     return Answer(
-        lr=None if best is None else number(best.recipe.lr),
+        lr=None if best is None or inert else number(best.recipe.lr),
+        nothing="any: all runs are equal" if inert else "none yet: nothing was trained to its end",
         value=None if best is None else number(best.value, 4),
         settings=[] if best is None else settings(best.recipe),
         band=_band(record),
         edge=_edge(record),
         cost=_plural(round(float(record.result.get("cost") or record.cost), 2), "full training"),
         trials=", ".join(f"{counts[key]:,} {word}" for key, word in COUNTED.items() if counts.get(key)) or "none yet",
-        findings=findings(record),
-        warnings=list(dict.fromkeys([*(str(w) for w in record.result.get("warnings") or ()), *record.notices])),
+        findings=found,
+        warnings=[w for w in dict.fromkeys(said) if not any(w.startswith(f.kind.value) for f in found)],
     )
 
 
@@ -148,7 +155,8 @@ def text(record: StudyRecord) -> str:
     """The answer as a few lines, for terminals and logs; ends without a newline."""
     said = answer(record)
     if said.lr is None:
-        head = [("learning rate", "none yet: nothing was trained to its end")]
+        head = [("learning rate", said.nothing)]
+        head += [] if said.value is None else [(record.metric, f"{said.value} ({record.direction}d)")]
     else:
         head = [
             ("learning rate", f"{said.lr}"),

@@ -7,12 +7,14 @@ stood, and a second worker needs no messages from the first.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from lrtune.axes import HIGHEST_LR, LOWEST_LR
 from lrtune.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -37,9 +39,12 @@ class Seen:
     recipe
         What the run was told.
     epochs, values
-        The metric's curve: how far (epochs, may be fractional, increasing) and its value there, in
-        the metric's own sign. Non-finite values may occur at the end of a diverged run. Empty before
-        the first report.
+        The metric's curve: where it was reported (epochs, may be fractional, increasing) and its value
+        there, in the metric's own sign. Non-finite values may occur at the end of a diverged run. Empty
+        before the first report.
+    reached
+        Epochs that the run has trained; more than the last of `epochs` where it did not report the metric
+        at its latest steps.
     outcome
         How it ended; None while it is paused or running and may still be continued.
     result
@@ -61,11 +66,12 @@ class Seen:
     until: float | None = None
     mine: bool = True
     again: float = 0.0
+    reached: float = 0.0
 
     @property
     def trained(self) -> float:
-        """Epochs trained so far."""
-        return float(self.epochs[-1]) if len(self.epochs) else 0.0
+        """Epochs trained so far, whatever was reported there."""
+        return max(self.reached, float(self.epochs[-1]) if len(self.epochs) else 0.0)
 
     @property
     def open(self) -> bool:
@@ -124,6 +130,30 @@ class Situation:
     def left(self) -> float:
         """Full trainings that may still be spent; infinite without a budget."""
         return float("inf") if self.budget is None else self.budget - self.spent
+
+    @property
+    def to_finish(self) -> float:
+        """Full trainings that the run nearest to its end still needs from where it stands, or is being trained to.
+
+        A search that spends more than this leaves ends with nothing. 1 where no run is open, 0 once one is complete.
+        """
+        if any(seen.outcome is Outcome.COMPLETED for seen in self.trials):
+            return 0.0
+        pending = [seen for seen in self.trials if seen.outcome is None]
+        done = [max(seen.trained - seen.again, seen.until or 0.0) for seen in pending]
+        return 1 - max(done, default=0.0) / self.epochs
+
+    def leaves_an_end(self, trained: float, until: float, again: float = 0.0) -> bool:
+        """Whether the budget holds a piece of one run, and then what the run nearest to its end still needs."""
+        price = (until - trained + again) / self.epochs
+        needed = min(self.to_finish, 1 - until / self.epochs)
+        return price + needed <= self.left * (1 + 1e-9)
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """log10 of the lowest and highest learning rate that may be asked for: the range as far as it may widen."""
+        low, high = (math.log10(end) for end in self.space.lr_range)
+        return max(low - self.widen, math.log10(LOWEST_LR)), min(high + self.widen, math.log10(HIGHEST_LR))
 
     @property
     def sign(self) -> float:
@@ -185,9 +215,12 @@ class Finish:
     ----------
     why
         One sentence for the result's ``stopped_because``.
+    settled
+        Whether it ends because nothing is left to gain, and not because a limit does not let it go on.
     """
 
     why: str = field(default="the search is complete")
+    settled: bool = False
 
 
 Action: TypeAlias = Start | Continue | Stop | Wait | Finish

@@ -57,9 +57,11 @@ def _hopeless(beliefs: Beliefs, pace: Pace) -> Action | None:
     """The end where nothing lives, and nowhere is left to look."""
     if beliefs.view.alive:
         return None
-    lowest = min((trial.recipe.lr for trial in beliefs.situation.trials), default=None)
-    if lowest is None:
+    if not beliefs.situation.trials:
         return pace.end("the budget leaves no room for a first look")
+    lowest = min((arm.seen.recipe.lr for arm in beliefs.view.arms if arm.diverged), default=None)
+    if lowest is None:
+        return pace.end("no run has reported the metric, and nowhere is left to look")
     return pace.end(f"every run diverged, down to a learning rate of {lowest:g}; try a range below it")
 
 

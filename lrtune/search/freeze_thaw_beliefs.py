@@ -112,7 +112,8 @@ class Beliefs:
         """The recipe at log10 of a learning rate (as it is trained with) under other settings."""
         values = dict(zip(SETTINGS, key, strict=True))
         params = {n: values[n] for n in self.situation.space.names if n != "lr"}
-        return self.situation.space.recipe({"lr": float(10**x), **params}, epochs=self.situation.epochs)
+        space = self.situation.space
+        return space.recipe({"lr": space.lr_at(x), **params}, epochs=self.situation.epochs)
 
     def shift(self, key: tuple[Any, ...]) -> float:
         """Decades between the learning rate and the batch-scaled one."""
@@ -370,4 +371,4 @@ def _values(distribution: Any) -> list[Any]:
     values[0], values[-1] = low, high
     if isinstance(distribution.low, int):
         return sorted({round(float(v)) for v in values})
-    return [float(v) for v in values]
+    return sorted({float(v) for v in values.clip(low, high)})

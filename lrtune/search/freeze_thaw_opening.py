@@ -88,7 +88,16 @@ class Opening:
         return None if earlier is None else earlier.x + self.beliefs.shift(self.home)
 
     def _blind(self, spots: Sequence[float], taken: dict[int, Arm]) -> Action | None:
-        """Nothing is seen yet: from the middle outwards, or from where an earlier study found its best."""
+        """Nothing is seen yet: from the middle outwards, or from where an earlier study found its best.
+
+        A run that has not reported the metric by its first look goes on until it does.
+        """
+        silent = [arm for arm in self.view.arms if arm.seen.open and not len(arm.values)]
+        if silent:
+            arm = max(silent, key=lambda arm: (arm.seen.trained, -arm.number))
+            until = self.pace.after(arm.seen.trained)
+            if self.situation.leaves_an_end(arm.seen.trained, until, arm.seen.again):
+                return Continue(number=arm.number, until=until, why="it has not reported the metric yet")
         earlier = self._earlier()
         middle = len(spots) // 2 if earlier is None else _nearest(spots, earlier)
         order = sorted(set(range(len(spots))) - set(taken), key=lambda i: abs(i - middle))
@@ -102,7 +111,7 @@ class Opening:
         if left >= 0:
             return self._first(spots[left])
         lowest = min(math.log10(arm.seen.recipe.lr) for arm in arms)
-        for x in (self.range[0], self.range[0] - self.situation.widen):
+        for x in (self.range[0], self.situation.reach[0]):
             if x < lowest - FINEST:
                 return self._first(x)
         return None
@@ -120,15 +129,13 @@ class Opening:
     def _beyond(self, xs: Sequence[float], best: int) -> Action | None:
         """The end of the range, and what lies beyond, where no look bounds the best one."""
         low, high = self.range
-        wider = min(SPACING, self.situation.widen)
+        lowest, highest = self.situation.reach
         if best == len(xs) - 1 and xs[best] < high - APART:
             return self._first(high)
-        if best == len(xs) - 1 and wider > 0 and xs[best] <= high + FINEST:
-            return self._first(high + wider)
-        if best == 0 and wider > 0 and low + FINEST < xs[best]:
-            return self._first(low)
-        if best == 0 and wider > 0 and xs[best] >= low - FINEST:
-            return self._first(low - wider)
+        if best == len(xs) - 1 and highest > high + FINEST:
+            return self._first(min(high + SPACING, highest))
+        if best == 0 and lowest < low - FINEST:
+            return self._first(low if low + FINEST < xs[best] else max(low - SPACING, lowest))
         return None
 
     def _score(self, arm: Arm) -> float:
@@ -137,6 +144,9 @@ class Opening:
         return self.view.at(arm, min(arm.seen.trained, self.pace.first) / self.pace.length)
 
     def _first(self, x: float) -> Action | None:
+        lr = self.situation.space.lr_at(x)
+        if any(arm.key == self.home and arm.seen.recipe.lr == lr for arm in self.view.arms):
+            return None  # in a range so narrow that its ends are one
         return self.pace.look(x, self.home)
 
     # -- 2. wait on a plateau ----------------------------------------------------------------------

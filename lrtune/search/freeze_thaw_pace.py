@@ -73,13 +73,11 @@ class Pace:
 
     def look(self, x: float, key: tuple[object, ...]) -> Action | None:
         """A first look, where it may be started and leaves room to finish something."""
-        furthest = max((arm.seen.trained for arm in self._beliefs.view.alive), default=0.0)
-        reserve = (self.length - max(furthest, self.first)) / self.length
         price = self.first / self.length
         # With less than one training to spend nothing can be finished, and looks are all there is.
         if self._situation.exhausted or not self.affords(price):
             return None
-        if not self.affords(price + reserve) and furthest > 0:
+        if not self._situation.leaves_an_end(0.0, self.first) and self._situation.to_finish < 1:
             return None
         recipe = self._beliefs.recipe(x, key)
         return Start(params=self._situation.space.params(recipe), until=self.first, why="first look")
@@ -92,9 +90,15 @@ class Pace:
             return Start(params=self._situation.space.params(candidate.recipe), until=until, why=why)
         return Continue(number=candidate.arm.number, until=until, why=why)
 
-    def end(self, why: str) -> Action:
+    def end(self, why: str, *, settled: bool = False) -> Action:
         """End the search, once nobody trains any more."""
-        return Wait() if self.busy else Finish(why=why)
+        return Wait() if self.busy else Finish(why=why, settled=settled)
+
+    def nowhere(self) -> Action:
+        """End the search where there is nothing that could be trained to its end."""
+        if self._situation.exhausted:
+            return self.end("the number of trials is reached")
+        return self.end("the budget leaves no room for a full training")
 
     @property
     def busy(self) -> bool:

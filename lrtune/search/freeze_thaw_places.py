@@ -149,9 +149,9 @@ class Places:
         if len(steps) < len(STEPS):
             return inner
         place = self.beliefs.champion.x
-        wider = self.situation.widen
-        beyond = [x for x in near if low - wider <= x < low - FINEST and place < low + APART]
-        beyond += [x for x in near if high + FINEST < x <= high + wider and place > high - APART]
+        lowest, highest = self.situation.reach
+        beyond = [x for x in near if lowest <= x < low - FINEST and place < low + APART]
+        beyond += [x for x in near if high + FINEST < x <= highest and place > high - APART]
         return [low, *inner, high, *beyond]
 
 

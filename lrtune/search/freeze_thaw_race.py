@@ -39,12 +39,14 @@ class Race:
 
     def next(self, candidates: Sequence[Candidate]) -> Action:
         """A challenger's look or the leader's next piece; the end where the budget holds no full training."""
+        if not candidates:
+            return self.pace.nowhere()
         until = self._looks(candidates)
         fallen, smooth, looks = self.beliefs.draws(candidates, until)
         remaining = np.array([self.pace.price(c, self.pace.length) for c in candidates])
         beyond = np.array([not self.pace.affords(float(price)) for price in remaining])
         if beyond.all():
-            return self.pace.end("the budget leaves no room for a full training")
+            return self.pace.nowhere()
         leader = int(np.argmin(np.where(beyond, np.inf, fallen.mean(axis=0) + PAID * remaining)))
         cost = np.array([self.pace.price(c, float(u)) for c, u in zip(candidates, until, strict=True)])
         ready = np.array([free(c) and u > c.trained for c, u in zip(candidates, until, strict=True)])
@@ -72,14 +74,17 @@ class Race:
         return None
 
     def _beside(self, candidates: Sequence[Candidate], leader: int, fallen: Floats) -> Action:
-        """The leader is being trained by somebody: the next best, no further than the leader."""
+        """The leader is somebody else's: the next best, no further than the leader, and what the leader still needs."""
         arm = candidates[leader].arm
-        target = self.pace.length if arm is None or arm.seen.until is None else arm.seen.until
+        claimed = None if arm is None else arm.seen.until
+        target = self.pace.length if claimed is None else claimed
+        reserve = self.pace.price(candidates[leader], self.pace.length) - self.pace.price(
+            candidates[leader], claimed or 0
+        )
         for j in np.argsort(fallen.mean(axis=0), kind="stable"):
             c = candidates[j]
             until = min(self.pace.after(c.trained), target)
-            price = self.pace.price(c, until) + max(0.0, 1 - target / self.pace.length)
-            if free(c) and until > c.trained and self.pace.affords(price):
+            if free(c) and until > c.trained and self.pace.affords(self.pace.price(c, until) + reserve):
                 return self.pace.advance(c, until, "beside the leader")
         return self.pace.end("the budget ends before another run can be finished")
 

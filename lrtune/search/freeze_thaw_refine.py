@@ -65,7 +65,7 @@ class Refinement:
         if self.situation.spent >= LEAST_SPENT and (led := self._follow(candidates, reserve=float(remaining[pick]))):
             return led
         if self._enough(float(gain[pick]), float(remaining[pick])):
-            return self.pace.end("what the model still expects to gain is below the noise")
+            return self.pace.end("what the model still expects to gain is below the noise", settled=True)
         unseen = np.where(self._unseen(candidates) & ready, worth, -np.inf)
         return (
             self._repeat(float(gain[pick]))

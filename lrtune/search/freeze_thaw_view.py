@@ -153,8 +153,8 @@ class View:
 
     def _at(self, arm: Arm, fraction: float) -> float:
         epochs = arm.seen.epochs[: len(arm.values)]
-        if arm.diverged or not len(epochs) or epochs[-1] < fraction * self.length - 1e-9:
-            return math.inf
+        if arm.diverged or not len(epochs) or arm.seen.trained < fraction * self.length - 1e-9:
+            return math.inf  # beyond its last report it stands where that left it
         upto = fraction * self.length
         held = _held(epochs, upto)
         value = _mean(arm.values[held]) if held.stop > held.start else np.interp(upto, epochs, arm.values)

@@ -93,7 +93,7 @@ def cells(space: Space, points: int | None = None, budget: float = math.inf) -> 
     others = math.prod(len(values) for values in axes.values())
     wanted = min(LR_POINTS, int(budget / others)) if math.isfinite(budget) else LR_POINTS
     low, high = space.lr_range
-    lrs = np.geomspace(low, high, max(points or wanted, 2)).clip(low, high)
+    lrs = np.unique(np.geomspace(low, high, max(points or wanted, 2)).clip(low, high))
     order = sorted(range(len(lrs)), key=lambda index: (abs(index - (len(lrs) - 1) / 2), index))
     grid = itertools.product([float(lrs[index]) for index in order], *axes.values())
     return [dict(zip(("lr", *axes), values, strict=True)) for values in grid]
@@ -107,7 +107,8 @@ def _axis(distribution: object) -> list[Any]:
         return sorted({round(float(v)) for v in space(distribution.low, distribution.high, RANGE_POINTS)})
     if isinstance(distribution, FloatDistribution):
         space = np.geomspace if distribution.log else np.linspace
-        return [float(v) for v in space(distribution.low, distribution.high, RANGE_POINTS)]
+        values = space(distribution.low, distribution.high, RANGE_POINTS).clip(distribution.low, distribution.high)
+        return list(dict.fromkeys(values.tolist()))
     msg = f"a grid over {distribution!r} cannot be made"
     raise TypeError(msg)
 

@@ -6,6 +6,7 @@ and a question to the pruner after every epoch, a diverged trial failed and ther
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -36,14 +37,14 @@ class PlainOptuna:
 
     def next(self, situation: Situation, /) -> Action:
         """Go on with the open trial unless the pruner stops it; else ask for the next."""
-        budget = UNLIMITED_BUDGET if situation.budget is None else situation.budget
-        left = budget - situation.spent
+        if situation.budget is None:
+            situation = dataclasses.replace(situation, budget=UNLIMITED_BUDGET)
+        busy = any(seen.until is not None for seen in situation.trials)
         look = min(1.0, float(situation.epochs))
         for seen in situation.trials:
             if seen.open:
-                return self._go_on(seen, situation, left)
-        if situation.exhausted or look / situation.epochs > left * (1 + 1e-9):
-            busy = any(seen.until is not None for seen in situation.trials)
+                return self._go_on(seen, situation, busy=busy)
+        if situation.exhausted or not situation.leaves_an_end(0.0, look):
             return Wait() if busy else Finish(why="the budget is spent")
         with quiet():
             sampler = optuna.samplers.TPESampler(seed=seed_of(situation.seed, "plain", len(situation.trials)))
@@ -51,10 +52,10 @@ class PlainOptuna:
             trial = study.ask(_axes(situation))
         return Start(params=trial.params, until=look, why="next point")
 
-    def _go_on(self, seen: Seen, situation: Situation, left: float) -> Action:
+    def _go_on(self, seen: Seen, situation: Situation, *, busy: bool) -> Action:
         until = min(math.floor(seen.trained + 1e-9) + 1.0, float(situation.epochs))
-        if (until - seen.trained + seen.again) / situation.epochs > left * (1 + 1e-9):
-            return Stop(number=seen.number, why="the budget is spent")
+        if not situation.leaves_an_end(seen.trained, until, seen.again):
+            return Wait() if busy else Stop(number=seen.number, why="the budget is spent")
         with quiet():
             study = self._study(situation, optuna.samplers.RandomSampler(seed=0))
             frozen = next(t for t in study.get_trials(deepcopy=False) if t.user_attrs.get("number") == seen.number)

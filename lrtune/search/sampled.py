@@ -6,6 +6,7 @@ Each trains one recipe after another, from rung to rung, and gives a run up wher
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -151,13 +152,17 @@ def _value(share: float, distribution: object) -> Any:
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[int(share * len(distribution.choices))]
     if isinstance(distribution, IntDistribution):
-        return min(int(_between(share, distribution.low, distribution.high + 1, distribution.log)), distribution.high)
-    if isinstance(distribution, FloatDistribution):
-        value = _between(share, distribution.low, distribution.high, distribution.log)
+        value = math.floor(_between(share, distribution.low, distribution.high + 1, distribution.log))
         return min(max(value, distribution.low), distribution.high)
+    if isinstance(distribution, FloatDistribution):
+        between = _between(share, distribution.low, distribution.high, distribution.log)
+        return min(max(between, distribution.low), distribution.high)
     msg = f"a point of {distribution!r} cannot be made"
     raise TypeError(msg)
 
 
 def _between(share: float, low: float, high: float, log: bool) -> float:  # noqa: FBT001 -- as Optuna has it
-    return float(low * (high / low) ** share if log else low + share * (high - low))
+    if not log:
+        return float(low + share * (high - low))
+    ratio = high / low  # beyond the largest float where a range goes from 1e-307 to 1e6
+    return float(low * ratio**share if math.isfinite(ratio) else low ** (1 - share) * high**share)

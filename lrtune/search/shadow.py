@@ -135,9 +135,11 @@ def _copy(
     if seen.outcome in {Outcome.FAILED, Outcome.INTERRUPTED, Outcome.STALLED} or not situation.space.contains(params):
         return
     point = situation.space.to_decoupled(params)
-    lr = axes["lr"]
-    if isinstance(lr, FloatDistribution) and not lr.low <= point["lr"] <= lr.high:
-        return  # beyond the edge
+    whole, lr = situation.space.decoupled()["lr"], axes["lr"]
+    if isinstance(lr, FloatDistribution) and isinstance(whole, FloatDistribution):
+        point["lr"] = min(max(point["lr"], whole.low), whole.high)  # scaling may round it out of the range
+        if not lr.low <= point["lr"] <= lr.high:
+            return  # beyond the edge
     frozen = optuna.trial.create_trial(
         state=TrialState.RUNNING,
         params=point,

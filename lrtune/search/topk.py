@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,8 @@ class TopK:
         look = min(1.0, float(situation.epochs))
         todo = self._cells(situation, budget, look)[len(situation.trials) :]
         left = budget - situation.spent
-        if todo and not situation.exhausted and look / situation.epochs <= left:
+        capped = dataclasses.replace(situation, budget=budget)
+        if todo and not situation.exhausted and capped.leaves_an_end(0.0, look):
             return Start(params=todo[0], until=look, why="one epoch")
         if any(seen.until is not None for seen in situation.trials):
             return Wait()
