@@ -147,7 +147,6 @@ def sentence(words: str) -> str:
 def plain(value: object, most: int = 300, kept: str = "") -> str:
     """Text that a terminal can be trusted with: no control characters but those kept, not without end."""
     shown = "".join(c if c.isprintable() or c in kept else " " for c in str(value))
-    shown = shown.encode("utf-8", "replace").decode("utf-8")
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
