@@ -27,15 +27,13 @@ def first_screen(record: StudyRecord, said: Answer) -> dict[str, Any]:
     }
 
 
-def _paste(record: StudyRecord) -> list[tuple[Kind, str, str]]:
-    """Lines for the user's own code, one tab a library: its kind, its name, the lines; the first is open.
-
-    Nothing where the schedule has no lines of ours.
-    """
+def _paste(record: StudyRecord) -> list[dict[str, Any]]:
+    """Lines for the user's own code, one tab a library; nothing where the schedule has no lines of ours."""
     best = record.best
     if best is None:
         return []
     try:
-        return [(kind, name, snippet(best.recipe, kind)) for kind, name in KINDS]
+        codes = [(kind, name, snippet(best.recipe, kind)) for kind, name in KINDS]
     except InputError:
         return []
+    return [{"kind": kind, "name": name, "code": code, "open": kind == KINDS[0][0]} for kind, name, code in codes]

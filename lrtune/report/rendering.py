@@ -14,7 +14,7 @@ from lrtune.report.words import plain, sentence
 
 __all__ = ["asset", "environment", "render"]
 
-LONGEST = 20_000  # characters of one value; what a user names gets less, by the filter `short`
+LONGEST = 200_000  # characters of one value; what a user names gets less, by the filter `short`
 
 
 @cache
