@@ -97,7 +97,7 @@ LAYERS = (
         guests={
             "analysis": ("optuna",),
             "figures": ("plotly",),
-            "report": ("plotly",),
+            "report": ("plotly", "jinja2"),
             "dashboard": ("plotly", "optuna"),
             "trackers": ("torch.utils.tensorboard", "mlflow"),
         },

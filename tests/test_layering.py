@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MODULES = modules()
 KNOWN = frozenset(MODULES)
 IMPORTS = [found for name, path in MODULES.items() for found in imports(name, path, KNOWN)]
-HEAVY = ("torch", "sklearn", "pandas", "plotly", "optuna")
+HEAVY = ("torch", "sklearn", "pandas", "plotly", "optuna", "jinja2")
 LIGHT = "import sys, {module}; print(*sorted({heavy} & set(sys.modules)))"
 
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lrtune.errors import InputError
-from lrtune.report.escape import as_text
-from lrtune.report.ruler import ruler
 from lrtune.snippets import snippet
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from lrtune.diagnosis import Finding
     from lrtune.records import StudyRecord
     from lrtune.report.words import Answer
     from lrtune.snippets import Kind
@@ -23,65 +18,22 @@ CALM = {"clear", "warmup_widens", "schedule_irrelevant"}
 KINDS: tuple[tuple[Kind, str], ...] = (("torch", "PyTorch"), ("sklearn", "scikit-learn"))
 
 
-def first_screen(record: StudyRecord, said: Answer) -> str:
-    """The answer as HTML."""
-    facts = [
-        ("As good, within noise", said.band),
-        ("Diverges from", said.edge),
-        (f"{record.metric}, {record.direction}d", said.value or "none"),
-        ("Cost of the search", said.cost),
-    ]
-    more = [
-        ("Trials", said.trials),
-        ("Stopped because", str(record.result.get("stopped_because") or "it has not stopped yet")),
-    ]
-    verdicts = "".join(_finding(finding) for finding in said.findings)
-    warned = "".join(f'<li class="warning">{as_text(warning, 400)}</li>' for warning in said.warnings)
-    return (
-        f'<div class="answer"><div>{_lead(said)}{ruler(record)}<dl class="facts">{_facts(facts)}</dl>'
-        f'<ul class="verdicts">{verdicts}{warned}</ul></div>'
-        f'<div>{_paste(record)}<dl class="facts more">{_facts(more, "long")}</dl></div></div>\n'
-    )
+def first_screen(record: StudyRecord, said: Answer) -> dict[str, Any]:
+    """What the template takes beside the answer: findings with their tone, why it stopped, and the lines to paste."""
+    return {
+        "verdicts": [("calm" if found.kind.key in CALM else "grave", found) for found in said.findings],
+        "stopped": str(record.result.get("stopped_because") or "it has not stopped yet"),
+        "paste": _paste(record),
+    }
 
 
-def _lead(said: Answer) -> str:
-    what = '<p class="what">Learning rate</p>'
-    if said.lr is None:
-        return f'{what}<p class="lr none">{_sentence(said.nothing)}</p>'
-    chips = "".join(f"<li>{as_text(name)} <b>{as_text(value, 60)}</b></li>" for name, value in said.settings)
-    return f'{what}<p class="lr">{as_text(said.lr)}</p><ul class="with">{chips}</ul>'
-
-
-def _facts(facts: Sequence[tuple[str, str]], tone: str = "") -> str:
-    return "".join(f'<div><dt>{as_text(n, 60)}</dt><dd class="{tone}">{as_text(v, 300)}</dd></div>' for n, v in facts)
-
-
-def _finding(finding: Finding) -> str:
-    tone = "calm" if finding.kind.key in CALM else "grave"
-    return (
-        f'<li class="{tone}"><b>{as_text(_sentence(finding.kind.value))}</b> {as_text(_sentence(finding.why))} '
-        f'<span class="advice">{as_text(_sentence(finding.advice))}</span></li>'
-    )
-
-
-def _sentence(words: str) -> str:
-    return f"{words[:1].upper()}{words[1:]}." if words else ""
-
-
-def _paste(record: StudyRecord) -> str:
+def _paste(record: StudyRecord) -> list[dict[str, Any]]:
     """Lines for the user's own code, one tab a library; nothing where the schedule has no lines of ours."""
     best = record.best
     if best is None:
-        return ""
+        return []
     try:
         codes = [(kind, name, snippet(best.recipe, kind)) for kind, name in KINDS]
     except InputError:
-        return ""
-    tabs, panels = "", ""
-    for kind, name, code in codes:
-        first = kind == KINDS[0][0]
-        tabs += f'<button type="button" role="tab" aria-selected="{str(first).lower()}" aria-controls="paste-{kind}">'
-        tabs += f"{name}</button>"
-        panels += f'<pre id="paste-{kind}" role="tabpanel"{"" if first else " hidden"}>{as_text(code, 6000)}</pre>'
-    copy = '<span></span><button type="button" id="copy">Copy</button>'
-    return f'<div class="paste"><div class="bar" role="tablist">{tabs}{copy}</div>{panels}</div>'
+        return []
+    return [{"kind": kind, "name": name, "code": code, "open": kind == KINDS[0][0]} for kind, name, code in codes]

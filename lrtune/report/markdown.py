@@ -64,19 +64,16 @@ def _head(record: StudyRecord, said: Answer) -> Iterator[str]:
 def _verdict(said: Answer) -> Iterator[str]:
     """What the study shows, the gravest first, and what the user should know."""
     lines = [
-        f"- **{as_markdown(_sentence(found.kind.value))}** {as_markdown(_sentence(found.why))} "
-        f"*{as_markdown(_sentence(found.advice))}*"
+        f"- **{as_markdown(words.sentence(found.kind.value))}** {as_markdown(words.sentence(found.why))} "
+        f"*{as_markdown(words.sentence(found.advice))}*"
         for found in list(said.findings)[:MOST_FINDINGS]
     ]
-    lines += [f"- **Warning:** {as_markdown(_sentence(warning))}" for warning in list(said.warnings)[:MOST_WARNINGS]]
+    lines += [
+        f"- **Warning:** {as_markdown(words.sentence(warning))}" for warning in list(said.warnings)[:MOST_WARNINGS]
+    ]
     more = len(said.findings) + len(said.warnings) - len(lines)
     lines += [f"- and {more} more in the report"] if more else []
     yield "\n".join(lines)
-
-
-def _sentence(text: str) -> str:
-    shown = f"{text[:1].upper()}{text[1:]}".strip()
-    return shown if not shown or shown.endswith((".", "!", "?")) else f"{shown}."
 
 
 def _table(record: StudyRecord, said: Answer, state: str) -> str:

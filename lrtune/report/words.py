@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lrtune.recipe import Recipe
     from lrtune.records import Record, StudyRecord
 
-__all__ = ["Answer", "answer", "number", "plain", "text"]
+__all__ = ["Answer", "answer", "number", "plain", "sentence", "text"]
 
 DIGITS = 3
 CLEARLY_MORE = 1.05  # times a learning rate: less is the same one, rounded
@@ -145,9 +145,15 @@ def _plural(amount: float, word: str) -> str:
     return f"{amount:g} {word}{'' if amount == 1 else 's'}"
 
 
-def plain(value: object, most: int = 300) -> str:
-    """Text that a terminal can be trusted with: no control characters, not without end."""
-    shown = "".join(c if c.isprintable() else " " for c in str(value)).encode("utf-8", "replace").decode("utf-8")
+def sentence(words: str) -> str:
+    """These words with a capital letter and an end."""
+    shown = f"{words[:1].upper()}{words[1:]}".strip()
+    return shown if not shown or shown.endswith((".", "!", "?")) else f"{shown}."
+
+
+def plain(value: object, most: int = 300, kept: str = "") -> str:
+    """Text that a terminal can be trusted with: no control characters but those kept, not without end."""
+    shown = "".join(c if c.isprintable() or c in kept else " " for c in str(value))
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
