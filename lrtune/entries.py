@@ -109,6 +109,7 @@ def decode(number: int, data: Mapping[str, Any], *, told: bool = False) -> Entry
         ),
         started=data["started"],
         finished=data["finished"],
+        setup=dict(data.get("setup", {})),
     )
     claim = data["claim"]
     return Entry(
@@ -137,6 +138,7 @@ def encode(entry: Entry) -> dict[str, Any]:
         "pieces": [[p.at, p.seconds, p.begin, p.end, p.worker, p.why] for p in record.pieces],
         "started": record.started,
         "finished": record.finished,
+        "setup": dict(record.setup),
         "claim": None
         if claim is None
         else {

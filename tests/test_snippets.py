@@ -12,7 +12,8 @@ from sklearn.linear_model import SGDClassifier, SGDRegressor
 from lrtune.errors import InputError
 from lrtune.recipe import Recipe
 from lrtune.schedules import SCHEDULES, for_recipe, parse
-from lrtune.snippets import TORCH_OPTIMIZERS, snippet
+from lrtune.snippets import snippet
+from lrtune.snippets.network import TORCH_OPTIMIZERS
 
 EPOCHS, BATCHES = 10, 8
 TOTAL = EPOCHS * BATCHES
@@ -192,7 +193,7 @@ def test_the_head_says_it_in_words() -> None:
 
 
 def test_bad_ones_are_refused() -> None:
-    with pytest.raises(InputError, match="kind must be torch or sklearn"):
+    with pytest.raises(InputError, match="kind must be one of torch, sklearn, generator"):
         snippet(recipe(), "jax")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="did you mean cosine"):
         snippet(recipe(schedule="cosin"))

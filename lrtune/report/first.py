@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["first_screen"]
 
 CALM = {"clear", "warmup_widens", "schedule_irrelevant"}
-KINDS: tuple[tuple[Kind, str], ...] = (("torch", "PyTorch"), ("sklearn", "scikit-learn"))
+TABS: dict[Kind, str] = {"torch": "PyTorch", "sklearn": "scikit-learn", "generator": "Your function"}
+ANYWHERE = ("torch", "sklearn")
+"""Libraries whose code can be written of a recipe alone, whoever trained it."""
+MOST_CODE = 200_000
 
 
 def first_screen(record: StudyRecord, said: Answer) -> str:
@@ -69,19 +72,25 @@ def _sentence(words: str) -> str:
 
 
 def _paste(record: StudyRecord) -> str:
-    """Lines for the user's own code, one tab a library; nothing where the schedule has no lines of ours."""
+    """Lines for the user's own code, a tab for each library, open at the one that the run was trained with.
+
+    Nothing where the schedule has no lines of ours.
+    """
     best = record.best
     if best is None:
         return ""
+    used = best.setup.get("library")
+    kinds = [kind for kind in TABS if kind in ANYWHERE or kind == used]
+    opened = used if used in kinds else kinds[0]
     try:
-        codes = [(kind, name, snippet(best.recipe, kind)) for kind, name in KINDS]
+        codes = [(kind, snippet(best.recipe, kind, setup=best.setup if kind == used else None)) for kind in kinds]
     except InputError:
         return ""
     tabs, panels = "", ""
-    for kind, name, code in codes:
-        first = kind == KINDS[0][0]
+    for kind, code in codes:
+        first = kind == opened
         tabs += f'<button type="button" role="tab" aria-selected="{str(first).lower()}" aria-controls="paste-{kind}">'
-        tabs += f"{name}</button>"
-        panels += f'<pre id="paste-{kind}" role="tabpanel"{"" if first else " hidden"}>{as_text(code, 6000)}</pre>'
+        tabs += f"{TABS[kind]}</button>"
+        panels += f'<pre id="paste-{kind}" role="tabpanel"{"" if first else " hidden"}>{as_text(code, MOST_CODE)}</pre>'
     copy = '<span></span><button type="button" id="copy">Copy</button>'
     return f'<div class="paste"><div class="bar" role="tablist">{tabs}{copy}</div>{panels}</div>'

@@ -17,6 +17,7 @@ from lrtune.training.base import Report
 from lrtune.training.faults import first_line, is_out_of_memory
 from lrtune.training.making import Live, Settings, built, described
 from lrtune.training.objectives import measure
+from lrtune.training.optimizer_setup import optimizer_setup
 from lrtune.training.optimizers import apply_lr
 from lrtune.training.precision import autocast, free_memory
 from lrtune.training.randomness import Stream
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from lrtune.recipe import Recipe
-    from lrtune.training.base import State
+    from lrtune.schedules import Schedule
+    from lrtune.training.base import Setup, State
 
 __all__ = ["Member"]
 
@@ -220,13 +222,30 @@ class Member:
             raise _Stop(self._report(self._seen.values, Outcome.NON_FINITE, why))
 
     def _tell(self, live: Live) -> None:
-        """Let a schedule hear how the epoch went: the held-out loss, or for `mode=max` the first metric."""
+        """Let a schedule hear how the epoch went."""
         self._look()
         heard = {**self._seen.values, **self._evaluate(live)}
-        name = "valid_loss" if "valid_loss" in heard else "train_loss"
-        if getattr(getattr(live.schedule, "after", live.schedule), "mode", "min") == "max":
-            name = next(iter(self._settings.metrics), name)
-        live.schedule.update(heard[name], progress=self._step / self._total)
+        live.schedule.update(heard[self._heard_by(live.schedule)], progress=self._step / self._total)
+
+    def _heard_by(self, schedule: Schedule) -> str:
+        """What a schedule that listens hears: the held-out loss, or for `mode=max` the first metric."""
+        loss = "train_loss" if self._settings.valid is None else "valid_loss"
+        return loss if schedule.hears_losses else next(iter(self._settings.metrics), loss)
+
+    def setup(self) -> Setup:
+        """How it was set up beyond its recipe; empty where there was no room for it."""
+        live, settings = self._live, self._settings
+        if live is None:
+            return {}
+        return {
+            **optimizer_setup(live.model, live.stepper.optimizer),
+            "batch_size": settings.train.batch_size(self.recipe, settings.batch_size),
+            "clip_norm": settings.clip_norm,
+            "accumulate": settings.accumulate,
+            "precision": settings.precision,
+            "device": settings.device.type,
+            "hears": self._heard_by(live.schedule),
+        }
 
     def _evaluate(self, live: Live) -> dict[str, float]:
         """Loss and metrics of the held-out part, drawing from no stream that training draws from."""

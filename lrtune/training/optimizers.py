@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from lrtune.recipe import Recipe
 
-__all__ = ["Groups", "OptimizerSpec", "apply_lr", "blocks", "build", "layer_groups", "parsed", "plain_step"]
+__all__ = ["RATIO", "Groups", "OptimizerSpec", "apply_lr", "blocks", "build", "layer_groups", "parsed", "plain_step"]
 
 SHORT: dict[str, tuple[str, dict[str, Any]]] = {
     "momentum": ("sgd", {"momentum": 0.9}),
