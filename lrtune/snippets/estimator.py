@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["estimator_lines"]
 
-ZERO = "1e-30"
-"""In the place of zero, which estimators refuse; too small to change a weight."""
-
 
 def estimator_lines(recipe: Recipe, schedule: Schedule, total_steps: int | None, setup: Mapping[str, Any]) -> list[str]:
     """The estimator's settings, ``learn`` for one minibatch, and where the run is known ``fit`` for all of them."""
@@ -33,7 +30,10 @@ def estimator_lines(recipe: Recipe, schedule: Schedule, total_steps: int | None,
     lines += ["", "", *_learn(recipe, schedule, setup, still=still)]
     first = [] if still else imports(schedule)
     if setup:
-        first = [*first, "import numpy as np"]
+        first.append("import numpy as np")
+    if not still:
+        first.append("from sklearn import config_context")
+    if setup:
         lines += ["", "", *_fit(recipe, schedule, setup)]
     elif schedule.listens:
         lines += ["", "", "# plateau.update(metric) after every epoch"]
@@ -64,7 +64,7 @@ def _learn(recipe: Recipe, schedule: Schedule, setup: Mapping[str, Any], *, stil
     """``def learn``: one minibatch at the learning rate of its step."""
     rate = f"model.{identifier(setup['rate'])}" if setup else None
     kept = setup.get("kept_by") if setup else "_optimizer"
-    body = ["rate_now = lr" if still else f"rate_now = max(lr * multiplier(step), {ZERO})  # zero is refused"]
+    body = ["rate_now = lr" if still else "rate_now = lr * multiplier(step)"]
     body.append(f"{rate} = rate_now" if rate else "setattr(model, rate, rate_now)")
     if kept:
         holder = f"model.{identifier(kept)}"
@@ -74,7 +74,11 @@ def _learn(recipe: Recipe, schedule: Schedule, setup: Mapping[str, Any], *, stil
             f'if hasattr(model, "{identifier(kept)}"):  # made by the first partial_fit, and has the rate from then on',
             f"    {holder}.learning_rate_init = {holder}.learning_rate = rate_now",
         ]
-    body.append("model.partial_fit(X, y, **more)")
+    if still:
+        body.append("model.partial_fit(X, y, **more)")
+    else:
+        body.append("with config_context(skip_parameter_validation=True):  # which refuses a learning rate of zero")
+        body.append("    model.partial_fit(X, y, **more)")
     if schedule.listens and recipe.warmup:
         body.append("plateau.steps = step + 1")
     more = "; more: classes=... on the first" if not setup or setup["classifies"] else ""
