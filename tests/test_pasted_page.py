@@ -18,6 +18,7 @@ from sklearn.linear_model import SGDRegressor
 from torch import nn
 
 import lrtune
+from lrtune import cli
 from lrtune.errors import InputError
 from lrtune.reading import read
 from lrtune.recipe import Recipe
@@ -88,7 +89,9 @@ def pasted(code: str, **names: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("isolate", [False, True])
 @pytest.mark.parametrize("library", TRAINERS)
-def test_the_page_opens_at_the_code_of_the_trainer_that_was_used(library: str, isolate: bool, tmp_path: Path) -> None:
+def test_the_page_opens_at_the_code_of_the_trainer_that_was_used(
+    library: str, *, isolate: bool, tmp_path: Path
+) -> None:
     record = searched(TRAINERS[library](), tmp_path / "study.db", isolate=isolate)
     opened, codes = tabs(record)
     assert opened == library
@@ -118,7 +121,7 @@ def test_a_generators_code_trains_as_the_run_did(tmp_path: Path, capsys: pytest.
     assert printed == pytest.approx(record.best.curve.of("valid_loss")[1], rel=1e-6)
 
 
-def test_a_generator_of_a_study_file_is_imported_from_its_file(tmp_path: Path) -> None:
+def test_a_generator_of_a_study_file_is_imported_from_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_train.py").write_text(
         "def train(recipe):\n    for _ in range(2):\n        yield {'valid_loss': abs(recipe.lr - 0.01)}\n"
     )
@@ -126,9 +129,9 @@ def test_a_generator_of_a_study_file_is_imported_from_its_file(tmp_path: Path) -
         '[study]\nname = "s"\nepochs = 2\n[train]\ntrainer = "my_train.py:train"\n[space]\nlr = [1e-3, 0.1]\n'
         "[search]\ntrials = 2\n"
     )
-    lrtune_ = [sys.executable, "-m", "lrtune"]
-    for command in (["optimize", "study.toml", "--quiet"], ["report", "study.toml"]):
-        subprocess.run([*lrtune_, *command], cwd=tmp_path, check=True, capture_output=True)
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(("optimize", "study.toml", "--quiet")) == 0
+    assert cli.run(("report", "study.toml")) == 0
     page = (tmp_path / "lrtune-out" / "s" / "report.html").read_text()
     code = html.unescape(re.findall(r'<pre id="paste-generator" role="tabpanel">(.*?)</pre>', page, re.DOTALL)[0])
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)

@@ -70,7 +70,7 @@ def tried() -> Iterator[tuple[Any, dict[str, Any], dict[str, Any]]]:
     yield PassiveAggressiveClassifier(), {}, {}
     yield PassiveAggressiveRegressor(), {}, {}
     yield MLPClassifier([4], solver="sgd", momentum=0.3, learning_rate="invscaling"), {}, {"momentum": 0.8}
-    yield MLPClassifier([4], solver="adam", beta_1=0.5, batch_size=9), {"batch_size": None}, {}
+    yield MLPClassifier([4], solver="adam", beta_1=0.5, batch_size=9), {"batch_size": None}, {"batch_size": 13}
     yield MLPClassifier([4], solver="adam", early_stopping=True), {}, {"optimizer": "sgd", "weight_decay": 0.1}
     yield MLPRegressor(hidden_layer_sizes=[4], nesterovs_momentum=False), {"metrics": ["r2"]}, {"optimizer": "sgd"}
     yield MLPRegressor(hidden_layer_sizes=[4]), {}, {"optimizer": "adam"}

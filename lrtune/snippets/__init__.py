@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from lrtune.errors import InputError
-from lrtune.schedules import Schedule, describe, parse
+from lrtune.schedules import Schedule, Warmup, describe, parse
 from lrtune.snippets.estimator import estimator_lines
 from lrtune.snippets.generator import generator_lines
 from lrtune.snippets.network import network_lines
@@ -56,9 +57,14 @@ def snippet(
         msg = f"snippet: this run was set up with {setup.get('library')!r}, not with {kind!r}; leave setup out"
         raise InputError(msg)
     schedule = parse(recipe.schedule)
+    if isinstance(schedule, Warmup):  # "warmup(0.1) + cosine"
+        told = dataclasses.replace(recipe, schedule=str(schedule.after), warmup=schedule.fraction)
+        return snippet(told, kind, total_steps=total_steps, setup=setup)
     try:
         lines = KINDS[kind](recipe, schedule, total_steps, setup)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
+        if not setup:
+            raise
         msg = f"snippet: the stored setup of the run is damaged ({type(error).__name__}: {error}); leave setup out"
         raise InputError(msg) from error
     return "\n".join([*_head(recipe, schedule, setup), *lines]) + "\n"

@@ -23,7 +23,7 @@ def estimator_lines(recipe: Recipe, schedule: Schedule, total_steps: int | None,
     still = isinstance(schedule, Constant) and not recipe.warmup
     lines = [f"lr = {recipe.lr!r}", *_settings(setup)]
     if not still:
-        lines += steps(recipe, total_steps, "batches")
+        lines += steps(recipe, total_steps, "batches", setup)
         if isinstance(schedule, Plateau):
             lines += ["", "", *plateau_class(recipe, schedule, "update"), "", "", "plateau = Plateau()"]
         lines += ["", "", *multiplier(recipe, schedule)]

@@ -50,7 +50,7 @@ def network_lines(recipe: Recipe, schedule: Schedule, total_steps: int | None, s
     elif isinstance(schedule, Constant) and not recipe.warmup:
         return ["import torch", "", *lines]
     else:
-        lines = [*lines, *steps(recipe, total_steps, "train_loader")]
+        lines = [*lines, *steps(recipe, total_steps, "train_loader", setup)]
         scheduler = [
             *_spaced(multiplier(recipe, schedule)),
             "scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, multiplier)",
@@ -206,7 +206,7 @@ def _plateau(recipe: Recipe, plateau: Plateau, total_steps: int | None, setup: M
     heard = one_line(setup.get("hears", "metric"))
     write = [*RATES, '    group["lr"] = peak * self.multiplier']
     lines = [
-        *(steps(recipe, total_steps, "train_loader") if recipe.warmup else []),
+        *(steps(recipe, total_steps, "train_loader", setup) if recipe.warmup else []),
         'peaks = [group["lr"] for group in optimizer.param_groups]',
         *_spaced(plateau_class(recipe, plateau, "step", write)),
         "scheduler = Plateau()",

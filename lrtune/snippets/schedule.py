@@ -22,7 +22,7 @@ from lrtune.schedules.decays import (
 from lrtune.schedules.sweep import Sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from lrtune.recipe import Recipe
 
@@ -35,9 +35,10 @@ def imports(schedule: Schedule) -> list[str]:
     return ["import math"] if isinstance(schedule, uses_math) else []
 
 
-def steps(recipe: Recipe, total_steps: int | None, batches: str) -> list[str]:
+def steps(recipe: Recipe, total_steps: int | None, batches: str, setup: Mapping[str, Any]) -> list[str]:
     """The lengths of run and warmup in steps; `batches` is what holds the minibatches of an epoch."""
-    total = f"{recipe.epochs} * len({batches})" if total_steps is None else str(total_steps)
+    told = f"  # {int(setup['steps'])} in the search" if "steps" in setup else ""
+    total = f"{recipe.epochs} * len({batches}){told}" if total_steps is None else str(total_steps)
     lines = [f"total_steps = {total}"]
     if recipe.warmup:
         amount = written(recipe.warmup) if recipe.warmup >= 1 else f"{recipe.warmup!r} * total_steps"

@@ -77,7 +77,8 @@ class SklearnTrainer:
     Notes
     -----
     ``train_loss`` is the mean over the minibatches since the last full epoch, each measured before its
-    update. ``valid_loss`` is the estimator's own loss, see :mod:`lrtune.training.losses`.
+    update. ``valid_loss`` is the estimator's own loss, see :mod:`lrtune.training.losses`. A schedule that
+    listens (``plateau``) hears it at the end of each epoch, or the first metric for ``mode=max``.
 
     Raises
     ------
@@ -216,6 +217,7 @@ class SklearnTrainer:
             "only_step": isinstance(self._estimator, Pipeline) and self._pipeline is None,
             "classifies": self._kind.classes is not None,
             "weighted": self.train.weight is not None,
+            "steps": recipe.epochs * self.steps_per_epoch(recipe),
             "batch_size": self.rows_per_step(recipe),
             "hears": self.hears(parse(recipe.schedule)),
         }

@@ -239,6 +239,7 @@ class Member:
             return {}
         return {
             **optimizer_setup(live.model, live.stepper.optimizer),
+            "steps": self._total,
             "batch_size": settings.train.batch_size(self.recipe, settings.batch_size),
             "clip_norm": settings.clip_norm,
             "accumulate": settings.accumulate,
