@@ -113,6 +113,7 @@ def decode(number: int, data: Mapping[str, Any], *, told: bool = False) -> Entry
         ),
         started=data["started"],
         finished=data["finished"],
+        setup=dict(data.get("setup", {})),
     )
     claim = data["claim"]
     return Entry(
@@ -162,6 +163,7 @@ def encode(entry: Entry) -> dict[str, Any]:
         "pieces": [[p.at, p.seconds, p.begin, p.end, p.worker, p.why] for p in record.pieces],
         "started": record.started,
         "finished": record.finished,
+        "setup": dict(record.setup),
         "claim": None
         if claim is None
         else {

@@ -15,6 +15,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from lrtune.errors import StudyFileError
+from lrtune.names import USER_MODULE
 from lrtune.tomlfile import suggestion
 from lrtune.tracebacks import users_own
 
@@ -84,7 +85,7 @@ def _file(path: Path, where: str) -> ModuleType:
         msg = f"{where}: there is no file {path}; the path counts from the study file's folder"
         raise StudyFileError(msg)
     path = path.resolve()
-    name = f"_lrtune_user_{path.stem}_{hashlib.sha256(str(path).encode(errors='surrogateescape')).hexdigest()[:12]}"
+    name = f"{USER_MODULE}{path.stem}_{hashlib.sha256(str(path).encode(errors='surrogateescape')).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]
     if str(path.parent) not in sys.path:

@@ -12,7 +12,10 @@ import unicodedata
 
 from lrtune.errors import InputError
 
-__all__ = ["safe_filename", "valid_name"]
+__all__ = ["USER_MODULE", "safe_filename", "valid_name"]
+
+USER_MODULE = "_lrtune_user_"
+"""How the modules begin that the user's own files become, so that they shadow nothing."""
 
 LONGEST_NAME = 200
 LONGEST_SLUG = 60

@@ -13,6 +13,7 @@ from lrtune.piece import PieceEnd, Watch, failed, train
 from lrtune.processes import DiedError
 from lrtune.records import Piece
 from lrtune.recovery import bereaved
+from lrtune.training.setups import setup_of
 from lrtune.watching import line
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def perform(search: Standing, work: Work) -> None:
             _learn_baseline(search, recipe)
             spe = search.trainer.steps_per_epoch(recipe)
             parked = search.garage.fetch(entry.number, recipe, entry.record.curve)
+            entry = _set_up(entry, parked)
+            work = dataclasses.replace(work, entry=entry)
             # what a process that died had trained beyond the record is paid here, unless it is trained again
             begin = min(parked.step / spe, entry.stands)
             behind = begin < entry.stands * (1 - 1e-9) and entry.claim is not None and not entry.claim.again
@@ -72,6 +75,13 @@ def perform(search: Standing, work: Work) -> None:
     _write(search, work, parked, end, piece)
     if raised is not None:
         raise raised
+
+
+def _set_up(entry: Entry, parked: Parked) -> Entry:
+    """The entry, which knows how its run was set up when it took its first step."""
+    if entry.record.setup and parked.step:
+        return entry
+    return dataclasses.replace(entry, record=dataclasses.replace(entry.record, setup=setup_of(parked.run)))
 
 
 @contextlib.contextmanager

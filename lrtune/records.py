@@ -76,6 +76,8 @@ class Record:
         The pieces of its training, in the order of time.
     started, finished
         Seconds since 1970 (UTC); None where it has not.
+    setup
+        How its run was set up beyond the recipe (:mod:`lrtune.training.setups`); empty where nobody has said.
     """
 
     number: int
@@ -89,6 +91,7 @@ class Record:
     pieces: tuple[Piece, ...] = ()
     started: float | None = None
     finished: float | None = None
+    setup: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import SGDClassifier, SGDRegressor
+from sklearn.neural_network import MLPRegressor
 
 from lrtune.errors import InputError
 from lrtune.recipe import Recipe
 from lrtune.schedules import SCHEDULES, for_recipe, parse
-from lrtune.snippets import TORCH_OPTIMIZERS, snippet
+from lrtune.snippets import snippet
+from lrtune.snippets.network import TORCH_OPTIMIZERS
 
 EPOCHS, BATCHES = 10, 8
 TOTAL = EPOCHS * BATCHES
@@ -169,6 +171,42 @@ def test_an_optimizer_of_the_users_own_is_left_to_them(optimizer: str | None) ->
     assert run(code, **torch_names(optimizer=mine))["optimizer"] is mine
 
 
+def test_a_warmup_within_the_schedule_is_the_recipes() -> None:
+    within = snippet(recipe(schedule="warmup(0.25) + cosine", optimizer="sgd"))
+    assert within == snippet(recipe(schedule="cosine", warmup=0.25, optimizer="sgd"))
+
+
+def test_layers_have_groups_without_a_setup_too() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1))
+    names = run(snippet(recipe(optimizer="sgd", layer_decay=0.5)), **torch_names(model=model))
+    assert [group["lr"] for group in names["optimizer"].param_groups] == [0.15, 0.3]
+
+
+def test_estimators_have_their_rate_without_a_setup_too() -> None:
+    for model, rate in ((SGDRegressor(), "eta0"), (MLPRegressor(hidden_layer_sizes=[2]), "learning_rate_init")):
+        names = run(snippet(recipe(schedule="cosine", warmup=0.25), "sklearn"), model=model, batches=range(BATCHES))
+        for step in (10, 40):
+            names["learn"](step, np.zeros((2, 1)), np.zeros(2))
+            want = pytest.approx(0.3 * names["multiplier"](step))
+            assert getattr(model, rate) == want
+            if rate == "learning_rate_init":
+                assert model._optimizer.learning_rate_init == want
+
+
+def test_nesterov_without_momentum_is_plain_descent() -> None:
+    for optimizer in ("nesterov", "sgd(momentum=0.9, nesterov=True)"):
+        made = run(snippet(recipe(optimizer=optimizer, momentum=0.0)), **torch_names())["optimizer"]
+        assert (made.defaults["momentum"], made.defaults["nesterov"]) == (0.0, False)
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_negative_metrics_that_stand_still_reduce_the_rate(mode: str) -> None:
+    names = run(snippet(recipe(schedule=f"plateau(patience=2, mode={mode})", optimizer="sgd")), **torch_names())
+    for _ in range(4):
+        names["scheduler"].step(-1.0)
+    assert names["optimizer"].param_groups[0]["lr"] == pytest.approx(0.03)
+
+
 def test_groups_keep_their_ratios() -> None:
     groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in (0.3, 0.03)]
     names = run(snippet(recipe(schedule="linear")), **torch_names(optimizer=torch.optim.SGD(groups)))
@@ -192,7 +230,7 @@ def test_the_head_says_it_in_words() -> None:
 
 
 def test_bad_ones_are_refused() -> None:
-    with pytest.raises(InputError, match="kind must be torch or sklearn"):
+    with pytest.raises(InputError, match="kind must be one of torch, sklearn, generator"):
         snippet(recipe(), "jax")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="did you mean cosine"):
         snippet(recipe(schedule="cosin"))

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["first_screen"]
 
 CALM = {"clear", "warmup_widens", "schedule_irrelevant"}
-KINDS: tuple[tuple[Kind, str], ...] = (("torch", "PyTorch"), ("sklearn", "scikit-learn"))
+TABS: dict[Kind, str] = {"torch": "PyTorch", "sklearn": "scikit-learn", "generator": "Your function"}
+ANYWHERE = ("torch", "sklearn")
+"""Libraries whose code can be written of a recipe alone, whoever trained it."""
 
 
 def first_screen(record: StudyRecord, said: Answer) -> dict[str, Any]:
@@ -28,12 +30,18 @@ def first_screen(record: StudyRecord, said: Answer) -> dict[str, Any]:
 
 
 def _paste(record: StudyRecord) -> list[dict[str, Any]]:
-    """Lines for the user's own code, one tab a library; nothing where the schedule has no lines of ours."""
+    """Lines for the user's own code, a tab for each library, open at the one that the run was trained with.
+
+    Nothing where the schedule has no lines of ours.
+    """
     best = record.best
     if best is None:
         return []
+    used = best.setup.get("library")
+    kinds = [kind for kind in TABS if kind in ANYWHERE or kind == used]
+    opened = used if used in kinds else kinds[0]
     try:
-        codes = [(kind, name, snippet(best.recipe, kind)) for kind, name in KINDS]
+        codes = [(kind, snippet(best.recipe, kind, setup=best.setup if kind == used else None)) for kind in kinds]
     except InputError:
         return []
-    return [{"kind": kind, "name": name, "code": code, "open": kind == KINDS[0][0]} for kind, name, code in codes]
+    return [{"kind": kind, "name": TABS[kind], "code": code, "open": kind == opened} for kind, code in codes]

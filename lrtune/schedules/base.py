@@ -74,6 +74,11 @@ class Schedule(abc.ABC):
         """Whether it has to be told the metric, by ``update``; then it is a state machine, and one run's own."""
         return False
 
+    @property
+    def hears_losses(self) -> bool:
+        """Whether a smaller metric is the better one to a schedule that listens."""
+        return True
+
     def update(self, metric: float, *, progress: float = 1.0) -> float:
         """Hear the metric at a progress of the run; the multiplier from now on."""
         del metric

@@ -62,6 +62,11 @@ class Plateau(Schedule):
         return True
 
     @property
+    def hears_losses(self) -> bool:
+        """Whether a smaller metric is the better one."""
+        return self.mode == "min"
+
+    @property
     def multiplier(self) -> float:
         """The multiplier from now on."""
         return self._heard.multiplier

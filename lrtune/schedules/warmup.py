@@ -38,6 +38,11 @@ class Warmup(Schedule):
         """Whether the schedule that follows has to be told the metric."""
         return self.after.listens
 
+    @property
+    def hears_losses(self) -> bool:
+        """Whether a smaller metric is the better one to the schedule that follows."""
+        return self.after.hears_losses
+
     def update(self, metric: float, *, progress: float = 1.0) -> float:
         """Let the schedule that follows hear the metric, once the warmup is over; the multiplier from now on."""
         if progress >= self.fraction:

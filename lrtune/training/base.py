@@ -26,11 +26,15 @@ if TYPE_CHECKING:
     from lrtune.outcome import Outcome
     from lrtune.recipe import Recipe
 
-__all__ = ["Baseline", "Report", "Run", "State", "Trainer"]
+__all__ = ["Baseline", "Report", "Run", "Setup", "State", "Trainer"]
 
 State: TypeAlias = dict[str, Any]
 """What a checkpoint holds: dicts with string keys, lists, str, int, float, bool, None, bytes and numpy
 arrays of numbers, nested at will. Never a pickle, never an object."""
+
+Setup: TypeAlias = dict[str, Any]
+"""How a run was set up beyond its recipe, as plain JSON. ``library`` is ``"torch"``, ``"sklearn"`` or ``"generator"``,
+a key of :data:`lrtune.snippets.KINDS`; what else is in it is between the run and the writer of that library's code."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +64,11 @@ class Report:
 
 @runtime_checkable
 class Run(Protocol):
-    """Training in progress, of one recipe or many."""
+    """Training in progress, of one recipe or many.
+
+    One that has a method ``setup()`` says with it, before its first step, how its first member was set up beyond its
+    recipe: a :data:`Setup`.
+    """
 
     @property
     def recipes(self) -> Sequence[Recipe]:

@@ -23,6 +23,7 @@ from weakref import WeakSet
 from lrtune.processes import DiedError, died, end_group, lead, settle
 from lrtune.training.answers import Answer, Raised
 from lrtune.training.forking import check_forks, load_ahead, rest_threads, wake_threads
+from lrtune.training.setups import setup_of
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -191,6 +192,7 @@ class _Held:
         try:
             if what == "start":
                 self.run = self.trainer.start(*given)
+                value = setup_of(self.run)
             else:
                 value = getattr(self.run if what in RUNS else self.trainer, what)(*given, **named)
         except BaseException as error:  # noqa: BLE001 -- user code may raise anything

@@ -20,7 +20,7 @@ from sklearn.pipeline import Pipeline
 from lrtune import checkpoints
 from lrtune.errors import DataError, InputError
 from lrtune.recipe import Recipe
-from lrtune.schedules import for_recipe
+from lrtune.schedules import for_recipe, parse
 from lrtune.training import fitted, tables
 from lrtune.training.base import Baseline
 from lrtune.training.faults import first_line
@@ -32,6 +32,8 @@ from lrtune.training.steppers import Kind, LinearKind, Stepper, cloned
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from lrtune.schedules import Schedule
+    from lrtune.training.base import Setup
 
 __all__ = ["SklearnTrainer"]
 
@@ -76,7 +78,8 @@ class SklearnTrainer:
     -----
     ``train_loss`` is the mean over the minibatches since the last full epoch, each measured before its
     update. ``valid_loss`` is the estimator's own loss, see :mod:`lrtune.training.losses`. In both rows
-    count by their class where the estimator has a ``class_weight``.
+    count by their class where the estimator has a ``class_weight``. A schedule that listens
+    (``plateau``) hears the loss at the end of each epoch, or the first metric for ``mode=max``.
 
     Raises
     ------
@@ -204,6 +207,25 @@ class SklearnTrainer:
     def rows_per_step(self, recipe: Recipe) -> int:
         """Rows of a minibatch, at most those of the training part."""
         return min(recipe.batch_size or self._batch_size, len(self.train))
+
+    def setup(self, recipe: Recipe) -> Setup:
+        """How a run of a recipe is set up beyond it."""
+        _, given = _parts(self._estimator)
+        return {
+            "library": "sklearn",
+            **self._kind.setup(recipe, given),
+            "pipeline": self._pipeline is not None,
+            "only_step": isinstance(self._estimator, Pipeline) and self._pipeline is None,
+            "classifies": self._kind.classes is not None,
+            "weighted": self.train.weight is not None,
+            "steps": recipe.epochs * self.steps_per_epoch(recipe),
+            "batch_size": self.rows_per_step(recipe),
+            "hears": self.hears(parse(recipe.schedule)),
+        }
+
+    def hears(self, schedule: Schedule) -> str:
+        """What a schedule that listens hears: the held-out loss, or for `mode=max` the first metric."""
+        return "valid_loss" if schedule.hears_losses else next(iter(self._scorers), "valid_loss")
 
     def steps_per_epoch(self, recipe: Recipe, /) -> int:
         """Minibatches of an epoch; the last one may be smaller."""

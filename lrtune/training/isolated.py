@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from lrtune.recipe import Recipe
     from lrtune.training.answers import Answer
-    from lrtune.training.base import Baseline, Report, State, Trainer
+    from lrtune.training.base import Baseline, Report, Setup, State, Trainer
 
 __all__ = ["Isolated", "IsolatedRun", "isolating"]
 
@@ -84,11 +84,11 @@ class Isolated:
         try:
             answer = child.ask("start", tuple(recipes))
             self.hear(answer)
-            answer.given()
+            setup = answer.given()
         except BaseException:
             child.end()
             raise
-        return IsolatedRun(self, child, recipes, answer.alive)
+        return IsolatedRun(self, child, recipes, answer.alive, setup)
 
     def steps_per_epoch(self, recipe: Recipe, /) -> int:
         """Steps of one epoch under that recipe."""
@@ -138,8 +138,11 @@ class IsolatedRun:
     Whatever it is asked, its process may die: then it raises a DiedError, and nobody is alive any more.
     """
 
-    def __init__(self, trainer: Isolated, child: Child, recipes: Sequence[Recipe], alive: tuple[int, ...]) -> None:
+    def __init__(
+        self, trainer: Isolated, child: Child, recipes: Sequence[Recipe], alive: tuple[int, ...], setup: Setup
+    ) -> None:
         self._trainer = trainer
+        self._setup = setup
         self._child = child
         self._recipes = tuple(recipes)
         self._alive = alive
@@ -153,6 +156,10 @@ class IsolatedRun:
     def alive(self) -> tuple[int, ...]:
         """The members that can go on; nobody once the process is gone."""
         return self._alive if self._child.lives else ()
+
+    def setup(self) -> Setup:
+        """How the wrapped run's first member was set up beyond its recipe."""
+        return self._setup
 
     def advance(self, steps: int, /, *, evaluate: bool = True) -> list[Report]:
         """Train every member alive by up to `steps` steps."""

@@ -16,12 +16,13 @@ from lrtune.errors import InputError
 from lrtune.outcome import Outcome
 from lrtune.training.base import Baseline, Report
 from lrtune.training.faults import first_line, is_out_of_memory
+from lrtune.training.setups import reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lrtune.recipe import Recipe
-    from lrtune.training.base import State
+    from lrtune.training.base import Setup, State
 
 __all__ = ["GeneratorTrainer"]
 
@@ -227,6 +228,10 @@ class GeneratorRun:
             raise
         except BaseException as error:  # noqa: BLE001 -- sys.exit in a `finally` of the user's, for one
             self._notices[f"the training code raised {type(error).__name__} when it was closed"] = None
+
+    def setup(self) -> Setup:
+        """Where the generator function can be found."""
+        return {"library": "generator", "function": reference(self._function)}
 
     def drop(self, members: Iterable[int], /) -> None:
         """Close the generators of these members."""

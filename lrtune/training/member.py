@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from lrtune.recipe import Recipe
-    from lrtune.training.base import State
+    from lrtune.schedules import Schedule
+    from lrtune.training.base import Setup, State
 
 __all__ = ["Member"]
 
@@ -227,13 +228,31 @@ class Member:
             raise _Stop(self._report(self._seen.values, Outcome.NON_FINITE, why))
 
     def _tell(self, live: Live) -> None:
-        """Let a schedule hear how the epoch went: the held-out loss, or for `mode=max` the first metric."""
+        """Let a schedule hear how the epoch went."""
         self._look(live)
         heard = {**self._seen.values, **self._evaluate(live)}
-        name = "valid_loss" if "valid_loss" in heard else "train_loss"
-        if getattr(getattr(live.schedule, "after", live.schedule), "mode", "min") == "max":
-            name = next(iter(self._settings.metrics), name)
-        live.schedule.update(heard[name], progress=self._step / self._total)
+        live.schedule.update(heard[self._heard_by(live.schedule)], progress=self._step / self._total)
+
+    def _heard_by(self, schedule: Schedule) -> str:
+        """What a schedule that listens hears: the held-out loss, or for `mode=max` the first metric."""
+        loss = "train_loss" if self._settings.valid is None else "valid_loss"
+        return loss if schedule.hears_losses else next(iter(self._settings.metrics), loss)
+
+    def setup(self) -> Setup:
+        """How it was set up beyond its recipe; empty where there was no room for it."""
+        live, settings = self._live, self._settings
+        if live is None:
+            return {}
+        return {
+            **optimizer_setup(live.model, live.stepper.optimizer),
+            "steps": self._total,
+            "batch_size": settings.train.batch_size(self.recipe, settings.batch_size),
+            "clip_norm": settings.clip_norm,
+            "accumulate": settings.accumulate,
+            "precision": settings.precision,
+            "device": settings.device.type,
+            "hears": self._heard_by(live.schedule),
+        }
 
     def _evaluate(self, live: Live) -> dict[str, float]:
         """Loss and metrics of the held-out part, drawing from no stream that training draws from."""

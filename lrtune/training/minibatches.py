@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from lrtune.recipe import Recipe
-    from lrtune.training.base import State
+    from lrtune.schedules import Schedule
+    from lrtune.training.base import Setup, State
     from lrtune.training.steppers import Kind, Stepper
     from lrtune.training.tables import Table
 
@@ -53,6 +54,8 @@ class Work(Protocol):
     def steps_per_epoch(self, recipe: Recipe, /) -> int: ...
     def untrained(self, recipe: Recipe) -> Stepper | None: ...
     def evaluate(self, stepper: Stepper) -> dict[str, float]: ...
+    def hears(self, schedule: Schedule) -> str: ...
+    def setup(self, recipe: Recipe) -> Setup: ...
     def fingerprint(self) -> Mapping[str, str]: ...
 
 
@@ -170,9 +173,8 @@ class Member:
             raise _Fault(outcome, self.guard.why, {"train_loss": loss})
 
     def _tell(self) -> None:
-        """A schedule that listens hears the held-out loss at the end of each epoch."""
-        values = self.work.evaluate(self._estimator)
-        heard = values["valid_loss"]
+        """Let a schedule that listens hear how the epoch went."""
+        heard = self.work.evaluate(self._estimator)[self.work.hears(self.schedule)]
         self.schedule.update(heard, progress=self.step / self.last_step)
 
     def _measured(self, *, evaluate: bool) -> dict[str, float]:
@@ -260,6 +262,10 @@ class MinibatchRun:
         """The estimator of a member as it is now; None where it has been given up."""
         held = self._members[member]
         return None if held is None or held.stepper is None else held.stepper.estimator
+
+    def setup(self) -> Setup:
+        """How the first member was set up beyond its recipe."""
+        return self._work.setup(self._recipes[0])
 
     def drop(self, members: Iterable[int], /) -> None:
         """Give members up."""

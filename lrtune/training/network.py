@@ -28,7 +28,7 @@ from lrtune.training.precision import checked_precision, chosen_device
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from lrtune.training.base import Report, State
+    from lrtune.training.base import Report, Setup, State
     from lrtune.training.batches import Source
 
 __all__ = ["NetworkRun", "TorchTrainer"]
@@ -272,6 +272,10 @@ class NetworkRun:
         """Give members up and free their memory."""
         for number in members:
             self._members[number].end()
+
+    def setup(self) -> Setup:
+        """How the first member was set up beyond its recipe."""
+        return self._members[0].setup()
 
     def state(self) -> State | None:
         """A snapshot of every member; None where an optimizer keeps what cannot be saved."""

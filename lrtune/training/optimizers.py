@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from lrtune.recipe import Recipe
 
 __all__ = [
+    "RATIO",
     "Groups",
     "OptimizerSpec",
     "apply_lr",

@@ -17,14 +17,18 @@ from sklearn.base import clone
 
 from lrtune.errors import RecipeError
 from lrtune.training.losses import Criterion, mean
+from lrtune.training.setups import plain
 
 if TYPE_CHECKING:
     from lrtune.recipe import Recipe
+    from lrtune.training.base import Setup
     from lrtune.training.tables import Array, Table
 
 __all__ = ["Kind", "LinearKind", "PerceptronKind", "Stepper", "cloned"]
 
 MAX_SEED = 2**32  # NumPy's RandomState takes 32 bits
+OURS = ("learning_rate", "shuffle")
+"""Parameters that have to be as they are here for the learning rate and the order of the rows to be lrtune's."""
 
 
 @dataclass(slots=True)
@@ -96,6 +100,11 @@ class Kind:
     notices: list[str] = field(default_factory=list)
 
     @property
+    def kept_by(self) -> str | None:
+        """The attribute that holds the optimizer, which then has the learning rate; None where there is none."""
+        return None
+
+    @property
     def name(self) -> str:
         """The estimator's name."""
         return type(self.template).__name__
@@ -162,6 +171,32 @@ class Kind:
             changed["momentum"] = recipe.momentum
         return changed
 
+    def setup(self, recipe: Recipe, given: Any) -> Setup:
+        """How an estimator is trained under a recipe, beyond what its own parameters say.
+
+        Parameters
+        ----------
+        recipe
+            What it is told.
+        given
+            The estimator as the user made it.
+
+        Returns
+        -------
+        Setup
+            ``estimator``, its class's name; ``rate``, the name of its learning rate; ``kept_by``, the attribute that
+            holds the optimizer once there is one, or None; ``settings``, the parameters that are not the user's.
+        """
+        theirs = given.get_params(deep=False)
+        mine = self.stepper(recipe).estimator.get_params(deep=False)
+        settings = {name: plain(mine[name]) for name in OURS if name in mine and name != self.rate}
+        for name, value in mine.items():
+            if name not in {self.rate, "random_state"} and repr(value) != repr(theirs.get(name)):
+                settings[name] = plain(value)
+        if "random_state" in mine:
+            settings["random_state"] = recipe.seed % MAX_SEED
+        return {"estimator": self.name, "rate": self.rate, "kept_by": self.kept_by, "settings": settings}
+
     def set_rate(self, estimator: Any, rate: float, rows: int) -> None:
         """Set the learning rate of the next minibatch, of so many rows."""
         del rows
@@ -215,6 +250,11 @@ class PerceptronKind(Kind):
 
     __slots__ = ()
 
+    @property
+    def kept_by(self) -> str | None:
+        """Of scikit-learn's own."""
+        return "_optimizer"
+
     def randomness(self, seed: int) -> Any:
         """A generator: seeding one anew each minibatch costs 60 us, and unshuffled only its first draws count."""
         return np.random.RandomState(seed)
@@ -248,7 +288,7 @@ class PerceptronKind(Kind):
         """On the optimizer where there is one; Adam computes its step from the initial rate."""
         estimator.learning_rate_init = rate
         estimator.batch_size = rows  # partial_fit would split a larger batch
-        optimizer = getattr(estimator, "_optimizer", None)
+        optimizer = getattr(estimator, str(self.kept_by), None)
         if optimizer is not None:
             optimizer.learning_rate_init = optimizer.learning_rate = rate
 

@@ -1,0 +1,74 @@
+"""Stored values as Python source: whatever is in a storage, no line of code is made of it that was not meant."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lrtune.training.setups import PAIRS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["arguments", "as_source", "identifier", "imported", "one_line"]
+
+
+def as_source(value: Any) -> str:
+    """A value of :func:`lrtune.training.setups.plain` as Python; lists were tuples.
+
+    Raises
+    ------
+    TypeError
+        If it is none.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return repr(value)
+    if isinstance(value, list):
+        inside = ", ".join(map(as_source, value))
+        return f"({inside},)" if len(value) == 1 else f"({inside})"
+    pairs = value[PAIRS]
+    return f"{{{', '.join(f'{as_source(key)}: {as_source(one)}' for key, one in pairs)}}}"
+
+
+def arguments(options: Mapping[str, Any]) -> str:
+    """Options as ``", name=value"`` for each."""
+    return "".join(f", {identifier(name)}={as_source(value)}" for name, value in options.items())
+
+
+def identifier(name: str) -> str:
+    """The name itself.
+
+    Raises
+    ------
+    ValueError
+        If it is none that Python code can have.
+    """
+    if not name.isidentifier():
+        msg = f"no name: {name!r}"
+        raise ValueError(msg)
+    return name
+
+
+def imported(reference: Mapping[str, str], what: str, otherwise: str) -> tuple[str, list[str]]:
+    """Under which name code can use what a :func:`~lrtune.training.setups.reference` names, and the line before that.
+
+    Parameters
+    ----------
+    reference
+        The stored reference.
+    what
+        What it is, for the comment where it cannot be imported.
+    otherwise
+        Its name where it has none.
+    """
+    name = identifier(reference["name"] or otherwise)
+    module = reference["module"]
+    if not module:
+        return name, [f"# {name}: {what}"]
+    for part in module.split("."):
+        identifier(part)
+    return name, [f"from {module} import {name}"]
+
+
+def one_line(text: object) -> str:
+    """A text that stays within a comment."""
+    return " ".join(str(text).split())

@@ -1,0 +1,131 @@
+"""What an optimizer was made with, read off the optimizer itself.
+
+Whoever made it (a name with options, a class, the user's own function), its class and its parameter groups say what
+it trains with. Options are those of the class's constructor that differ from their defaults; parameters are told by
+their names in the model.
+"""
+
+from __future__ import annotations
+
+import bisect
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from lrtune.training.optimizers import RATIO
+from lrtune.training.setups import plain, reference
+from lrtune.training.twopoints import two_points
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from lrtune.training.base import Setup
+
+__all__ = ["optimizer_setup"]
+
+NO_SETTINGS = frozenset({"params", "lr", "foreach", "fused", "capturable", "differentiable"})
+"""Of the constructor's arguments: what is said elsewhere, or only chooses among kernels that do the same."""
+
+NOWHERE = object()
+
+
+def optimizer_setup(model: nn.Module, optimizer: torch.optim.Optimizer) -> Setup:
+    """The optimizer of a model in training, before its first step.
+
+    Returns
+    -------
+    Setup
+        ``optimizer``, a :func:`~lrtune.training.setups.reference` to its class; ``options`` of the constructor by
+        name; ``unread``, names of those that the optimizer does not tell; ``groups``, each with its ``ratio`` to the
+        recipe's learning rate, ``options`` of its own, and ``parameters``, their names, or of a module all of whose
+        trained parameters are in the group its name and a dot (``[""]``: all of the model), None where they are not
+        the model's; ``two_points``, whether it has to be told when to train and when to be judged.
+    """
+    arguments = _arguments(optimizer)
+    groups: list[dict[str, Any]] = [
+        {"ratio": float(group[RATIO]), "parameters": found, "options": {}}
+        for group, found in zip(optimizer.param_groups, _named(model, optimizer), strict=True)
+    ]
+    options, unread = {}, []
+    for name, default in arguments.items():
+        try:
+            values = [plain(value) for value in _values(optimizer, name)]
+            usual = plain(default) if default is not inspect.Parameter.empty else NOWHERE
+        except TypeError:
+            unread.append(name)
+            continue
+        if all(value == values[0] for value in values):
+            if values[0] != usual:
+                options[name] = values[0]
+            continue
+        for group, value in zip(groups, values, strict=True):
+            group["options"][name] = value
+    return {
+        "library": "torch",
+        "optimizer": reference(type(optimizer)),
+        "options": options,
+        "unread": unread,
+        "groups": groups,
+        "two_points": two_points(optimizer),
+    }
+
+
+def _arguments(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The constructor's arguments that are settings, with their defaults."""
+    try:
+        parameters = inspect.signature(type(optimizer)).parameters.values()
+    except (TypeError, ValueError):
+        parameters = ()  # type: ignore[assignment]  # nothing to be read, as nothing to be iterated over
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    found = {p.name: p.default for p in parameters if p.kind not in variadic}
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+        found = {**dict.fromkeys(optimizer.defaults, inspect.Parameter.empty), **found}
+    return {name: default for name, default in found.items() if name not in NO_SETTINGS}
+
+
+def _values(optimizer: torch.optim.Optimizer, name: str) -> list[Any]:
+    """An argument as each group has it, or as the optimizer itself has.
+
+    Raises
+    ------
+    TypeError
+        If neither has it.
+    """
+    own = vars(optimizer).get(name, optimizer.defaults.get(name, NOWHERE))
+    values = [group.get(name, own) for group in optimizer.param_groups]
+    if any(value is NOWHERE for value in values):
+        raise TypeError(name)
+    return values
+
+
+def _named(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[list[str] | None]:
+    """For each group the names of its parameters and modules; None where a parameter is not the model's."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    trained = sorted(names[id(p)] for p in model.parameters() if p.requires_grad)
+    found: list[list[str] | None] = []
+    for group in optimizer.param_groups:
+        mine = [names.get(id(p)) for p in group["params"] if p.requires_grad or id(p) not in names]
+        known = [name for name in mine if name is not None]
+        found.append(_short(sorted(known), trained) if len(known) == len(mine) else None)
+    return found
+
+
+def _short(mine: list[str], trained: list[str]) -> list[str]:
+    """Names of parameters, those of a whole module as its name and a dot; both lists are sorted."""
+    found: list[str] = []
+    for name in mine:
+        if found and _whole(found[-1]) and name.startswith(found[-1]):
+            continue
+        starts = (name[:end] for end in [0, *(place + 1 for place, letter in enumerate(name) if letter == ".")])
+        found.append(next((s for s in starts if _count(mine, s) == _count(trained, s)), name))
+    return found
+
+
+def _whole(name: str) -> bool:
+    """Whether it is a module's and not a parameter's."""
+    return not name or name.endswith(".")
+
+
+def _count(names: list[str], start: str) -> int:
+    """How many of the sorted names begin so."""
+    return bisect.bisect_left(names, f"{start}\U0010ffff") - bisect.bisect_left(names, start)
