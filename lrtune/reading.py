@@ -14,13 +14,18 @@ from lrtune.space import Space
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["BASELINE", "NOTICES", "RESULT", "SETTINGS", "SPACE", "read"]
+__all__ = ["BASELINE", "IDENTITY", "NOTICES", "RANGE", "RESULT", "SETTINGS", "SPACE", "read", "unborn"]
 
 SETTINGS = "lrtune:settings"
+IDENTITY = "lrtune:identity"
+"""What tells a study from every other one, whatever their names: drawn when it is made."""
 SPACE = "lrtune:space"
 BASELINE = "lrtune:baseline"
 NOTICES = "lrtune:notices"
 RESULT = "lrtune:result"
+RANGE = "lrtune:range"
+BIRTH = frozenset({IDENTITY, SPACE, NOTICES, RANGE})
+"""What is written of a new study before its settings, where a storage cannot write all at once."""
 
 
 def read(study: optuna.Study) -> StudyRecord:
@@ -52,3 +57,10 @@ def read(study: optuna.Study) -> StudyRecord:
         result=attributes.get(RESULT, {}),
         environment=settings["environment"],
     )
+
+
+def unborn(study: optuna.Study) -> bool:
+    """Whether a study is empty but for what is written before its settings: whoever made it did not come further."""
+    if SETTINGS in study.user_attrs or not BIRTH.issuperset(study.user_attrs):
+        return False
+    return not study.get_trials(deepcopy=False)
