@@ -134,7 +134,8 @@ class Garage:
             return bool(state["recipe"] != recipe.to_json())
         # It names nothing: then what it reported tells, where the study knows a part of it.
         held = {point.step: point.values for point in curve}
-        return any(held.get(point.step, point.values) != point.values for point in known)
+        rounded = Curve.from_json(known.to_json())
+        return any(held.get(point.step, point.values) != point.values for point in rounded)
 
     def park(self, number: int, parked: Parked) -> bool:
         """Keep a paused run; whether it is on disk now."""

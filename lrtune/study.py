@@ -274,19 +274,19 @@ def _opened(trainer: Trainer, space: Space, settings: Settings, storage: BaseSto
 
 
 def _created(storage: BaseStorage, settings: Settings) -> optuna.Study:
-    """A new study, and an empty one; in place of one that was left unborn.
+    """A new study, and an empty one; one that was left unborn is used, unless it has another direction.
 
     Whoever deletes a study in SQLite while it is written to may leave trials behind, and the next study gets its
     number and them with it: then they are deleted together.
     """
-    name = settings.name
+    name, direction = settings.name, settings.direction
     with quiet():
-        if _is_there(storage, name):
+        if not _is_there(storage, name):
+            optuna.create_study(study_name=name, storage=storage, direction=direction)
+        study = optuna.load_study(study_name=name, storage=storage)
+        if study.get_trials(deepcopy=False) or [way.name.lower() for way in study.directions] != [direction]:
             optuna.delete_study(study_name=name, storage=storage)
-        study = optuna.create_study(study_name=name, storage=storage, direction=settings.direction)
-        if study.get_trials(deepcopy=False):
-            optuna.delete_study(study_name=name, storage=storage)
-            study = optuna.create_study(study_name=name, storage=storage, direction=settings.direction)
+            study = optuna.create_study(study_name=name, storage=storage, direction=direction)
         study.set_metric_names([settings.metric])
     return study
 
