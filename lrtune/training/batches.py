@@ -18,6 +18,7 @@ from torch.utils.data import Dataset, default_collate
 
 from lrtune.errors import DataError
 from lrtune.training.randomness import derived
+from lrtune.training.samplers import generators_in, seed_all
 from lrtune.training.tensors import moved
 
 if TYPE_CHECKING:
@@ -88,6 +89,9 @@ class Sized(abc.ABC):
         alone = size > 1 and self.samples % size == 1 and self.samples > 1
         return self.samples // size if alone else math.ceil(self.samples / size)
 
+    def seed(self, seed: int) -> None:  # noqa: B027 -- most have nothing to do
+        """Seed the generators that the data itself draws from; tensors have none."""
+
     @abc.abstractmethod
     def take(self, indices: torch.Tensor, device: torch.device) -> Any:
         """The samples of those indices, on the device."""
@@ -114,6 +118,7 @@ class Shuffled:
             self._turn(epoch)
         if self._batches is not None:
             return self._batches[position]
+        self._source.seed(derived(self._seed, epoch, position, ORDER))
         return self._source.take(self._chunks[position], self._device)
 
     def _turn(self, epoch: int) -> None:
@@ -199,8 +204,8 @@ class TensorSource(Sized):
 class DatasetSource(Sized):
     """A map-style Dataset, indexed and collated in this process.
 
-    What it draws at random comes from the run's own stream. For worker processes give a function that
-    makes a DataLoader.
+    What it draws at random comes from the run's own stream, and generators that it holds itself are seeded before
+    each batch. For worker processes give a function that makes a DataLoader.
     """
 
     def __init__(self, dataset: Dataset[Any], name: str, collate: Callable[[list[Any]], Any] | None = None) -> None:
@@ -210,6 +215,11 @@ class DatasetSource(Sized):
             raise DataError(msg)
         self._dataset = dataset
         self._collate = collate or default_collate
+        self._generators = generators_in(dataset)
+
+    def seed(self, seed: int) -> None:
+        """Seed the generators that the Dataset holds, for the next batch."""
+        seed_all(self._generators, seed)
 
     def take(self, indices: torch.Tensor, device: torch.device) -> Any:
         """The samples of those indices, collated."""
@@ -220,7 +230,8 @@ class DatasetSource(Sized):
 
     def ordered(self, batch_size: int, device: torch.device) -> Iterator[Any]:
         """All samples in their own order."""
-        for indices in torch.split(torch.arange(self.samples), batch_size):
+        for number, indices in enumerate(torch.split(torch.arange(self.samples), batch_size)):
+            self.seed(derived(number, ORDER))
             yield self.take(indices, device)
 
     def describe(self) -> str:
