@@ -13,10 +13,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.linear_model import SGDRegressor
+from sklearn.utils import check_random_state
 
 import lrtune
 from lrtune.recipe import Recipe
 from lrtune.training.ambient import Ambient
+from lrtune.training.estimator import SklearnTrainer
 from lrtune.training.loop import GeneratorTrainer
 
 if TYPE_CHECKING:
@@ -238,3 +242,43 @@ def test_the_random_numbers_of_gpus_are_put_aside_too() -> None:
         other.advance(1)
     assert found == alone
     assert all(torch.equal(a, b) for a, b in zip(torch.cuda.get_rng_state_all(), before, strict=True))
+
+
+class Drawing(RegressorMixin, BaseEstimator):
+    """Adds noise to each step: from the global generators, and from an estimator within it that holds its own."""
+
+    def __init__(self, rate: float = 0.1, inner: Any = None) -> None:
+        self.rate, self.inner = rate, inner
+
+    def partial_fit(self, features: Any, target: Any) -> Drawing:
+        del target
+        noise = random.random() + np.random.standard_normal()  # noqa: NPY002 -- as users' code does
+        noise += check_random_state(self.inner.random_state).random_sample()
+        self.weights_ = getattr(self, "weights_", np.zeros(features.shape[1])) + self.rate * noise
+        return self
+
+    def predict(self, features: Any) -> Any:
+        return features @ self.weights_
+
+
+@pytest.mark.parametrize("state", [None, 3, np.random.RandomState(3)], ids=["none", "seed", "instance"])
+def test_an_estimator_that_draws_is_paused_and_resumed_as_if_it_were_alone(state: Any) -> None:
+    rows = np.random.default_rng(0).normal(size=(40, 3))
+    estimator = Drawing(inner=SGDRegressor(random_state=state))
+
+    def trainer() -> SklearnTrainer:
+        return SklearnTrainer(estimator, rows, rows.sum(1), learning_rate_parameter="rate", batch_size=8)
+
+    one, two = Recipe(lr=0.1, epochs=4, seed=1), Recipe(lr=0.1, epochs=4, seed=2)
+    alone = [values(run) for run in [trainer().start([one])] for _ in range(8)]
+    run, other = trainer().start([one]), trainer().start([two])
+    found = []
+    for turn in range(8):
+        found.append(values(run))
+        other.advance(1)
+        if turn == 3:
+            saved = run.state()
+            run = trainer().start([one])
+            run.restore(saved)
+    assert found == alone
+    assert alone[:2] != [values(run) for run in [trainer().start([two])] for _ in range(2)]

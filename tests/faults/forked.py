@@ -1,7 +1,9 @@
 """Runs the command again and again in children of one process that has loaded everything: a start takes a moment.
 
 Reads one request a line (JSON: `words`, `cwd`, `environment`, `stdout`, `stderr`, `kill`: seconds after which the
-command is killed, or null) and answers with one line: the exit code, negative where it was killed, and the seconds.
+command is killed, or null; and `break`: what :func:`faults.breaking.arm` takes, or null) and answers with one line:
+the exit code, negative where it was killed, and the seconds. With `break`, the number of such calls is written into
+the file ``counted``.
 """
 
 from __future__ import annotations
@@ -81,7 +83,14 @@ def child(request: dict[str, Any]) -> None:
             os.dup2(os.open(name, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
         from lrtune.cli import run
 
+        if request["break"]:
+            import breaking
+
+            breaking.arm(*request["break"])
         code = run(request["words"])
+        if request["break"]:
+            counted = breaking.count()
+            Path("counted").write_text(str(counted), encoding="utf-8")
         sys.stdout.flush()
         sys.stderr.flush()
     finally:

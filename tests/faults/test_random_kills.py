@@ -10,21 +10,20 @@ import json
 import os
 import random
 import shutil
-import subprocess
-import sys
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from faults.checker import RECORD, check
-from faults.driver import COMMAND, HERE, Lab
+from faults.driver import HERE, Lab
+from faults.starting import starting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     import optuna
+    from faults.starting import Starter
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(7200)]
 
@@ -35,43 +34,6 @@ SEARCHES: dict[int, dict[str, Any]] = {
     1: {"strategy": "freeze-thaw", "trials": "", "budget": 3.0},
     2: {"strategy": "random", "trials": 4, "workers": 2},  # what is tried must not hang on who is faster
 }
-
-
-@dataclass
-class Starter:
-    """The process that starts the command; see :mod:`faults.forked`."""
-
-    process: subprocess.Popen[str]
-
-    def run(self, lab: Lab, kill: float | None = None) -> tuple[int, float]:
-        """The exit code, negative where it was killed, and how many seconds it took."""
-        environment = {"OBJ_LOG": str(lab.folder / "books"), "OBJ_SLEEP": str(SLEEP), "OMP_NUM_THREADS": "1"}
-        out, err = lab.folder / "stdout", lab.folder / "stderr"
-        out.write_bytes(b"")
-        told = {"words": lab.words("--quiet")[len(COMMAND) :], "cwd": str(lab.folder), "kill": kill}
-        told |= {"environment": environment, "stdout": str(out), "stderr": str(err)}
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(told) + "\n")
-        self.process.stdin.flush()
-        code, seconds = json.loads(self.process.stdout.readline())
-        return code, seconds
-
-
-@pytest.fixture
-def starter() -> Iterator[Starter]:
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parent.parent)}
-    process = subprocess.Popen(
-        [sys.executable, str(HERE / "forked.py")],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        yield Starter(process)
-        assert process.stdin is not None
-        process.stdin.close()
 
 
 def laboratory(folder: Path, workers: int) -> Lab:
@@ -96,9 +58,15 @@ def paid(lab: Lab) -> Counter[str]:
 
 @pytest.mark.row(1, 2, 3)
 @pytest.mark.parametrize("workers", [1, 2])
-def test_random_kills_brick_nothing_and_change_nothing(
-    tmp_path: Path, starter: Starter, workers: int, saw: Callable[..., None]
-) -> None:
+def test_random_kills_brick_nothing_and_change_nothing(tmp_path: Path, workers: int, saw: Callable[..., None]) -> None:
+    with starting(sleep=SLEEP) as starter:
+        found, share = killed(tmp_path, starter, workers)
+    saw(found)
+    assert share <= MOST_TWICE, found
+
+
+def killed(tmp_path: Path, starter: Starter, workers: int) -> tuple[str, float]:
+    """Kill, look, and say what came of it; the share of steps that were taken twice."""
     dice = random.Random(workers)
     calm = laboratory(tmp_path / "calm", workers)
     code, whole = starter.run(calm)
@@ -128,6 +96,5 @@ def test_random_kills_brick_nothing_and_change_nothing(
         shutil.rmtree(lab.folder)
         print(workers, done, f"{twice} of {steps} steps twice", flush=True)  # noqa: T201 -- how far it is
     share = twice / steps
-    found = f"{done['fresh']} kills of fresh studies and {done['old']} of old ones, {workers} worker(s)"
-    saw(f"{found}: every answer is the undisturbed one, {share:.2%} of {steps} steps were taken twice")
-    assert share <= MOST_TWICE, f"{found}: {share:.2%} of {steps} steps were taken twice"
+    kills = f"{done['fresh']} kills of fresh studies and {done['old']} of old ones, {workers} worker(s)"
+    return f"{kills}: every answer is the undisturbed one, {share:.2%} of {steps} steps were taken twice", share
