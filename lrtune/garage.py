@@ -115,9 +115,8 @@ class Garage:
             state = checkpoints.load(self._path(number))
             curve = Curve.from_json(state["curve"])
             if self._foreign(state, recipe, curve, known):
-                self.warn(
-                    f"{self._path(number)} is a paused run of another study: trial {number} does not go on from it"
-                )
+                path = self._path(number)
+                self.warn(f"{path} is a paused run of another study or recipe: trial {number} does not go on from it")
                 return Parked(run=run, curve=Curve())
             run.restore(state["run"])
             return Parked(run=run, curve=curve, step=int(state["step"]))
