@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from lrtune.recipe import Recipe
+    from lrtune.training.samplers import Drawing
 
 __all__ = ["DatasetSource", "Feed", "Source", "TensorSource", "order"]
 
@@ -78,6 +79,8 @@ class Sized(abc.ABC):
     """What sources of known length share: batch sizes, steps, and the order of the samples."""
 
     samples: int
+    generators: Sequence[Drawing] = ()
+    """What the data itself draws from; seeded before each batch."""
 
     def batch_size(self, recipe: Recipe, default: int) -> int:
         """Samples per optimizer step: at most all there are."""
@@ -88,9 +91,6 @@ class Sized(abc.ABC):
         size = self.batch_size(recipe, default)
         alone = size > 1 and self.samples % size == 1 and self.samples > 1
         return self.samples // size if alone else math.ceil(self.samples / size)
-
-    def seed(self, seed: int) -> None:  # noqa: B027 -- most have nothing to do
-        """Seed the generators that the data itself draws from; tensors have none."""
 
     @abc.abstractmethod
     def take(self, indices: torch.Tensor, device: torch.device) -> Any:
@@ -118,7 +118,8 @@ class Shuffled:
             self._turn(epoch)
         if self._batches is not None:
             return self._batches[position]
-        self._source.seed(derived(self._seed, epoch, position, ORDER))
+        if self._source.generators:
+            seed_all(self._source.generators, derived(self._seed, epoch, position, ORDER))
         return self._source.take(self._chunks[position], self._device)
 
     def _turn(self, epoch: int) -> None:
@@ -215,11 +216,7 @@ class DatasetSource(Sized):
             raise DataError(msg)
         self._dataset = dataset
         self._collate = collate or default_collate
-        self._generators = generators_in(dataset)
-
-    def seed(self, seed: int) -> None:
-        """Seed the generators that the Dataset holds, for the next batch."""
-        seed_all(self._generators, seed)
+        self.generators = generators_in(dataset)
 
     def take(self, indices: torch.Tensor, device: torch.device) -> Any:
         """The samples of those indices, collated."""
@@ -231,7 +228,7 @@ class DatasetSource(Sized):
     def ordered(self, batch_size: int, device: torch.device) -> Iterator[Any]:
         """All samples in their own order."""
         for number, indices in enumerate(torch.split(torch.arange(self.samples), batch_size)):
-            self.seed(derived(number, ORDER))
+            seed_all(self.generators, derived(number, ORDER))
             yield self.take(indices, device)
 
     def describe(self) -> str:
