@@ -38,7 +38,10 @@ def search(session: nox.Session) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """The catalogue of faults, against the real command, the slow ones included; writes docs/faults.md."""
+    """The catalogue of faults, against the real command, the slow ones included; writes docs/faults.md.
+
+    ``LRTUNE_KILLS=500`` kills that often at random, ``LRTUNE_BREAKS=1`` breaks every system call of a search once.
+    """
     _install(session, "test")
     log = Path(session.create_tmp()).resolve() / "faults.jsonl"
     log.unlink(missing_ok=True)

@@ -90,9 +90,9 @@ killed is tried once more. Results are the same with and without, bit for bit.
 
 It needs Linux. On a GPU nothing may touch CUDA before the search does; `TorchTrainer` does not, but for
 `precision="bf16"`, which asks the device. Each start of a run costs a fork and, on a GPU, CUDA's own start. What
-training code imports should stand at the top of its file: it is loaded once then, and not in every process. Training
-code that draws from generators that it did not seed draws the same numbers in every run, since each begins as a copy
-of the same process.
+training code imports should stand at the top of its file: it is loaded once then, and not in every process. A trainer
+object of your own that draws from generators that it did not seed draws the same numbers in every run, since each
+begins as a copy of the same process; a generator function begins from the recipe's seed.
 
 ## Tables
 

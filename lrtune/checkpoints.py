@@ -3,27 +3,30 @@
 The file is a zip archive as ``numpy.savez`` writes it. The member ``skeleton`` is UTF-8 JSON in an array
 of bytes: the state's dicts, lists, strings, numbers and None as they are; every array and every ``bytes``
 is a reference ``{"$array": 3}`` to the member ``a3``. Nothing in it is ever executed:
-``allow_pickle=False`` refuses arrays of objects, and no other kind of member is opened.
+``allow_pickle=False`` refuses arrays of objects, and no other kind of member is opened. Nothing in it is
+compressed, so a file that would unpack to more than its own size is not ours, and is refused before a byte
+of it is unpacked.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import os
-import tempfile
+import math
 import zipfile
 import zlib
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lrtune.errors import CheckpointError, StorageError
+from lrtune.files import replace
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator, Mapping
 
     from lrtune.training.base import State
@@ -59,25 +62,14 @@ def save(path: str | os.PathLike[str], state: State) -> int:
     """
     target = Path(path)
     data = encode(state)
-    temporary: str | None = None
     try:
         with suppress(FileExistsError):
             target.parent.mkdir(mode=0o700)
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-        with os.fdopen(handle, "wb") as file:  # mkstemp made it with mode 0600
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(target)
-        temporary = None
+        replace(target, data)
     except OSError as error:
         reason = error.strerror or error
         msg = f"checkpoint {target} cannot be written: {reason}; free some space or choose another folder"
         raise StorageError(msg) from error
-    finally:
-        if temporary is not None:
-            with suppress(OSError):
-                Path(temporary).unlink(missing_ok=True)
     return len(data)
 
 
@@ -152,6 +144,7 @@ def decode(data: bytes) -> State:
 
 def _decoded(data: bytes) -> Any:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        _check_sizes(archive, len(data))
         damaged = archive.testzip()
         if damaged is not None:
             msg = f"damaged: the checksum of {damaged[:40]!r} is wrong"
@@ -164,8 +157,38 @@ def _decoded(data: bytes) -> Any:
         return _unpacked(skeleton["state"], lambda index: _member(archive, names, f"a{index:d}"))
 
 
+def _check_sizes(archive: zipfile.ZipFile, size: int) -> None:
+    """Refuse what would take more memory than the file has bytes: it is read from what the archive declares."""
+    members = archive.infolist()
+    if any(info.compress_type != zipfile.ZIP_STORED for info in members):
+        msg = "not a checkpoint of lrtune: it is compressed, and lrtune compresses none"
+        raise CheckpointError(msg)
+    unpacked = sum(info.file_size for info in members)
+    if unpacked > size:
+        msg = f"not a checkpoint of lrtune: {size} bytes that would unpack to {unpacked}"
+        raise CheckpointError(msg)
+
+
+def _check_shape(file: IO[bytes], size: int) -> None:
+    """Refuse an array that says it has more elements than the bytes hold: numpy makes room before it reads."""
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    elif version == (2, 0):
+        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+    else:
+        msg = f"an array of the format {version} in a checkpoint; lrtune writes none"
+        raise CheckpointError(msg)
+    if math.prod(shape) * dtype.itemsize > size:
+        msg = f"damaged: an array of shape {shape} in {size} bytes"
+        raise CheckpointError(msg)
+
+
 def _member(archive: zipfile.ZipFile, names: Mapping[str, zipfile.ZipInfo], name: str) -> Array:
-    with archive.open(names[f"{name}.npy"]) as file:
+    info = names[f"{name}.npy"]
+    with archive.open(info) as file:
+        _check_shape(file, info.file_size)
+        file.seek(0)
         array: Array = np.lib.format.read_array(file, allow_pickle=False)
     if array.dtype.kind not in KINDS:
         msg = f"an array of {array.dtype} in a checkpoint; only numbers are allowed"

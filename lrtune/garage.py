@@ -4,6 +4,10 @@ A run that can save is written to disk whenever it is parked (where the study ha
 a killed process loses at most the piece it was training; the one in memory is kept all the same, since
 going on with it costs nothing. The checkpoint carries the curve with it: whoever restores the run
 knows exactly what it had reported.
+
+Studies may share a folder. A checkpoint names its study (an identity drawn when the study was made) and its
+recipe, in its file name and within; one that names others is never gone on with. What a study trains on, its
+fingerprint, cannot change while the identity is the same: :func:`lrtune.study.tune` refuses it.
 """
 
 from __future__ import annotations
@@ -19,12 +23,16 @@ from lrtune.errors import LrtuneError
 from lrtune.processes import RemoteError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from lrtune.recipe import Recipe
-    from lrtune.training.base import Run, Trainer
+    from lrtune.training.base import Run, State, Trainer
 
 __all__ = ["Garage", "Parked"]
+
+NAMED = 12
+"""Digits of a study's identity in the names of its checkpoints."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,13 +66,20 @@ class Garage:
         Where they are saved; None for nowhere: then all are kept in memory.
     memory_limit
         Bytes of runs in memory; the one used longest ago goes first, if it is on disk.
+    study
+        The study's identity; None for a study that an earlier version of lrtune made, whose checkpoints name none.
+    warn
+        Called with a sentence where a checkpoint is another study's.
     """
 
     trainer: Trainer
     folder: Path | None = None
     memory_limit: int = 2**30
+    study: str | None = None
+    warn: Callable[[str], object] = str
     _live: OrderedDict[int, Parked] = field(default_factory=OrderedDict)
     _sizes: dict[int, int] = field(default_factory=dict)
+    _tidied: bool = False
 
     @property
     def saving(self) -> bool:
@@ -98,12 +113,28 @@ class Garage:
             return Parked(run=run, curve=Curve())
         try:
             state = checkpoints.load(self._path(number))
+            curve = Curve.from_json(state["curve"])
+            if self._foreign(state, recipe, curve, known):
+                path = self._path(number)
+                self.warn(f"{path} is a paused run of another study or recipe: trial {number} does not go on from it")
+                return Parked(run=run, curve=Curve())
             run.restore(state["run"])
-            return Parked(run=run, curve=Curve.from_json(state["curve"]), step=int(state["step"]))
+            return Parked(run=run, curve=curve, step=int(state["step"]))
         except (LrtuneError, RemoteError, KeyError, TypeError, ValueError):  # damaged: what it holds is trained again
             run.close()
-            self._path(number).unlink(missing_ok=True)
+            self._remove(number)
             return Parked(run=self.trainer.start([recipe]), curve=Curve())
+
+    def _foreign(self, state: State, recipe: Recipe, curve: Curve, known: Curve) -> bool:
+        """Whether a checkpoint is of another study or recipe."""
+        if state.get("study") != self.study:
+            return True
+        if self.study is not None:
+            return bool(state["recipe"] != recipe.to_json())
+        # It names nothing: then what it reported tells, where the study knows a part of it.
+        held = {point.step: point.values for point in curve}
+        rounded = Curve.from_json(known.to_json())
+        return any(held.get(point.step, point.values) != point.values for point in rounded)
 
     def park(self, number: int, parked: Parked) -> bool:
         """Keep a paused run; whether it is on disk now."""
@@ -121,6 +152,8 @@ class Garage:
         if state is None:
             return False
         whole: dict[str, Any] = {"run": state, "curve": parked.curve.to_json(), "step": parked.step}
+        if self.study is not None:
+            whole |= {"study": self.study, "recipe": parked.run.recipes[0].to_json()}
         self._sizes[number] = checkpoints.save(self._path(number), whole)
         return True
 
@@ -134,13 +167,20 @@ class Garage:
         if parked is not None:
             parked.run.close()
         self._sizes.pop(number, None)
-        if self.folder is not None:
-            self._path(number).unlink(missing_ok=True)
+        self._remove(number)
 
-    def keep(self, numbers: set[int]) -> None:
-        """Close the runs of all trials but these: others have ended them."""
+    def keep(self, numbers: set[int], ended: Iterable[int] = ()) -> None:
+        """Close the runs of all trials but these: others have ended them.
+
+        The first time, the checkpoints of those that have ended go, too: whoever ended them may have been killed
+        before they were removed.
+        """
         for number in set(self._live) - numbers:
             self._live.pop(number).run.close()
+        if not self._tidied and self.study is not None:
+            for number in ended:
+                self._remove(number)
+        self._tidied = True
 
     def close(self) -> None:
         """Close every run in memory; what is on disk stays."""
@@ -159,11 +199,16 @@ class Garage:
                 self._live.pop(number).run.close()
                 total -= self._sizes.get(number, 0)
 
+    def _remove(self, number: int) -> None:
+        if self.folder is not None:
+            with contextlib.suppress(OSError):  # one that cannot be removed is not gone on with all the same
+                self._path(number).unlink(missing_ok=True)
+
     def _path(self, number: int) -> Path:
         if self.folder is None:
             msg = "this garage has no folder"
             raise ValueError(msg)
-        return self.folder / f"{number}.npz"
+        return self.folder / (f"{number}.npz" if self.study is None else f"{number}-{self.study[:NAMED]}.npz")
 
 
 def _steps(curve: Curve) -> int:

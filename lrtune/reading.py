@@ -16,13 +16,18 @@ if TYPE_CHECKING:
 
     from lrtune.records import Record
 
-__all__ = ["BASELINE", "NOTICES", "RESULT", "SETTINGS", "SPACE", "read"]
+__all__ = ["BASELINE", "IDENTITY", "NOTICES", "RANGE", "RESULT", "SETTINGS", "SPACE", "read", "unborn"]
 
 SETTINGS = "lrtune:settings"
+IDENTITY = "lrtune:identity"
+"""What tells a study from every other one, whatever their names: drawn when it is made."""
 SPACE = "lrtune:space"
 BASELINE = "lrtune:baseline"
 NOTICES = "lrtune:notices"
 RESULT = "lrtune:result"
+RANGE = "lrtune:range"
+BIRTH = frozenset({IDENTITY, SPACE, NOTICES, RANGE})
+"""What is written of a new study before its settings, where a storage cannot write all at once."""
 
 
 def read(study: optuna.Study) -> StudyRecord:
@@ -61,3 +66,10 @@ def _record(trial: optuna.trial.FrozenTrial) -> Record:
     if entry.record.outcome is None and trial.state.is_finished():
         entry = ended_elsewhere(entry, trial.state, trial.values[0] if trial.values else None)
     return entry.record
+
+
+def unborn(study: optuna.Study) -> bool:
+    """Whether a study is empty but for what is written before its settings: whoever made it did not come further."""
+    if SETTINGS in study.user_attrs or not BIRTH.issuperset(study.user_attrs):
+        return False
+    return not study.get_trials(deepcopy=False)

@@ -115,7 +115,8 @@ class Standing:
         self._take_space()
         self.attendance.renew()
         self.entries = self.ledger.recover(self.ledger.entries())
-        self.garage.keep({entry.number for entry in self.entries if not entry.told})
+        ended = {entry.number for entry in self.entries if entry.told}
+        self.garage.keep({entry.number for entry in self.entries} - ended, ended)
 
     def _take_space(self) -> None:
         """The space as it is by now: this search may have widened it before it was resumed, or another worker."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import tempfile
 import time
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,12 @@ from lrtune.divergence import Baseline
 from lrtune.entries import RECORD
 from lrtune.environment import environment
 from lrtune.errors import InputError, MismatchError, StorageError
+from lrtune.files import passing_folder, sweep
 from lrtune.garage import Garage
 from lrtune.ledger import Ledger
 from lrtune.loop import Search
 from lrtune.names import safe_filename
-from lrtune.reading import BASELINE, NOTICES, SETTINGS, SPACE
+from lrtune.reading import BASELINE, IDENTITY, NOTICES, RANGE, SETTINGS, SPACE, unborn
 from lrtune.recovery import at_work
 from lrtune.search.catalogue import DEFAULT, make
 from lrtune.settings import Limits, Settings
@@ -184,6 +185,7 @@ def conduct(
         ledger = Ledger(storage=storage, study=study, settings=settings, me=me, deaths=place.deaths)
         until_end.callback(ledger.close)
         stored = ledger.attributes()
+        warnings = _reseeded(stored, settings)
         search = Search(
             trainer=used,
             settings=settings,
@@ -192,14 +194,20 @@ def conduct(
             ledger=ledger,
             place=place,
             attendance=Attendance.of(ledger, place),
-            garage=Garage(trainer=used, folder=folder, memory_limit=0 if settings.isolate else settings.memory_limit),
+            garage=Garage(
+                trainer=used,
+                folder=folder,
+                memory_limit=0 if settings.isolate else settings.memory_limit,
+                study=stored.get(IDENTITY),
+                warn=warnings.append,
+            ),
             should_stop=should_stop or _never,
             deadline=deadline,
             listen=listen,
             widened=lambda wider: ledger.describe({SPACE: wider.to_json()}),
             learned=lambda baseline: ledger.describe({BASELINE: dataclasses.asdict(baseline)}),
             baseline=Baseline(**stored[BASELINE]) if BASELINE in stored else None,
-            warnings=_reseeded(stored, settings),
+            warnings=warnings,
         )
         until_end.enter_context(search.attendance.during(search.decisively))
         try:
@@ -240,19 +248,25 @@ def _never() -> bool:
 
 
 def _opened(trainer: Trainer, space: Space, settings: Settings, storage: BaseStorage) -> optuna.Study:
-    """Make the study, or check that the one there is the same and go on with it."""
+    """Make the study, or check that the one there is the same and go on with it.
+
+    Its settings are the last thing that is written when a study is made. Whoever was killed before, or found the
+    disk full, has left nothing of value: such a study is made anew.
+    """
     with exclusive(storage, settings.name):
         if _is_there(storage, settings.name):
             study = optuna.load_study(study_name=settings.name, storage=storage)
-            _check_same(study, trainer, space, settings)
-            return study
+            if not unborn(study):
+                _check_same(study, trainer, space, settings)
+                return study
         study = _created(storage, settings)
         with contextlib.closing(rows_of(storage, storage.get_study_id_from_name(settings.name))) as rows:
             rows.describe(
                 {
+                    IDENTITY: uuid.uuid4().hex,
                     SPACE: space.to_json(),
                     NOTICES: list(trainer.notices),
-                    "lrtune:range": list(space.lr_range),
+                    RANGE: list(space.lr_range),
                     SETTINGS: _description(trainer, space, settings),
                 }
             )
@@ -260,16 +274,19 @@ def _opened(trainer: Trainer, space: Space, settings: Settings, storage: BaseSto
 
 
 def _created(storage: BaseStorage, settings: Settings) -> optuna.Study:
-    """A new study, and an empty one.
+    """A new study, and an empty one; one that was left unborn is used, unless it has another direction.
 
     Whoever deletes a study in SQLite while it is written to may leave trials behind, and the next study gets its
     number and them with it: then they are deleted together.
     """
+    name, direction = settings.name, settings.direction
     with quiet():
-        study = optuna.create_study(study_name=settings.name, storage=storage, direction=settings.direction)
-        if study.get_trials(deepcopy=False):
-            optuna.delete_study(study_name=settings.name, storage=storage)
-            study = optuna.create_study(study_name=settings.name, storage=storage, direction=settings.direction)
+        if not _is_there(storage, name):
+            optuna.create_study(study_name=name, storage=storage, direction=direction)
+        study = optuna.load_study(study_name=name, storage=storage)
+        if study.get_trials(deepcopy=False) or [way.name.lower() for way in study.directions] != [direction]:
+            optuna.delete_study(study_name=name, storage=storage)
+            study = optuna.create_study(study_name=name, storage=storage, direction=direction)
         study.set_metric_names([settings.metric])
     return study
 
@@ -344,16 +361,19 @@ def _folder(settings: Settings, storage: BaseStorage) -> Iterator[Path]:
     if folder is None and file is not None:
         folder = file.with_name(f"{file.stem}-checkpoints") / safe_filename(settings.name)
     if folder is None:
-        with tempfile.TemporaryDirectory(prefix="lrtune-") as passing:
-            yield Path(passing)
+        with passing_folder() as passing:
+            yield passing
         return
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         msg = f"{folder}: no folder for paused runs can be made there ({error.strerror}); give another --out"
         raise StorageError(msg) from None
-    yield folder
-    with contextlib.suppress(OSError):  # not empty: runs are paused in it
-        folder.rmdir()
-        if settings.checkpoints is None:
-            folder.parent.rmdir()
+    sweep(folder)
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):  # not empty: runs are paused in it
+            folder.rmdir()
+            if settings.checkpoints is None:
+                folder.parent.rmdir()

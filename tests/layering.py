@@ -42,7 +42,7 @@ LAYERS = (
         holds="what everyone talks about",
         modules=(
             *("errors", "outcome", "curve", "schedules", "recipe"),
-            *("names", "redaction", "environment", "signals", "tracebacks"),
+            *("names", "redaction", "environment", "signals", "tracebacks", "files"),
         ),
         others=("numpy",),
         guests={},

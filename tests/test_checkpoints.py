@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import os
 import pickle
 import stat
+import tracemalloc
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -221,3 +224,44 @@ def test_any_bytes_are_refused(data: bytes) -> None:
 def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="No such file"):
         checkpoints.load(tmp_path / "none.npz")
+
+
+def bomb(kind: str, path: Path) -> int:
+    """A small file that would take a hundred times its size; its size."""
+    huge = 2**27
+    if kind == "compressed":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("skeleton.npy", "w") as member:
+            for _ in range(huge // 2**22):
+                member.write(bytes(2**22))
+    elif kind == "one more":
+        np.savez(path, skeleton=np.zeros(4, dtype=np.uint8))
+        with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("a0.npy", bytes(2**26))
+    elif kind == "shape":
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (huge, 64)})
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("skeleton.npy", header.getvalue() + bytes(64))
+    else:  # many members that are one and the same piece of the file
+        whole = bytes(2**20)
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a0.npy", whole)
+            for number in range(1, 1024):
+                again = copy.copy(archive.filelist[0])
+                again.filename = f"a{number}.npy"
+                archive.filelist.append(again)
+                archive.NameToInfo[again.filename] = again
+    return path.stat().st_size
+
+
+@pytest.mark.parametrize("kind", ["compressed", "one more", "shape", "overlapping"])
+def test_a_small_file_that_unpacks_to_much_is_refused_before_it_is_unpacked(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.npz"
+    assert bomb(kind, path) < 2**21
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError):
+            checkpoints.load(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()

@@ -208,3 +208,65 @@ def test_a_generator_waits_in_memory_and_starts_again_where_it_was_lost(tmp_path
     assert not list(tmp_path.iterdir())
     again = Garage(trainer=GeneratorTrainer(train), folder=tmp_path).fetch(0, RECIPE, first.curve)
     assert (again.step, len(again.curve)) == (0, 0)
+
+
+def studies(folder: Path, *identities: str | None) -> list[tuple[Garage, list[str]]]:
+    said: list[list[str]] = [[] for _ in identities]
+    made = [
+        Garage(trainer=Counting(), folder=folder, study=identity, warn=heard.append)
+        for identity, heard in zip(identities, said, strict=True)
+    ]
+    return list(zip(made, said, strict=True))
+
+
+def test_two_studies_in_one_folder_keep_to_themselves(tmp_path: Path) -> None:
+    (mine, _), (theirs, _), (earlier, _) = studies(tmp_path, "a" * 32, "b" * 32, None)
+    for garage, steps in ((mine, 4), (theirs, 6), (earlier, 8)):
+        advanced(garage, 0, steps)
+    for (garage, said), steps in zip(studies(tmp_path, "a" * 32, "b" * 32, None), (4, 6, 8), strict=True):
+        assert garage.fetch(0, RECIPE, Curve()).step == steps
+        assert not said
+    mine.forget(0)
+    assert len(list(tmp_path.iterdir())) == 2, "the others' are theirs"
+
+
+@pytest.mark.parametrize("into", ["b" * 32, None])
+def test_a_checkpoint_of_another_study_is_not_gone_on_with_and_said_to_be_one(tmp_path: Path, into: str | None) -> None:
+    ((mine, _), (other, said)) = studies(tmp_path, "a" * 32, into)
+    advanced(mine, 0, 4)
+    (file,) = tmp_path.iterdir()
+    file.rename(other._path(0))
+    assert other.fetch(0, RECIPE, Curve()).step == 0
+    assert "another study or recipe: trial 0 does not go on from it" in said[0]
+    assert other._path(0).exists(), "it is not ours to remove"
+
+
+def test_a_checkpoint_of_another_recipe_is_not_gone_on_with(tmp_path: Path) -> None:
+    """A copy of a database, searched on with the same output folder: the same identity, and trials of its own."""
+    ((mine, _), (copied, said)) = studies(tmp_path, "a" * 32, "a" * 32)
+    advanced(mine, 0, 4)
+    assert copied.fetch(0, Recipe(lr=0.2, epochs=5), Curve()).step == 0
+    assert said
+
+
+def test_a_study_of_an_earlier_version_goes_on_from_what_fits_its_curve(tmp_path: Path) -> None:
+    ((mine, _),) = studies(tmp_path, None)
+    first = advanced(mine, 0, 4)
+    ((later, said),) = studies(tmp_path, None)
+    assert later.fetch(0, RECIPE, first.curve).step == 4
+    assert not said
+    contrary = Curve([Point(step=4, epoch=1.0, values={"valid_loss": 7.0})])
+    assert later.fetch(0, RECIPE, contrary).step == 0
+    assert said
+
+
+def test_checkpoints_of_trials_that_ended_before_a_kill_go_with_the_first_look(tmp_path: Path) -> None:
+    ((mine, _), (theirs, _)) = studies(tmp_path, "a" * 32, "b" * 32)
+    for number in range(3):
+        advanced(mine, number, 4)
+    advanced(theirs, 0, 4)
+    ((again, _),) = studies(tmp_path, "a" * 32)
+    again.keep({1}, ended={0})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"0-{'b' * 12}.npz", f"1-{'a' * 12}.npz", f"2-{'a' * 12}.npz"
+    ]  # fmt: skip

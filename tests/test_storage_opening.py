@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
@@ -257,6 +258,15 @@ def test_a_file_that_is_locked_is_not_called_damaged(stored: Path, monkeypatch: 
         refused(stored, "is locked by another process")
         connection.execute("rollback")
     open_storage(stored)
+
+
+def test_a_file_that_cannot_be_read_is_a_sentence(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opening(self: Path, *_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(self))
+
+    monkeypatch.setattr(Path, "open", opening)
+    with pytest.raises(StorageError, match=r"cannot be read \(Too many open files\); check the disk"):
+        open_storage(stored)
 
 
 def test_the_lock_belongs_to_all_who_may_use_the_file(stored: Path) -> None:

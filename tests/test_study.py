@@ -142,9 +142,11 @@ def test_another_study_under_the_same_name_is_refused(tmp_path: Path, change: di
 
 def test_a_study_that_lrtune_did_not_make_is_refused(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 's.db'}"
-    optuna.create_study(study_name="theirs", storage=url)
-    with pytest.raises(lrtune.MismatchError, match="not made by lrtune"):
-        tune(basin, SPACE, epochs=2, trials=1, strategy="random", storage=url, name="theirs")
+    optuna.create_study(study_name="theirs", storage=url).enqueue_trial({"lr": 0.1})
+    optuna.create_study(study_name="described", storage=url).set_user_attr("owner", "somebody")
+    for name in ("theirs", "described"):
+        with pytest.raises(lrtune.MismatchError, match="not made by lrtune"):
+            tune(basin, SPACE, epochs=2, trials=1, strategy="random", storage=url, name=name)
 
 
 def test_plain_optuna_reads_the_study(tmp_path: Path) -> None:

@@ -9,8 +9,6 @@ from lrtune.commands.output import note
 from lrtune.errors import LockedError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import optuna
     from optuna.storages import BaseStorage
 
@@ -19,8 +17,8 @@ __all__ = ["set_aside"]
 LONGEST = 170  # of the 200 characters that a name may have
 
 
-def set_aside(storage: BaseStorage, name: str, checkpoints: Path) -> None:
-    """Rename the study of that name, if there is one, and the folder of its saved runs.
+def set_aside(storage: BaseStorage, name: str) -> None:
+    """Rename the study of that name, if there is one; its saved runs name it by its identity, which stays.
 
     Raises
     ------
@@ -31,6 +29,7 @@ def set_aside(storage: BaseStorage, name: str, checkpoints: Path) -> None:
     """
     import optuna
 
+    from lrtune.reading import unborn
     from lrtune.storage import exclusive, quiet
 
     stamp = dt.datetime.now(tz=dt.UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
@@ -38,13 +37,13 @@ def set_aside(storage: BaseStorage, name: str, checkpoints: Path) -> None:
         if name not in {study.study_name for study in storage.get_all_studies()}:
             return
         study = optuna.load_study(study_name=name, storage=storage)
+        if unborn(study):
+            return
         _refuse_if_busy(study, name)
         aside = f"{name[:LONGEST]} until {stamp}"
         with quiet():
             optuna.copy_study(from_study_name=name, from_storage=storage, to_storage=storage, to_study_name=aside)
         storage.delete_study(storage.get_study_id_from_name(name))
-        if checkpoints.exists():
-            checkpoints.rename(checkpoints.with_name(f"{checkpoints.name} until {stamp}".replace(":", "-")))
     note(f"lrtune: the study that was there is called {aside!r} now")
 
 

@@ -179,7 +179,7 @@ class Told:
         with stops() as flag, own_stdout(), _trainer(study, place) as trainer:
             os.chdir(start)  # the user's code may have gone elsewhere while it was loaded
             make_folder(shown)
-            storage = self._opened(where, study.question.name, out, fresh=self.fresh and self._first(place))
+            storage = self._opened(where, study.question.name, fresh=self.fresh and self._first(place))
             study, spent = (
                 ranged(study, trainer, out, fresh=self.fresh and self._first(place))
                 if self.range_test
@@ -204,14 +204,14 @@ class Told:
         """Whether this is the first worker of all: a successor goes on with what is there."""
         return place.index == 0 and not place.deaths
 
-    def _opened(self, where: str, name: str, out: Path, *, fresh: bool) -> BaseStorage:
+    def _opened(self, where: str, name: str, *, fresh: bool) -> BaseStorage:
         from lrtune.commands.fresh import set_aside
         from lrtune.storage import open_storage
 
         retry = RETRY_SECONDS if self.storage_retry is None else self.storage_retry
         storage = open_storage(where, retry_seconds=retry, warn=lambda line: note(f"lrtune: warning: {line}"))
         if fresh:
-            set_aside(storage, name, out / CHECKPOINTS)
+            set_aside(storage, name)
         return storage
 
     def _search(

@@ -10,11 +10,12 @@ import json
 import os
 import sys
 import traceback
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from lrtune.errors import LrtuneError, StorageError
+from lrtune.files import replace, sweep
 from lrtune.redaction import redact
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ __all__ = [
 BUG = 1
 SIGINT = 130
 STDOUT = 1
-PRIVATE = 0o600
 
 _state = {"debug": False}
 
@@ -161,7 +161,7 @@ def own_stdout() -> Iterator[None]:
 
 
 def make_folder(out: Path) -> None:
-    """The output folder, once it can be written to.
+    """The output folder, once it can be written to, without what killed processes have left there half-written.
 
     Raises
     ------
@@ -174,6 +174,7 @@ def make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
+        sweep(out)
     except OSError as error:
         msg = f"not writable: {out} ({error.strerror}); give another folder with --out"
         raise StorageError(msg) from None
@@ -187,23 +188,11 @@ def write_atomically(path: Path, text: str) -> None:
     StorageError
         If it cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with _private(beside) as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        replace(path, text.encode())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
         msg = f"{path}: cannot be written ({error.strerror}); the trials are kept, make room and run it again"
         raise StorageError(msg) from None
-
-
-def _private(path: Path) -> TextIO:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
-    return os.fdopen(os.open(path, flags, PRIVATE), "w", encoding="utf-8")
 
 
 def _mute() -> None:

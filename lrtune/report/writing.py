@@ -1,13 +1,15 @@
-"""Whole or not at all: a file is written beside its place, made durable, and moved there."""
+"""A page that is whole or not there."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lrtune.errors import StorageError
+from lrtune.files import public, replace, sweep
+
+if TYPE_CHECKING:
+    import os
 
 __all__ = ["write_whole"]
 
@@ -21,39 +23,11 @@ def write_whole(path: str | os.PathLike[str], content: str) -> None:
         If it cannot be written (no space, no folder, no permission); the old one is left as it was.
     """
     target = Path(path)
-    temporary: str | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:40]}.", suffix=".part", dir=target.parent)
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(target)
-        temporary = None
-        _sync_folder(target.parent)
+        sweep(target.parent)
+        replace(target, content.encode(), mode=public(), durable_folder=True)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         msg = f"report: {target} cannot be written ({reason.lower()}); free space or choose another place with --out"
         raise StorageError(msg) from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the move durable, where the system can."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

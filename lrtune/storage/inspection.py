@@ -48,8 +48,16 @@ def inspect_file(path: Path, shown: str) -> Found:
     ------
     StorageError
         If it cannot become or be a storage: missing folder, not a regular file, a dangling link, not
-        writable, not an SQLite file, damaged, foreign, or of another schema version.
+        writable, not an SQLite file, damaged, foreign, or of another schema version; or it cannot be read.
     """
+    try:
+        return _inspected(path, shown)
+    except OSError as error:
+        msg = f"{shown} cannot be read ({error.strerror}); check the disk and run the same command again"
+        raise StorageError(msg) from None
+
+
+def _inspected(path: Path, shown: str) -> Found:
     if _kind(path, shown) is Found.NOTHING:
         return Found.NOTHING
     size = path.stat().st_size

@@ -18,12 +18,14 @@ from torch.utils.data import Dataset, default_collate
 
 from lrtune.errors import DataError
 from lrtune.training.randomness import derived
+from lrtune.training.samplers import generators_in, seed_all
 from lrtune.training.tensors import moved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from lrtune.recipe import Recipe
+    from lrtune.training.samplers import Drawing
 
 __all__ = ["DatasetSource", "Feed", "Source", "TensorSource", "order"]
 
@@ -77,6 +79,8 @@ class Sized(abc.ABC):
     """What sources of known length share: batch sizes, steps, and the order of the samples."""
 
     samples: int
+    generators: Sequence[Drawing] = ()
+    """What the data itself draws from; seeded before each batch."""
 
     def batch_size(self, recipe: Recipe, default: int) -> int:
         """Samples per optimizer step: at most all there are."""
@@ -114,6 +118,8 @@ class Shuffled:
             self._turn(epoch)
         if self._batches is not None:
             return self._batches[position]
+        if self._source.generators:
+            seed_all(self._source.generators, derived(self._seed, epoch, position, ORDER))
         return self._source.take(self._chunks[position], self._device)
 
     def _turn(self, epoch: int) -> None:
@@ -199,8 +205,8 @@ class TensorSource(Sized):
 class DatasetSource(Sized):
     """A map-style Dataset, indexed and collated in this process.
 
-    What it draws at random comes from the run's own stream. For worker processes give a function that
-    makes a DataLoader.
+    What it draws at random comes from the run's own stream, and generators that it holds itself are seeded before
+    each batch. For worker processes give a function that makes a DataLoader.
     """
 
     def __init__(self, dataset: Dataset[Any], name: str, collate: Callable[[list[Any]], Any] | None = None) -> None:
@@ -210,6 +216,7 @@ class DatasetSource(Sized):
             raise DataError(msg)
         self._dataset = dataset
         self._collate = collate or default_collate
+        self.generators = generators_in(dataset)
 
     def take(self, indices: torch.Tensor, device: torch.device) -> Any:
         """The samples of those indices, collated."""
@@ -220,7 +227,8 @@ class DatasetSource(Sized):
 
     def ordered(self, batch_size: int, device: torch.device) -> Iterator[Any]:
         """All samples in their own order."""
-        for indices in torch.split(torch.arange(self.samples), batch_size):
+        for number, indices in enumerate(torch.split(torch.arange(self.samples), batch_size)):
+            seed_all(self.generators, derived(number, ORDER))
             yield self.take(indices, device)
 
     def describe(self) -> str:

@@ -1,13 +1,12 @@
 """Batches from a DataLoader: the user's own, or one that the user's function makes for each run.
 
-A loader is a stream: it can be asked for the next batch, not for the tenth. Each epoch of it is seeded
-from the run's seed and the epoch's number and draws from a stream of its own, so that to go on within
-an epoch is to seed it again and pass over the batches that were already seen.
+A loader is a stream: it can be asked for the next batch, not for the tenth. Each run has a copy of it. Each
+epoch of it is seeded from the run's seed and the epoch's number and draws from a stream of its own, so that
+to go on within an epoch is to seed it again and pass over the batches that were already seen.
 """
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,13 +15,15 @@ from torch.utils.data import DataLoader, IterableDataset
 from lrtune.errors import DataError, RecipeError
 from lrtune.training.calls import call_with
 from lrtune.training.randomness import Stream, derived
+from lrtune.training.samplers import copied, generators_in, samplers_of, seed_all, tell_epoch
 from lrtune.training.tensors import moved
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from lrtune.recipe import Recipe
     from lrtune.training.batches import Feed
+    from lrtune.training.samplers import Drawing
 
 __all__ = ["LoaderSource"]
 
@@ -72,9 +73,7 @@ class LoaderSource:
 
     def _loader(self, recipe: Recipe, default: int) -> Any:
         if isinstance(self._made, DataLoader):
-            own = copy.copy(self._made)
-            own._iterator = None  # noqa: SLF001 -- one that the user has begun is the user's
-            return self._checked(own, recipe)
+            return self._checked(copied(self._made, self._name), recipe)
         with Stream(derived(recipe.seed, LOADER)).active():
             size = recipe.batch_size or default
             generator = torch.Generator().manual_seed(derived(recipe.seed, LOADER))
@@ -82,7 +81,8 @@ class LoaderSource:
         if not hasattr(loader, "__iter__"):
             msg = f"{self._name}: the function must return a DataLoader (got {type(loader).__name__})"
             raise DataError(msg)
-        return self._checked(loader, recipe)
+        # a function may return one and the same loader each time
+        return self._checked(copied(loader, self._name) if isinstance(loader, DataLoader) else loader, recipe)
 
     def _checked(self, loader: Any, recipe: Recipe) -> Any:
         own = getattr(loader, "batch_size", None)
@@ -101,9 +101,12 @@ class LoaderSource:
     def ordered(self, batch_size: int, device: torch.device) -> Iterator[Any]:
         """All batches of one epoch as the loader cuts them."""
         loader = self._loader(self._recipe, batch_size)
-        _seed(loader, derived(0, LOADER))
-        for batch in loader:
+        seed_all(_generators(loader), derived(0, LOADER))
+        own = generators_in(getattr(loader, "dataset", None))
+        seed_all(own, derived(0, LOADER))
+        for number, batch in enumerate(loader):
             yield moved(batch, device)
+            seed_all(own, derived(0, number + 1, LOADER))  # for the next one; others may draw in between
 
     def describe(self) -> str:
         """Class and length of the loader's data set."""
@@ -119,6 +122,8 @@ class Streamed:
     def __init__(self, loader: Any, batches: int, seed: int, device: torch.device, name: str) -> None:
         self._loader, self._batches, self._seed, self._device, self._name = loader, batches, seed, device, name
         self._stream = Stream(seed)
+        self._generators = _generators(loader)
+        self._data = generators_in(getattr(loader, "dataset", None))
         self._iterator: Iterator[Any] | None = None
         self._next = (-1, 0)
 
@@ -131,10 +136,14 @@ class Streamed:
             self._stream.seed(seed)
         with self._stream.active():
             if fresh:
-                _seed(self._loader, seed)
+                tell_epoch(self._loader, epoch)
+                seed_all(self._generators, seed)
+                seed_all(self._data, seed)  # worker processes begin with a copy
                 self._iterator = iter(self._loader)
                 for _ in range(position):
                     self._pull()
+            if self._data:
+                seed_all(self._data, derived(self._seed, epoch, position, LOADER))
             batch = self._pull()
             self._next = (epoch, position + 1)
             if position + 1 == self._batches:
@@ -170,11 +179,6 @@ class Streamed:
             self._end()
 
 
-def _seed(loader: Any, seed: int) -> None:
-    """Seed the generators that a loader and its sampler may have of their own."""
-    sampler = getattr(loader, "sampler", None)
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    for holder in (loader, sampler, batch_sampler, getattr(batch_sampler, "sampler", None)):
-        generator = getattr(holder, "generator", None)
-        if isinstance(generator, torch.Generator):
-            generator.manual_seed(seed)
+def _generators(loader: Any) -> Sequence[Drawing]:
+    """The generators that a loader and its samplers have of their own."""
+    return generators_in(getattr(loader, "generator", None), *samplers_of(loader), within=False)

@@ -1,7 +1,9 @@
 """The user's own training loop: a generator function of a recipe, one yield an epoch.
 
 Between yields the generator is suspended for as long as the search likes: that is all the pausing it
-needs, and why it cannot be saved: its state lives in its frame.
+needs, and why it cannot be saved: its state lives in its frame. The global random numbers are set aside
+with it, so that a run alone and a run beside others are the same, and begin from the recipe's seed, so that
+one that is lost and trained again is the same, too, where its code seeds nothing itself.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from lrtune.curve import Point
 from lrtune.errors import InputError
 from lrtune.outcome import Outcome
+from lrtune.training.ambient import Ambient
 from lrtune.training.base import Baseline, Report
 from lrtune.training.faults import first_line, is_out_of_memory
 from lrtune.training.setups import reference
@@ -88,6 +91,7 @@ class _Member:
     """One generator and how far it is."""
 
     recipe: Recipe
+    ambient: Ambient
     yields: int = 0
     iterator: Iterator[Any] | None = None
     done: bool = False
@@ -110,7 +114,7 @@ class GeneratorRun:
         self._function = function
         self._metric = metric
         self._notices = notices
-        self._members = [_Member(recipe) for recipe in recipes]
+        self._members = [_Member(recipe, Ambient(recipe.seed)) for recipe in recipes]
 
     @property
     def recipes(self) -> Sequence[Recipe]:
@@ -136,10 +140,11 @@ class GeneratorRun:
         reports: list[Report] = []
         for number in self.alive:
             member = self._members[number]
-            for _ in range(steps):
-                if member.done:
-                    break
-                reports.append(self._step(number, member))
+            with member.ambient.active():
+                for _ in range(steps):
+                    if member.done:
+                        break
+                    reports.append(self._step(number, member))
         return reports
 
     def _step(self, number: int, member: _Member) -> Report:
@@ -166,8 +171,8 @@ class GeneratorRun:
         where = f"in epoch {member.yields + 1}"
         try:
             if member.iterator is None:
-                member.iterator = self._begun(member.recipe)
-            yielded = next(member.iterator)
+                member.iterator = member.ambient.call(self._begun, member.recipe)
+            yielded = member.ambient.call(next, member.iterator)
         except StopIteration:
             raise self._returned(member) from None
         except SystemExit as error:
@@ -223,7 +228,8 @@ class GeneratorRun:
         if close is None:
             return
         try:
-            close()
+            with member.ambient.active():
+                member.ambient.call(close)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 -- sys.exit in a `finally` of the user's, for one

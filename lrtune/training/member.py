@@ -18,6 +18,7 @@ from lrtune.training.base import Report
 from lrtune.training.faults import first_line, is_out_of_memory
 from lrtune.training.making import Live, Settings, built, described
 from lrtune.training.measuring import measure
+from lrtune.training.optimizer_setup import optimizer_setup
 from lrtune.training.optimizer_state import load_optimizer, move_optimizer, save_optimizer
 from lrtune.training.optimizers import apply_lr
 from lrtune.training.precision import autocast, free_memory

@@ -7,10 +7,10 @@ and the training loss adds up from the start of each epoch.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import warnings
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -22,11 +22,13 @@ from lrtune.errors import InputError
 from lrtune.outcome import Outcome
 from lrtune.schedules import for_recipe
 from lrtune.training import fitted
+from lrtune.training.ambient import Ambient
 from lrtune.training.base import Report
 from lrtune.training.faults import first_line, is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from lrtune.recipe import Recipe
     from lrtune.schedules import Schedule
@@ -59,7 +61,7 @@ class Work(Protocol):
     def fingerprint(self) -> Mapping[str, str]: ...
 
 
-@contextmanager
+@contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Overflow is judged by its numbers, not by warnings; what was checked once is not checked each step."""
     with (
@@ -143,7 +145,8 @@ class Member:
         batch = self.work.train.take(self._order[index * self.rows : (index + 1) * self.rows])
         self.step += 1  # the step at which something is found is the step that found it
         self.lr = float(self._rates[index])
-        loss = self._estimator.step(batch, self.lr)
+        with self._drawing():
+            loss = self._estimator.step(batch, self.lr)
         weights = self.work.kind.weights(batch)
         weight = float(len(batch) if weights is None else weights.sum())
         if weight > 0:
@@ -152,6 +155,12 @@ class Member:
             self._judge(loss)
         if self.schedule.listens and self.step % self.per_epoch == 0:
             self._tell()
+
+    def _drawing(self) -> AbstractContextManager[None]:
+        """What the estimator draws from the process's generators is a function of recipe and step alone."""
+        if not self.work.kind.draws:
+            return contextlib.nullcontext()
+        return Ambient(int(np.random.SeedSequence([self.recipe.seed, self.step]).generate_state(1)[0])).active()
 
     def _prepare(self, epoch: int) -> None:
         """Row order and learning rates of an epoch: functions of recipe and epoch alone."""

@@ -51,7 +51,9 @@ class TorchTrainer:
         get their shapes from a small batch before they are trained.
     train_data
         Tensors or arrays ``(inputs..., target)``, a ``Dataset``, a ``DataLoader``, or a function that
-        returns a ``DataLoader`` and takes any of ``recipe``, ``batch_size`` and ``generator`` by name.
+        returns a ``DataLoader`` and takes any of ``recipe``, ``batch_size`` and ``generator`` by name. Each
+        run has a copy of a loader's samplers, seeded each epoch from the recipe; generators that a Dataset
+        holds are seeded before each batch.
         Tensors, and those of a ``TensorDataset``, live on the device and are indexed there; an array of
         float64 becomes a tensor of PyTorch's default type.
     valid_data

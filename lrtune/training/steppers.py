@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from sklearn.base import clone
@@ -93,6 +93,9 @@ class Kind:
         What has been replaced, one sentence each.
     """
 
+    draws: ClassVar[bool] = True
+    """Whether it may draw from the process's generators: nobody knows what a user's own estimator does."""
+
     template: Any
     rate: str
     criterion: Criterion
@@ -136,6 +139,9 @@ class Kind:
         parameters = estimator.get_params(deep=False)
         if "random_state" in parameters:
             estimator.random_state = self.randomness(recipe.seed % MAX_SEED)
+        for name, value in estimator.get_params(deep=True).items():
+            if name.endswith("__random_state") and isinstance(value, np.random.RandomState):  # its state is not saved
+                estimator.set_params(**{name: recipe.seed % MAX_SEED})
         for name, value in self.changes(recipe).items():
             setattr(estimator, name, value)
         return Stepper(estimator=estimator, kind=self)
@@ -228,6 +234,7 @@ class LinearKind(Kind):
     """Linear models trained by SGD: an update after each row, whatever the batch."""
 
     __slots__ = ()
+    draws = False
 
     def randomness(self, seed: int) -> Any:
         """A generator: seeding one anew each minibatch costs 60 us, and unshuffled only its first draws count."""
@@ -249,6 +256,7 @@ class PerceptronKind(Kind):
     """Multilayer perceptrons: the optimizer holds the learning rate once there is one."""
 
     __slots__ = ()
+    draws = False
 
     @property
     def kept_by(self) -> str | None:
