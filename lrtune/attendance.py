@@ -12,9 +12,10 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lrtune.errors import StorageError
+from lrtune.errors import LockedError, StorageError
 from lrtune.leases import RENEW_SECONDS, Lease, process_start
 from lrtune.recovery import lives
+from lrtune.storage import spans_machines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,8 +61,13 @@ class Attendance:
         ----------
         decisively
             Does something under the study's lock.
+
+        Raises
+        ------
+        LockedError
+            If another machine searches the study, and the storage has no lock that holds its processes off.
         """
-        decisively(self.renew)
+        decisively(self._enter)
         away = False
         try:
             yield
@@ -72,6 +78,21 @@ class Attendance:
             if not away:
                 with contextlib.suppress(StorageError):
                     decisively(self.leave)
+
+    def _enter(self) -> None:
+        """Be on the list for the first time."""
+        me = self.ledger.me
+        if not spans_machines(self.ledger.storage):
+            for other in self._others():
+                lease = Lease.from_json(other["lease"])
+                if lease is not None and (lease.host, lease.boot_id) != (me.host, me.boot_id):
+                    msg = (
+                        f"study {self.ledger.study.study_name!r} is being searched from another machine or container, "
+                        f"{lease.host}, and lrtune has no lock for this kind of storage that reaches beyond one; wait "
+                        "until that search has ended, or keep the study in PostgreSQL"
+                    )
+                    raise LockedError(msg)
+        self.renew()
 
     def renew(self) -> None:
         """Be on the list; written once in a while, since other machines go by the lease's time alone."""

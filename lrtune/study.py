@@ -29,7 +29,7 @@ from lrtune.recovery import at_work
 from lrtune.search.catalogue import DEFAULT, make
 from lrtune.settings import Limits, Settings
 from lrtune.space import Space
-from lrtune.storage import exclusive, file_of, open_storage, quiet, rows_of
+from lrtune.storage import RetryingStorage, exclusive, file_of, open_storage, quiet, rows_of
 from lrtune.training.isolated import isolating
 from lrtune.transfer import prior_from
 from lrtune.watching import listener
@@ -174,6 +174,8 @@ def conduct(
     place = place or Place()
     space = space.for_optimizer(getattr(trainer, "optimizer", None))
     with contextlib.ExitStack() as until_end:
+        if isinstance(storage, RetryingStorage):
+            until_end.callback(storage.close)  # the process may go on for long, and the file may be copied meanwhile
         wrapped = isolating(trainer, wanted=settings.isolate, stall_timeout=settings.stall_timeout, place=place)
         used = until_end.enter_context(wrapped)
         study = _opened(used, space, settings, storage)

@@ -23,6 +23,12 @@ __all__ = ["Table", "glance", "read", "suggestion"]
 
 MOST_BYTES = 1_000_000
 OPTION = {"name": "study"}  # where the command line has another word for a key
+MOST_PARTS = 16  # no file of lrtune's goes deeper than four
+# Possessive, and begun only where a word or a short quoted part begins: its own time grows with the length alone.
+LONG_KEY = re.compile(
+    r"""(?<![\w-])(?:(?:[\w-]++|"(?:[^"\\\n]|\\.){0,40}+"|'[^'\n]{0,40}+')[ \t]*+\.[ \t]*+)"""
+    rf"{{{MOST_PARTS}}}"
+)
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -35,23 +41,31 @@ def read(path: Path) -> Table:
         If it cannot be read, is not UTF-8, or is not TOML; names the line.
     """
     text = _decoded(path, _bytes(path))
-    try:
-        data = tomllib.loads(text)
-    except RecursionError:
-        deepest = max(enumerate(text.splitlines(), 1), key=lambda row: row[1].count("[") + row[1].count("{"))[0]
-        _refuse(path, deepest, "nested too deeply; write it flatter")
-    except ValueError as error:  # TOMLDecodeError, and int() on a number of more than 4300 digits
-        _refuse(path, *_located(error, text))
-    return Table(data, path=path, lines=_lines(text))
+    return Table(_parsed(path, text), path=path, lines=_lines(text))
 
 
 def glance(path: Path, table: str) -> dict[str, Any]:
     """One table of a file, unchecked; empty where the file cannot be read: whoever reads it in full says why."""
     try:
-        found = tomllib.loads(path.read_bytes().decode("utf-8-sig")).get(table)
-    except (OSError, ValueError, RecursionError):
+        found = _parsed(path, _decoded(path, _bytes(path))).get(table)
+    except StudyFileError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _parsed(path: Path, text: str) -> dict[str, Any]:
+    # tomllib's time grows with the square of the parts of one dotted key, so they are counted before it begins.
+    long = LONG_KEY.search(text)
+    if long is not None:
+        line = text.count("\n", 0, long.start()) + 1
+        _refuse(path, line, f"a dotted key of more than {MOST_PARTS} parts; write it shorter, below a [table]")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        deepest = max(enumerate(text.splitlines(), 1), key=lambda row: row[1].count("[") + row[1].count("{"))[0]
+        _refuse(path, deepest, "nested too deeply; write it flatter")
+    except ValueError as error:  # TOMLDecodeError, and int() on a number of more than 4300 digits
+        _refuse(path, *_located(error, text))
 
 
 def _bytes(path: Path) -> bytes:

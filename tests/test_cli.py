@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -85,6 +86,18 @@ def command(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]
         timeout=280,
         **options,
     )
+
+
+def in_the_file_alone(file: Path) -> int:
+    """Trials in a copy of the storage's file without its write-ahead log, in which a clean end leaves nothing."""
+    log = file.with_name(f"{file.name}-wal")
+    assert not log.exists() or log.stat().st_size == 0
+    copied = shutil.copy(file, file.with_name("copied.db"))
+    return sum(len(study.trials) for study in _studies(f"sqlite:///{copied}"))
+
+
+def _studies(url: str) -> list[optuna.Study]:
+    return [optuna.load_study(study_name=name, storage=url) for name in optuna.get_all_study_names(url)]
 
 
 # -- help ---------------------------------------------------------------------------------------------
@@ -179,6 +192,7 @@ def test_report_is_written_again_from_the_storage(lrtune: Any, folder: Path) -> 
     assert "holds 'bowl'" in lrtune("report", "study.toml", "--study", "other", "--out", "lrtune-out/bowl").last
     assert "learning rate" in ran.out
     assert page.exists()
+    assert in_the_file_alone(folder / "lrtune-out/bowl/study.db") == 3
 
 
 # -- errors -------------------------------------------------------------------------------------------
@@ -259,6 +273,7 @@ def test_a_search_where_all_diverges_ends_with_3_and_a_report(lrtune: Any, folde
     assert ran.code == 3
     assert (folder / "lrtune-out/bowl/report.html").exists()
     assert json.loads((folder / "lrtune-out/bowl/result.json").read_text())["best"] is None
+    assert in_the_file_alone(folder / "lrtune-out/bowl/study.db") == 3
 
 
 def test_a_folder_that_is_a_file_is_exit_4(lrtune: Any, folder: Path) -> None:
@@ -307,9 +322,10 @@ def test_no_stdout_loses_nothing(folder: Path, where: str, codes: set[str]) -> N
 
 def test_json_stays_clean_of_what_children_print(folder: Path) -> None:
     (folder / "train.py").write_text(TRAIN.replace("import time", "import os\nos.system('echo child')"))
-    ran = command("optimize", "study.toml", "--json", cwd=folder)
+    ran = command("optimize", "study.toml", "--json", "--isolate", cwd=folder)
     assert json.loads(ran.stdout)["study"] == "bowl"
     assert "child" in ran.stderr
+    assert in_the_file_alone(folder / "lrtune-out/bowl/study.db") == 3
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
@@ -333,6 +349,7 @@ def test_a_signal_ends_cleanly_and_says_how_to_resume(folder: Path, number: int,
     last = err.rstrip().rpartition("\n")[2]
     assert last.startswith(f"lrtune: error: stopped by {signal.Signals(number).name}: ")
     assert last.endswith("run the same command to resume")
+    assert in_the_file_alone(folder / "lrtune-out/bowl/study.db") >= 2
 
 
 def test_a_step_that_does_not_come_back_is_left_behind(folder: Path) -> None:
@@ -376,3 +393,4 @@ def test_the_dashboard_is_on_loopback_and_shows_the_study(folder: Path) -> None:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=280)
     assert process.returncode == 0
+    assert in_the_file_alone(folder / "lrtune-out/bowl/study.db") == 3

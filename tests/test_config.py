@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from lrtune.config import StudyFile, read_study
 from lrtune.errors import InputError, LrtuneError, SpaceError, StudyFileError
 from lrtune.loading import load_trainer
 from lrtune.study import tune
+from lrtune.tomlfile import glance
 
 GOOD = """\
 [study]
@@ -148,6 +150,13 @@ def test_the_default_name_is_that_of_the_file_or_its_folder(tmp_path: Path) -> N
         (GOOD.encode("utf-16"), "study.toml:1: the file is UTF-16"),
         (replaced("digits", "d\xefgits").encode("latin-1"), "study.toml:2: not UTF-8 (byte 0xef)"),
         (replaced("digits", "dig\0its"), "study.toml:2: a NUL character"),
+        ("a = 1\n" + ".".join("a" * 20_000) + " = 1", "study.toml:2: a dotted key of more than 16 parts"),
+        ("[" + " . ".join("a" * 20_000) + "]", "study.toml:1: a dotted key of more than 16 parts"),
+        ("[[" + "'a'." * 17 + "b]]", "study.toml:1: a dotted key of more than 16 parts"),
+        ("a = { " + '"a\\".b".' * 17 + "b = 1 }", "study.toml:1: a dotted key of more than 16 parts"),
+        ("a = " + "{ b = " * 2000 + "1" + " }" * 2000, "study.toml:1: nested too deeply"),
+        ("a" * 999_000 + " = 1", "is not known"),
+        ("a.a = " + "1" * 5000, "study.toml:1: Exceeds the limit"),
         ("a = 1\nb = " + "[" * 2000 + "]" * 2000, "study.toml:2: nested too deeply"),
         ("a = " + "1" * 5000, "study.toml:1: "),
         ("x" * 1_000_001, "larger than 1000000 bytes"),
@@ -389,3 +398,12 @@ def test_an_estimator_that_cannot_be_made_is_refused(tmp_path: Path, old: str, n
 def test_errors_are_of_their_kind(tmp_path: Path) -> None:
     with pytest.raises(SpaceError):
         study(tmp_path, replaced("lr = [1e-5, 10.0]", "lr = [1, 0.1]"))
+
+
+def test_a_first_glance_is_as_careful_as_a_reading(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # whoever opens it waits for a writer
+    assert glance(tmp_path / "pipe", "search") == {}
+    assert glance(Path("/dev/zero"), "search") == {}
+    assert glance(write(tmp_path, "[search]\nseed = 1\n" + "#" * 1_000_000), "search") == {}
+    assert glance(write(tmp_path, ".".join("a" * 20_000) + " = 1"), "search") == {}
+    assert glance(write(tmp_path, GOOD), "search")["strategy"] == "tpe"

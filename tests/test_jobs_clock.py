@@ -7,7 +7,7 @@ import itertools
 import zoneinfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrtune.errors import StudyFileError
@@ -80,9 +80,96 @@ def test_a_time_that_the_autumn_repeats_fires_once() -> None:
     assert nights == ["2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"]
 
 
-def test_a_time_that_spring_leaves_out_fires_once_after_the_gap() -> None:
+def test_a_time_that_spring_leaves_out_fires_once_right_after_the_gap() -> None:
     nights = fires(Cron(text="30 2 * * *", zone=BERLIN), "2026-03-28T12:00:00Z", 2)
-    assert nights == ["2026-03-29T01:30:00Z", "2026-03-30T00:30:00Z"]
+    assert nights == ["2026-03-29T01:00:00Z", "2026-03-30T00:30:00Z"]
+
+
+CHANGES = [
+    ("America/New_York", "2026-11-01"),
+    ("America/New_York", "2026-03-08"),
+    ("Australia/Lord_Howe", "2027-04-03"),  # by half an hour
+    ("Australia/Lord_Howe", "2026-10-03"),
+    ("Antarctica/Troll", "2026-10-25"),  # by two hours
+    ("Antarctica/Troll", "2026-03-29"),
+    ("Africa/Cairo", "2026-04-24"),  # midnight is skipped
+    ("Africa/Cairo", "2026-10-29"),
+    ("America/Asuncion", "2023-10-01"),
+    ("America/St_Johns", "2010-11-07"),  # back over midnight, at 0:01
+    ("Pacific/Apia", "2011-12-30"),  # a day is skipped
+    ("Antarctica/Casey", "2018-03-10"),  # back by three hours
+    ("Asia/Kathmandu", "2026-01-01"),
+]
+MINUTE = dt.timedelta(minutes=1)
+
+
+def naive(moment: dt.datetime, zone: dt.tzinfo) -> dt.datetime:
+    return moment.astimezone(zone).replace(tzinfo=None)
+
+
+def counted(cron: Cron, start: dt.datetime, end: dt.datetime) -> list[dt.datetime]:
+    """What cron(8) says, counted minute by minute."""
+    minute, hour, day, _, weekday = cron.text.split()
+    minutes, hours, days, months, week = cron.values
+
+    def on(clock: dt.datetime) -> bool:
+        dates = (clock.day in days, clock.isoweekday() % 7 in week)
+        good = all(dates) if day.startswith("*") or weekday.startswith("*") else any(dates)
+        return good and clock.month in months and clock.hour in hours and clock.minute in minutes
+
+    rhythm, found, now = minute.startswith("*") or hour.startswith("*"), [], start
+    while now < end:
+        moment = now.astimezone(cron.zone)
+        clock, before = moment.replace(tzinfo=None), naive(now - MINUTE, cron.zone)
+        fires = on(clock) and (rhythm or not moment.fold)
+        if not rhythm and MINUTE < clock - before <= dt.timedelta(hours=3, minutes=1):
+            fires = fires or any(on(before + count * MINUTE) for count in range(1, (clock - before) // MINUTE))
+        late = rhythm and len(hours) == 24 and found and now - found[-1] == dt.timedelta(hours=1)
+        found += [now] if fires or (late and on(clock.replace(hour=min(hours), minute=min(minutes)))) else []
+        now += MINUTE
+    return found
+
+
+fields = st.tuples(
+    st.sampled_from(["*", "0", "*/15", "*/7", "30", "5,45", "1-59/20"]),
+    st.sampled_from(["*", "0", "1", "2", "3", "*/2", "*/3", "0-3", "1,23", "0-23"]),
+    st.sampled_from(["*", "*/2", "1-31", "30"]),
+    st.just("*"),
+    st.sampled_from(["*", "sun", "1-6"]),
+).map(" ".join)
+
+
+@settings(max_examples=30)
+@given(change=st.sampled_from(CHANGES), text=fields)
+def test_where_clocks_change_a_line_fires_as_counted_minute_by_minute(change: tuple[str, str], text: str) -> None:
+    zone, day = change
+    cron = Cron(text=text, zone=zoneinfo.ZoneInfo(zone))
+    start = dt.datetime.fromisoformat(f"{day}T00:00+00:00") - dt.timedelta(hours=12)
+    end = start + dt.timedelta(hours=36)
+    wanted = [fire for fire in counted(cron, start - dt.timedelta(hours=2), end) if fire >= start]
+    found, moment = [], cron.next(start - MINUTE)
+    while moment < end:
+        found.append(moment)
+        moment = cron.next(moment)
+    assert found == wanted
+    for moment in found[:: max(1, len(found) // 100)]:
+        assert cron.previous(moment) == moment
+        assert cron.next(moment - dt.timedelta(seconds=1)) == moment
+
+
+@pytest.mark.parametrize("line", [WORDS["hourly"], "*/15 * * * *", "7 * * * *"])
+@pytest.mark.parametrize(("zone", "day"), CHANGES)
+def test_a_line_for_all_hours_never_waits_longer_than_one(zone: str, day: str, line: str) -> None:
+    cron, moment = Cron(text=line, zone=zoneinfo.ZoneInfo(zone)), at(f"{day}T00:00:00Z") - dt.timedelta(days=1)
+    for _ in range(150 if "/" in line else 50):
+        assert cron.next(moment) - moment <= dt.timedelta(minutes=15 if "/" in line else 60)
+        moment = cron.next(moment)
+
+
+@pytest.mark.parametrize("text", ["@daily", "@midnight", "@DAILY "])
+def test_the_short_words_of_crontab_are_lines(text: str) -> None:
+    assert Cron(text=text, zone=UTC).fields == ("0", "0", "*", "*", "*")
+    assert fires(Cron(text="@weekly", zone=UTC), "2026-11-22T00:00:00Z", 1) == ["2026-11-29T00:00:00Z"]  # Sunday
 
 
 @pytest.mark.parametrize("zone", ZONES)
@@ -102,6 +189,10 @@ def test_a_year_with_a_leap_day_is_waited_for() -> None:
     ("text", "said"),
     [
         ("0 3 * *", "4 fields"),
+        ("0 0 3 * * *", "6 fields"),
+        ("@reboot", "'@reboot' is no cron expression; known are @hourly"),
+        ("0 0 L * *", "day of the month 'l'"),
+        ("0 0 * * mon#2", "day of the week 'mon#2'"),
         ("60 3 * * *", "minute '60'"),
         ("0 24 * * *", "hour '24'"),
         ("0 3 0 * *", "day of the month '0'"),

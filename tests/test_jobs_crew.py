@@ -122,6 +122,7 @@ def test_the_study_files_workers_train_side_by_side(folder: Folder, isolate: str
     write(folder, how=wait, at="number == 0", search=f"workers = 2\nisolate = {isolate}\n")
     code, line, said = ran(folder)
     assert (code, line["status"], said) == (0, "done", "")
+    assert not (folder.path / "studies.db-wal").exists(), "a copy of the file alone is whole"
     made = len(outcomes(folder))
     assert len(begun(folder)) == made, "nothing is trained twice"
     assert len(set(begun(folder))) == (2 if isolate == "false" else made)

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import pytest
-from optuna.storages import InMemoryStorage
+from optuna.storages import GrpcStorageProxy, InMemoryStorage, JournalStorage, RDBStorage, get_storage
+from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
+from ports import free_port
 
+import lrtune
+from lrtune.attendance import SEARCHES
 from lrtune.errors import StorageError
+from lrtune.leases import Lease
 from lrtune.storage import exclusive, open_storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from optuna.storages import BaseStorage
 
 OPEN = """
 import os, sys, optuna
@@ -257,3 +265,105 @@ def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path, processes: Proces
             pass
     finally:
         os.killpg(parent.pid, signal.SIGKILL)
+
+
+# -- storages that the caller made with Optuna -----------------------------------------------------------------------
+
+SEARCH = """
+import sys, optuna, lrtune
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+def train(recipe):
+    for epoch in range(recipe.epochs):
+        yield {"valid_loss": recipe.lr + epoch}
+
+storage = JournalStorage(JournalFileBackend(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+lrtune.tune(train, lrtune.Space(lr=(1e-3, 1.0)), epochs=2, trials=6, strategy="random", storage=storage, name="n")
+"""
+
+
+class InAList(BaseJournalBackend):
+    """A journal that lies nowhere: lrtune knows no lock of it."""
+
+    def __init__(self) -> None:
+        self.logs: list[dict[str, Any]] = []
+
+    def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
+        return self.logs[log_number_from:]
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        self.logs += logs
+
+
+def test_searches_that_start_together_on_a_journal_of_optunas_share_one_study(
+    tmp_path: Path, processes: Processes
+) -> None:
+    journal = tmp_path / "journal.log"
+    assert processes.together(SEARCH, journal, 3) == []
+    study = optuna.load_study(study_name="n", storage=JournalStorage(JournalFileBackend(str(journal))))
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 6, "within the limits of each, and of all"
+    assert len({trial.params["lr"] for trial in study.trials}) == 6
+
+
+def refused(storage: BaseStorage) -> bool:
+    """Whether another thread is held off."""
+    found: list[StorageError] = []
+
+    def try_it() -> None:
+        try:
+            with exclusive(storage, "n", timeout=0):
+                pass
+        except StorageError as error:
+            found.append(error)
+
+    thread = threading.Thread(target=try_it)
+    thread.start()
+    thread.join(250)
+    return bool(found)
+
+
+@pytest.mark.filterwarnings("ignore:GrpcStorageProxy:optuna.exceptions.ExperimentalWarning")
+def test_storages_of_optunas_share_the_lock_of_what_they_store_in(tmp_path: Path) -> None:
+    pytest.importorskip("grpc")
+    file, journal = tmp_path / "s.db", str(tmp_path / "journal.log")
+    ours = open_storage(file)
+    pairs: list[tuple[BaseStorage, BaseStorage]] = [
+        (ours, RDBStorage(f"sqlite:///{file}")),
+        (RDBStorage(f"sqlite:///{file}"), get_storage(f"sqlite:///{file}")),
+        (JournalStorage(JournalFileBackend(journal)), JournalStorage(JournalFileBackend(journal))),
+        (GrpcStorageProxy(port=free_port()), GrpcStorageProxy(port=free_port())),
+    ]
+    for one, other in pairs:
+        with exclusive(one, "n"):
+            assert refused(other)
+        assert not refused(other)
+    assert (tmp_path / "journal.log.lrtune.lock").exists()
+
+
+@pytest.mark.postgres
+def test_optunas_own_storage_on_a_server_shares_the_lock(postgres_url: str) -> None:
+    ours = open_storage(postgres_url)
+    theirs = RDBStorage(postgres_url.replace("postgresql:", "postgresql+psycopg:", 1))
+    with exclusive(theirs, "n"):
+        assert refused(ours)
+    theirs.engine.dispose()
+
+
+def test_a_search_of_another_machine_is_refused_where_no_lock_reaches_it() -> None:
+    storage = JournalStorage(InAList())
+
+    def train(recipe: lrtune.Recipe) -> Iterator[dict[str, float]]:
+        yield {"valid_loss": recipe.lr}
+
+    search: dict[str, Any] = {"epochs": 1, "strategy": "random", "storage": storage, "name": "n"}
+    study = lrtune.tune(train, lrtune.Space(lr=(1e-3, 1.0)), trials=2, **search).study
+    there = dataclasses.replace(Lease.mine("w"), host="elsewhere", boot_id="other")
+    study.set_user_attr(SEARCHES, [{"lease": there.to_json(), "crew": ""}])
+    with pytest.raises(lrtune.LockedError, match=r"another machine or container, elsewhere, .* PostgreSQL"):
+        lrtune.tune(train, lrtune.Space(lr=(1e-3, 1.0)), trials=3, **search)
+    gone = dataclasses.replace(there, until_time=0.0)
+    study.set_user_attr(SEARCHES, [{"lease": gone.to_json(), "crew": ""}])
+    assert len(lrtune.tune(train, lrtune.Space(lr=(1e-3, 1.0)), trials=3, **search).study.trials) == 3

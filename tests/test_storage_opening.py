@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -67,6 +68,30 @@ def test_a_path_and_a_url_make_a_private_file_in_write_ahead_mode(tmp_path: Path
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("pragma journal_mode").fetchone() == ("wal",)
     storage.close()
+
+
+def test_a_closed_storage_is_one_file_even_while_others_have_it_open(tmp_path: Path) -> None:
+    path, copied = tmp_path / "s.db", tmp_path / "copied.db"
+    storage = open_storage(path)
+    other = open_storage(path)
+    assert other.get_all_studies() == []
+    optuna.create_study(storage=storage, study_name="n").enqueue_trial({"x": 1.0})
+    storage.close()
+    shutil.copy(path, copied)
+    assert len(optuna.load_study(study_name="n", storage=f"sqlite:///{copied}").trials) == 1
+    assert len(optuna.load_study(study_name="n", storage=storage).trials) == 1, "it is opened again"
+    other.close()
+    storage.close()
+    assert not (tmp_path / "s.db-wal").exists()
+
+
+def test_a_file_that_took_the_place_of_a_storage_is_not_touched_at_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    storage = open_storage(path)
+    path.rename(tmp_path / "moved.db")
+    path.write_bytes(b"somebody else's")
+    storage.close()
+    assert path.read_bytes() == b"somebody else's"
 
 
 def test_all_of_optuna_works_on_it_and_plain_optuna_on_the_file(tmp_path: Path) -> None:

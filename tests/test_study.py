@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import math
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -147,6 +148,13 @@ def test_a_study_that_lrtune_did_not_make_is_refused(tmp_path: Path) -> None:
     for name in ("theirs", "described"):
         with pytest.raises(lrtune.MismatchError, match="not made by lrtune"):
             tune(basin, SPACE, epochs=2, trials=1, strategy="random", storage=url, name=name)
+
+
+def test_a_copy_of_the_file_alone_holds_the_study_while_the_process_goes_on(tmp_path: Path) -> None:
+    result = tune(basin, SPACE, epochs=8, trials=3, strategy="random", storage=tmp_path / "s.db")
+    copied = shutil.copy(tmp_path / "s.db", tmp_path / "copied.db")
+    held = optuna.load_study(study_name="lrtune", storage=f"sqlite:///{copied}")
+    assert len(held.trials) == len(result.study.trials) == 3
 
 
 def test_plain_optuna_reads_the_study(tmp_path: Path) -> None:

@@ -120,7 +120,17 @@ def guarded(body: Callable[[], object], *, refused: Callable[[Exception], int] |
             return refused(error)
         complain(error)
         return BUG
-    return code if isinstance(code, int) else 0
+    else:
+        return code if isinstance(code, int) else 0
+    finally:
+        _close_storages()
+
+
+def _close_storages() -> None:
+    """Close what a command has opened: a worker process leaves by ``os._exit``, which closes nothing."""
+    opened = sys.modules.get("lrtune.storage.retrying")  # not imported here: most commands open none
+    if opened is not None:
+        opened.close_all()
 
 
 def complain(error: BaseException) -> None:

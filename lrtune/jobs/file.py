@@ -231,7 +231,8 @@ def _cron(table: Table, text: str, zone: ZoneInfo) -> tuple[Schedule, str, str]:
     if "start" in table:
         msg = f'{table.where("start")} goes with a length such as every = "7d"; leave it out'
         raise StudyFileError(msg)
-    return Cron(text=" ".join(text.split()), zone=zone), " ".join(text.split()), zone.key
+    cron = Cron(text=text, zone=zone)
+    return cron, " ".join(cron.fields), zone.key
 
 
 def _zone(table: Table) -> ZoneInfo:

@@ -14,6 +14,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from lrtune.jobs.clock import Every
+from lrtune.jobs.cron import SUNDAY, Cron
 from lrtune.jobs.file import short_filename
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["cron", "kubernetes", "on_calendar", "systemd"]
 
 HOUR, DAY = 3600, 86_400
-WEEKDAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+WEEKDAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
+DAYS_OF_MONTH = (0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+SHORT_RUN = 2  # values written one by one
 NO_RETRY = (2, 3, 5)  # input, nothing completed, another study: a second try ends the same way
 BUSY = 6
 
@@ -130,44 +133,50 @@ spec:
 
 
 def on_calendar(expression: str, zone: str) -> list[str]:
-    """A cron expression as lines of systemd.time(7): two where cron joins its day fields by "or"."""
-    minute, hour, day, month, weekday = expression.lower().split()
-    clock = f"{_two(_part(hour))}:{_two(_part(minute))}:00 {zone}"
-    month = _part(month, names=("", "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"))
-    days, week = _part(day), _week(weekday)
-    both = not day.startswith("*") and not weekday.startswith("*")
-    if both:
-        return [f"*-{month}-{days} {clock}", f"{week}*-{month}-* {clock}"]
-    return [f"{week}*-{month}-{days} {clock}"]
+    """A cron expression as lines of systemd.time(7) that together elapse when it fires.
+
+    Two lines where cron joins its day fields by "or", since systemd joins them by "and". A line that fires every hour
+    of every day is told in UTC: systemd leaves out the hour that autumn repeats, and UTC has none.
+    """
+    import zoneinfo
+
+    told = Cron(text=expression, zone=zoneinfo.ZoneInfo(zone))
+    minutes, hours, days, months, week = told.values
+    every = (len(hours), len(days), len(months), len(week)) == (24, 31, 12, 7)
+    clock = f"{_listed(hours, 24)}:{_listed(minutes, 60)}:00 {'UTC' if every and _same_in_utc(told) else zone}"
+    dates = frozenset(day for day in days if day <= max(DAYS_OF_MONTH[month] for month in months))
+    month, date = _listed(months, 12), _listed(dates, 31)
+    names = "" if len(week) == SUNDAY else ",".join(WEEKDAYS[day] for day in sorted(week)) + " "
+    if told.either_day and len(days) < 31 and len(week) < SUNDAY:  # noqa: PLR2004 -- a month's days
+        lines = [f"*-{month}-{date} {clock}"] if dates else []
+        return [*lines, f"{names}*-{month}-* {clock}"]
+    return [f"*-{month}-* {clock}" if told.either_day else f"{names}*-{month}-{date} {clock}"]
 
 
-def _part(text: str, *, names: tuple[str, ...] = ()) -> str:
-    """One field of cron's as one of systemd's."""
-    for number, name in enumerate(names):
-        text = re.sub(rf"\b{name}\b", str(number), text) if name else text
-    found = []
-    for part in text.split(","):
-        span, slash, step = part.partition("/")
-        if slash:
-            start, dash, end = span.partition("-")
-            start = ("1" if names else "0") if start == "*" else start
-            found.append(f"{start}..{end}/{step}" if dash else f"{start}/{step}")
+def _listed(values: frozenset[int], size: int) -> str:
+    """Values of a field of so many, as systemd takes them: all, or a list with runs of three or more as ranges."""
+    if len(values) == size:
+        return "*"
+    runs: list[list[int]] = []
+    for value in sorted(values):
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
         else:
-            found.append(span.replace("-", ".."))
-    return ",".join(found)
+            runs.append([value])
+    parts = [
+        [f"{run[0]:02}..{run[-1]:02}"] if len(run) > SHORT_RUN else [f"{value:02}" for value in run] for run in runs
+    ]
+    return ",".join(part for some in parts for part in some)
 
 
-def _two(text: str) -> str:
-    return text.zfill(2) if text.isdigit() else text
+def _same_in_utc(told: Cron) -> bool:
+    """Whether its minutes are the same ones in UTC, in every month of this year: zones may be off by half an hour."""
+    import datetime as dt
 
-
-def _week(text: str) -> str:
-    """Days of the week as names, with a space behind; nothing where every day is meant."""
-    if text == "*":
-        return ""
-    from lrtune.jobs.cron import weekdays
-
-    return ",".join(WEEKDAYS[day] for day in sorted(weekdays(text))) + " "
+    year, minutes = dt.datetime.now(tz=dt.UTC).year, told.values[0]
+    moments = [dt.datetime(year, month, day, tzinfo=told.zone) for month in range(1, 13) for day in (1, 15)]
+    shifts = {int((moment.utcoffset() or dt.timedelta()).total_seconds() // 60) for moment in moments}
+    return all({(minute - shift) % 60 for minute in minutes} == minutes for shift in shifts)
 
 
 def _calls(job: JobFile) -> str:

@@ -7,7 +7,7 @@ own public suite, and raises :class:`~lrtune.errors.StorageError` with one sente
 from __future__ import annotations
 
 from lrtune.storage.address import resolve_storage
-from lrtune.storage.exclusion import exclusive, file_of
+from lrtune.storage.exclusion import exclusive, file_of, spans_machines
 from lrtune.storage.filerows import rows_of
 from lrtune.storage.locks import Held
 from lrtune.storage.opening import open_storage
@@ -27,4 +27,5 @@ __all__ = [
     "quiet",
     "resolve_storage",
     "rows_of",
+    "spans_machines",
 ]

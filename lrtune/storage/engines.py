@@ -79,6 +79,9 @@ class Database(Protocol):
     def quiet(self) -> float:
         """Waits shorter than this are ordinary, and not worth a warning."""
 
+    def settle(self) -> None:
+        """Leave it so that a copy made outside the database holds all that was written; this process has let go."""
+
 
 class SqliteDatabase:
     """An SQLite file, opened by this process; never creates the file anew once it is gone."""
@@ -185,6 +188,18 @@ class SqliteDatabase:
         """Five seconds."""
         return 5.0
 
+    def settle(self) -> None:
+        """Move the write-ahead log into the file, so that a copy of the file alone holds the study.
+
+        SQLite does it by itself only where the last connection of all processes is closed properly. What others hold
+        open meanwhile keeps its place in the log, and is moved when they end.
+        """
+        if _identity(self.path) != self._inode:
+            return
+        # Everything is stored already, in two files: a full disk or a reader must not fail a search at its end.
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(self.connect()) as connection:
+            connection.execute("pragma wal_checkpoint(truncate)").fetchall()
+
     def _kept(self) -> str:
         query = "select count(*) from trials where state in ('COMPLETE', 'PRUNED', 'FAIL')"
         try:
@@ -256,6 +271,9 @@ class ServerDatabase:
     def quiet(self) -> float:
         """Every outage is worth a line."""
         return 0.0
+
+    def settle(self) -> None:
+        """Nothing to do: nobody copies the files of a server."""
 
 
 def _watch(engine: sqlalchemy.Engine) -> None:

@@ -14,7 +14,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lrtune.errors import LockLostError, StorageError
-from lrtune.storage.faults import is_fatal, is_transient
+from lrtune.storage.faults import is_fatal, is_storage_fault, is_transient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Sequence
@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from lrtune.storage.engines import Database
     from lrtune.storage.locks import Held
 
-__all__ = ["RetryingStorage"]
+__all__ = ["RetryingStorage", "close_all"]
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between two tries
 T = TypeVar("T")
+_every: weakref.WeakSet[RetryingStorage] = weakref.WeakSet()
 
 
 class RetryingStorage(BaseStorage):
@@ -80,6 +81,7 @@ class RetryingStorage(BaseStorage):
         """Use this backend from now on; its connections are closed when the storage is no longer used."""
         self.backend, self.engine = backend, engine
         weakref.finalize(self, engine.dispose)
+        _every.add(self)
 
     def __repr__(self) -> str:
         return f"<lrtune storage {self.database.shown}>"
@@ -297,14 +299,28 @@ class RetryingStorage(BaseStorage):
         return self.retry(lambda: self.backend.get_best_trial(study_id))
 
     def close(self) -> None:
-        """Close every connection of this process; the storage can be used again afterwards."""
-        self.backend.remove_session()
+        """Close every connection of this process; a file is complete by itself then, without its write-ahead log.
+
+        The storage can be used again afterwards.
+        """
+        try:
+            self.backend.remove_session()
+        except Exception as error:  # what was stored is stored; a database that is away has closed it already
+            if not is_storage_fault(error):
+                raise
         if self.engine is not None:
             self.engine.dispose()
+        self.database.settle()
 
     def remove_session(self) -> None:
         """See :class:`optuna.storages.BaseStorage`."""
         self.backend.remove_session()
+
+
+def close_all() -> None:
+    """Close every storage that this process has open; for the end of a process that leaves without Python's own end."""
+    for storage in list(_every):
+        storage.close()
 
 
 def _same(trial: FrozenTrial, template: FrozenTrial) -> bool:
