@@ -23,6 +23,7 @@ from lrtune.garage import Garage
 from lrtune.ledger import Ledger
 from lrtune.loop import Search
 from lrtune.names import safe_filename
+from lrtune.numerics import own_errstate
 from lrtune.reading import BASELINE, NOTICES, SETTINGS, SPACE
 from lrtune.recovery import at_work
 from lrtune.search.catalogue import DEFAULT, make
@@ -175,6 +176,7 @@ def conduct(
     with contextlib.ExitStack() as until_end:
         wrapped = isolating(trainer, wanted=settings.isolate, stall_timeout=settings.stall_timeout, place=place)
         used = until_end.enter_context(wrapped)
+        until_end.enter_context(own_errstate())
         study = _opened(used, space, settings, storage)
         place.ready()
         deadline = None if settings.limits.timeout is None else started + settings.limits.timeout

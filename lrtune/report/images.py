@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lrtune import figures
 from lrtune.errors import InputError, StorageError
+from lrtune.numerics import own_errstate
 
 if TYPE_CHECKING:
     import os
@@ -24,6 +25,7 @@ DRAWN = (
 )
 
 
+@own_errstate()
 def images(record: StudyRecord, folder: str | os.PathLike[str], format: str = "png") -> list[Path]:  # noqa: A002 -- the word of its users
     """Write each figure of the report into a folder; returns the files.
 

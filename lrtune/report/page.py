@@ -13,6 +13,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from lrtune import analysis
+from lrtune.numerics import own_errstate
 from lrtune.report.escape import as_json, as_text
 from lrtune.report.first import first_screen
 from lrtune.report.parts import parts
@@ -67,6 +68,7 @@ FOOT = """</main>
 """
 
 
+@own_errstate()
 def write(record: StudyRecord, path: str | os.PathLike[str]) -> None:
     """Write the report of a study as one self-contained HTML file, whole or not at all.
 
@@ -85,6 +87,7 @@ def write(record: StudyRecord, path: str | os.PathLike[str]) -> None:
     write_whole(path, page(record))
 
 
+@own_errstate()
 def write_comparison(compared: Compared, path: str | os.PathLike[str]) -> None:
     """Write strategies side by side, then the first one's study, as :func:`write` does.
 
@@ -96,6 +99,7 @@ def write_comparison(compared: Compared, path: str | os.PathLike[str]) -> None:
     write_whole(path, page(compared.first, compared=compared))
 
 
+@own_errstate()
 def page(record: StudyRecord, *, compared: Compared | None = None) -> str:
     """The report as HTML, below a comparison where there is one."""
     judged = analysis.verdicts(record)

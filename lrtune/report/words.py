@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lrtune.analysis.tables import findings
+from lrtune.numerics import own_errstate
 from lrtune.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -144,6 +145,7 @@ def plain(value: object, most: int = 300) -> str:
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
+@own_errstate()
 def text(record: StudyRecord) -> str:
     """The answer as a few lines, for terminals and logs; ends without a newline."""
     said = answer(record)
