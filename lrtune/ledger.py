@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import TrialState
 
-from lrtune.entries import RECORD, Claim, Entry, decode, encode
+from lrtune.entries import RECORD, Claim, Entry, decode, encode, parse
 from lrtune.errors import StorageError
 from lrtune.outcome import Outcome
+from lrtune.reading import checked
 from lrtune.records import Record
 from lrtune.recovery import recovered
 from lrtune.search.base import Seen
@@ -119,6 +120,7 @@ class Ledger:
         with self._there():
             attributes, rows = self.rows.read(RECORD)
         try:
+            checked(attributes)
             entries = dict(self._entries_of(rows))
         except BaseException:
             self.rows.close()  # what was read was not understood: next time it is read again
@@ -222,8 +224,8 @@ class Ledger:
             return known is not None and not known.told and known.claim is not None and known.claim.token == mine
         with self._there():
             row = self.rows.look(self.trial_id(entry.number), RECORD)
-        claim = _parsed(row)["claim"] if row.record is not None else None
-        return not row.state.is_finished() and claim is not None and claim["token"] == mine
+        claim = _entry(row).claim if row.record is not None else None
+        return not row.state.is_finished() and claim is not None and claim.token == mine
 
     def stored(self, entry: Entry) -> Entry | None:
         """The entry in the storage, if it holds the same pieces: it was written, and the answer was lost."""
@@ -288,18 +290,13 @@ class Ledger:
 
 def _entry(row: Row) -> Entry:
     told = row.state.is_finished()
-    entry = decode(row.number, _parsed(row), told=told)
+    entry = parse(row.number, row.record, told=told)
     if told and entry.record.outcome is None:  # ended by other hands, e.g. in the dashboard
         outcome = Outcome.FAILED if row.state is TrialState.FAIL else Outcome.PRUNED
         why = "ended from outside of lrtune"
         record = dataclasses.replace(entry.record, outcome=outcome, why=why)
         return dataclasses.replace(entry, record=record, claim=None, holder=None, resume=None)  # nobody waits for it
     return entry
-
-
-def _parsed(row: Row) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(row.record) if isinstance(row.record, str) else row.record
-    return found
 
 
 def _as_read(entry: Entry, data: Mapping[str, Any]) -> Entry:

@@ -26,7 +26,7 @@ _users: ContextVar[dict[str, Any] | None] = ContextVar("_users", default=None)
 @contextlib.contextmanager
 def own_errstate() -> Iterator[None]:
     """Within the block (or the decorated function) NumPy reacts as it does by default; afterwards as before."""
-    users = dict(np.seterr(**DEFAULTS))
+    users: dict[str, Any] = dict(np.seterr(**DEFAULTS))
     token = _users.set(users)
     try:
         yield

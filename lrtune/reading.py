@@ -2,25 +2,106 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lrtune.curve import ValueRule
 from lrtune.divergence import Baseline
-from lrtune.entries import RECORD, decode
-from lrtune.errors import InputError
+from lrtune.entries import RECIPE, RECORD, parse
+from lrtune.errors import InputError, StorageError
+from lrtune.recipe import Recipe
 from lrtune.records import StudyRecord
+from lrtune.shapes import MAPPING, NOTHING, NUMBER, TEXT, WHOLE, Each, Named, Row, Shape, wrong
 from lrtune.space import Space
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import optuna
 
-__all__ = ["BASELINE", "NOTICES", "RESULT", "SETTINGS", "SPACE", "read"]
+__all__ = ["BASELINE", "NOTICES", "RANGE", "RESULT", "SEARCHES", "SETTINGS", "SPACE", "checked", "damage", "read"]
 
 SETTINGS = "lrtune:settings"
 SPACE = "lrtune:space"
 BASELINE = "lrtune:baseline"
 NOTICES = "lrtune:notices"
 RESULT = "lrtune:result"
+RANGE = "lrtune:range"
+SEARCHES = "lrtune:searches"
+
+_PLACE: Shape = (NOTHING, NUMBER)
+SHAPES: Mapping[str, Shape] = {
+    SETTINGS: {
+        "metric": TEXT,
+        "direction": TEXT,
+        "epochs": WHOLE,
+        "value": TEXT,
+        "patience?": (WHOLE, NOTHING),
+        "strategy": TEXT,
+        "seed": WHOLE,
+        "space": MAPPING,
+        "work?": MAPPING,
+        "environment": MAPPING,
+    },
+    SPACE: MAPPING,
+    BASELINE: {"untrained": _PLACE, "chance": _PLACE},
+    NOTICES: Each(TEXT),
+    RESULT: (
+        Named(NOTHING),  # none yet
+        {
+            "study": TEXT,
+            "metric": TEXT,
+            "direction": TEXT,
+            "stopped_because": TEXT,
+            "warnings": Each(TEXT),
+            "best": (NOTHING, {**RECIPE, "value": NUMBER}),
+            "band": (NOTHING, {"low": NUMBER, "high": NUMBER}),
+            "edge": {"lr": _PLACE, "low": _PLACE, "high": _PLACE},
+            "cost": NUMBER,
+            "epochs_trained": NUMBER,
+            "trials": Named(WHOLE),
+        },
+    ),
+    RANGE: Row((NUMBER, NUMBER)),
+    SEARCHES: Each(MAPPING),
+}
+"""Of what is stored of a study besides its trials."""
+
+
+def damage(name: str, value: Any) -> str:
+    """What is wrong with an attribute of a study, as a clause; empty where nothing is, or it is not one of lrtune's."""
+    what = wrong(value, SHAPES[name]) if name in SHAPES else ""
+    if what:
+        return what
+    try:
+        if name == SPACE:
+            Space.from_json(value)
+        elif name == SETTINGS:
+            Space.from_json(value["space"])
+            ValueRule.parse(value["value"])
+        elif name == RESULT and value.get("best"):
+            Recipe.from_json(value["best"])
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        return " ".join(str(error).split())
+    return ""
+
+
+def checked(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The attributes of a study, as they are.
+
+    Raises
+    ------
+    StorageError
+        If one of lrtune's is not what lrtune wrote.
+    """
+    for name, value in attributes.items():
+        what = damage(name, value)
+        if what:
+            msg = (
+                f"the study's attribute {name} is damaged ({what}); restore a copy of the storage, or choose another "
+                "name for the study; lrtune storage check names all that is damaged"
+            )
+            raise StorageError(msg)
+    return attributes
 
 
 def read(study: optuna.Study) -> StudyRecord:
@@ -30,8 +111,10 @@ def read(study: optuna.Study) -> StudyRecord:
     ------
     InputError
         If lrtune did not make it.
+    StorageError
+        If something of what it stored is damaged.
     """
-    attributes = study.user_attrs
+    attributes = checked(study.user_attrs)
     if SETTINGS not in attributes:
         msg = f"study {study.study_name!r} was not made by lrtune: give one that was, or run `lrtune optimize` first"
         raise InputError(msg)
@@ -46,7 +129,7 @@ def read(study: optuna.Study) -> StudyRecord:
         space=Space.from_json(attributes[SPACE]),
         seed=settings["seed"],
         strategy=settings["strategy"],
-        records=tuple(decode(trial.number, trial.user_attrs[RECORD]).record for trial in trials),
+        records=tuple(parse(trial.number, trial.user_attrs[RECORD]).record for trial in trials),
         baseline=Baseline(**attributes[BASELINE]) if BASELINE in attributes else None,
         notices=tuple(attributes.get(NOTICES, ())),
         result=attributes.get(RESULT, {}),

@@ -24,7 +24,7 @@ from lrtune.ledger import Ledger
 from lrtune.loop import Search
 from lrtune.names import safe_filename
 from lrtune.numerics import own_errstate
-from lrtune.reading import BASELINE, NOTICES, SETTINGS, SPACE
+from lrtune.reading import BASELINE, NOTICES, RANGE, SETTINGS, SPACE, checked
 from lrtune.recovery import at_work
 from lrtune.search.catalogue import DEFAULT, make
 from lrtune.settings import Limits, Settings
@@ -254,7 +254,7 @@ def _opened(trainer: Trainer, space: Space, settings: Settings, storage: BaseSto
                 {
                     SPACE: space.to_json(),
                     NOTICES: list(trainer.notices),
-                    "lrtune:range": list(space.lr_range),
+                    RANGE: list(space.lr_range),
                     SETTINGS: _description(trainer, space, settings),
                 }
             )
@@ -304,7 +304,7 @@ def _check_same(study: optuna.Study, trainer: Trainer, space: Space, settings: S
     MismatchError
         With both sides of every difference.
     """
-    stored = study.user_attrs.get(SETTINGS)
+    stored = checked(study.user_attrs).get(SETTINGS)
     if stored is None:
         made = any(RECORD in trial.user_attrs for trial in study.get_trials(deepcopy=False))
         what = "is damaged" if made else "was not made by lrtune"
