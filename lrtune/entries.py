@@ -21,7 +21,7 @@ from lrtune.shapes import FLAG, MAPPING, NOTHING, NUMBER, TEXT, WHOLE, Each, Nam
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["RECIPE", "RECORD", "Claim", "Entry", "decode", "encode", "parse"]
+__all__ = ["RECIPE", "RECORD", "Claim", "Entry", "damage", "decode", "encode", "parse"]
 
 RECORD = "lrtune:record"
 MOST_POINTS = 1000
@@ -150,18 +150,28 @@ def parse(number: int, stored: Any, *, told: bool = False) -> Entry:
     StorageError
         If it is not what :func:`encode` wrote.
     """
-    try:
-        data = json.loads(stored) if isinstance(stored, str) else stored
-        what = wrong(data, SHAPE)
-        if not what:
-            return decode(number, data, told=told)
-    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
-        what = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    entry, what = _tried(number, stored, told=told)
+    if entry is not None:
+        return entry
     msg = (
         f"the record of trial {number} is damaged ({what}); restore a copy of the storage, or choose another name "
         "for the study; lrtune storage check names all that is damaged"
     )
     raise StorageError(msg)
+
+
+def damage(stored: Any) -> str:
+    """What is wrong with a record that is stored, as a clause; empty where nothing is."""
+    return _tried(0, stored)[1]
+
+
+def _tried(number: int, stored: Any, *, told: bool = False) -> tuple[Entry | None, str]:
+    try:
+        data = json.loads(stored) if isinstance(stored, str) else stored
+        what = wrong(data, SHAPE)
+        return (None, what) if what else (decode(number, data, told=told), "")
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+        return None, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def decode(number: int, data: Mapping[str, Any], *, told: bool = False) -> Entry:

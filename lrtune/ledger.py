@@ -28,7 +28,7 @@ from lrtune.reading import checked
 from lrtune.records import Record
 from lrtune.recovery import recovered
 from lrtune.search.base import Seen
-from lrtune.storage import Change, rows_of
+from lrtune.storage import Change, is_missing, rows_of
 from lrtune.telling import end_of, record_of, report_of
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Ledger:
         with self._there():
             attributes, rows = self.rows.read(RECORD)
         try:
-            checked(attributes)
+            checked(attributes, self.study.study_name)
             entries = dict(self._entries_of(rows))
         except BaseException:
             self.rows.close()  # what was read was not understood: next time it is read again
@@ -257,6 +257,8 @@ class Ledger:
         try:
             yield
         except KeyError as error:
+            if not is_missing(error):
+                raise
             name = self.study.study_name
             msg = f"study {name!r} was deleted from its storage during the run; run the same command to start it anew"
             raise StorageError(msg) from error

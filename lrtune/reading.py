@@ -67,9 +67,18 @@ SHAPES: Mapping[str, Shape] = {
 """Of what is stored of a study besides its trials."""
 
 
-def damage(name: str, value: Any) -> str:
-    """What is wrong with an attribute of a study, as a clause; empty where nothing is, or it is not one of lrtune's."""
-    what = wrong(value, SHAPES[name]) if name in SHAPES else ""
+def damage(attributes: Mapping[str, Any]) -> str:
+    """What is wrong with the attributes of a study that lrtune wrote, as a clause; empty where nothing is."""
+    for name, shape in SHAPES.items():
+        what = _damage(name, attributes[name], shape) if name in attributes else ""
+        if what:
+            return f"its attribute {name} is damaged ({what})"
+    missing = [name for name in (SETTINGS, SPACE, RANGE) if name not in attributes]
+    return f"its attribute {missing[0]} is missing" if missing and SETTINGS in attributes else ""
+
+
+def _damage(name: str, value: Any, shape: Shape) -> str:
+    what = wrong(value, shape)
     if what:
         return what
     try:
@@ -85,22 +94,21 @@ def damage(name: str, value: Any) -> str:
     return ""
 
 
-def checked(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The attributes of a study, as they are.
+def checked(attributes: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The attributes of the study of that name, as they are.
 
     Raises
     ------
     StorageError
-        If one of lrtune's is not what lrtune wrote.
+        If one of lrtune's is missing, or is not what lrtune wrote.
     """
-    for name, value in attributes.items():
-        what = damage(name, value)
-        if what:
-            msg = (
-                f"the study's attribute {name} is damaged ({what}); restore a copy of the storage, or choose another "
-                "name for the study; lrtune storage check names all that is damaged"
-            )
-            raise StorageError(msg)
+    what = damage(attributes)
+    if what:
+        msg = (
+            f"study {name!r} is damaged: {what}; restore a copy of the storage, or choose another name; "
+            "lrtune storage check names all that is damaged"
+        )
+        raise StorageError(msg)
     return attributes
 
 
@@ -114,7 +122,7 @@ def read(study: optuna.Study) -> StudyRecord:
     StorageError
         If something of what it stored is damaged.
     """
-    attributes = checked(study.user_attrs)
+    attributes = checked(study.user_attrs, study.study_name)
     if SETTINGS not in attributes:
         msg = f"study {study.study_name!r} was not made by lrtune: give one that was, or run `lrtune optimize` first"
         raise InputError(msg)

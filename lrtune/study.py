@@ -304,11 +304,12 @@ def _check_same(study: optuna.Study, trainer: Trainer, space: Space, settings: S
     MismatchError
         With both sides of every difference.
     """
-    stored = checked(study.user_attrs).get(SETTINGS)
+    stored = checked(study.user_attrs, settings.name).get(SETTINGS)
     if stored is None:
         made = any(RECORD in trial.user_attrs for trial in study.get_trials(deepcopy=False))
-        what = "is damaged" if made else "was not made by lrtune"
-        msg = f"study {settings.name!r} in this storage {what}: choose another name"
+        told = f"holds trials of lrtune's without their settings ({SETTINGS}): copy it whole, or"
+        what = told if made else "was not made by lrtune:"
+        msg = f"study {settings.name!r} in this storage {what} choose another name"
         raise MismatchError(msg)
     now = json.loads(json.dumps(_description(trainer, space, settings)))
     lines = [f"{key}: {stored.get(key)} -> {now[key]}" for key in settings.identity() if stored.get(key) != now[key]]
@@ -319,8 +320,9 @@ def _check_same(study: optuna.Study, trainer: Trainer, space: Space, settings: S
         for key in work
         if stored["work"].get(key) != now["work"].get(key)
     ]
-    if study.direction.name.lower() != settings.direction:
-        lines.append(f"direction: {study.direction.name.lower()} -> {settings.direction}")
+    held = ", ".join(direction.name.lower() for direction in study.directions) or "none"
+    if held != settings.direction:
+        lines.append(f"direction: {held} -> {settings.direction}")
     if lines:
         msg = (
             f"study {settings.name!r} was made for something else ({'; '.join(dict.fromkeys(lines))}): "

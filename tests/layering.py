@@ -42,7 +42,7 @@ LAYERS = (
         holds="what everyone talks about",
         modules=(
             *("errors", "outcome", "curve", "schedules", "recipe"),
-            *("names", "numerics", "redaction", "environment", "signals", "shapes", "tracebacks"),
+            *("names", "numerics", "redaction", "environment", "oserrors", "signals", "shapes", "tracebacks"),
         ),
         others=("numpy",),
         guests={},
