@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lrtune.errors import CheckpointError, StorageError
+from lrtune.oserrors import cure, reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -71,8 +72,7 @@ def save(path: str | os.PathLike[str], state: State) -> int:
         Path(temporary).replace(target)
         temporary = None
     except OSError as error:
-        reason = error.strerror or error
-        msg = f"checkpoint {target} cannot be written: {reason}; free some space or choose another folder"
+        msg = f"checkpoint {target} cannot be written ({reason(error)}); {cure(error)}, or choose another folder"
         raise StorageError(msg) from error
     finally:
         if temporary is not None:
@@ -91,15 +91,22 @@ def load(path: str | os.PathLike[str]) -> State:
     """
     target = Path(path)
     try:
-        data = target.read_bytes()
+        data = _read(target)
     except OSError as error:
-        msg = f"checkpoint {target} cannot be read: {error.strerror or error}; the run starts again without it"
+        msg = f"checkpoint {target} cannot be read ({reason(error)}); the run starts again without it"
         raise CheckpointError(msg) from error
     try:
         return decode(data)
     except CheckpointError as error:
         msg = f"checkpoint {target}: {error}"
         raise CheckpointError(msg) from error
+
+
+def _read(target: Path) -> bytes:
+    """The bytes of a file; a disk or a file server that fails once is asked once more."""
+    with suppress(OSError):
+        return target.read_bytes()
+    return target.read_bytes()
 
 
 def encode(state: State) -> bytes:

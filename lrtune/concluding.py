@@ -100,7 +100,15 @@ def _result(search: Search, why: str) -> Result:
         trials_by_outcome=dict(counts),
         stopped_because=why,
         warnings=tuple(
-            dict.fromkeys([*search.space.warnings, *search.trainer.notices, *search.warnings, *found.warnings])
+            dict.fromkeys(
+                [
+                    *search.space.warnings,
+                    *search.trainer.notices,
+                    *search.warnings,
+                    *search.garage.notices,
+                    *found.warnings,
+                ]
+            )
         ),
         study=search.ledger.study,
     )

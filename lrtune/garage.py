@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lrtune import checkpoints
 from lrtune.curve import Curve
 from lrtune.errors import LrtuneError
+from lrtune.oserrors import cure, reason
 from lrtune.processes import RemoteError
 
 if TYPE_CHECKING:
@@ -58,11 +59,14 @@ class Garage:
         Where they are saved; None for nowhere: then all are kept in memory.
     memory_limit
         Bytes of runs in memory; the one used longest ago goes first, if it is on disk.
+    notices
+        What the user should be told of the checkpoints, one sentence each.
     """
 
     trainer: Trainer
     folder: Path | None = None
     memory_limit: int = 2**30
+    notices: dict[str, None] = field(default_factory=dict, init=False)
     _live: OrderedDict[int, Parked] = field(default_factory=OrderedDict)
     _sizes: dict[int, int] = field(default_factory=dict)
 
@@ -100,9 +104,10 @@ class Garage:
             state = checkpoints.load(self._path(number))
             run.restore(state["run"])
             return Parked(run=run, curve=Curve.from_json(state["curve"]), step=int(state["step"]))
-        except (LrtuneError, RemoteError, KeyError, TypeError, ValueError):  # damaged: what it holds is trained again
+        except (LrtuneError, RemoteError, KeyError, TypeError, ValueError) as error:  # what it holds is trained again
             run.close()
-            self._path(number).unlink(missing_ok=True)
+            if not isinstance(error.__cause__, OSError):  # damaged; one that cannot be read may be sound
+                self._remove(number)
             return Parked(run=self.trainer.start([recipe]), curve=Curve())
 
     def park(self, number: int, parked: Parked) -> bool:
@@ -126,7 +131,12 @@ class Garage:
 
     def saved(self, number: int) -> bool:
         """Whether a checkpoint of that trial lies on disk."""
-        return self.folder is not None and self.trainer.saves and self._path(number).is_file()
+        if self.folder is None or not self.trainer.saves:
+            return False
+        try:
+            return self._path(number).is_file()
+        except OSError:  # nobody may look into the folder: saving says so
+            return False
 
     def forget(self, number: int) -> None:
         """Let go of a trial that has ended."""
@@ -135,7 +145,15 @@ class Garage:
             parked.run.close()
         self._sizes.pop(number, None)
         if self.folder is not None:
-            self._path(number).unlink(missing_ok=True)
+            self._remove(number)
+
+    def _remove(self, number: int) -> None:
+        """Remove a checkpoint; one that cannot be removed costs its space and nothing else."""
+        path = self._path(number)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            self.notices[f"the checkpoint {path} cannot be removed ({reason(error)}); {cure(error)}"] = None
 
     def keep(self, numbers: set[int]) -> None:
         """Close the runs of all trials but these: others have ended them."""

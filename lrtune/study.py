@@ -24,6 +24,7 @@ from lrtune.ledger import Ledger
 from lrtune.loop import Search
 from lrtune.names import safe_filename
 from lrtune.numerics import own_errstate
+from lrtune.oserrors import cure, reason
 from lrtune.reading import BASELINE, NOTICES, RANGE, SETTINGS, SPACE, checked
 from lrtune.recovery import at_work
 from lrtune.search.catalogue import DEFAULT, make
@@ -354,7 +355,9 @@ def _folder(settings: Settings, storage: BaseStorage) -> Iterator[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        msg = f"{folder}: no folder for paused runs can be made there ({error.strerror}); give another --out"
+        msg = (
+            f"{folder}: no folder for paused runs can be made there ({reason(error)}); {cure(error)}, or choose another"
+        )
         raise StorageError(msg) from None
     yield folder
     with contextlib.suppress(OSError):  # not empty: runs are paused in it

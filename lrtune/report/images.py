@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lrtune import figures
 from lrtune.errors import InputError, StorageError
 from lrtune.numerics import own_errstate
+from lrtune.oserrors import cure, reason
 
 if TYPE_CHECKING:
     import os
@@ -53,7 +54,7 @@ def images(record: StudyRecord, folder: str | os.PathLike[str], format: str = "p
             still = figure.update_layout(paper_bgcolor="white", plot_bgcolor="white", updatemenus=[])
             still.write_image(path, width=WIDTH, scale=2)
         except OSError as error:
-            msg = f"images: {path} cannot be written ({(error.strerror or str(error)).lower()}); choose another folder"
+            msg = f"images: {path} cannot be written ({reason(error).lower()}); {cure(error)}, or choose another folder"
             raise StorageError(msg) from error
         except (RuntimeError, ValueError) as error:  # kaleido found no browser, or its browser did not start
             said = (str(error).splitlines() or [type(error).__name__])[0][:120]

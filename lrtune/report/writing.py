@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from lrtune.errors import StorageError
+from lrtune.oserrors import cure, reason
 
 __all__ = ["write_whole"]
 
@@ -34,8 +35,10 @@ def write_whole(path: str | os.PathLike[str], content: str) -> None:
         temporary = None
         _sync_folder(target.parent)
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        msg = f"report: {target} cannot be written ({reason.lower()}); free space or choose another place with --out"
+        msg = (
+            f"report: {target} cannot be written ({reason(error).lower()}); {cure(error)}, or choose another place "
+            "with --out"
+        )
         raise StorageError(msg) from error
     finally:
         if temporary is not None:
