@@ -15,6 +15,7 @@ import optuna
 from lrtune.attendance import Attendance
 from lrtune.concluding import concluded
 from lrtune.curve import Direction, ValueRule
+from lrtune.directions import contradiction, known_direction
 from lrtune.divergence import Baseline
 from lrtune.entries import RECORD
 from lrtune.environment import environment
@@ -22,7 +23,7 @@ from lrtune.errors import InputError, MismatchError, StorageError
 from lrtune.garage import Garage
 from lrtune.ledger import Ledger
 from lrtune.loop import Search
-from lrtune.names import safe_filename
+from lrtune.names import safe_filename, valid_name
 from lrtune.numerics import own_errstate
 from lrtune.oserrors import cure, reason
 from lrtune.reading import BASELINE, NOTICES, RANGE, SETTINGS, SPACE, checked
@@ -59,7 +60,7 @@ def tune(
     *,
     epochs: int,
     metric: str = "valid_loss",
-    direction: Direction = "minimize",
+    direction: Direction | None = None,
     strategy: str | Strategy = DEFAULT,
     budget: float | None = None,
     trials: int | None = None,
@@ -87,7 +88,8 @@ def tune(
         Epochs of one full training; yields of a generator.
     metric, direction, value
         What counts, its better side, and which number of its curve is a trial's result: ``"last"``,
-        ``"best"`` or ``"tail:K"``, the mean of the last K.
+        ``"best"`` or ``"tail:K"``, the mean of the last K. Without a direction a stored study keeps its own; a new
+        one takes what the trainer or the metric's name tells, as of a loss, an error or a scorer of scikit-learn.
     strategy
         Who decides what trains next: a name of :data:`lrtune.search.catalogue.NAMES`, or an object of
         that contract.
@@ -129,11 +131,13 @@ def tune(
     if unknown:
         msg = f"tune() has no option {unknown[0]!r} (it has {', '.join(sorted(known))})"
         raise InputError(msg)
+    made, opened = as_trainer(trainer, metric), open_storage(storage)
+    direction = direction or _stored_direction(opened, name, metric) or known_direction(metric, made)
     settings = Settings(
         name=name,
         epochs=epochs,
         metric=metric,
-        direction=direction,
+        direction=direction,  # type: ignore[arg-type]  # None asks the metric's name
         value=ValueRule.parse(value),
         strategy=strategy if isinstance(strategy, str) else DEFAULT,
         seed=seed,
@@ -142,10 +146,10 @@ def tune(
         **options,
     )
     return conduct(
-        as_trainer(trainer, metric),
+        made,
         space if isinstance(space, Space) else Space.from_mapping(space),
         settings,
-        storage=open_storage(storage),
+        storage=opened,
         strategy=_strategy(strategy, settings, prior),
         observer=observer,
         should_stop=should_stop,
@@ -202,7 +206,7 @@ def conduct(
             widened=lambda wider: ledger.describe({SPACE: wider.to_json()}),
             learned=lambda baseline: ledger.describe({BASELINE: dataclasses.asdict(baseline)}),
             baseline=Baseline(**stored[BASELINE]) if BASELINE in stored else None,
-            warnings=_reseeded(stored, settings),
+            warnings=[*_reseeded(stored, settings), *contradiction(settings.metric, settings.direction, trainer)],
         )
         until_end.enter_context(search.attendance.during(search.decisively))
         try:
@@ -339,6 +343,16 @@ def _reseeded(stored: Mapping[str, Any], settings: Settings) -> list[str]:
         return []
     said = f"the study was begun with seed {begun}: what was trained before keeps it, beside the new {settings.seed}"
     return [said]
+
+
+def _stored_direction(storage: BaseStorage, name: str, metric: str) -> Direction | None:
+    """The direction of a study that is there already and watches the same metric: it goes on as it is."""
+    if not _is_there(storage, valid_name(name)):
+        return None
+    stored = optuna.load_study(study_name=name, storage=storage).user_attrs.get(SETTINGS)
+    if not isinstance(stored, dict) or stored.get("metric") != metric:
+        return None
+    return "maximize" if stored.get("direction") == "maximize" else "minimize"
 
 
 @contextlib.contextmanager

@@ -41,7 +41,7 @@ def raised_by(error: BaseException) -> str:
         if file.startswith(OURS):
             module = str(frames[-1].f_globals.get("__name__", ""))
             return module.partition(".")[0] or "lrtune"
-        if os.path.isabs(file) and not file.startswith(PYTHONS) and not any(part in file for part in INSTALLED):
+        if file.endswith(".py") and not file.startswith(PYTHONS) and not any(part in file for part in INSTALLED):
             return file
     return "lrtune"
 

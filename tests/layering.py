@@ -41,7 +41,7 @@ LAYERS = (
         name="words",
         holds="what everyone talks about",
         modules=(
-            *("errors", "outcome", "curve", "schedules", "recipe"),
+            *("errors", "outcome", "curve", "directions", "schedules", "recipe"),
             *("names", "numerics", "redaction", "environment", "oserrors", "signals", "shapes", "tracebacks"),
         ),
         others=("numpy",),

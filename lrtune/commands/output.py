@@ -148,7 +148,7 @@ def _told(error: BaseException) -> LrtuneError:
         return error
     who, what = raised_by(error), f"{type(error).__name__}: {' '.join(str(error).split())}"
     told: LrtuneError
-    if os.path.isabs(who):
+    if who.endswith(".py"):
         msg = f"the training code failed outside of any trial ({what}); mend it and run the same command again"
         told = UserCodeError(msg, user_traceback=users_own(error))
     elif who == "lrtune":

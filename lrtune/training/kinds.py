@@ -47,14 +47,23 @@ def kind_of(estimator: Any, rate: str | None, y: Array) -> Kind:
     if isinstance(template, MLPClassifier | MLPRegressor) and template.solver == "lbfgs":
         msg = f"{name}(solver='lbfgs') has no learning rate; use solver='sgd' or solver='adam'"
         raise InputError(msg)
+    inner = _inner(template)
     if not hasattr(template, "partial_fit"):
-        msg = (
-            f"{name} has no partial_fit, so its training cannot be paused; use an estimator that has one, "
-            "such as SGDClassifier, SGDRegressor, MLPClassifier or MLPRegressor"
+        use = (
+            f"give {inner} itself"
+            if inner
+            else "use an estimator that has one, such as SGDClassifier, SGDRegressor, MLPClassifier or MLPRegressor"
         )
+        msg = f"{name} has no partial_fit, so its training cannot be paused; {use}"
         raise InputError(msg)
     if not is_classifier(template) and not is_regressor(template):
-        msg = f"{name} is neither a classifier nor a regressor; lrtune does not know what it should learn"
+        msg = (
+            f"{name} is neither a classifier nor a regressor, so lrtune does not know what it should learn; "
+            "give one that is (a Pipeline ends in it), or train it in a generator function of your own"
+        )
+        raise InputError(msg)
+    if inner and (rate is None or "__" in rate):
+        msg = f"{name} trains copies of {inner}, which no learning rate would reach; give {inner} itself"
         raise InputError(msg)
     _check_parameters(template, name)
     classes = np.unique(y) if is_classifier(template) else None
@@ -73,6 +82,13 @@ def kind_of(estimator: Any, rate: str | None, y: Array) -> Kind:
         return LinearKind(template=template, rate="eta0", criterion=criterion, classes=classes, notices=notices)
     rate = _named_rate(template, rate)
     return Kind(template=template, rate=rate, criterion=_criterion(template, classes), classes=classes, notices=notices)
+
+
+def _inner(template: Any) -> str:
+    """The name of the estimator that a search, an ensemble or a nested Pipeline trains copies of; empty for none."""
+    steps = getattr(template, "steps", None)
+    inner = steps[-1][1] if steps else getattr(template, "estimator", None)
+    return type(inner).__name__ if hasattr(inner, "partial_fit") else ""
 
 
 def _check_parameters(template: Any, name: str) -> None:
