@@ -31,11 +31,10 @@ def known_direction(metric: str, trainer: object = None) -> Direction | None:
     It is what the trainer that measures it says (an optional mapping ``directions``), else what the name tells, with
     or without ``train_``, ``valid_`` and the like before it.
     """
-    if not isinstance(metric, str):
-        return None
     told: Mapping[str, Direction] = getattr(trainer, "directions", {})
     if metric in told:
         return told[metric]
+    metric = str(metric)  # whoever gives something else is told so by the settings
     if SCORERS.fullmatch(PART.sub("", metric)):
         return "maximize"
     return "minimize" if re.search(r"loss|error", metric) and not metric.startswith("neg_") else None

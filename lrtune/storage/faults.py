@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import sqlite3
@@ -157,7 +156,7 @@ def raised_in(error: BaseException, *packages: str) -> bool:
 
 def is_damaged(error: BaseException) -> bool:
     """Whether Optuna could not make sense of what stands in its tables: an attribute, a distribution, a state."""
-    if isinstance(error, json.JSONDecodeError):
+    if isinstance(error, RecursionError | TypeError | ValueError) and raised_in(error, "json"):
         return "optuna" in {module.partition(".")[0] for module in _modules(error)}
     plain = isinstance(error, AttributeError | LookupError | TypeError | ValueError)
     return plain and raised_in(error, "optuna.distributions", "sqlalchemy")

@@ -358,7 +358,8 @@ def _described(estimator: Any, kind: Kind) -> str:
     for name in ("random_state", "learning_rate", kind.rate):
         if name in last.get_params(deep=False):
             setattr(last, name, getattr(defaults, name, None))
-    return " ".join(ADDRESS.sub("", plain.__repr__(N_CHAR_MAX=10**6)).split())
+    shown = BaseEstimator.__repr__(plain, N_CHAR_MAX=10**6)  # its own may take no length, as skorch's
+    return " ".join(ADDRESS.sub("", shown).split())
 
 
 def _has_defaults(estimator: Any) -> bool:

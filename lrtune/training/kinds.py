@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["kind_of", "many_outputs", "takes_weights"]
 
 LIKELY = ("learning_rate", "learning_rate_init", "eta0", "eta", "lr", "step_size")
+SKORCH = {"module", "max_epochs", "train_split", "iterator_train", "batch_size"}
+"""Parameters by which skorch's networks are known: ``partial_fit`` trains for ``max_epochs`` on what it gets."""
 MOVING = ("optimal", "invscaling", "adaptive")  # schedules of scikit-learn's own
 
 
@@ -57,9 +59,14 @@ def kind_of(estimator: Any, rate: str | None, y: Array) -> Kind:
         msg = f"{name} has no partial_fit, so its training cannot be paused; {use}"
         raise InputError(msg)
     if not is_classifier(template) and not is_regressor(template):
+        own = (
+            "NeuralNetClassifier or NeuralNetRegressor"
+            if set(template.get_params(deep=False)) >= SKORCH
+            else "one that is"
+        )
         msg = (
             f"{name} is neither a classifier nor a regressor, so lrtune does not know what it should learn; "
-            "give one that is (a Pipeline ends in it), or train it in a generator function of your own"
+            f"give {own} (a Pipeline ends in it), or train it in a generator function of your own"
         )
         raise InputError(msg)
     if inner and (rate is None or "__" in rate):
@@ -163,6 +170,11 @@ def _owned(template: Any, name: str, classes: Array | None, y: Array) -> list[st
     if parameters.get("warm_start"):
         template.warm_start = False
         notices.append(f"warm_start of {name} has been turned off; every run starts afresh")
+    if set(parameters) >= SKORCH:
+        template.set_params(max_epochs=1, train_split=None, batch_size=-1, verbose=0)
+        notices.append(
+            f"max_epochs, train_split and batch_size of {name} have been set aside; a minibatch of lrtune's is one step"
+        )
     if "shuffle" in parameters:
         template.shuffle = False  # the run shuffles, once an epoch, from the recipe's seed
     if classes is not None and isinstance(parameters.get("class_weight"), str):
