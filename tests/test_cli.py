@@ -305,6 +305,29 @@ def test_an_unforeseen_error_of_the_users_code_is_the_users(lrtune: Any, monkeyp
 
 # -- in a process of its own --------------------------------------------------------------------------
 
+FAILS_LATER = """\
+import os, time
+
+try:
+    os.mkdir("first")
+except FileExistsError:
+    raise SystemError("only the first one may") from None
+
+def train(recipe):
+    for _ in range(recipe.epochs):
+        time.sleep(0.2)  # the others begin meanwhile
+        yield {"valid_loss": recipe.lr}
+"""
+
+
+def test_what_ends_another_worker_is_no_error_of_a_command_that_ends_well(folder: Path) -> None:
+    (folder / "train.py").write_text(FAILS_LATER)
+    ran = command("optimize", "study.toml", "--workers", "2", "--trials", "4", "--quiet")
+    assert ran.returncode == 0, ran.stderr
+    assert "lrtune: error:" not in ran.stderr
+    assert "lrtune: warning: a worker ended: " in ran.stderr
+
+
 
 def test_a_closed_pipe_ends_nothing(folder: Path) -> None:
     line = f"{sys.executable} -m lrtune optimize study.toml 2>err | head -c 1; echo ${{PIPESTATUS[0]}}"
