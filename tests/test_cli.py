@@ -328,7 +328,6 @@ def test_what_ends_another_worker_is_no_error_of_a_command_that_ends_well(folder
     assert "lrtune: warning: a worker ended: " in ran.stderr
 
 
-
 def test_a_closed_pipe_ends_nothing(folder: Path) -> None:
     line = f"{sys.executable} -m lrtune optimize study.toml 2>err | head -c 1; echo ${{PIPESTATUS[0]}}"
     ran = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True, cwd=folder)

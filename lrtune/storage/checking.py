@@ -24,7 +24,7 @@ from lrtune.storage.inspection import Found, inspect_file, inspect_server, read_
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-__all__ = ["Checked", "check_storage"]
+__all__ = ["Checked", "check_storage", "damage_in"]
 
 Judge: TypeAlias = "Callable[[int | None, Mapping[str, Any]], str]"
 
@@ -137,12 +137,22 @@ def _check_rows(execute: Callable[[str], Iterable[Any]], shown: str, judge: Judg
     StorageError
         If there is one that cannot be; it names the first few.
     """
-    faults = list(_faults(execute, judge))
-    if faults:
-        more = f"; and {len(faults) - MOST_NAMED} more" if len(faults) > MOST_NAMED else ""
-        named = "; ".join(faults[:MOST_NAMED])
-        msg = f"{shown} is damaged: {named}{more}; restore a copy of it, or choose another name for the study"
+    named = _named(_faults(execute, judge))
+    if named:
+        msg = f"{shown} is damaged: {named}; restore a copy of it, or choose another name for the study"
         raise StorageError(msg)
+
+
+def damage_in(engine: sqlalchemy.Engine) -> str:
+    """Which values in a database make no sense, as a clause; empty where none is found."""
+    with engine.connect() as connection:
+        return _named(_faults(lambda query: connection.execute(sqlalchemy.text(query)), None))
+
+
+def _named(found: Iterable[str]) -> str:
+    faults = list(found)
+    more = f"; and {len(faults) - MOST_NAMED} more" if len(faults) > MOST_NAMED else ""
+    return "; ".join(faults[:MOST_NAMED]) + more
 
 
 def _faults(execute: Callable[[str], Iterable[Any]], judge: Judge | None) -> Iterator[str]:

@@ -103,7 +103,7 @@ class RetryingStorage(BaseStorage):
                 waited = time.monotonic() - began
                 passing = is_transient(error) or (last is not None and _confused(error))
                 if is_damaged(error):
-                    raise StorageError(damaged(self.database.shown, error)) from error
+                    raise StorageError(damaged(self.database.shown, self._damage() or error)) from error
                 if not passing and not is_fatal(error):
                     raise
                 left = self.database.patience(self.retry_seconds) - waited
@@ -117,6 +117,14 @@ class RetryingStorage(BaseStorage):
                 return result
             time.sleep(min(pause, left))
             pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _damage(self) -> str:
+        """Which value it is that Optuna tripped over; empty where that cannot be told."""
+        from lrtune.storage.checking import damage_in
+
+        with contextlib.suppress(Exception):  # the first error is the one to tell
+            return "" if self.engine is None else damage_in(self.engine)
+        return ""
 
     def _tell(self, waited: float) -> None:
         if waited >= self.database.quiet():
