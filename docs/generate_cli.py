@@ -49,7 +49,7 @@ refused.
 |---|---|---|
 | `[study]` | `name` | the study's name in its storage, 1 to 200 characters; the file's own name unless given |
 | | `metric` | what counts, `"valid_loss"` unless given; with an estimator also a scikit-learn scorer |
-| | `direction` | `"minimize"` or `"maximize"`; needed where the metric is no loss and no error |
+| | `direction` | `"minimize"` or `"maximize"`; needed unless the metric is a loss, an error or a scikit-learn scorer |
 | | `epochs` | epochs of one full training, 27 unless given; yields of a generator |
 | | `value` | which number of a curve is its result: `"last"`, `"best"` or `"tail:K"`, the mean of the last K |
 | | `patience` | epochs without a better value after which a run counts as trained to its end |

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrtune.errors import LockedError, StorageError
 from lrtune.leases import RENEW_SECONDS, Lease, process_start
+from lrtune.reading import SEARCHES
 from lrtune.recovery import lives
 from lrtune.storage import spans_machines
 
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
     from lrtune.ledger import Ledger
     from lrtune.workers import Place
 
-__all__ = ["SEARCHES", "Attendance"]
-
-SEARCHES = "lrtune:searches"
+__all__ = ["Attendance"]
 
 
 @dataclass(slots=True, kw_only=True)

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from lrtune.errors import CheckpointError, StorageError
 from lrtune.files import replace
+from lrtune.oserrors import cure, reason
 
 if TYPE_CHECKING:
     import os
@@ -67,8 +68,7 @@ def save(path: str | os.PathLike[str], state: State) -> int:
             target.parent.mkdir(mode=0o700)
         replace(target, data)
     except OSError as error:
-        reason = error.strerror or error
-        msg = f"checkpoint {target} cannot be written: {reason}; free some space or choose another folder"
+        msg = f"checkpoint {target} cannot be written ({reason(error)}); {cure(error)}, or choose another folder"
         raise StorageError(msg) from error
     return len(data)
 
@@ -83,15 +83,22 @@ def load(path: str | os.PathLike[str]) -> State:
     """
     target = Path(path)
     try:
-        data = target.read_bytes()
+        data = _read(target)
     except OSError as error:
-        msg = f"checkpoint {target} cannot be read: {error.strerror or error}; the run starts again without it"
+        msg = f"checkpoint {target} cannot be read ({reason(error)}); the run starts again without it"
         raise CheckpointError(msg) from error
     try:
         return decode(data)
     except CheckpointError as error:
         msg = f"checkpoint {target}: {error}"
         raise CheckpointError(msg) from error
+
+
+def _read(target: Path) -> bytes:
+    """The bytes of a file; a disk or a file server that fails once is asked once more."""
+    with suppress(OSError):
+        return target.read_bytes()
+    return target.read_bytes()
 
 
 def encode(state: State) -> bytes:

@@ -87,8 +87,7 @@ def _version() -> int:
 def _refused(error: Exception) -> int:
     """What typer refuses is usage; all else is a bug of ours."""
     if not isinstance(error, _usage_errors()):
-        complain(error)
-        return 1
+        return complain(error)
     context = getattr(error, "ctx", None)
     hint = f"; see {context.command_path} --help" if context is not None else ""
     complain(InputError(f"{error.format_message().rstrip('.')}{hint}"))  # type: ignore[attr-defined]  # typer's own error has it

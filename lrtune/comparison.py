@@ -14,6 +14,7 @@ import pandas as pd
 
 from lrtune import analysis
 from lrtune.errors import InputError, SearchError
+from lrtune.numerics import own_errstate
 from lrtune.reading import read
 from lrtune.search.catalogue import NAMES, make
 from lrtune.space import Space
@@ -68,6 +69,7 @@ class Comparison:
         """The strategies, in the order in which they were asked for."""
         return list(dict.fromkeys(strategy for strategy, _ in self.records))
 
+    @own_errstate()
     def runs(self) -> pd.DataFrame:
         """One row a strategy and seed: ``regret`` at the end and ``cost to`` each threshold, infinite if never."""
         rows = []
@@ -82,12 +84,14 @@ class Comparison:
             rows.append(row)
         return pd.DataFrame(rows)
 
+    @own_errstate()
     def table(self) -> pd.DataFrame:
         """One row a strategy: medians over the seeds, infinite where half of them never got there."""
         runs = self.runs()
         columns = [name for name in runs.columns if name not in {"strategy", "seed"}]
         return runs.groupby("strategy", sort=False)[columns].median().reset_index()
 
+    @own_errstate()
     def verdict(self) -> str:
         """Who won by how much, or that it cannot be told; one sentence."""
         runs = self.runs()

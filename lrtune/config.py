@@ -7,10 +7,9 @@ user's code or table, and :meth:`StudyFile.arguments` says what to give to :func
 from __future__ import annotations
 
 import dataclasses
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lrtune.errors import InputError, SpaceError, StudyFileError
 from lrtune.names import valid_name
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
+    from lrtune.curve import Direction
     from lrtune.space import Space
 
 __all__ = ["Question", "Search", "StudyFile", "Training", "read_study"]
@@ -35,7 +35,7 @@ class Question:
 
     name: str
     metric: str = "valid_loss"
-    direction: str = "minimize"
+    direction: str | None = None
     epochs: int = DEFAULT_EPOCHS
     value: str = "last"
     patience: int | None = None
@@ -247,16 +247,14 @@ def _of(section: str, given: Mapping[str, Any]) -> dict[str, Any]:
 def _question(table: Table, train: Table, path: Path | None) -> Question:
     from lrtune import settings
     from lrtune.curve import ValueRule
+    from lrtune.directions import better_side
 
     metric = table.text("metric") or "valid_loss"
     direction = table.choice("direction", ("minimize", "maximize"))
-    if direction is None:
-        if not re.search(r"loss|error", metric) or metric.startswith("neg_"):
-            msg = (
-                f'{table.where("direction")} is missing; say whether "minimize" or "maximize" is better for {metric!r}'
-            )
-            raise StudyFileError(msg)
-        direction = "minimize"
+    try:
+        better_side(metric, cast("Direction | None", direction), table.where("direction"))
+    except InputError as error:
+        raise StudyFileError(str(error)) from None
     value = table.text("value") or "last"
     name = table.text("name") or _default_name(train, path)
     for key, check, given in (("name", valid_name, name), ("value", ValueRule.parse, value)):

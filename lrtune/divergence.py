@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from lrtune.numerics import own_errstate
 from lrtune.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -144,6 +145,7 @@ class StepGuard:
         self._seen = int(state["seen"] or 0)
 
 
+@own_errstate()
 def judge(
     curve: Curve,
     metric: str,

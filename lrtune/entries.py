@@ -7,6 +7,7 @@ who is training it now. What is written is what is read: a curve is stored with 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,19 +15,59 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import TrialState
 
 from lrtune.curve import Curve
+from lrtune.errors import StorageError
 from lrtune.leases import Lease
 from lrtune.outcome import Outcome
 from lrtune.recipe import Recipe
 from lrtune.records import Piece, Record
+from lrtune.shapes import FLAG, MAPPING, NOTHING, NUMBER, TEXT, WHOLE, Each, Named, Row, Shape, wrong
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["RECORD", "Claim", "Entry", "decode", "encode", "ended_elsewhere"]
+__all__ = ["RECIPE", "RECORD", "Claim", "Entry", "damage", "decode", "encode", "ended_elsewhere", "parse"]
 
 RECORD = "lrtune:record"
 MOST_POINTS = 1000
 """Points of a curve that are stored; what is beyond is thinned out, extremes are kept."""
+
+POINT: Shape = (NUMBER, TEXT)  # what is not finite is stored as a text
+RECIPE: Mapping[str, Shape] = {
+    "lr": NUMBER,
+    "epochs?": WHOLE,
+    "batch_size?": (WHOLE, NOTHING),
+    "schedule?": TEXT,
+    "warmup?": NUMBER,
+    "optimizer?": (TEXT, NOTHING),
+    "momentum?": (NUMBER, NOTHING),
+    "weight_decay?": (NUMBER, NOTHING),
+    "layer_decay?": (NUMBER, NOTHING),
+    "seed?": WHOLE,
+}
+SHAPE: Shape = {
+    "recipe": RECIPE,
+    "params": Named((NUMBER, TEXT, FLAG, NOTHING)),
+    "curve": {
+        "step": Each(WHOLE),
+        "epoch": Each(NUMBER),
+        "samples": Each(WHOLE),
+        "lr": Each((NOTHING, POINT)),
+        "values": Named(Each((NOTHING, POINT))),
+    },
+    "outcome": TEXT,
+    "why": TEXT,
+    "value": (NUMBER, NOTHING),
+    "trained": NUMBER,
+    "pieces": Each(Row((NUMBER, NUMBER, NUMBER, NUMBER, TEXT, TEXT))),
+    "started": (NUMBER, NOTHING),
+    "finished": (NUMBER, NOTHING),
+    "claim": (NOTHING, {"until": NUMBER, "again": NUMBER, "token": TEXT, "lease": (NOTHING, MAPPING)}),
+    "saved": FLAG,
+    "holder": (NOTHING, MAPPING),
+    "deaths": WHOLE,
+    "resume?": (NUMBER, NOTHING),
+}
+"""Of a record; a lease that cannot be read is nobody's, see :meth:`lrtune.leases.Lease.from_json`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +137,49 @@ class Entry:
         return until if again else max(0.0, until - self.stands)
 
 
+def parse(number: int, stored: Any, *, told: bool = False) -> Entry:
+    """The entry that is stored, checked: others may have written it, or a disk may have lost a part of it.
+
+    Parameters
+    ----------
+    number
+        The trial's.
+    stored
+        The record as plain JSON, or the text of it.
+    told
+        Whether the trial has ended in Optuna.
+
+    Raises
+    ------
+    StorageError
+        If it is not what :func:`encode` wrote.
+    """
+    entry, what = _tried(number, stored, told=told)
+    if entry is not None:
+        return entry
+    msg = (
+        f"the record of trial {number} is damaged ({what}); restore a copy of the storage, or choose another name "
+        "for the study; lrtune storage check names all that is damaged"
+    )
+    raise StorageError(msg)
+
+
+def damage(stored: Any) -> str:
+    """What is wrong with a record that is stored, as a clause; empty where nothing is."""
+    return _tried(0, stored)[1]
+
+
+def _tried(number: int, stored: Any, *, told: bool = False) -> tuple[Entry | None, str]:
+    try:
+        data = json.loads(stored) if isinstance(stored, str) else stored
+        what = wrong(data, SHAPE)
+        return (None, what) if what else (decode(number, data, told=told), "")
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+        return None, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
 def decode(number: int, data: Mapping[str, Any], *, told: bool = False) -> Entry:
-    """The entry that the ledger wrote."""
+    """The entry that :func:`encode` wrote; see :func:`parse` for one that may be damaged."""
     record = Record(
         number=number,
         recipe=Recipe.from_json(data["recipe"]),

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from lrtune import checkpoints
 from lrtune.curve import Curve
 from lrtune.errors import LrtuneError
+from lrtune.oserrors import cure, reason
 from lrtune.processes import RemoteError
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class Garage:
         The study's identity; None for a study that an earlier version of lrtune made, whose checkpoints name none.
     warn
         Called with a sentence where a checkpoint is another study's.
+    notices
+        What the user should be told of the checkpoints, one sentence each.
     """
 
     trainer: Trainer
@@ -77,6 +80,7 @@ class Garage:
     memory_limit: int = 2**30
     study: str | None = None
     warn: Callable[[str], object] = str
+    notices: dict[str, None] = field(default_factory=dict, init=False)
     _live: OrderedDict[int, Parked] = field(default_factory=OrderedDict)
     _sizes: dict[int, int] = field(default_factory=dict)
     _tidied: bool = False
@@ -120,9 +124,10 @@ class Garage:
                 return Parked(run=run, curve=Curve())
             run.restore(state["run"])
             return Parked(run=run, curve=curve, step=int(state["step"]))
-        except (LrtuneError, RemoteError, KeyError, TypeError, ValueError):  # damaged: what it holds is trained again
+        except (LrtuneError, RemoteError, KeyError, TypeError, ValueError) as error:  # what it holds is trained again
             run.close()
-            self._remove(number)
+            if not isinstance(error.__cause__, OSError):  # damaged; one that cannot be read may be sound
+                self._remove(number)
             return Parked(run=self.trainer.start([recipe]), curve=Curve())
 
     def _foreign(self, state: State, recipe: Recipe, curve: Curve, known: Curve) -> bool:
@@ -159,7 +164,12 @@ class Garage:
 
     def saved(self, number: int) -> bool:
         """Whether a checkpoint of that trial lies on disk."""
-        return self.folder is not None and self.trainer.saves and self._path(number).is_file()
+        if self.folder is None or not self.trainer.saves:
+            return False
+        try:
+            return self._path(number).is_file()
+        except OSError:  # nobody may look into the folder: saving says so
+            return False
 
     def forget(self, number: int) -> None:
         """Let go of a trial that has ended."""
@@ -200,9 +210,14 @@ class Garage:
                 total -= self._sizes.get(number, 0)
 
     def _remove(self, number: int) -> None:
-        if self.folder is not None:
-            with contextlib.suppress(OSError):  # one that cannot be removed is not gone on with all the same
-                self._path(number).unlink(missing_ok=True)
+        """Remove a checkpoint; one that cannot be removed costs its space and nothing else."""
+        if self.folder is None:
+            return
+        path = self._path(number)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            self.notices[f"the checkpoint {path} cannot be removed ({reason(error)}); {cure(error)}"] = None
 
     def _path(self, number: int) -> Path:
         if self.folder is None:

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import TrialState
 
-from lrtune.entries import RECORD, Claim, Entry, decode, encode, ended_elsewhere
+from lrtune.entries import RECORD, Claim, Entry, decode, encode, ended_elsewhere, parse
 from lrtune.errors import StorageError
 from lrtune.outcome import Outcome
+from lrtune.reading import checked
 from lrtune.records import Record
 from lrtune.recovery import recovered
 from lrtune.search.base import Seen
-from lrtune.storage import Change, rows_of
+from lrtune.storage import Change, is_missing, rows_of
 from lrtune.telling import end_of, record_of, report_of
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ class Ledger:
         with self._there():
             attributes, rows = self.rows.read(RECORD)
         try:
+            checked(attributes, self.study.study_name)
             entries = dict(self._entries_of(rows))
         except BaseException:
             self.rows.close()  # what was read was not understood: next time it is read again
@@ -138,7 +140,7 @@ class Ledger:
 
     def _entry(self, row: Row) -> Entry:
         told = row.state.is_finished()
-        entry = decode(row.number, _parsed(row), told=told)
+        entry = parse(row.number, row.record, told=told)
         if told and entry.record.outcome is None:
             values = self.storage.get_trial(row.trial_id).values
             return ended_elsewhere(entry, row.state, values[0] if values else None)
@@ -243,8 +245,8 @@ class Ledger:
             return known is not None and not known.told and known.claim is not None and known.claim.token == mine
         with self._there():
             row = self.rows.look(self.trial_id(entry.number), RECORD)
-        claim = _parsed(row)["claim"] if row.record is not None else None
-        return not row.state.is_finished() and claim is not None and claim["token"] == mine
+        claim = self._entry(row).claim if row.record is not None else None
+        return not row.state.is_finished() and claim is not None and claim.token == mine
 
     def stored(self, entry: Entry) -> Entry | None:
         """The entry in the storage, if it holds the same pieces: it was written, and the answer was lost."""
@@ -276,6 +278,8 @@ class Ledger:
         try:
             yield
         except KeyError as error:
+            if not is_missing(error):
+                raise
             name = self.study.study_name
             msg = f"study {name!r} was deleted from its storage during the run; run the same command to start it anew"
             raise StorageError(msg) from error
@@ -305,11 +309,6 @@ class Ledger:
         if found.record.outcome is not None:
             return self.end(found)
         return entry if found is entry else self.write(found)
-
-
-def _parsed(row: Row) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(row.record) if isinstance(row.record, str) else row.record
-    return found
 
 
 def _as_read(entry: Entry, data: Mapping[str, Any]) -> Entry:

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from lrtune.errors import InputError, StorageError
+from lrtune.numerics import users_errstate
 from lrtune.outcome import Outcome
 from lrtune.piece import PieceEnd, Watch, failed, train
 from lrtune.processes import DiedError
@@ -89,7 +90,8 @@ def _working(search: Standing) -> Iterator[None]:
     """Within the block the training code is at work, and may stall."""
     search.place.working()
     try:
-        yield
+        with users_errstate():
+            yield
     finally:
         search.place.idle()
 

@@ -21,6 +21,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 
 from lrtune import readers
 from lrtune.errors import InputError
+from lrtune.numerics import own_errstate
 from lrtune.outcome import Outcome
 from lrtune.recipe import Recipe
 from lrtune.schedules.sweep import Sweep as SweepSchedule
@@ -338,6 +339,7 @@ def _applied(report: Report, recipe: Recipe) -> float:
     return lr
 
 
+@own_errstate()
 def _lost(losses: Sequence[float]) -> str:
     """Why there is nothing more to learn from a sweep; empty while there is."""
     if len(losses) < FEWEST_STEPS:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lrtune.errors import InputError
+from lrtune.numerics import own_errstate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -56,6 +57,7 @@ LOST = 0.5
 """Share of the whole fall, given back, at which a run counts as beyond its edge."""
 
 
+@own_errstate()
 def smooth(lrs: Numbers, losses: Numbers) -> tuple[Floats, Floats]:
     """Level and slope (per decade) of the loss at each learning rate, each of shape (n,).
 
@@ -72,18 +74,21 @@ def smooth(lrs: Numbers, losses: Numbers) -> tuple[Floats, Floats]:
     return level, slope
 
 
+@own_errstate()
 def steepest(lrs: Numbers, losses: Numbers) -> float | None:
     """Where the loss falls fastest per decade."""
     fall = _fall(lrs, losses)
     return None if fall is None else fall.lr(int(np.nanargmin(fall.slope[: fall.bottom + 1])))
 
 
+@own_errstate()
 def valley(lrs: Numbers, losses: Numbers) -> float | None:
     """The middle, in log lr, of the way from the onset of the fall to the minimum (the idea of fastai's ``valley``)."""
     fall = _fall(lrs, losses)
     return None if fall is None else float(10 ** ((fall.x[fall.onset] + fall.x[fall.bottom]) / 2))
 
 
+@own_errstate()
 def sliding(lrs: Numbers, losses: Numbers) -> float | None:
     """The last place before the minimum at which the loss falls at half of its fastest rate or more.
 
@@ -96,18 +101,21 @@ def sliding(lrs: Numbers, losses: Numbers) -> float | None:
     return fall.lr(int(np.flatnonzero(slope <= 0.5 * np.nanmin(slope))[-1]))
 
 
+@own_errstate()
 def minimum_over_ten(lrs: Numbers, losses: Numbers) -> float | None:
     """A tenth of the learning rate with the least smoothed loss (fastai's ``minimum``)."""
     fall = _fall(lrs, losses)
     return None if fall is None else fall.lr(fall.bottom) / 10
 
 
+@own_errstate()
 def onset(lrs: Numbers, losses: Numbers) -> float | None:
     """Where the fall has begun: below it a short sweep cannot tell learning from standing still."""
     fall = _fall(lrs, losses)
     return None if fall is None else fall.lr(fall.onset)
 
 
+@own_errstate()
 def edge(lrs: Numbers, losses: Numbers) -> float | None:
     """Where, above the minimum, half of the fall is given back, or the losses end; None if neither happens.
 

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lrtune.curve import ValueRule
 from lrtune.divergence import Baseline
-from lrtune.entries import RECORD, decode, ended_elsewhere
-from lrtune.errors import InputError
+from lrtune.entries import RECIPE, RECORD, ended_elsewhere, parse
+from lrtune.errors import InputError, StorageError
+from lrtune.recipe import Recipe
 from lrtune.records import StudyRecord
+from lrtune.shapes import MAPPING, NOTHING, NUMBER, TEXT, WHOLE, Each, Named, Row, Shape, wrong
 from lrtune.space import Space
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import optuna
 
     from lrtune.records import Record
 
-__all__ = ["BASELINE", "IDENTITY", "NOTICES", "RANGE", "RESULT", "SETTINGS", "SPACE", "read", "unborn"]
+__all__ = [
+    "BASELINE",
+    "IDENTITY",
+    "NOTICES",
+    "RANGE",
+    "RESULT",
+    "SEARCHES",
+    "SETTINGS",
+    "SPACE",
+    "checked",
+    "damage",
+    "read",
+    "unborn",
+]
 
 SETTINGS = "lrtune:settings"
 IDENTITY = "lrtune:identity"
@@ -28,6 +45,91 @@ RESULT = "lrtune:result"
 RANGE = "lrtune:range"
 BIRTH = frozenset({IDENTITY, SPACE, NOTICES, RANGE})
 """What is written of a new study before its settings, where a storage cannot write all at once."""
+SEARCHES = "lrtune:searches"
+
+_PLACE: Shape = (NOTHING, NUMBER)
+SHAPES: Mapping[str, Shape] = {
+    SETTINGS: {
+        "metric": TEXT,
+        "direction": TEXT,
+        "epochs": WHOLE,
+        "value": TEXT,
+        "patience?": (WHOLE, NOTHING),
+        "strategy": TEXT,
+        "seed": WHOLE,
+        "space": MAPPING,
+        "work?": MAPPING,
+        "environment": MAPPING,
+    },
+    IDENTITY: TEXT,
+    SPACE: MAPPING,
+    BASELINE: {"untrained": _PLACE, "chance": _PLACE},
+    NOTICES: Each(TEXT),
+    RESULT: (
+        Named(NOTHING),  # none yet
+        {
+            "study": TEXT,
+            "metric": TEXT,
+            "direction": TEXT,
+            "stopped_because": TEXT,
+            "warnings": Each(TEXT),
+            "best": (NOTHING, {**RECIPE, "value": NUMBER}),
+            "band": (NOTHING, {"low": NUMBER, "high": NUMBER}),
+            "edge": {"lr": _PLACE, "low": _PLACE, "high": _PLACE},
+            "cost": NUMBER,
+            "epochs_trained": NUMBER,
+            "trials": Named(WHOLE),
+        },
+    ),
+    RANGE: Row((NUMBER, NUMBER)),
+    SEARCHES: Each(MAPPING),
+}
+"""Of what is stored of a study besides its trials."""
+
+
+def damage(attributes: Mapping[str, Any]) -> str:
+    """What is wrong with the attributes of a study that lrtune wrote, as a clause; empty where nothing is."""
+    for name, shape in SHAPES.items():
+        what = _damage(name, attributes[name], shape) if name in attributes else ""
+        if what:
+            return f"its attribute {name} is damaged ({what})"
+    missing = [name for name in (SETTINGS, SPACE, RANGE) if name not in attributes]
+    return f"its attribute {missing[0]} is missing" if missing and SETTINGS in attributes else ""
+
+
+def _damage(name: str, value: Any, shape: Shape) -> str:
+    what = wrong(value, shape)
+    if what:
+        return what
+    try:
+        if name == SPACE:
+            Space.from_json(value)
+        elif name == SETTINGS:
+            Space.from_json(value["space"])
+            ValueRule.parse(value["value"])
+        elif name == RESULT and value.get("best"):
+            Recipe.from_json(value["best"])
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        return " ".join(str(error).split())
+    return ""
+
+
+def checked(attributes: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The attributes of the study of that name, as they are.
+
+    Raises
+    ------
+    StorageError
+        If one of lrtune's is missing, or is not what lrtune wrote.
+    """
+    what = damage(attributes)
+    if what:
+        msg = (
+            f"study {name!r} is damaged: {what}; restore a copy of the storage, or choose another name; "
+            "lrtune storage check names all that is damaged"
+        )
+        raise StorageError(msg)
+    return attributes
 
 
 def read(study: optuna.Study) -> StudyRecord:
@@ -37,8 +139,10 @@ def read(study: optuna.Study) -> StudyRecord:
     ------
     InputError
         If lrtune did not make it.
+    StorageError
+        If something of what it stored is damaged.
     """
-    attributes = study.user_attrs
+    attributes = checked(study.user_attrs, study.study_name)
     if SETTINGS not in attributes:
         msg = f"study {study.study_name!r} was not made by lrtune: give one that was, or run `lrtune optimize` first"
         raise InputError(msg)
@@ -62,7 +166,7 @@ def read(study: optuna.Study) -> StudyRecord:
 
 
 def _record(trial: optuna.trial.FrozenTrial) -> Record:
-    entry = decode(trial.number, trial.user_attrs[RECORD])
+    entry = parse(trial.number, trial.user_attrs[RECORD])
     if entry.record.outcome is None and trial.state.is_finished():
         entry = ended_elsewhere(entry, trial.state, trial.values[0] if trial.values else None)
     return entry.record

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lrtune.curve import Direction, ValueRule
+from lrtune.directions import better_side
 from lrtune.errors import InputError
 from lrtune.names import valid_name
 from lrtune.search.catalogue import NAMES
@@ -64,7 +65,8 @@ class Settings:
     epochs
         Epochs of one full training; yields of a generator.
     metric, direction, value
-        What counts, its better side, and which number of its curve is a trial's result.
+        What counts, its better side (None takes what the metric's name tells, as of a loss, an error or a scorer of
+        scikit-learn), and which number of its curve is a trial's result.
     strategy, seed
         Who decides, and the seed of every decision and every run.
     limits
@@ -97,7 +99,7 @@ class Settings:
     name: str = "lrtune"
     epochs: int
     metric: str = "valid_loss"
-    direction: Direction = "minimize"
+    direction: Direction = None  # type: ignore[assignment]  # what the metric's name tells, set below
     value: ValueRule = field(default_factory=ValueRule)
     strategy: str = "freeze-thaw"
     seed: int = 0
@@ -118,7 +120,7 @@ class Settings:
     def __post_init__(self) -> None:
         valid_name(self.name)
         _number("epochs", self.epochs, 1, MOST_EPOCHS, "epochs", whole=True)
-        if self.direction not in {"minimize", "maximize"}:
+        if self.direction not in {"minimize", "maximize", None}:
             msg = f'direction must be "minimize" or "maximize" (got {self.direction!r})'
             raise InputError(msg)
         if self.strategy not in NAMES:
@@ -126,8 +128,10 @@ class Settings:
 
             make(self.strategy)  # raises with a suggestion
         if not self.metric or not isinstance(self.metric, str):
-            msg = f"metric must be the name of something that the trainer reports (got {self.metric!r})"
+            hint = "; give a scorer to the trainer: metrics={'score': ...}" if callable(self.metric) else ""
+            msg = f"metric must be the name of something that the trainer reports (got {self.metric!r}){hint}"
             raise InputError(msg)
+        object.__setattr__(self, "direction", better_side(self.metric, self.direction))
         _number("seed", self.seed, 0, 2**32 - 1, "", whole=True)
         _number("patience", self.patience, 1, MOST_EPOCHS, "epochs", whole=True)
         _number("points", self.points, 2, MOST_TRIALS, "learning rates", whole=True)

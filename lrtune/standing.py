@@ -14,7 +14,7 @@ from lrtune.divergence import STUCK_SHARE, learned
 from lrtune.effect import alike
 from lrtune.errors import LockLostError
 from lrtune.outcome import Outcome
-from lrtune.reading import SPACE
+from lrtune.reading import RANGE, SPACE
 from lrtune.search.base import Seen, Situation
 from lrtune.space import Space
 from lrtune.storage import exclusive
@@ -123,7 +123,7 @@ class Standing:
         attributes = self.ledger.attributes()
         if attributes[SPACE] != self.space.to_json():
             self.space = Space.from_json(attributes[SPACE])
-        if list(attributes["lrtune:range"]) != list(self.space.lr_range):
+        if list(attributes[RANGE]) != list(self.space.lr_range):
             low, high = self.space.lr_range
             kept = [warning for warning in self.warnings if not warning.startswith(WIDENED)]
             self.warnings[:] = [f"{WIDENED}, which was widened to {low:g} to {high:g}", *kept]
@@ -173,7 +173,7 @@ class Standing:
 
     def _widening_left(self) -> float:
         if self.origin is None:  # what was asked for never changes, so it is read once
-            self.origin = tuple(self.ledger.attributes().get("lrtune:range", self.space.lr_range))
+            self.origin = tuple(self.ledger.attributes().get(RANGE, self.space.lr_range))
         low, high = self.origin
         now_low, now_high = self.space.lr_range
         used = math.log10(low / now_low) + math.log10(now_high / high)

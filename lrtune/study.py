@@ -15,6 +15,7 @@ import optuna
 from lrtune.attendance import Attendance
 from lrtune.concluding import concluded
 from lrtune.curve import Direction, ValueRule
+from lrtune.directions import contradiction, known_direction
 from lrtune.divergence import Baseline
 from lrtune.entries import RECORD
 from lrtune.environment import environment
@@ -23,8 +24,10 @@ from lrtune.files import passing_folder, sweep
 from lrtune.garage import Garage
 from lrtune.ledger import Ledger
 from lrtune.loop import Search
-from lrtune.names import safe_filename
-from lrtune.reading import BASELINE, IDENTITY, NOTICES, RANGE, SETTINGS, SPACE, unborn
+from lrtune.names import safe_filename, valid_name
+from lrtune.numerics import own_errstate
+from lrtune.oserrors import cure, reason
+from lrtune.reading import BASELINE, IDENTITY, NOTICES, RANGE, SETTINGS, SPACE, checked, unborn
 from lrtune.recovery import at_work
 from lrtune.search.catalogue import DEFAULT, make
 from lrtune.settings import Limits, Settings
@@ -58,7 +61,7 @@ def tune(
     *,
     epochs: int,
     metric: str = "valid_loss",
-    direction: Direction = "minimize",
+    direction: Direction | None = None,
     strategy: str | Strategy = DEFAULT,
     budget: float | None = None,
     trials: int | None = None,
@@ -86,7 +89,8 @@ def tune(
         Epochs of one full training; yields of a generator.
     metric, direction, value
         What counts, its better side, and which number of its curve is a trial's result: ``"last"``,
-        ``"best"`` or ``"tail:K"``, the mean of the last K.
+        ``"best"`` or ``"tail:K"``, the mean of the last K. Without a direction a stored study keeps its own; a new
+        one takes what the trainer or the metric's name tells, as of a loss, an error or a scorer of scikit-learn.
     strategy
         Who decides what trains next: a name of :data:`lrtune.search.catalogue.NAMES`, or an object of
         that contract.
@@ -128,11 +132,13 @@ def tune(
     if unknown:
         msg = f"tune() has no option {unknown[0]!r} (it has {', '.join(sorted(known))})"
         raise InputError(msg)
+    made, opened = as_trainer(trainer, metric), open_storage(storage)
+    direction = direction or _stored_direction(opened, name, metric) or known_direction(metric, made)
     settings = Settings(
         name=name,
         epochs=epochs,
         metric=metric,
-        direction=direction,
+        direction=direction,  # type: ignore[arg-type]  # None asks the metric's name
         value=ValueRule.parse(value),
         strategy=strategy if isinstance(strategy, str) else DEFAULT,
         seed=seed,
@@ -141,10 +147,10 @@ def tune(
         **options,
     )
     return conduct(
-        as_trainer(trainer, metric),
+        made,
         space if isinstance(space, Space) else Space.from_mapping(space),
         settings,
-        storage=open_storage(storage),
+        storage=opened,
         strategy=_strategy(strategy, settings, prior),
         observer=observer,
         should_stop=should_stop,
@@ -178,6 +184,7 @@ def conduct(
             until_end.callback(storage.close)  # the process may go on for long, and the file may be copied meanwhile
         wrapped = isolating(trainer, wanted=settings.isolate, stall_timeout=settings.stall_timeout, place=place)
         used = until_end.enter_context(wrapped)
+        until_end.enter_context(own_errstate())
         study = _opened(used, space, settings, storage)
         place.ready()
         deadline = None if settings.limits.timeout is None else started + settings.limits.timeout
@@ -187,7 +194,7 @@ def conduct(
         ledger = Ledger(storage=storage, study=study, settings=settings, me=me, deaths=place.deaths)
         until_end.callback(ledger.close)
         stored = ledger.attributes()
-        warnings = _reseeded(stored, settings)
+        warnings = [*_reseeded(stored, settings), *contradiction(settings.metric, settings.direction, trainer)]
         search = Search(
             trainer=used,
             settings=settings,
@@ -321,11 +328,12 @@ def _check_same(study: optuna.Study, trainer: Trainer, space: Space, settings: S
     MismatchError
         With both sides of every difference.
     """
-    stored = study.user_attrs.get(SETTINGS)
+    stored = checked(study.user_attrs, settings.name).get(SETTINGS)
     if stored is None:
         made = any(RECORD in trial.user_attrs for trial in study.get_trials(deepcopy=False))
-        what = "is damaged" if made else "was not made by lrtune"
-        msg = f"study {settings.name!r} in this storage {what}: choose another name"
+        told = f"holds trials of lrtune's without their settings ({SETTINGS}): copy it whole, or"
+        what = told if made else "was not made by lrtune:"
+        msg = f"study {settings.name!r} in this storage {what} choose another name"
         raise MismatchError(msg)
     now = json.loads(json.dumps(_description(trainer, space, settings)))
     lines = [f"{key}: {stored.get(key)} -> {now[key]}" for key in settings.identity() if stored.get(key) != now[key]]
@@ -336,8 +344,9 @@ def _check_same(study: optuna.Study, trainer: Trainer, space: Space, settings: S
         for key in work
         if stored["work"].get(key) != now["work"].get(key)
     ]
-    if study.direction.name.lower() != settings.direction:
-        lines.append(f"direction: {study.direction.name.lower()} -> {settings.direction}")
+    held = ", ".join(direction.name.lower() for direction in study.directions) or "none"
+    if held != settings.direction:
+        lines.append(f"direction: {held} -> {settings.direction}")
     if lines:
         msg = (
             f"study {settings.name!r} was made for something else ({'; '.join(dict.fromkeys(lines))}): "
@@ -355,6 +364,16 @@ def _reseeded(stored: Mapping[str, Any], settings: Settings) -> list[str]:
     return [said]
 
 
+def _stored_direction(storage: BaseStorage, name: str, metric: str) -> Direction | None:
+    """The direction of a study that is there already and watches the same metric: it goes on as it is."""
+    if not _is_there(storage, valid_name(name)):
+        return None
+    stored = optuna.load_study(study_name=name, storage=storage).user_attrs.get(SETTINGS)
+    if not isinstance(stored, dict) or stored.get("metric") != metric:
+        return None
+    return "maximize" if stored.get("direction") == "maximize" else "minimize"
+
+
 @contextlib.contextmanager
 def _folder(settings: Settings, storage: BaseStorage) -> Iterator[Path]:
     """Where paused runs are saved: the folder given, one beside the storage's file, or a passing one."""
@@ -369,7 +388,9 @@ def _folder(settings: Settings, storage: BaseStorage) -> Iterator[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        msg = f"{folder}: no folder for paused runs can be made there ({error.strerror}); give another --out"
+        msg = (
+            f"{folder}: no folder for paused runs can be made there ({reason(error)}); {cure(error)}, or choose another"
+        )
         raise StorageError(msg) from None
     sweep(folder)
     try:

@@ -281,8 +281,9 @@ class _Crew:
         if self.unready >= MOST_UNREADY:
             self._dismiss()
             self.codes[worker.index] = NOTHING_TRAINED
+            grave = "warning" if worker.index else "error"  # the first one's exit code is the command's
             self.note(
-                f"lrtune: error: {self.unready} workers in a row died before they could begin ({death.why}); look at "
+                f"lrtune: {grave}: {self.unready} workers in a row died before they could begin ({death.why}); look at "
                 "what the training code does while it is loaded"
             )
             return

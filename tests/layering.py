@@ -41,8 +41,8 @@ LAYERS = (
         name="words",
         holds="what everyone talks about",
         modules=(
-            *("errors", "outcome", "curve", "schedules", "recipe"),
-            *("names", "redaction", "environment", "signals", "tracebacks", "files"),
+            *("errors", "outcome", "curve", "directions", "schedules", "recipe"),
+            *("names", "numerics", "redaction", "environment", "files", "oserrors", "signals", "shapes", "tracebacks"),
         ),
         others=("numpy",),
         guests={},

@@ -295,13 +295,52 @@ def test_a_password_is_never_shown(lrtune: Any) -> None:
 
 
 def test_an_unforeseen_error_is_called_a_bug(lrtune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lrtune.config.read_study", lambda *_: 1 / 0)
+    monkeypatch.setattr("lrtune.config.read_study", divmod)  # raises without a frame of its own
     ran = lrtune("optimize", "study.toml")
     assert ran.code == 1
-    assert "this is a bug of lrtune's (ZeroDivisionError" in ran.last
+    assert "this is a bug of lrtune's (TypeError" in ran.last
+
+
+def test_an_unforeseen_error_of_a_library_is_the_librarys(lrtune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import optuna
+
+    monkeypatch.setattr("lrtune.config.read_study", optuna.distributions.FloatDistribution)
+    ran = lrtune("optimize", "study.toml")
+    assert ran.code == 1
+    assert ran.last.startswith("lrtune: error: optuna, which lrtune uses, failed (TypeError")
+
+
+def test_an_unforeseen_error_of_the_users_code_is_the_users(lrtune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lrtune.config.read_study", lambda *_: {}["mine"])  # this file stands for theirs
+    ran = lrtune("optimize", "study.toml")
+    assert ran.code == 3
+    assert "the training code failed outside of any trial (KeyError: 'mine')" in ran.last
+    assert "test_cli.py" in ran.err
 
 
 # -- in a process of its own --------------------------------------------------------------------------
+
+FAILS_LATER = """\
+import os, time
+
+try:
+    os.mkdir("first")
+except FileExistsError:
+    raise SystemError("only the first one may") from None
+
+def train(recipe):
+    for _ in range(recipe.epochs):
+        time.sleep(0.2)  # the others begin meanwhile
+        yield {"valid_loss": recipe.lr}
+"""
+
+
+def test_what_ends_another_worker_is_no_error_of_a_command_that_ends_well(folder: Path) -> None:
+    (folder / "train.py").write_text(FAILS_LATER)
+    ran = command("optimize", "study.toml", "--workers", "2", "--trials", "4", "--quiet")
+    assert ran.returncode == 0, ran.stderr
+    assert "lrtune: error:" not in ran.stderr
+    assert "lrtune: warning: a worker ended: " in ran.stderr
 
 
 def test_a_closed_pipe_ends_nothing(folder: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +12,7 @@ import pytest
 
 from lrtune.curve import Curve, Point
 from lrtune.divergence import Baseline
-from lrtune.errors import CheckpointError
+from lrtune.errors import CheckpointError, StorageError
 from lrtune.garage import Garage, Parked
 from lrtune.outcome import Outcome
 from lrtune.recipe import Recipe
@@ -18,7 +21,6 @@ from lrtune.training.loop import GeneratorTrainer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
 RECIPE = Recipe(lr=0.1, epochs=5)
 
@@ -270,3 +272,54 @@ def test_checkpoints_of_trials_that_ended_before_a_kill_go_with_the_first_look(t
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         f"0-{'b' * 12}.npz", f"1-{'a' * 12}.npz", f"2-{'a' * 12}.npz"
     ]  # fmt: skip
+
+
+def test_a_checkpoint_that_cannot_be_read_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = advanced(Garage(trainer=Counting(), folder=tmp_path), 0, 4)
+    (checkpoint,) = tmp_path.iterdir()
+    failures = [OSError(errno.EIO, "Input/output error")] * 2
+    real = Path.read_bytes
+
+    def failing(path: Path) -> bytes:
+        if failures:
+            raise failures.pop()
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    assert Garage(trainer=Counting(), folder=tmp_path).fetch(0, RECIPE, first.curve).step == 0
+    assert checkpoint.exists(), "what cannot be read may be sound"
+    failures.append(OSError(errno.EIO, "Input/output error"))
+    assert Garage(trainer=Counting(), folder=tmp_path).fetch(0, RECIPE, first.curve).step == 4, "one failure passes"
+
+
+def test_a_folder_in_the_place_of_a_checkpoint_is_named_and_costs_no_trial(tmp_path: Path) -> None:
+    (tmp_path / "0.npz" / "inside").mkdir(parents=True)
+    garage = Garage(trainer=Counting(), folder=tmp_path)
+    assert not garage.saved(0)
+    parked = garage.fetch(0, RECIPE, Curve())
+    with pytest.raises(StorageError, match="a folder is where the file should be"):
+        garage.park(0, parked)
+    garage.forget(0)
+    (said,) = garage.notices
+    assert "0.npz cannot be removed" in said
+
+
+def test_a_folder_of_checkpoints_that_is_gone_is_not_said_to_be_full(tmp_path: Path) -> None:
+    garage = Garage(trainer=Counting(), folder=tmp_path / "out" / "checkpoints")
+    with pytest.raises(StorageError, match="make the folder again") as raised:
+        advanced(garage, 0, 4)
+    assert "space" not in str(raised.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look everywhere")
+def test_a_folder_that_may_not_be_looked_into_holds_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "closed"
+    advanced(Garage(trainer=Counting(), folder=folder), 0, 4)
+    folder.chmod(0)
+    try:
+        garage = Garage(trainer=Counting(), folder=folder)
+        assert not garage.saved(0)
+        garage.forget(0)
+        assert garage.notices
+    finally:
+        folder.chmod(0o700)

@@ -19,11 +19,10 @@ import pytest
 from networks import make
 
 import lrtune
-from lrtune.attendance import SEARCHES
 from lrtune.entries import RECORD
 from lrtune.ledger import Ledger
 from lrtune.outcome import Outcome
-from lrtune.reading import read
+from lrtune.reading import SEARCHES, read
 from lrtune.search.base import Continue, Finish, Start, Wait
 from lrtune.search.catalogue import NAMES
 from lrtune.study import tune

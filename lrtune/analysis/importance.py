@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
+from lrtune.numerics import own_errstate
 from lrtune.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ DISAGREE = 0.25  # shares of the first setting this far apart are worth a warnin
 OPTUNA_MOST = 2000  # its density estimate takes seconds beyond; the best of them are kept by drawing evenly
 
 
+@own_errstate()
 def importance(record: StudyRecord, *, resamples: int = 200, seed: int = 0) -> pd.DataFrame:
     """How much each searched setting mattered.
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from lrtune.numerics import own_errstate
 from lrtune.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ MIN_EACH = 4  # closed trials of a level
 LINEAR, SQUARE_ROOT = 1.0, 0.5
 
 
+@own_errstate()
 def worth(record: StudyRecord, *, resamples: int = 300, seed: int = 0) -> pd.DataFrame:
     """What it costs to fix a setting at one of its levels, the learning rate still searched.
 
@@ -102,6 +104,7 @@ def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
+@own_errstate()
 def batch_exponent(record: StudyRecord, *, resamples: int = 300, seed: int = 0) -> pd.DataFrame:
     """The exponent p of lr proportional to batch^p, fitted to the best learning rate of each batch size.
 

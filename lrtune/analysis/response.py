@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lrtune.analysis.tables import baseline_value
+from lrtune.numerics import own_errstate
 from lrtune.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ INTERVAL = (0.05, 0.95)
 MIN_CELLS = 3
 
 
+@own_errstate()
 def sensitivity(record: StudyRecord, *, resamples: int = 200, seed: int = 0) -> pd.DataFrame:
     """The learning-rate sensitivity of Wortsman et al. (2023), "Small-scale proxies", section 2.1.
 
@@ -93,6 +95,7 @@ def _mean_loss(points: Floats, low: float, high: float, top: float, floor: float
     return float(np.maximum(lost, 0.0).mean())
 
 
+@own_errstate()
 def regret(record: StudyRecord, *, best: float | None = None) -> pd.DataFrame:
     """How good the best full training was, over what had been spent by then.
 

@@ -12,6 +12,7 @@ from lrtune.diagnosis import Finding, Trial, Verdict, judge, judge_study
 from lrtune.diagnosis.features import noise
 from lrtune.diagnosis.studies import repeat_noise
 from lrtune.effect import alike
+from lrtune.numerics import own_errstate
 from lrtune.outcome import Ending, Outcome
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ FEWEST_FOR_NOISE = 8  # reports
 SETTINGS = ("batch_size", "schedule", "warmup", "optimizer", "momentum", "weight_decay", "layer_decay", "seed")
 
 
+@own_errstate()
 def trials(record: StudyRecord, judged: Iterable[Verdict] | None = None) -> pd.DataFrame:
     """One row a trial, in the order of their numbers.
 
@@ -92,6 +94,7 @@ def _columns() -> list[str]:
     ]
 
 
+@own_errstate()
 def curves(record: StudyRecord, numbers: Iterable[int] | None = None, most: int | None = None) -> pd.DataFrame:
     """One row a report and number measured.
 
@@ -129,6 +132,7 @@ def _series(number: int, curve: Curve) -> Iterator[pd.DataFrame]:
         )
 
 
+@own_errstate()
 def verdicts(record: StudyRecord) -> list[Verdict]:
     """The verdict on every trial's curve, in the order of the trials."""
     best, untrained, edge = record.best, baseline_value(record), edge_of(record)
@@ -148,6 +152,7 @@ def verdicts(record: StudyRecord) -> list[Verdict]:
     ]
 
 
+@own_errstate()
 def findings(record: StudyRecord) -> list[Finding]:
     """What the study shows as a whole, the gravest first."""
     seen = [
@@ -192,6 +197,7 @@ def _report_noise(record: StudyRecord) -> float | None:
     return float(np.median(finite)) if finite else None
 
 
+@own_errstate()
 def timeline(record: StudyRecord) -> pd.DataFrame:
     """One row a piece of training, in the order of time.
 
@@ -231,6 +237,7 @@ def timeline(record: StudyRecord) -> pd.DataFrame:
     return frame
 
 
+@own_errstate()
 def costs(record: StudyRecord) -> pd.DataFrame:
     """What the budget was spent on: one row an outcome, the dearest first.
 

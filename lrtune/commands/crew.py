@@ -36,7 +36,7 @@ def crewed(work: Callable[[Place], object], *, study: Path | None, given: Mappin
         return
     count, stall_timeout = _size(study, given or {})
     code = supervise(
-        lambda place: guarded(lambda: work(place)),
+        lambda place: guarded(lambda: work(place), aside=place.index > 0),
         count=count,
         stall_timeout=stall_timeout,
         ahead=lambda: _ahead(study, given or {}),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from typing import TYPE_CHECKING
 
 from lrtune.commands.output import note
-from lrtune.errors import LockedError
+from lrtune.errors import LockedError, StorageError
 
 if TYPE_CHECKING:
     import optuna
@@ -48,11 +49,14 @@ def set_aside(storage: BaseStorage, name: str) -> None:
 
 
 def _refuse_if_busy(study: optuna.Study, name: str) -> None:
-    from lrtune.entries import RECORD, decode
+    from lrtune.entries import RECORD, parse
     from lrtune.leases import alive
 
     for trial in study.get_trials(deepcopy=False):
-        claim = decode(trial.number, trial.user_attrs[RECORD]).claim if RECORD in trial.user_attrs else None
+        claim = None
+        if RECORD in trial.user_attrs:
+            with contextlib.suppress(StorageError):  # a damaged record is a reason to start anew
+                claim = parse(trial.number, trial.user_attrs[RECORD]).claim
         if claim is not None and alive(claim.lease):
             msg = f"study {name!r} is being searched right now (trial {trial.number}); stop that first, or wait for it"
             raise LockedError(msg)

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lrtune.errors import LrtuneError, StorageError
+from lrtune.errors import LrtuneError, StorageError, UserCodeError
 from lrtune.files import replace, sweep
+from lrtune.oserrors import cure, reason
 from lrtune.redaction import redact
+from lrtune.tracebacks import raised_by, users_own
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,7 +37,6 @@ __all__ = [
     "write_atomically",
 ]
 
-BUG = 1
 SIGINT = 130
 STDOUT = 1
 
@@ -95,7 +96,9 @@ def note(text: str) -> None:
         sys.stderr.flush()
 
 
-def guarded(body: Callable[[], object], *, refused: Callable[[Exception], int] | None = None) -> int:
+def guarded(
+    body: Callable[[], object], *, refused: Callable[[Exception], int] | None = None, aside: bool = False
+) -> int:
     """Run a body; its exit code (FAULTS.md): 0, 2 input, 3 nothing completed, 4 storage, 5 mismatch, 6 locked.
 
     Parameters
@@ -104,22 +107,24 @@ def guarded(body: Callable[[], object], *, refused: Callable[[Exception], int] |
         What to do; an integer that it returns is the exit code.
     refused
         What to do with an error that is not one of lrtune's; None takes it as a bug of ours.
+    aside
+        Whether the command's exit code is another's, as for all workers but the first: what ends this one is a
+        warning then.
     """
     try:
         code = body()
     except LrtuneError as error:
-        complain(error)
-        return error.exit_code
+        return complain(error, aside=aside)
     except (KeyboardInterrupt, typer.Abort):
-        note("lrtune: error: interrupted; run the same command to resume")
+        if not aside:
+            note("lrtune: error: interrupted; run the same command to resume")
         return SIGINT
     except typer.Exit as ending:
         return int(ending.exit_code)
     except Exception as error:  # noqa: BLE001 -- the last line of defence
         if refused is not None:
             return refused(error)
-        complain(error)
-        return BUG
+        return complain(error, aside=aside)
     else:
         return code if isinstance(code, int) else 0
     finally:
@@ -133,21 +138,35 @@ def _close_storages() -> None:
         opened.close_all()
 
 
-def complain(error: BaseException) -> None:
-    """The last line on stderr; before it the user's own traceback, and with ``--debug`` ours too."""
+def complain(error: BaseException, *, aside: bool = False) -> int:
+    """The last line on stderr; before it the user's own traceback, and with ``--debug`` ours too. The exit code."""
+    error = _told(error)
     if debugging():
         note("".join(traceback.format_exception(error)).rstrip())
     else:
         for text in (getattr(error, "user_traceback", ""), *getattr(error, "__notes__", ())):
             if text:
                 note(str(text).rstrip())
-    said = " ".join(str(error).split()) if isinstance(error, LrtuneError) else _bug(error)
-    note(f"lrtune: error: {said}")
-
-
-def _bug(error: BaseException) -> str:
     said = " ".join(str(error).split())
-    return f"this is a bug of lrtune's ({type(error).__name__}: {said}); run it with --debug and report what it prints"
+    note(f"lrtune: warning: a worker ended: {said}" if aside else f"lrtune: error: {said}")
+    return error.exit_code
+
+
+def _told(error: BaseException) -> LrtuneError:
+    """What is said of an exception: one of lrtune's as it is, any other by whose it is."""
+    if isinstance(error, LrtuneError):
+        return error
+    who, what = raised_by(error), f"{type(error).__name__}: {' '.join(str(error).split())}"
+    told: LrtuneError
+    if who.endswith(".py"):
+        msg = f"the training code failed outside of any trial ({what}); mend it and run the same command again"
+        told = UserCodeError(msg, user_traceback=users_own(error))
+    elif who == "lrtune":
+        told = LrtuneError(f"this is a bug of lrtune's ({what}); run it with --debug and report what it prints")
+    else:
+        told = LrtuneError(f"{who}, which lrtune uses, failed ({what}); run it with --debug and report what it prints")
+    told.__cause__ = error
+    return told
 
 
 @contextlib.contextmanager
@@ -186,7 +205,7 @@ def make_folder(out: Path) -> None:
             pass
         sweep(out)
     except OSError as error:
-        msg = f"not writable: {out} ({error.strerror}); give another folder with --out"
+        msg = f"not writable: {out} ({reason(error)}); {cure(error)}, or give another folder with --out"
         raise StorageError(msg) from None
 
 
@@ -201,7 +220,7 @@ def write_atomically(path: Path, text: str) -> None:
     try:
         replace(path, text.encode())
     except OSError as error:
-        msg = f"{path}: cannot be written ({error.strerror}); the trials are kept, make room and run it again"
+        msg = f"{path}: cannot be written ({reason(error)}); the trials are kept, {cure(error)} and run it again"
         raise StorageError(msg) from None
 
 

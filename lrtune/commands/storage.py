@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -43,10 +43,20 @@ def check(
     where = resolve_storage(storage) if study is None and name is None else None
     if where is None:
         where = located(study, name=name, storage=storage, out=out).storage
-    checked = check_storage(where)
+    checked = check_storage(where, judge=_judge)
     say(f"{checked.shown}: {checked.what}")
     for title, states in checked.studies.items():
         say(f"  study {title!r}: {_counts(states)}")
+
+
+def _judge(number: int | None, attributes: Mapping[str, Any]) -> str:
+    """What is wrong with what lrtune stored of a study, or of a trial of it."""
+    from lrtune import entries, reading
+
+    if number is None:
+        return reading.damage(attributes)
+    what = entries.damage(attributes[entries.RECORD]) if entries.RECORD in attributes else ""
+    return what and f"its record is damaged ({what})"
 
 
 def _counts(states: Mapping[str, int]) -> str:

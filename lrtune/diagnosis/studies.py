@@ -214,7 +214,9 @@ def _within_noise(study: _Study) -> Finding | None:
     return Finding(
         kind=FindingKind.WITHIN_NOISE,
         evidence={"spread": spread, "noise": study.noise},
-        why=f"the {len(values)} completed trials lie within {spread:.2g} of each other, where chance alone moves a "
+        why=f"the {len(values)} completed trials all ended at {values[0]:.4g}"
+        if spread == 0
+        else f"the {len(values)} completed trials lie within {spread:.2g} of each other, where chance alone moves a "
         f"result by {study.noise:.2g}",
         advice="take any of them; what there is to gain lies elsewhere, or needs repeats to be seen",
     )

@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from lrtune.analysis.response import regret as regret_table
 from lrtune.figures import theme
 from lrtune.figures.spending import HUES, SMALLEST
+from lrtune.numerics import own_errstate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ DASHES = ("solid", "dot", "dash")  # one for each round of the hues
 THIN = 0.35  # opacity of a single search
 
 
+@own_errstate()
 def compared(searches: Mapping[str, Sequence[StudyRecord]], *, best: float, end: float) -> go.Figure:
     """Regret over cost of several strategies.
 

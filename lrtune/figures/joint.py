@@ -14,6 +14,7 @@ from scipy.interpolate import griddata
 from lrtune.analysis.joint import batch_exponent
 from lrtune.analysis.tables import baseline_value
 from lrtune.figures import theme
+from lrtune.numerics import own_errstate
 from lrtune.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ HUES = 12  # lines of parallel coordinates share this many colours, one trace ea
 FEW_LEVELS = 12
 
 
+@own_errstate()
 def contour(record: StudyRecord) -> go.Figure | None:
     """Result over learning rate and batch size, the fitted scaling line and the two rules; None without batch sizes.
 
@@ -163,6 +165,7 @@ def _lines(record: StudyRecord, y: Floats) -> list[go.Scatter]:
     return traces
 
 
+@own_errstate()
 def slices(record: StudyRecord) -> go.Figure | None:
     """Result over each searched setting but the learning rate, coloured by it; None where there is none."""
     names = [name for name in record.space.names if name != "lr"]
@@ -222,6 +225,7 @@ def _axis(values: Sequence[Any]) -> tuple[Floats, dict[str, Any]]:
     return numbers, {"type": "log"} if log else {}
 
 
+@own_errstate()
 def parallel(record: StudyRecord) -> go.Figure | None:
     """Every trial as a line across its settings to its result, coloured by log lr; None with fewer than two settings.
 

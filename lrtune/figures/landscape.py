@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from lrtune.analysis.tables import baseline_value
 from lrtune.analysis.tables import trials as trials_table
 from lrtune.figures import theme
+from lrtune.numerics import own_errstate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +24,7 @@ MOST_POINTS = 3000
 BAND_FILL, EDGE_FILL = "rgba(47,111,208,0.13)", "rgba(213,94,0,0.10)"
 
 
+@own_errstate()
 def landscape(record: StudyRecord, table: pd.DataFrame | None = None) -> go.Figure:
     """Final value over log lr, with band and edge.
 

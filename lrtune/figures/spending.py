@@ -14,6 +14,7 @@ from lrtune.analysis.tables import costs as costs_table
 from lrtune.analysis.tables import timeline as timeline_table
 from lrtune.figures import theme
 from lrtune.figures.joint import label_of
+from lrtune.numerics import own_errstate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +31,7 @@ HUES = ("#2f6fd0", "#d55e00", "#1f9e73", "#b0609a", "#8b93a1", "#56a3d9", "#b59b
 SMALLEST = 1e-4  # regret on a log scale ends here: nothing below it is ever real
 
 
+@own_errstate()
 def regret(records: StudyRecord | Mapping[str, StudyRecord], *, best: float | None = None) -> go.Figure:
     """Regret over cost in full trainings, of one study or of several by name (as `compare` makes them).
 
@@ -83,6 +85,7 @@ def _steps(name: str, table: pd.DataFrame, column: str, hue: str, *, floor: floa
     )
 
 
+@own_errstate()
 def timeline(record: StudyRecord, table: pd.DataFrame | None = None) -> go.Figure | None:
     """Who trained what, and when, coloured by how the trial ended; None where no pieces were recorded."""
     table = timeline_table(record) if table is None else table
@@ -131,6 +134,7 @@ def _bars(part: pd.DataFrame, look: theme.Look, span: float, workers: list[str])
     )
 
 
+@own_errstate()
 def costs(record: StudyRecord, table: pd.DataFrame | None = None) -> go.Figure | None:
     """What each epoch of the budget was spent on, as one bar; None where nothing was."""
     table = costs_table(record) if table is None else table
@@ -159,6 +163,7 @@ def costs(record: StudyRecord, table: pd.DataFrame | None = None) -> go.Figure |
     return figure
 
 
+@own_errstate()
 def importance(record: StudyRecord, table: pd.DataFrame | None = None) -> go.Figure | None:
     """Importance with intervals, Optuna's beside it; None with too few trials."""
     table = importance_table(record) if table is None else table
@@ -207,6 +212,7 @@ def _whiskers(rows: pd.DataFrame, column: str) -> dict[str, Any]:
     }
 
 
+@own_errstate()
 def worth(record: StudyRecord, table: pd.DataFrame | None = None) -> go.Figure | None:
     """What it costs to fix a setting at one of its levels, with intervals; None where nothing can be compared."""
     table = worth_table(record) if table is None else table

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from lrtune import readers
 from lrtune.figures import theme
+from lrtune.numerics import own_errstate
 
 if TYPE_CHECKING:
     from lrtune.rangetest import RangeTest, Sweep
@@ -20,6 +21,7 @@ INTERVAL_FILL = "rgba(47,111,208,0.13)"
 RAW = 0.35  # opacity of single minibatches
 
 
+@own_errstate()
 def sweeps(found: RangeTest) -> go.Figure:
     """Training loss of each minibatch over its learning rate; the interval to search is shaded."""
     lines = [(sweep, readers.smooth(sweep.lrs, sweep.losses)[0]) for sweep in found.sweeps]

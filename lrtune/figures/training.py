@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from lrtune.analysis.tables import baseline_value, outcome_word
 from lrtune.analysis.tables import verdicts as all_verdicts
 from lrtune.figures import theme
+from lrtune.numerics import own_errstate
 from lrtune.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class _Drawn:
     is_best: bool
 
 
+@own_errstate()
 def curves(record: StudyRecord, judged: Sequence[Verdict] | None = None) -> go.Figure:
     """Loss curves coloured by log lr, by epoch, samples seen or steps, train and held-out.
 
@@ -254,6 +256,7 @@ def _menu(buttons: list[dict[str, Any]], x: float) -> dict[str, Any]:
     }
 
 
+@own_errstate()
 def schedule(record: StudyRecord) -> go.Figure:
     """The learning rate as it was applied, step by step, coloured by its peak; the answer's drawn thick."""
     held = [i for i, trial in enumerate(record.records) if np.isfinite(trial.curve.lrs).sum() > 1]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from lrtune.errors import LockedError, StorageError
 from lrtune.jobs.clock import stamp
+from lrtune.oserrors import cure, reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,7 +63,7 @@ def locked(
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o600)
     except OSError as error:
-        msg = f"{path}: the lock cannot be opened ({error.strerror}); make its folder writable"
+        msg = f"{path}: the lock cannot be opened ({reason(error)}); {cure(error)}"
         raise StorageError(msg) from None
     _held.add(descriptor)
     try:

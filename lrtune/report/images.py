@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from lrtune import figures
 from lrtune.errors import InputError, StorageError
+from lrtune.numerics import own_errstate
+from lrtune.oserrors import cure, reason
 
 if TYPE_CHECKING:
     import os
@@ -24,6 +26,7 @@ DRAWN = (
 )
 
 
+@own_errstate()
 def images(record: StudyRecord, folder: str | os.PathLike[str], format: str = "png") -> list[Path]:  # noqa: A002 -- the word of its users
     """Write each figure of the report into a folder; returns the files.
 
@@ -51,7 +54,7 @@ def images(record: StudyRecord, folder: str | os.PathLike[str], format: str = "p
             still = figure.update_layout(paper_bgcolor="white", plot_bgcolor="white", updatemenus=[])
             still.write_image(path, width=WIDTH, scale=2)
         except OSError as error:
-            msg = f"images: {path} cannot be written ({(error.strerror or str(error)).lower()}); choose another folder"
+            msg = f"images: {path} cannot be written ({reason(error).lower()}); {cure(error)}, or choose another folder"
             raise StorageError(msg) from error
         except (RuntimeError, ValueError) as error:  # kaleido found no browser, or its browser did not start
             said = (str(error).splitlines() or [type(error).__name__])[0][:120]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from plotly.offline import get_plotlyjs
 
 from lrtune import analysis
+from lrtune.numerics import own_errstate
 from lrtune.report.first import first_screen
 from lrtune.report.parts import parts
 from lrtune.report.rendering import asset, render
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["page", "write", "write_comparison"]
 
 
+@own_errstate()
 def write(record: StudyRecord, path: str | os.PathLike[str]) -> None:
     """Write the report of a study as one self-contained HTML file, whole or not at all.
 
@@ -51,6 +53,7 @@ def write(record: StudyRecord, path: str | os.PathLike[str]) -> None:
     write_whole(path, page(record))
 
 
+@own_errstate()
 def write_comparison(compared: Compared, path: str | os.PathLike[str]) -> None:
     """Write strategies side by side, then the first one's study, as :func:`write` does.
 
@@ -62,6 +65,7 @@ def write_comparison(compared: Compared, path: str | os.PathLike[str]) -> None:
     write_whole(path, page(compared.first, compared=compared))
 
 
+@own_errstate()
 def page(record: StudyRecord, *, compared: Compared | None = None) -> str:
     """The report as HTML, below a comparison where there is one."""
     judged = analysis.verdicts(record)

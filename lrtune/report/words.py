@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lrtune.analysis.tables import findings, has_no_effect
+from lrtune.numerics import own_errstate
 from lrtune.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def _edge(record: StudyRecord) -> str:
     edge = record.result.get("edge") or {}
     at, low, high = (edge.get(name) for name in ("lr", "low", "high"))
     if at is None:
-        return "not located" if low is None else f"none seen up to {_lived(record, float(low))}"
+        return "not located" if low is None else f"none seen{_lived(record, float(low))}"
     if low is None or high is None:
         return f"about {number(float(at))}"
     return f"about {number(float(at), 2)} ({number(float(low), 2)} to {number(float(high), 2)})"
@@ -127,7 +128,9 @@ def _lived(record: StudyRecord, low: float) -> str:
     size = (record.result.get("best") or {}).get("batch_size")
     alive = [r.recipe.lr for r in record.records if r.recipe.batch_size == size and r.curve and not _died(r)]
     most = max(alive, default=low)
-    return f"{number(low)} (tried up to {number(most)})" if most > CLEARLY_MORE * low else number(low)
+    if most <= CLEARLY_MORE * low:
+        return f" up to {number(low)}"
+    return f": sure up to {number(low)} for a full training, tried up to {number(most)} in shorter or other runs"
 
 
 def _died(record: Record) -> bool:
@@ -157,6 +160,7 @@ def plain(value: object, most: int = 300, kept: str = "") -> str:
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
+@own_errstate()
 def text(record: StudyRecord) -> str:
     """The answer as a few lines, for terminals and logs; ends without a newline."""
     said = answer(record)

@@ -10,6 +10,7 @@ from lrtune.files import public, replace, sweep
 
 if TYPE_CHECKING:
     import os
+from lrtune.oserrors import cure, reason
 
 __all__ = ["write_whole"]
 
@@ -28,6 +29,8 @@ def write_whole(path: str | os.PathLike[str], content: str) -> None:
         sweep(target.parent)
         replace(target, content.encode(), mode=public(), durable_folder=True)
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        msg = f"report: {target} cannot be written ({reason.lower()}); free space or choose another place with --out"
+        msg = (
+            f"report: {target} cannot be written ({reason(error).lower()}); {cure(error)}, or choose another place "
+            "with --out"
+        )
         raise StorageError(msg) from error

@@ -57,7 +57,8 @@ class Schedule(abc.ABC):
     def __call__(self, progress: float | Floats) -> float | Floats:
         """The multiplier at a progress, or at an array of them, of the same shape; clipped to 0 .. 1."""
         p = np.clip(np.asarray(progress, dtype=np.float64), 0.0, 1.0)
-        multiplier = self._multiplier(p)
+        with np.errstate(under="ignore"):  # 0.01 ** 200 is as good as zero, whatever numpy.seterr says
+            multiplier = self._multiplier(p)
         return multiplier if p.ndim else float(multiplier)
 
     @abc.abstractmethod

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from lrtune.numerics import own_errstate
 from lrtune.search.freeze_thaw_beliefs import Beliefs, Candidate
 from lrtune.search.freeze_thaw_view import alikeness
 
@@ -109,6 +110,7 @@ class Answer:
     warnings: tuple[str, ...] = ()
 
 
+@own_errstate()
 def answer(situation: Situation) -> Answer:
     """Read the answer off the trials of any strategy."""
     reading = ALONE if set(situation.space.names) <= {"lr"} else JOINT

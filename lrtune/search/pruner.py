@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import optuna
 
-from lrtune.curve import Curve, Point
+from lrtune.curve import Curve, Direction, Point
+from lrtune.directions import contradiction
 from lrtune.divergence import Baseline, judge
 
 if TYPE_CHECKING:
@@ -48,11 +50,13 @@ class DivergencePruner(optuna.pruners.BasePruner):
         self._pruner = pruner or optuna.pruners.NopPruner()
         self._baseline = Baseline(untrained=untrained, chance=chance)
         self._n_steps = n_steps
+        self._looked = False
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether to prune; a trial that diverged is marked as infeasible too."""
         if study.directions and len(study.directions) > 1:
             return self._pruner.prune(study, trial)
+        self._check_direction(study)
         reports = sorted(trial.intermediate_values.items())
         offset = 1 - reports[0][0] if reports else 0
         curve = Curve(Point(step=step + offset, epoch=step + offset, values={"value": v}) for step, v in reports)
@@ -69,3 +73,13 @@ class DivergencePruner(optuna.pruners.BasePruner):
             share = min(len(reports) / self._n_steps, 1.0) if self._n_steps else 0.0
             optuna.trial.Trial(study, trial._trial_id).set_constraint("diverged", 2.0 - share)  # noqa: SLF001 -- see above
         return True
+
+    def _check_direction(self, study: optuna.Study) -> None:
+        """Warn, once, of a study that minimises an accuracy: Optuna minimises unless it is told otherwise."""
+        if self._looked:
+            return
+        self._looked = True
+        direction: Direction = "minimize" if study.direction is optuna.study.StudyDirection.MINIMIZE else "maximize"
+        for metric in study.metric_names or ():
+            for said in contradiction(metric, direction):
+                warnings.warn(said, stacklevel=2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from lrtune.storage.address import resolve_storage
 from lrtune.storage.exclusion import exclusive, file_of, spans_machines
+from lrtune.storage.faults import is_missing
 from lrtune.storage.filerows import rows_of
 from lrtune.storage.locks import Held
 from lrtune.storage.opening import open_storage
@@ -23,6 +24,7 @@ __all__ = [
     "Rows",
     "exclusive",
     "file_of",
+    "is_missing",
     "open_storage",
     "quiet",
     "resolve_storage",

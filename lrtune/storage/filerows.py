@@ -21,7 +21,9 @@ from optuna.distributions import distribution_to_json
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
+from lrtune.errors import StorageError
 from lrtune.storage.engines import SqliteDatabase
+from lrtune.storage.faults import damaged
 from lrtune.storage.retrying import RetryingStorage
 from lrtune.storage.rows import AnyRows, Change, Row, Rows, constraint_key
 
@@ -129,16 +131,16 @@ class FileRows:
     def read(self, name: str) -> tuple[dict[str, Any], list[Row]]:
         """See :class:`~lrtune.storage.rows.Rows`."""
 
-        def read() -> tuple[int, dict[str, Any], list[Row]]:
+        def read() -> tuple[int, list[Any], list[Row]]:
             version = self._version()
             connection = self._connected()
             self._demand_study(connection)
             attributes = connection.execute(READ_STUDY, (self._study_id,)).fetchall()
             trials = connection.execute(READ_TRIALS, (name, self._study_id)).fetchall()
-            return version, {key: json.loads(text) for key, text in attributes}, [_row(*trial) for trial in trials]
+            return version, attributes, [self._row(*trial) for trial in trials]
 
         self._mark, attributes, trials = self._storage.retry(read)
-        return attributes, trials
+        return {key: self._parsed(key, text) for key, text in attributes}, trials
 
     def look(self, trial_id: int, name: str) -> Row:
         """See :class:`~lrtune.storage.rows.Rows`."""
@@ -146,7 +148,19 @@ class FileRows:
         found = self._storage.retry(lambda: self._connected().execute(READ_TRIAL, asked).fetchall())
         if not found:
             raise KeyError(_GONE)
-        return _row(*found[0])
+        return self._row(*found[0])
+
+    def _row(self, trial_id: int, number: int, state: str, record: str | None) -> Row:
+        if state not in TrialState.__members__:
+            raise StorageError(damaged(self._database.shown, f"trial {number} is in the state {state!r}"))
+        return Row(trial_id=trial_id, number=number, state=TrialState[state], record=record)
+
+    def _parsed(self, key: str, text: str) -> Any:
+        try:
+            return json.loads(text)
+        except (RecursionError, TypeError, ValueError) as error:
+            what = f"the study's attribute {key} is no JSON: {error}"
+            raise StorageError(damaged(self._database.shown, what)) from error
 
     def add(self, template: FrozenTrial) -> tuple[int, int]:
         """See :class:`~lrtune.storage.rows.Rows`."""
@@ -259,10 +273,6 @@ def _write(connection: sqlite3.Connection, trial_id: int, change: Change) -> Non
     if change.state is not None:
         ended = _utc(datetime.now()) if change.state.is_finished() else None  # noqa: DTZ005 -- as Optuna has it
         connection.execute(SET_END, (change.state.name, ended, trial_id))
-
-
-def _row(trial_id: int, number: int, state: str, record: str | None) -> Row:
-    return Row(trial_id=trial_id, number=number, state=TrialState[state], record=record)
 
 
 def _encoded(owner: int, attributes: Mapping[str, Any]) -> list[tuple[int, str, str]]:

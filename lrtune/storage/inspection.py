@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 import sqlalchemy
 
 from lrtune.errors import StorageError
+from lrtune.oserrors import cure, reason
 from lrtune.redaction import redact
-from lrtune.storage.faults import is_transient
+from lrtune.storage.faults import LOW_BYTE, read_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,24 +64,25 @@ def _inspected(path: Path, shown: str) -> Found:
     size = path.stat().st_size
     if size == 0:
         return Found.EMPTY
-    _check_header(path, shown, size)
+    try:
+        _check_header(path, shown, size)
+    except OSError as error:
+        msg = f"{shown} cannot be read ({reason(error)}); {cure(error)}, or {ELSEWHERE}"
+        raise StorageError(msg) from None
     state = path.stat().st_mtime_ns, size
     try:
         return _read(path, shown, size, unchanging=_at_rest(path))
     except sqlite3.Error as error:
         damage = error
-    if not _at_rest(path) or (path.stat().st_mtime_ns, path.stat().st_size) != state:
-        # A writer came in between; or one that crashed left a journal, which only a writer rolls back.
+    changed = not _at_rest(path) or (path.stat().st_mtime_ns, path.stat().st_size) != state
+    if changed or getattr(damage, "sqlite_errorcode", 0) & LOW_BYTE == sqlite3.SQLITE_IOERR:
+        # A writer came in between; or one that crashed left a journal, which only a writer rolls back; or a read
+        # failed, which is no damage, and may have been the only one.
         try:
             return _read(path, shown, size, unchanging=False)
         except sqlite3.Error as error:
             damage = error
-    if is_transient(damage):
-        msg = f"{shown} is locked by another process; wait for it or end it, or {ELSEWHERE}"
-        raise StorageError(msg)
-    check = "lrtune storage check says whether one is sound"
-    msg = f"{shown} is damaged ({damage}); restore a copy of it ({check}), or {ELSEWHERE}"
-    raise StorageError(msg)
+    raise StorageError(read_sentence(damage, shown))
 
 
 def _kind(path: Path, shown: str) -> Found | None:
@@ -97,7 +99,7 @@ def _kind(path: Path, shown: str) -> Found | None:
         _check_writable(folder, f"{shown}: the folder {folder}")
         return Found.NOTHING
     except OSError as error:
-        msg = f"{shown} cannot be looked at ({error.strerror}); {ELSEWHERE}"
+        msg = f"{shown} cannot be looked at ({reason(error)}); {cure(error)}, or {ELSEWHERE}"
         raise StorageError(msg) from None
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "not a regular file"
@@ -111,7 +113,9 @@ def _kind(path: Path, shown: str) -> Found | None:
 def _check_writable(path: Path, shown: str) -> None:
     # Asked of the real user's rights: enough, since lrtune is never installed set-uid.
     if not os.access(path, os.R_OK | os.W_OK):
-        msg = f"not writable: {shown}; make it readable and writable for this user, or {ELSEWHERE}"
+        read_only = hasattr(os, "statvfs") and os.statvfs(path).f_flag & os.ST_RDONLY
+        mend = "mount its file system for writing" if read_only else "make it readable and writable for this user"
+        msg = f"not writable: {shown}; {mend}, or {ELSEWHERE}"
         raise StorageError(msg)
 
 
@@ -143,6 +147,8 @@ def _read(path: Path, shown: str, size: int, *, unchanging: bool) -> Found:
         version = _cell(connection, "select version_num from alembic_version", "alembic_version" in tables)
         schema = _cell(connection, "select schema_version from version_info", "version_info" in tables)
         found = judge_tables(tables, version, schema, shown)
+        held = _cell(connection, "select 1 from studies", "studies" in tables)
+        _check_whole(found, held, tables, shown)
         if size <= CHECKED_BYTES and found is not Found.EMPTY:
             verdict = str(connection.execute("pragma quick_check(1)").fetchone()[0])
             if verdict != "ok":
@@ -171,7 +177,19 @@ def inspect_server(engine: sqlalchemy.Engine, shown: str) -> Found:
             version = connection.execute(sqlalchemy.text("select version_num from alembic_version")).scalar()
         if "version_info" in tables:
             schema = connection.execute(sqlalchemy.text("select schema_version from version_info")).scalar()
-    return judge_tables(tables, version, schema, shown, shared=True)
+        found = judge_tables(tables, version, schema, shown, shared=True)
+        if found is Found.UNFINISHED and "studies" in tables:
+            held = connection.execute(sqlalchemy.text("select 1 from studies")).scalar()
+            _check_whole(found, held, tables, shown)
+    return found
+
+
+def _check_whole(found: Found, held: object, tables: Iterable[str], shown: str) -> None:
+    """What holds studies and lacks a table has lost it: made again, it would be empty, and nobody would know."""
+    lost = sorted(known_schema().tables - set(tables))
+    if found is Found.UNFINISHED and held and lost:
+        msg = f"{shown} holds studies, but has lost the table {lost[0]!r}; restore a copy of it, or {ELSEWHERE}"
+        raise StorageError(msg)
 
 
 def judge_tables(tables: Iterable[str], version: object, schema: object, shown: str, *, shared: bool = False) -> Found:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-import traceback
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,7 +13,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lrtune.errors import LockLostError, StorageError
-from lrtune.storage.faults import is_fatal, is_storage_fault, is_transient
+from lrtune.storage.faults import damaged, is_damaged, is_fatal, is_storage_fault, is_transient, raised_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Sequence
@@ -105,6 +104,8 @@ class RetryingStorage(BaseStorage):
             except Exception as error:
                 waited = time.monotonic() - began
                 passing = is_transient(error) or (last is not None and _confused(error))
+                if is_damaged(error):
+                    raise StorageError(damaged(self.database.shown, self._damage() or error)) from error
                 if not passing and not is_fatal(error):
                     raise
                 left = self.database.patience(self.retry_seconds) - waited
@@ -118,6 +119,14 @@ class RetryingStorage(BaseStorage):
                 return result
             time.sleep(min(pause, left))
             pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _damage(self) -> str:
+        """Which value it is that Optuna tripped over; empty where that cannot be told."""
+        from lrtune.storage.checking import damage_in
+
+        with contextlib.suppress(Exception):  # the first error is the one to tell
+            return "" if self.engine is None else damage_in(self.engine)
+        return ""
 
     def _tell(self, waited: float) -> None:
         if waited >= self.database.quiet():
@@ -330,7 +339,4 @@ def _same(trial: FrozenTrial, template: FrozenTrial) -> bool:
 
 def _confused(error: BaseException) -> bool:
     """Whether Optuna tripped over an outage: ``UnboundLocalError`` or ``assert False`` in its own code."""
-    if not isinstance(error, UnboundLocalError | AssertionError):
-        return False
-    frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and "optuna" in frames[-1].filename.replace("\\", "/").split("/")
+    return isinstance(error, UnboundLocalError | AssertionError) and raised_in(error, "optuna")

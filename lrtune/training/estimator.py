@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.metrics import get_scorer, get_scorer_names
+from sklearn.metrics._scorer import _BaseScorer
 from sklearn.pipeline import Pipeline
 
 from lrtune import checkpoints
@@ -30,8 +32,9 @@ from lrtune.training.parts import Raw, check_valid
 from lrtune.training.steppers import Kind, LinearKind, Stepper, cloned
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
+    from lrtune.curve import Direction
     from lrtune.schedules import Schedule
     from lrtune.training.base import Setup
 
@@ -66,7 +69,8 @@ class SklearnTrainer:
         Weights of the rows, shape (n,), in training and in every held-out number.
     metrics
         What to measure besides ``train_loss`` and ``valid_loss``: names of scikit-learn's scorers, in
-        their own sign, e.g. ``"accuracy"`` or ``"neg_log_loss"``.
+        their own sign, e.g. ``"accuracy"`` or ``"neg_log_loss"``; or a mapping of names of your own to
+        scorers, e.g. ``{"f2": make_scorer(fbeta_score, beta=2)}``.
     learning_rate_parameter
         Name of the estimator's learning rate where lrtune does not know it.
     batch_size
@@ -99,7 +103,7 @@ class SklearnTrainer:
         valid_fraction: float = 0.25,
         split_seed: int = 0,
         sample_weight: Any = None,
-        metrics: Sequence[str] = (),
+        metrics: Iterable[str] | Mapping[str, Any] = (),
         learning_rate_parameter: str | None = None,
         batch_size: int | None = None,
     ) -> None:
@@ -110,7 +114,7 @@ class SklearnTrainer:
         self._pipeline, last = _parts(estimator)
         self._estimator = estimator
         self._batch_size = _batch_size(batch_size, last)
-        self._scorers = {name: _scorer(name) for name in metrics if name not in LOSSES}
+        self._scorers = _scorers(metrics)
         self._split = "given" if valid is not None else f"{valid_fraction:g} of the rows, seed {split_seed}"
         raw = Raw(X, y, sample_weight, valid, fraction=valid_fraction, seed=split_seed)
         self._shape = raw.shape
@@ -139,7 +143,9 @@ class SklearnTrainer:
                 with quiet():
                     self._score(metric, stepper.estimator)
             except (AttributeError, TypeError, ValueError) as error:
-                msg = f"the metric {metric!r} cannot score {name} on this table ({first_line(error)}); choose another"
+                own = "" if isinstance(self._scorers[metric], _BaseScorer) else "; a scorer takes (estimator, X, y)"
+                why = f"({first_line(error)}){own}"
+                msg = f"the metric {metric!r} cannot score {name} on this table {why}; choose another"
                 raise InputError(msg) from error
 
     def _stepped(self, rate: float) -> Stepper:
@@ -179,6 +185,12 @@ class SklearnTrainer:
     def optimizer(self) -> str:
         """A multilayer perceptron's own solver, else stochastic gradient descent."""
         return str(getattr(self._kind.template, "solver", "sgd"))
+
+    @property
+    def directions(self) -> Mapping[str, Direction]:
+        """The better side of each metric: of all scorers a greater number is better."""
+        better: dict[str, Direction] = dict.fromkeys(self._scorers, "maximize")
+        return better | dict.fromkeys(LOSSES, "minimize")
 
     @property
     def notices(self) -> Sequence[str]:
@@ -306,16 +318,27 @@ class SklearnTrainer:
 def _parts(estimator: Any) -> tuple[Pipeline | None, Any]:
     """The steps to be fitted once, and the estimator to be trained."""
     if not isinstance(estimator, BaseEstimator):
-        shown = f"the class {estimator.__name__}; call it" if isinstance(estimator, type) else type(estimator).__name__
-        msg = f"an estimator of scikit-learn is needed, or one that derives from its BaseEstimator (got {shown})"
+        needed = "an estimator of scikit-learn is needed, or one that derives from its BaseEstimator"
+        msg = f"{needed} (got {_shown(estimator)})"
         raise InputError(msg)
     if not isinstance(estimator, Pipeline):
         return None, estimator
-    last = estimator.steps[-1][1]
+    for _, step in estimator.steps:
+        if isinstance(step, type):
+            msg = f"a step of the pipeline is {_shown(step)}: a Pipeline is made of estimators, not of their classes"
+            raise InputError(msg)
+    last = estimator.steps[-1][1] if estimator.steps else None
     if not isinstance(last, BaseEstimator):
         msg = f"the last step of the pipeline must be an estimator of scikit-learn (got {last!r})"
         raise InputError(msg)
     return (estimator[:-1] if len(estimator.steps) > 1 else None), last
+
+
+def _shown(given: Any) -> str:
+    if not callable(given):
+        return repr(given) if given is None or isinstance(given, str) else type(given).__name__
+    kind = "class" if isinstance(given, type) else "function"
+    return f"the {kind} {getattr(given, '__name__', type(given).__name__)}; call it"
 
 
 def _batch_size(given: int | None, estimator: Any) -> int:
@@ -326,7 +349,22 @@ def _batch_size(given: int | None, estimator: Any) -> int:
     return given or (own if isinstance(own, int) and own > 0 else DEFAULT_BATCH)
 
 
-def _scorer(name: str) -> Any:
+def _scorers(metrics: Iterable[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """Scorers by the names under which they are reported."""
+    if isinstance(metrics, str) or not isinstance(metrics, Iterable):
+        msg = (
+            f"metrics is a list of names or a mapping of names to scorers (got {metrics!r}); write metrics=['accuracy']"
+        )
+        raise InputError(msg)
+    given = metrics if isinstance(metrics, Mapping) else dict(zip(*[list(metrics)] * 2, strict=True))
+    for name in given:
+        if not isinstance(name, str):
+            msg = f"a scorer of your own needs a name (got {name!r} without one); write metrics={{'score': ...}}"
+            raise InputError(msg)
+    return {name: _scorer(scorer) for name, scorer in given.items() if name not in LOSSES}
+
+
+def _scorer(name: Any) -> Any:
     try:
         return get_scorer(name)
     except (ValueError, TypeError):
@@ -344,7 +382,8 @@ def _described(estimator: Any, kind: Kind) -> str:
     for name in ("random_state", "learning_rate", kind.rate):
         if name in last.get_params(deep=False):
             setattr(last, name, getattr(defaults, name, None))
-    return " ".join(ADDRESS.sub("", plain.__repr__(N_CHAR_MAX=10**6)).split())
+    shown = BaseEstimator.__repr__(plain, N_CHAR_MAX=10**6)  # its own may take no length, as skorch's
+    return " ".join(ADDRESS.sub("", shown).split())
 
 
 def _has_defaults(estimator: Any) -> bool:

@@ -23,6 +23,8 @@ __all__ = ["kind_of", "many_outputs", "takes_weights"]
 
 LIKELY = ("learning_rate", "learning_rate_init", "eta0", "eta", "lr", "step_size")
 MARGIN = ("pa1", "pa2")  # passive-aggressive: the step is what the margin asks for, and eta0 bounds it
+SKORCH = {"module", "max_epochs", "train_split", "iterator_train", "batch_size"}
+"""Parameters by which skorch's networks are known: ``partial_fit`` trains for ``max_epochs`` on what it gets."""
 MOVING = ("optimal", "invscaling", "adaptive")  # schedules of scikit-learn's own
 
 
@@ -48,14 +50,28 @@ def kind_of(estimator: Any, rate: str | None, y: Array) -> Kind:
     if isinstance(template, MLPClassifier | MLPRegressor) and template.solver == "lbfgs":
         msg = f"{name}(solver='lbfgs') has no learning rate; use solver='sgd' or solver='adam'"
         raise InputError(msg)
+    inner = _inner(template)
     if not hasattr(template, "partial_fit"):
-        msg = (
-            f"{name} has no partial_fit, so its training cannot be paused; use an estimator that has one, "
-            "such as SGDClassifier, SGDRegressor, MLPClassifier or MLPRegressor"
+        use = (
+            f"give {inner} itself"
+            if inner
+            else "use an estimator that has one, such as SGDClassifier, SGDRegressor, MLPClassifier or MLPRegressor"
         )
+        msg = f"{name} has no partial_fit, so its training cannot be paused; {use}"
         raise InputError(msg)
     if not is_classifier(template) and not is_regressor(template):
-        msg = f"{name} is neither a classifier nor a regressor; lrtune does not know what it should learn"
+        own = (
+            "NeuralNetClassifier or NeuralNetRegressor"
+            if set(template.get_params(deep=False)) >= SKORCH
+            else "one that is"
+        )
+        msg = (
+            f"{name} is neither a classifier nor a regressor, so lrtune does not know what it should learn; "
+            f"give {own} (a Pipeline ends in it), or train it in a generator function of your own"
+        )
+        raise InputError(msg)
+    if inner and (rate is None or "__" in rate):
+        msg = f"{name} trains copies of {inner}, which no learning rate would reach; give {inner} itself"
         raise InputError(msg)
     _check_parameters(template, name)
     classes = np.unique(y) if is_classifier(template) else None
@@ -74,6 +90,13 @@ def kind_of(estimator: Any, rate: str | None, y: Array) -> Kind:
         return LinearKind(template=template, rate="eta0", criterion=criterion, classes=classes, notices=notices)
     rate = _named_rate(template, rate)
     return Kind(template=template, rate=rate, criterion=_criterion(template, classes), classes=classes, notices=notices)
+
+
+def _inner(template: Any) -> str:
+    """The name of the estimator that a search, an ensemble or a nested Pipeline trains copies of; empty for none."""
+    steps = getattr(template, "steps", None)
+    inner = steps[-1][1] if steps else getattr(template, "estimator", None)
+    return type(inner).__name__ if hasattr(inner, "partial_fit") else ""
 
 
 def _check_parameters(template: Any, name: str) -> None:
@@ -159,6 +182,11 @@ def _owned(template: Any, name: str, classes: Array | None, y: Array) -> list[st
     if parameters.get("warm_start"):
         template.warm_start = False
         notices.append(f"warm_start of {name} has been turned off; every run starts afresh")
+    if set(parameters) >= SKORCH:
+        template.set_params(max_epochs=1, train_split=None, batch_size=-1, verbose=0)
+        notices.append(
+            f"max_epochs, train_split and batch_size of {name} have been set aside; a minibatch of lrtune's is one step"
+        )
     if "shuffle" in parameters:
         template.shuffle = False  # the run shuffles, once an epoch, from the recipe's seed
     if classes is not None and isinstance(parameters.get("class_weight"), str):

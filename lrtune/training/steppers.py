@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 
 from lrtune.errors import RecipeError
 from lrtune.training.losses import Criterion, mean
@@ -206,7 +206,10 @@ class Kind:
     def set_rate(self, estimator: Any, rate: float, rows: int) -> None:
         """Set the learning rate of the next minibatch, of so many rows."""
         del rows
-        setattr(estimator, self.rate, rate)
+        if type(estimator).set_params is BaseEstimator.set_params:
+            setattr(estimator, self.rate, rate)
+        else:  # one that has to hand it on, as skorch's does to the optimizer that it made
+            estimator.set_params(**{self.rate: rate})
 
     def loss_before(self, stepper: Stepper, batch: Table) -> float | None:
         """The loss before the update; None if it comes out of the update itself."""

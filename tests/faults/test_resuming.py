@@ -9,7 +9,7 @@ import pytest
 from faults.checker import RECORD, check, load
 from faults.driver import until
 
-from lrtune.attendance import SEARCHES
+from lrtune.reading import SEARCHES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
