@@ -108,7 +108,8 @@ def built(settings: Settings, recipe: Recipe, total_steps: int) -> Live:
     sparse = any(getattr(module, "sparse", False) for module in model.modules())
     groups = _groups(settings, recipe, model)
     make = partial(build, settings.optimizer, settings.options, fuse=not sparse)
-    found = checked(recipe.optimizer or settings.optimizer, make, groups, recipe, settings.seen)
+    chosen = recipe.optimizer or settings.optimizer
+    found = checked(chosen, make, groups, recipe, options=settings.options, seen=settings.seen)
     optimizer = found.optimizer
     begin(optimizer)
     compiled = settings.compiled

@@ -26,7 +26,7 @@ from lrtune.training.randomness import Stream
 from lrtune.training.twopoints import begin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from lrtune.recipe import Recipe
     from lrtune.training.optimizers import Groups
@@ -96,6 +96,8 @@ def checked(
     make: Callable[[Groups, Recipe], torch.optim.Optimizer],
     groups: Groups,
     recipe: Recipe,
+    *,
+    options: Mapping[str, Any],
     seen: dict[object, Conduct],
 ) -> Checked:
     """Make an optimizer, and look at what it does with its learning rate and state.
@@ -106,6 +108,8 @@ def checked(
         Its name, or the function that makes it.
     make, groups, recipe
         As for :func:`conduct_of`.
+    options
+        Those that the trainer gives it.
     seen
         What has been seen of functions; those that get the same recipe but for the learning rate and seed behave alike.
 
@@ -115,7 +119,7 @@ def checked(
         If it needs a closure, or has a warmup or schedule of its own that would multiply with the recipe's.
     """
     known, key = (_NAMED, chosen) if isinstance(chosen, str) else (seen, id(chosen))
-    place = (key, _told(recipe, named=known is _NAMED), _signature(groups))
+    place = (key, repr(sorted(options.items())), _told(recipe, named=known is _NAMED), _signature(groups))
     if place not in known:
         known[place] = conduct_of(make, groups, recipe)
     conduct = known[place]
@@ -225,7 +229,7 @@ class _Look:
         """
         stream, numbers = Stream(SEED, self._device), torch.Generator().manual_seed(SEED)
         weights, optimizer = self._begun(stream, rates[0])
-        if {id(weight) for weight in weights} != {id(p) for group in optimizer.param_groups for p in group["params"]}:
+        if not {id(p) for group in optimizer.param_groups for p in group["params"]} <= {id(w) for w in weights}:
             return None
         if pause is None:
             self._stepped(stream, numbers, weights, optimizer, rates)
