@@ -85,7 +85,7 @@ def load(path: str | os.PathLike[str]) -> State:
     try:
         data = target.read_bytes()
     except OSError as error:
-        msg = f"checkpoint {target} cannot be read: {error.strerror or error}; the run starts again without it"
+        msg = f"checkpoint {target} cannot be read: {error.strerror or error}"
         raise CheckpointError(msg) from error
     try:
         return decode(data)

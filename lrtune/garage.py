@@ -120,9 +120,11 @@ class Garage:
                 return Parked(run=run, curve=Curve())
             run.restore(state["run"])
             return Parked(run=run, curve=curve, step=int(state["step"]))
-        except (LrtuneError, RemoteError, KeyError, TypeError, ValueError):  # damaged: what it holds is trained again
+        except (LrtuneError, RemoteError, KeyError, TypeError, ValueError) as error:
             run.close()
-            self._remove(number)
+            if not isinstance(error.__cause__, OSError):  # damaged; what cannot be read just now may be whole
+                self._remove(number)
+            self.warn(f"trial {number} is trained again from its start: {error}")
             return Parked(run=self.trainer.start([recipe]), curve=Curve())
 
     def _foreign(self, state: State, recipe: Recipe, curve: Curve, known: Curve) -> bool:

@@ -270,3 +270,18 @@ def test_checkpoints_of_trials_that_ended_before_a_kill_go_with_the_first_look(t
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         f"0-{'b' * 12}.npz", f"1-{'a' * 12}.npz", f"2-{'a' * 12}.npz"
     ]  # fmt: skip
+
+
+def test_a_checkpoint_that_cannot_be_read_is_said_and_kept(tmp_path: Path) -> None:
+    ((mine, _),) = studies(tmp_path, "a" * 32)
+    first = advanced(mine, 0, 4)
+    ((again, said),) = studies(tmp_path, "a" * 32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(tmp_path), "read_bytes", unreadable)
+        assert again.fetch(0, RECIPE, first.curve).step == 0
+    assert said == [f"trial 0 is trained again from its start: checkpoint {again._path(0)} cannot be read: I/O"]
+    assert again.fetch(0, RECIPE, first.curve).step == 4
+
+
+def unreadable(path: Path) -> bytes:
+    raise OSError(5, "I/O", str(path))
