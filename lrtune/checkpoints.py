@@ -85,7 +85,7 @@ def load(path: str | os.PathLike[str]) -> State:
     try:
         data = _read(target)
     except OSError as error:
-        msg = f"checkpoint {target} cannot be read ({reason(error)}); the run starts again without it"
+        msg = f"checkpoint {target} cannot be read ({reason(error)})"
         raise CheckpointError(msg) from error
     try:
         return decode(data)

@@ -118,6 +118,6 @@ def _result(search: Search, finished: Finished, same: Alike | None) -> Result:
         trials_by_outcome=dict(counts),
         stopped_because=finished.why,
         ending=finished.ending if same is None else Ending.NO_EFFECT,
-        warnings=tuple(dict.fromkeys([*search.space.warnings, *search.trainer.notices, *search.garage.notices, *said])),
+        warnings=tuple(dict.fromkeys([*search.space.warnings, *search.trainer.notices, *said])),
         study=search.ledger.study,
     )

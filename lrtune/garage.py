@@ -70,9 +70,7 @@ class Garage:
     study
         The study's identity; None for a study that an earlier version of lrtune made, whose checkpoints name none.
     warn
-        Called with a sentence where a checkpoint is another study's.
-    notices
-        What the user should be told of the checkpoints, one sentence each.
+        Called with a sentence where a checkpoint is another study's, or cannot be read or removed.
     """
 
     trainer: Trainer
@@ -80,7 +78,6 @@ class Garage:
     memory_limit: int = 2**30
     study: str | None = None
     warn: Callable[[str], object] = str
-    notices: dict[str, None] = field(default_factory=dict, init=False)
     _live: OrderedDict[int, Parked] = field(default_factory=OrderedDict)
     _sizes: dict[int, int] = field(default_factory=dict)
     _tidied: bool = False
@@ -124,10 +121,11 @@ class Garage:
                 return Parked(run=run, curve=Curve())
             run.restore(state["run"])
             return Parked(run=run, curve=curve, step=int(state["step"]))
-        except (LrtuneError, RemoteError, KeyError, TypeError, ValueError) as error:  # what it holds is trained again
+        except (LrtuneError, RemoteError, KeyError, TypeError, ValueError) as error:
             run.close()
-            if not isinstance(error.__cause__, OSError):  # damaged; one that cannot be read may be sound
+            if not isinstance(error.__cause__, OSError):  # damaged; what cannot be read just now may be whole
                 self._remove(number)
+            self.warn(f"trial {number} is trained again from its start: {error}")
             return Parked(run=self.trainer.start([recipe]), curve=Curve())
 
     def _foreign(self, state: State, recipe: Recipe, curve: Curve, known: Curve) -> bool:
@@ -217,7 +215,7 @@ class Garage:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            self.notices[f"the checkpoint {path} cannot be removed ({reason(error)}); {cure(error)}"] = None
+            self.warn(f"the checkpoint {path} cannot be removed ({reason(error)}); {cure(error)}")
 
     def _path(self, number: int) -> Path:
         if self.folder is None:

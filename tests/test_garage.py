@@ -274,7 +274,7 @@ def test_checkpoints_of_trials_that_ended_before_a_kill_go_with_the_first_look(t
     ]  # fmt: skip
 
 
-def test_a_checkpoint_that_cannot_be_read_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_that_cannot_be_read_is_said_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = advanced(Garage(trainer=Counting(), folder=tmp_path), 0, 4)
     (checkpoint,) = tmp_path.iterdir()
     failures = [OSError(errno.EIO, "Input/output error")] * 2
@@ -285,8 +285,12 @@ def test_a_checkpoint_that_cannot_be_read_is_left_alone(tmp_path: Path, monkeypa
             raise failures.pop()
         return real(path)
 
+    said: list[str] = []
     monkeypatch.setattr(Path, "read_bytes", failing)
-    assert Garage(trainer=Counting(), folder=tmp_path).fetch(0, RECIPE, first.curve).step == 0
+    assert Garage(trainer=Counting(), folder=tmp_path, warn=said.append).fetch(0, RECIPE, first.curve).step == 0
+    assert said == [
+        f"trial 0 is trained again from its start: checkpoint {checkpoint} cannot be read (Input/output error)"
+    ]
     assert checkpoint.exists(), "what cannot be read may be sound"
     failures.append(OSError(errno.EIO, "Input/output error"))
     assert Garage(trainer=Counting(), folder=tmp_path).fetch(0, RECIPE, first.curve).step == 4, "one failure passes"
@@ -294,14 +298,14 @@ def test_a_checkpoint_that_cannot_be_read_is_left_alone(tmp_path: Path, monkeypa
 
 def test_a_folder_in_the_place_of_a_checkpoint_is_named_and_costs_no_trial(tmp_path: Path) -> None:
     (tmp_path / "0.npz" / "inside").mkdir(parents=True)
-    garage = Garage(trainer=Counting(), folder=tmp_path)
+    said: list[str] = []
+    garage = Garage(trainer=Counting(), folder=tmp_path, warn=said.append)
     assert not garage.saved(0)
     parked = garage.fetch(0, RECIPE, Curve())
     with pytest.raises(StorageError, match="a folder is where the file should be"):
         garage.park(0, parked)
     garage.forget(0)
-    (said,) = garage.notices
-    assert "0.npz cannot be removed" in said
+    assert "0.npz cannot be removed" in said[-1]
 
 
 def test_a_folder_of_checkpoints_that_is_gone_is_not_said_to_be_full(tmp_path: Path) -> None:
@@ -317,9 +321,10 @@ def test_a_folder_that_may_not_be_looked_into_holds_nothing(tmp_path: Path) -> N
     advanced(Garage(trainer=Counting(), folder=folder), 0, 4)
     folder.chmod(0)
     try:
-        garage = Garage(trainer=Counting(), folder=folder)
+        said: list[str] = []
+        garage = Garage(trainer=Counting(), folder=folder, warn=said.append)
         assert not garage.saved(0)
         garage.forget(0)
-        assert garage.notices
+        assert said
     finally:
         folder.chmod(0o700)

@@ -12,7 +12,7 @@ import os
 import random
 import re
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from faults import breaking
@@ -92,7 +92,7 @@ def test_a_broken_call_is_a_sentence_and_the_next_start_reaches_the_answer(
     saw(f"{found}; the next start reached the answer each time")
 
 
-def held(starter: Starter, lab: Lab, ended: int, answer: object) -> None:
+def held(starter: Starter, lab: Lab, ended: int, answer: dict[str, Any]) -> None:
     """Check how it ended, and what the next start makes of it."""
     assert ended in (0, 2, 3, 4)
     assert "Traceback" not in told(lab)
@@ -101,8 +101,13 @@ def held(starter: Starter, lab: Lab, ended: int, answer: object) -> None:
     after, _ = starter.run(lab)
     assert after == 0, f"the next start: exit {after}: {told(lab)[-1500:]}"
     check(lab, kills=1)
-    assert json.loads((lab.out / "result.json").read_text()) == answer
+    assert bare(json.loads((lab.out / "result.json").read_text())) == bare(answer)
     assert not [path.name for path in lab.folder.rglob("*.part")]
+
+
+def bare(answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer without what it cost: a checkpoint that could not be read is paid for twice, and said to be."""
+    return {name: value for name, value in answer.items() if name not in ("cost", "epochs_trained", "warnings")}
 
 
 def again(begun: Lab, lab: Lab) -> None:
