@@ -252,9 +252,11 @@ def _question(table: Table, train: Table, path: Path | None) -> Question:
     metric = table.text("metric") or "valid_loss"
     direction = table.choice("direction", ("minimize", "maximize"))
     try:
-        better_side(metric, cast("Direction | None", direction), table.where("direction"))
+        better = better_side(metric, cast("Direction | None", direction), table.where("direction"))
     except InputError as error:
         raise StudyFileError(str(error)) from None
+    if direction is None and better == "minimize":  # else a study that was stored before may have its own
+        direction = better
     value = table.text("value") or "last"
     name = table.text("name") or _default_name(train, path)
     for key, check, given in (("name", valid_name, name), ("value", ValueRule.parse, value)):

@@ -205,7 +205,7 @@ def test_junk_anywhere_is_read_or_refused_and_nothing_else(tmp_path: Path, junk:
         ("epochs = 9", "epochs = 0", "study.toml:3: [study] epochs must be a whole number from 1"),
         ("epochs = 9", "epoch = 9", "[study] epoch is not known; did you mean 'epochs'?"),
         ("epochs = 9", 'direction = "min"', '[study] direction must be "minimize" or "maximize"'),
-        ("epochs = 9", 'metric = "accuracy"', "[study] direction is missing"),
+        ("epochs = 9", 'metric = "reward"', "[study] direction is missing"),
         ("epochs = 9", 'value = "tail:0"', "[study] value: value must be"),
         ("epochs = 9", 'value = ""', "[study] value must be a text"),
         ('name = "digits"', "name = 7", "study.toml:2: [study] name must be a text"),

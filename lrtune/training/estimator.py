@@ -336,7 +336,7 @@ def _parts(estimator: Any) -> tuple[Pipeline | None, Any]:
 
 def _shown(given: Any) -> str:
     if not callable(given):
-        return repr(given) if given is None or isinstance(given, str) else type(given).__name__
+        return repr(given) if isinstance(given, str) else type(given).__name__
     kind = "class" if isinstance(given, type) else "function"
     return f"the {kind} {getattr(given, '__name__', type(given).__name__)}; call it"
 
