@@ -324,7 +324,7 @@ def _check_same(study: optuna.Study, trainer: Trainer, space: Space, settings: S
     if lines:
         msg = (
             f"study {settings.name!r} was made for something else ({'; '.join(dict.fromkeys(lines))}): "
-            "change it back, choose another name, or start anew with --fresh"
+            "change it back, or choose another name"
         )
         raise MismatchError(msg)
 
@@ -352,7 +352,7 @@ def _folder(settings: Settings, storage: BaseStorage) -> Iterator[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        msg = f"{folder}: no folder for paused runs can be made there ({error.strerror}); give another --out"
+        msg = f"{folder}: no folder for paused runs can be made there ({error.strerror}); choose another place"
         raise StorageError(msg) from None
     yield folder
     with contextlib.suppress(OSError):  # not empty: runs are paused in it

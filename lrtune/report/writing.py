@@ -35,7 +35,7 @@ def write_whole(path: str | os.PathLike[str], content: str) -> None:
         _sync_folder(target.parent)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        msg = f"report: {target} cannot be written ({reason.lower()}); free space or choose another place with --out"
+        msg = f"report: {target} cannot be written ({reason.lower()}); free space or choose another place"
         raise StorageError(msg) from error
     finally:
         if temporary is not None:
