@@ -146,6 +146,6 @@ class Result:
         from lrtune.reading import read
 
         if self.study is None:
-            msg = "this result was read from JSON and has no study: load that with optuna.load_study, or run lrtune report"
+            msg = "this result was read from JSON and has no study: use optuna.load_study, or run lrtune report"
             raise ValueError(msg)
         return read(self.study)
