@@ -100,7 +100,8 @@ A CSV file has a header line; commas, semicolons, tabs and bars separate, a byte
 semicolons a decimal comma is understood. At least 10 rows and at most 100,000 columns are read. Columns of numbers are
 scaled to unit variance; columns of text with at most 100 different values are one-hot encoded; a text column with more,
 a missing or an infinite value, and whatever is malformed is refused with its line. An estimator that is a `Pipeline` is
-taken as it is and has to do its own preparation.
+given the features as a pandas frame just as they were read (missing values, dates, long texts) and
+prepares them itself.
 """
 
 

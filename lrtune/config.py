@@ -149,7 +149,7 @@ class StudyFile:
         return self._estimator_trainer()
 
     def _estimator_trainer(self) -> Any:
-        from lrtune.training.datafile import kind_of, load_table, prepared
+        from lrtune.training.datafile import is_pipeline, kind_of, load_table, prepared
         from lrtune.training.estimator import SklearnTrainer
 
         told = self.training
@@ -161,6 +161,7 @@ class StudyFile:
             target=told.target,
             weight=told.weight,
             drop=told.drop,
+            raw=is_pipeline(estimator),
         )
         given = {"learning_rate_parameter": told.learning_rate_parameter, "valid_fraction": told.valid_fraction}
         known: dict[str, Any] = {name: value for name, value in given.items() if value is not None}

@@ -165,6 +165,6 @@ class Result:
         from lrtune.reading import read
 
         if self.study is None:
-            msg = "this result was read from JSON and has no study: open it with lrtune.load"
+            msg = "this result was read from JSON and has no study: use optuna.load_study, or run lrtune report"
             raise ValueError(msg)
         return read(self.study)

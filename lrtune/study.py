@@ -350,7 +350,7 @@ def _check_same(study: optuna.Study, trainer: Trainer, space: Space, settings: S
     if lines:
         msg = (
             f"study {settings.name!r} was made for something else ({'; '.join(dict.fromkeys(lines))}): "
-            "change it back, choose another name, or start anew with --fresh"
+            "change it back, or choose another name"
         )
         raise MismatchError(msg)
 

@@ -42,7 +42,7 @@ def prior_from(given: Prior | Result | optuna.Study | Mapping[str, Any] | str | 
     data = _data(given)
     best, band = data.get("best"), data.get("band")
     if not isinstance(best, Mapping) or not isinstance(best.get("lr"), float | int):
-        msg = "the earlier study holds no answer to start from: run it to its end first, or leave prior (--like) out"
+        msg = "the earlier study holds no answer to start from: run it to its end first, or name another one"
         raise InputError(msg)
     lr = float(best["lr"])
     low, high = lr / UNKNOWN_BAND, lr * UNKNOWN_BAND

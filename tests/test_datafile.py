@@ -11,6 +11,7 @@ from sklearn.linear_model import SGDClassifier, SGDRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 
+from lrtune.config import read_study
 from lrtune.errors import DataError
 from lrtune.training.csvfile import MOST_COLUMNS, read_csv
 from lrtune.training.datafile import BUNDLED, kind_of, load_table, prepared
@@ -213,3 +214,82 @@ def test_the_estimator_says_what_it_learns() -> None:
     assert kind_of(make_pipeline(MinMaxScaler(), SGDRegressor())) == "regression"
     with pytest.raises(DataError, match="neither a classifier nor a regressor"):
         kind_of(MinMaxScaler())
+
+
+# -- a pipeline of the user's own --------------------------------------------------------------------------------------
+
+PREPARES = """\
+import pandas as pd
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import SGDClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+def days(frame):
+    return (pd.to_datetime(frame["day"]) - pd.Timestamp("2026-01-01")).dt.days.to_frame()
+
+columns = ColumnTransformer([
+    ("numbers", make_pipeline(SimpleImputer(), StandardScaler()), ["x"]),
+    ("days", make_pipeline(FunctionTransformer(days), StandardScaler()), ["day"]),
+    ("texts", FunctionTransformer(lambda frame: frame.map(len)), ["text"]),
+])
+pipeline = make_pipeline(columns, SGDClassifier())
+
+def fails(frame):
+    raise KeyError("no such column\\nin this table")
+
+broken = make_pipeline(FunctionTransformer(fails), SGDClassifier())
+"""
+RAW = [f"{i if i % 5 else ''},2026-01-{i % 28 + 1:02},{'text' * i} {i},{'ab'[i % 2]}" for i in range(120)]
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_pipeline_gets_the_table_as_it_was_read(tmp_path: Path, form: str) -> None:
+    file = write(tmp_path, table(header="x,day,text,y", rows=RAW))
+    if form == "parquet":
+        pytest.importorskip("pyarrow")
+        frame = pd.read_csv(file, parse_dates=["day"])
+        file = tmp_path / "t.parquet"
+        frame.to_parquet(file)
+    (tmp_path / "model.py").write_text(PREPARES)
+    told = f'estimator = "model.py:pipeline"\ndata = "{file.name}"\ntarget = "y"\n'
+    toml = f"[study]\nepochs = 2\n[train]\n{told}"
+    (tmp_path / "study.toml").write_text(toml + "[space]\nlr = [1e-3, 1.0]\n")
+    trainer = read_study(tmp_path / "study.toml").make_trainer()
+    assert trainer.train.X.shape == (90, 3)
+    got = load_table(file.name, folder=tmp_path, kind="classification", target="y", raw=True)
+    assert list(got.X.columns) == ["x", "day", "text"]
+    assert got.X["x"].isna().sum() == 24
+    (tmp_path / "study.toml").write_text((tmp_path / "study.toml").read_text().replace(":pipeline", ":broken"))
+    with pytest.raises(DataError, match="earlier steps of the pipeline cannot take this table"):
+        read_study(tmp_path / "study.toml").make_trainer()
+
+
+def test_without_a_pipeline_all_refused_columns_are_named_at_once(tmp_path: Path) -> None:
+    said = refusal(tmp_path, table(header="x,day,text,y", rows=RAW))
+    assert said == (
+        "t.csv: column x: 24 missing values, first at line 2; fill them in, or leave these rows or the column out; "
+        "column text: 120 different texts, at most 100 are one-hot encoded; encode it, or name it in drop"
+    )
+    rows = ["," * 15 + "ab"[i % 2] for i in range(20)]
+    many = refusal(tmp_path, table(header=",".join([*"abcdefghijklmno", "y"]), rows=rows))
+    assert many.count("missing values") == 10
+    assert many.endswith("; and more columns")
+
+
+@pytest.mark.parametrize("row", ["1,2026-01-01,a,", "1,2026-01-01,a,c"])
+def test_a_pipeline_leaves_the_target_to_us(tmp_path: Path, row: str) -> None:
+    said = refusal(tmp_path, table(header="x,day,text,y", rows=[*RAW, row]), raw=True)
+    assert "column y: 1 missing value, first at line 122" in said or "class c has 1 row" in said
+
+
+def test_numbers_stored_as_text_and_other_types_of_parquet(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame({"y": ["a", "b"] * 10, "flag": [True, False] * 10, "level": pd.Categorical(["p", "q"] * 10)})
+    frame.to_parquet(tmp_path / "t.parquet")
+    got = load_table("t.parquet", folder=tmp_path, kind="classification", target="y")
+    assert got.text == ("level",)
+    frame.assign(n=[str(i) for i in range(20)]).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="column n: numbers that are stored as text; store them as numbers"):
+        load_table("t.parquet", folder=tmp_path, kind="classification", target="y")

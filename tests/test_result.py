@@ -76,7 +76,7 @@ def test_without_a_study_reading_says_what_to_do() -> None:
             "warnings": [],
         }
     )
-    with pytest.raises(ValueError, match=r"lrtune\.load"):
+    with pytest.raises(ValueError, match=r"optuna\.load_study"):
         bare.trials()
 
 

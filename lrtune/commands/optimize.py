@@ -24,7 +24,7 @@ from lrtune.commands.output import (
 )
 from lrtune.commands.ranging import ranged
 from lrtune.commands.stopping import stopped, stops
-from lrtune.errors import InputError, SearchError
+from lrtune.errors import InputError, MismatchError, SearchError
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -252,6 +252,9 @@ class Told:
                     place=place,
                     prior=self._prior(),
                 )
+            except MismatchError as error:  # one way out more than a call of tune() has
+                msg = f"{error}, or give --fresh: the old study is moved aside"
+                raise MismatchError(msg) from None
             except SearchError as error:
                 if silent and type(error) is SearchError:  # the first worker says so
                     raise typer.Exit(error.exit_code) from None

@@ -169,7 +169,7 @@ def _at_end(study: _Study) -> Finding | None:
         evidence={"lr": study.best.lr, "end": end},
         why=f"the best learning rate, {study.best.lr:.3g}, lies at the {'low' if at_low else 'high'} end of the range "
         f"({low:g} to {high:g})",
-        advice=f"widen the range to {other:.3g} and run the same command again with --extend-space",
+        advice=f"search again under another name, with the range widened to {other:.3g}",
     )
 
 

@@ -29,8 +29,5 @@ def write_whole(path: str | os.PathLike[str], content: str) -> None:
         sweep(target.parent)
         replace(target, content.encode(), mode=public(), durable_folder=True)
     except OSError as error:
-        msg = (
-            f"report: {target} cannot be written ({reason(error).lower()}); {cure(error)}, or choose another place "
-            "with --out"
-        )
+        msg = f"report: {target} cannot be written ({reason(error).lower()}); {cure(error)}, or choose another place"
         raise StorageError(msg) from error

@@ -113,7 +113,7 @@ def _file(address: FileAddress, judge: Judge | None) -> Checked:
     path, shown = address.path, str(address)
     found = inspect_file(path, shown)
     if found is Found.NOTHING:
-        msg = f"{shown}: there is nothing yet; run lrtune optimize first, or say where it is with --storage"
+        msg = f"{shown}: there is nothing yet; search first, or name the storage that is meant"
         raise StorageError(msg)
     rows: list[tuple[str, str | None, int]] = []
     try:

@@ -78,8 +78,8 @@ def exclusive(storage: BaseStorage, study_name: str, *, timeout: float = 60.0, f
     except KeyError as error:
         if not is_missing(error):
             raise
-        gone = "was deleted from its storage, or moved aside by --fresh, during the run"
-        msg = f"study {study_name!r} {gone}; run the same command to start it anew"
+        gone = "was deleted from its storage, or moved aside, during the run"
+        msg = f"study {study_name!r} {gone}; run the same again to start it anew"
         raise StorageError(msg) from error
 
 

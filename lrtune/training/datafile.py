@@ -1,13 +1,15 @@
 """A table to learn from: a CSV or Parquet file, or a data set that scikit-learn brings; features, target, pipeline.
 
 Columns of numbers are features as they are, scaled to unit variance; columns of text with at most 100
-different values are one-hot encoded; a text column with more is refused, and so is any missing value.
+different values are one-hot encoded; a text column with more is refused, and so is any missing value. A pipeline of
+the user's own gets the columns as they were read, missing values, dates and all: to prepare them is its work.
 (pandas is imported here, beside the reading layer: nothing else reads a large CSV as fast.)
 """
 
 from __future__ import annotations
 
 import difflib
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-__all__ = ["BUNDLED", "Kind", "Table", "kind_of", "load_table", "prepared"]
+__all__ = ["BUNDLED", "Kind", "Table", "is_pipeline", "kind_of", "load_table", "prepared"]
 
 Kind: TypeAlias = Literal["classification", "regression"]
 
@@ -41,7 +43,8 @@ class Table:
     Attributes
     ----------
     X
-        Features: float64 of shape (n, d), or a pandas frame where some columns are text.
+        Features: float64 of shape (n, d), or a pandas frame where some columns are text, or where a pipeline is to
+        prepare them.
     y
         Target, shape (n,): class labels, or float64.
     weight
@@ -74,6 +77,13 @@ def kind_of(estimator: Any) -> Kind:
     raise DataError(msg)
 
 
+def is_pipeline(estimator: Any) -> bool:
+    """Whether it prepares its columns by itself."""
+    from sklearn.pipeline import Pipeline
+
+    return isinstance(estimator, Pipeline)
+
+
 def load_table(
     data: str,
     *,
@@ -82,6 +92,7 @@ def load_table(
     target: str | None = None,
     weight: str | None = None,
     drop: Sequence[str] = (),
+    raw: bool = False,
 ) -> Table:
     """The table of a file, or of a bundled data set.
 
@@ -93,11 +104,13 @@ def load_table(
         Decides what the target has to be.
     target, weight, drop
         Columns: what is predicted, the sample weights, and what is left out.
+    raw
+        Whether the features stay as they were read, for a pipeline that prepares them.
 
     Raises
     ------
     DataError
-        If it cannot be read or learned from; names the column, and the line of a CSV file.
+        If it cannot be read or learned from; names every column that cannot, and the line of a CSV file.
     """
     path = folder / data
     if data in BUNDLED and not path.exists():
@@ -107,7 +120,7 @@ def load_table(
         msg = f"{path.name}: target is missing; name the column that is to be predicted"
         raise DataError(msg)
     frame = _frame(path)
-    return _Reading(path, frame).table(kind, target, weight, drop)
+    return _Reading(path, frame).table(kind, target, weight, drop, raw=raw)
 
 
 def prepared(estimator: Any, table: Table) -> Any:
@@ -187,7 +200,7 @@ class _Reading:
         self.path = path
         self.frame = frame.reset_index(drop=True)
 
-    def table(self, kind: Kind, target: str, weight: str | None, drop: Sequence[str]) -> Table:
+    def table(self, kind: Kind, target: str, weight: str | None, drop: Sequence[str], *, raw: bool) -> Table:
         for role, name in (("target", target), ("weight", weight), *(("drop", name) for name in drop)):
             if name is not None and name not in self.frame.columns:
                 raise self._unknown(role, name)
@@ -200,32 +213,38 @@ class _Reading:
             rows = f"{len(self.frame)} row{'' if len(self.frame) == 1 else 's'}" if len(self.frame) else "no rows"
             raise _bad(self.path, f"{rows}, at least {FEWEST_ROWS} are needed; add data")
         used = self.frame.drop(columns=list(dict.fromkeys(drop)))
-        self._complete(used)
-        y = _target(used[target].to_numpy(), kind, f"{self.path.name}: column {target}")
-        weights = None if weight is None else self._weights(weight)
         features = used.drop(columns=[name for name in (target, weight) if name is not None])
         if not len(features.columns):
             raise _bad(self.path, "no column is left to learn from; add features")
-        text = self._text(features)
+        checked = [name for name in used.columns if name not in features.columns] if raw else used.columns
+        faults = (said for name in checked if (said := self._fault(name, feature=name in features.columns)))
+        if refused := list(itertools.islice(faults, SHOWN + 1)):
+            more = "; and more columns" if len(refused) > SHOWN else ""
+            raise _bad(self.path, "; ".join(refused[:SHOWN]) + more)
+        y = _target(used[target].to_numpy(), kind, f"{self.path.name}: column {target}")
+        weights = None if weight is None else self._weights(weight)
+        if raw:
+            return Table(X=features, y=y, weight=weights)
+        text = tuple(name for name in features.columns if self._is_text(name))
         learned = features if text else features.to_numpy(dtype=np.float64)
         return Table(X=learned, y=y, weight=weights, text=text)
 
-    def _complete(self, used: pd.DataFrame) -> None:
-        """Refuse missing and infinite values."""
-        missing = used.isna()
-        for column in used.columns[missing.any()][:1]:
-            bad = missing[column].to_numpy()
+    def _is_text(self, name: str) -> bool:
+        return self.frame[name].dtype.kind not in "iufb"
+
+    def _fault(self, name: str, *, feature: bool) -> str:
+        """What is wrong with a column that is not prepared by the user, as a sentence; empty where nothing is."""
+        column = self.frame[name]
+        bad = column.isna().to_numpy()
+        if bad.any():
             many = f"{bad.sum()} missing value{'' if bad.sum() == 1 else 's'}"
             place = self._place(int(bad.argmax()))
-            raise _bad(
-                self.path,
-                f"column {column}: {many}, first {place}; fill them in, or leave these rows or the column out",
-            )
-        numbers = used.select_dtypes(include="number")
-        infinite = ~np.isfinite(numbers.to_numpy(dtype=np.float64))
-        if infinite.any():
-            row, at = np.argwhere(infinite)[0]
-            raise _bad(self.path, f"column {numbers.columns[at]}: an infinite value {self._place(row)}; replace it")
+            return f"column {name}: {many}, first {place}; fill them in, or leave these rows or the column out"
+        if not self._is_text(name):
+            infinite = ~np.isfinite(column.to_numpy(dtype=np.float64))
+            where = self._place(int(infinite.argmax())) if infinite.any() else ""
+            return f"column {name}: an infinite value {where}; replace it" if infinite.any() else ""
+        return self._text_fault(name) if feature else ""
 
     def _weights(self, name: str) -> npt.NDArray[np.float64]:
         column = self.frame[name]
@@ -239,24 +258,22 @@ class _Reading:
             raise _bad(self.path, f"column {name}: all weights are zero; give some rows weight")
         return weights
 
-    def _text(self, features: pd.DataFrame) -> tuple[str, ...]:
-        """The text columns, once each can be one-hot encoded."""
+    def _text_fault(self, name: str) -> str:
+        """Why a column of text cannot be one-hot encoded."""
         import pandas as pd
 
-        text = tuple(name for name in features.columns if features[name].dtype.kind not in "iufb")
-        for name in text:
-            values = features[name].astype(str)
-            parsed = pd.to_numeric(values, errors="coerce").notna().to_numpy()
-            if parsed.mean() > 1 / 2:  # numbers with something among them
-                row = int((~parsed).argmax())
-                raise _bad(
-                    self.path, f"column {name}: {values[row][:40]!r} among numbers {self._place(row)}; correct it"
-                )
-            levels = values.nunique()
-            if levels > MOST_LEVELS:
-                why = f"{levels} different texts, at most {MOST_LEVELS} are one-hot encoded"
-                raise _bad(self.path, f"column {name}: {why}; encode it, or name it in drop")
-        return text
+        values = self.frame[name].astype(str)
+        parsed = pd.to_numeric(values, errors="coerce").notna().to_numpy()
+        if parsed.mean() > 1 / 2:  # numbers with something among them
+            if parsed.all():
+                return f"column {name}: numbers that are stored as text; store them as numbers"
+            row = int((~parsed).argmax())
+            return f"column {name}: {values[row][:40]!r} among numbers {self._place(row)}; correct it"
+        levels = values.nunique()
+        if levels > MOST_LEVELS:
+            why = f"{levels} different texts, at most {MOST_LEVELS} are one-hot encoded"
+            return f"column {name}: {why}; encode it, or name it in drop"
+        return ""
 
     def _place(self, row: int) -> str:
         if self.path.suffix.lower() in {".parquet", ".pq"}:

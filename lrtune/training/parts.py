@@ -103,7 +103,7 @@ def _transformed(pipeline: Pipeline | None, train: Any, y: Array, valid: Any) ->
     steps = cloned(pipeline)
     try:
         train, valid = steps.fit_transform(train, y), steps.transform(valid)
-    except ValueError as error:
+    except Exception as error:
         msg = f"the earlier steps of the pipeline cannot take this table ({first_line(error)}); mend one of them"
         raise DataError(msg) from error
     what = "X after the pipeline's earlier steps"
