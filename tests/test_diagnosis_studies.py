@@ -142,7 +142,7 @@ def test_whatever_was_recorded_something_is_found_once_and_in_words(
 def test_a_search_that_had_nothing_left_to_gain_is_not_asked_for_a_larger_budget() -> None:
     two = [done(0.01, 0.1), done(0.02, 0.2), Trial(lr=0.1, outcome=Outcome.PRUNED)]
     told = findings(two, settled=True)
-    assert [finding.kind for finding in told] == [FindingKind.CLEAR]
+    assert [finding.kind for finding in told] == [FindingKind.LIKELY], "two trainings make no clear answer"
     assert "the better of 2 full trainings" in told[0].why
     assert "1 shorter run " in told[0].why
     assert "the one full training" in findings(two[:1], settled=True)[0].why

@@ -28,6 +28,7 @@ class FindingKind(enum.Enum):
     WARMUP_WIDENS = "warmup widens the usable range"
     SCHEDULE_IRRELEVANT = "the schedule does not matter"
     CLEAR = "a clear answer"
+    LIKELY = "a likely answer"
     ALL_EQUAL = "all are equal"
     NO_EFFECT = "the learning rate changes nothing"
     NOTHING_LEARNED = "nothing was learned about the learning rate"

@@ -326,20 +326,22 @@ def _clear(study: _Study) -> Finding:
         edge = f", {study.edge / study.best.lr:.1f} times below the edge"
     if study.edge and near:
         edge += f", which may be as near as {study.edge_low:.2g}"
+    enough = len(study.done) >= ENOUGH_TRAININGS
+    advice = "use it" if enough else "use it; a repeat with another seed would show how sure it is"
     return Finding(
-        kind=FindingKind.CLEAR,
+        kind=FindingKind.CLEAR if enough else FindingKind.LIKELY,
         evidence={"completed": len(study.done), "lr": study.best.lr},
         why=f"{_best_of(study)}, at {study.best.lr:.3g}, lies inside the range{edge}",
-        advice="use it; a repeat with another seed would show how far the edge is" if near else "use it",
+        advice="use it; a repeat with another seed would show how far the edge is" if near and enough else advice,
     )
 
 
 def _best_of(study: _Study) -> str:
     done, rest = len(study.done), len(study.trials) - len(study.done)
-    if not study.settled or done >= ENOUGH_TRAININGS:
+    if done >= ENOUGH_TRAININGS:
         return f"the best of {done} full trainings"
     trained = "the one full training" if done == 1 else f"the better of {done} full trainings"
-    return f"{trained}, better than what {rest} shorter run{'' if rest == 1 else 's'} would be expected to end at"
+    return f"{trained}, expected to be better than what the {rest} shorter run{'' if rest == 1 else 's'} would end at"
 
 
 def _number(value: object) -> float:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["first_screen"]
 
-CALM = {"clear", "warmup_widens", "schedule_irrelevant"}
+CALM = {"clear", "likely", "warmup_widens", "schedule_irrelevant"}
 TABS: dict[Kind, str] = {"torch": "PyTorch", "sklearn": "scikit-learn", "generator": "Your function"}
 ANYWHERE = ("torch", "sklearn")
 """Libraries whose code can be written of a recipe alone, whoever trained it."""

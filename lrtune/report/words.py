@@ -124,13 +124,13 @@ def _edge(record: StudyRecord) -> str:
 
 
 def _lived(record: StudyRecord, low: float) -> str:
-    """Up to where runs surely live, and up to where others at the best one's batch size were tried and live, too."""
+    """Up to where full trainings live, and up to where others at the best one's batch size were tried and live, too."""
     size = (record.result.get("best") or {}).get("batch_size")
     alive = [r.recipe.lr for r in record.records if r.recipe.batch_size == size and r.curve and not _died(r)]
     most = max(alive, default=low)
     if most <= CLEARLY_MORE * low:
         return f" up to {number(low)}"
-    return f": sure up to {number(low)} for a full training, tried up to {number(most)} in shorter or other runs"
+    return f": full trainings up to {number(low)}, shorter or other runs up to {number(most)}"
 
 
 def _died(record: Record) -> bool:
