@@ -237,6 +237,18 @@ class TestGroups:
             assert report.point.lr is not None
             assert rates == pytest.approx([report.point.lr * 0.5**depth for depth in (2, 1, 0)])
 
+    def test_groups_keep_their_own_rate_where_the_optimizer_is_given_a_tensor(self) -> None:
+        # torch 2.13.0 lets groups without a rate of their own share the tensor, and LambdaLR gives all of them the rate
+        # of the last group: findings/torch_tensor_lr_shared_by_groups.sh
+        trainer = make(layer_decay=0.5, optimizer=lambda params, lr: torch.optim.SGD(params, lr=torch.tensor(lr)))
+        run = trainer.start([Recipe(lr=0.2, epochs=2, schedule="linear", warmup=0.3)])
+        while run.alive:
+            optimizer = optimizer_of(run)
+            (report,) = run.advance(1)
+            assert report.point.lr is not None
+            rates = [float(group["lr"]) for group in optimizer.param_groups]
+            assert rates == pytest.approx([report.point.lr * 0.5**depth for depth in (2, 1, 0)])
+
     def test_groups_of_ones_own(self) -> None:
         def mine(model: nn.Sequential, recipe: Recipe) -> list[dict[str, Any]]:
             return [
