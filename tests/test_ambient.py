@@ -131,7 +131,13 @@ def searching(recipe: Recipe) -> Iterator[float]:
     """A run that itself searches: its random numbers are its own, too, and so are those of the runs within."""
     for _ in range(recipe.epochs):
         found = lrtune.tune(
-            unseeded, lrtune.Space(lr=(0.1, 1.0)), epochs=2, metric="torch", strategy="random", trials=2
+            unseeded,
+            lrtune.Space(lr=(0.1, 1.0)),
+            epochs=2,
+            metric="torch",
+            direction="minimize",
+            strategy="random",
+            trials=2,
         )
         yield float(found.best_value or 0) + random.random()
 

@@ -212,7 +212,7 @@ def test_a_record_that_is_damaged_can_be_started_anew(sound: Path, tmp_path: Pat
     from lrtune.storage import open_storage
 
     path = changed(sound, tmp_path, SET_RECORD, ("{}", RECORD, TRIAL))
-    set_aside(open_storage(path), "lrtune", tmp_path / "none")
+    set_aside(open_storage(path), "lrtune")
     assert search(path, 2).best_recipe is not None
 
 

@@ -18,12 +18,10 @@ from sklearn.linear_model import SGDRegressor
 from torch import nn
 
 import lrtune
-from lrtune import cli
+from lrtune import cli, report
 from lrtune.errors import InputError
 from lrtune.reading import read
 from lrtune.recipe import Recipe
-from lrtune.report.first import first_screen
-from lrtune.report.words import answer
 from lrtune.snippets import snippet
 from lrtune.training.setups import plain, reference, setup_of
 
@@ -74,7 +72,7 @@ def stored(path: Path) -> StudyRecord:
 
 def tabs(record: StudyRecord) -> tuple[str, dict[str, str]]:
     """The library whose tab is open, and the code of each."""
-    page = first_screen(record, answer(record))
+    page = report.page(record)
     found = re.findall(r'<pre id="paste-(\w+)" role="tabpanel"( hidden)?>(.*?)</pre>', page, re.DOTALL)
     (opened,) = [name for name, hidden, _ in found if not hidden]
     (pressed,) = re.findall(r'aria-selected="true" aria-controls="paste-(\w+)"', page)

@@ -314,18 +314,24 @@ def test_pytorch_with_any_batch(batch_size: int) -> None:
 
 def test_groups_with_different_rates_are_scaled_by_one_factor() -> None:
     seen: list[tuple[float, ...]] = []
+    sizes: list[int] = []
 
     class Spy(torch.optim.SGD):
         def step(self, closure: Any = None) -> Any:
-            seen.append(tuple(group["lr"] for group in self.param_groups))
+            if sum(p.numel() for group in self.param_groups for p in group["params"]) == sizes[-1]:  # no stand-ins
+                seen.append(tuple(group["lr"] for group in self.param_groups))
             return super().step(closure)
+
+    def groups(model: Any) -> list[dict[str, Any]]:
+        sizes.append(sum(p.numel() for p in model.parameters()))
+        return [
+            {"params": model[0].parameters(), "lr_ratio": 0.1},
+            {"params": model[2].parameters(), "lr_ratio": 1.0},
+        ]
 
     trainer = torch_trainer(
         optimizer=lambda params, lr: Spy(params, lr=lr),
-        param_groups=lambda model: [
-            {"params": model[0].parameters(), "lr_ratio": 0.1},
-            {"params": model[2].parameters(), "lr_ratio": 1.0},
-        ],
+        param_groups=groups,
     )
     found = range_test(trainer, recipe=FULL, seeds=1)
     assert holds(found, 0.3)

@@ -290,7 +290,7 @@ def test_a_file_that_cannot_be_read_is_a_sentence(stored: Path, monkeypatch: pyt
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(self))
 
     monkeypatch.setattr(Path, "open", opening)
-    with pytest.raises(StorageError, match=r"cannot be read \(Too many open files\); check the disk"):
+    with pytest.raises(StorageError, match=r"cannot be read \(Too many open files\); raise the limit"):
         open_storage(stored)
 
 

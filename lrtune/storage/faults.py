@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "LOW_BYTE",
     "BrokenError",
     "TransientError",
     "damaged",
@@ -159,12 +160,17 @@ def is_damaged(error: BaseException) -> bool:
     if isinstance(error, RecursionError | TypeError | ValueError) and raised_in(error, "json"):
         return "optuna" in {module.partition(".")[0] for module in _modules(error)}
     plain = isinstance(error, AttributeError | LookupError | TypeError | ValueError)
-    return plain and raised_in(error, "optuna.distributions", "sqlalchemy")
+    refused = "check_distribution_compatibility" in _functions(error)  # the caller's range differs from the stored one
+    return plain and not refused and raised_in(error, "optuna.distributions", "sqlalchemy")
 
 
 def _modules(error: BaseException) -> list[str]:
     """Names of the modules that the exception passed through; the last one raised it."""
     return [str(frame.f_globals.get("__name__", "")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+
+
+def _functions(error: BaseException) -> list[str]:
+    return [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -287,6 +287,8 @@ class _Look:
             optimizer = self._make(groups, dataclasses.replace(self._recipe, lr=rate))
             self.name = type(optimizer).__name__
             begin(optimizer)
+            for hooks in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"):  # they wait for real steps
+                getattr(optimizer, hooks, {}).clear()
         return weights, optimizer
 
 
