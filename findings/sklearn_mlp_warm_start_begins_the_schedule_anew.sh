@@ -4,7 +4,7 @@
 # warm_start"), trains with another learning rate than the same epochs in one `fit`, and reports the rate that it did
 # not use. The docstring says only that the solution is reused.
 #
-# Each `fit` makes a new optimizer at `learning_rate_init`, without momentum and without Adam's averages, while the counter
+# Each `fit` makes a new optimizer at `learning_rate_init`, without momentum or averages of Adam, while the counter
 # of samples `t_` goes on. Seen, 1000 rows, 20 epochs without shuffling:
 #   - "invscaling": every epoch of the loop runs at the peak, bit for bit as with "constant"; the schedule is without
 #     effect. `_optimizer.learning_rate` shows 0.000707 all the same, the value for 20,000 samples, since it is set

@@ -8,7 +8,8 @@
 #   - anneal_epochs 1 or more: epochs 0, 10 and 15 at 0.1, 0.05, 0.01464: the cosine
 #   - anneal_epochs=0: 0.001, 0.0005, 0.00015, a hundredth of it; only the averaging phase is right
 # The larger SWA rates that are usual do it the other way round: peak 0.01, swa_lr 0.05 trains at five times the rate.
-# With LambdaLR the rate is wrong in the first epoch alone, as it computes it from the peak. StepLR is wrong for good, too.
+# With LambdaLR the rate is wrong in the first epoch alone, as it computes it from the peak.
+# StepLR is wrong for good, too.
 #
 # lrtune computes each rate from the recipe and the step, and builds no scheduler of torch's; a generator that makes its
 # own SWALR is touched, and should make it when averaging begins.
