@@ -139,7 +139,41 @@ def deaf(params: Any, lr: float) -> torch.optim.Optimizer:
     return torch.optim.SGD([parameter for group in params for parameter in group["params"]], lr=0.5)
 
 
+class First(torch.optim.SGD):
+    """Reads the learning rate of its first group alone, as Prodigy and D-Adaptation of `pytorch_optimizer` do."""
+
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            group["lr"] = self.rate([float(other["lr"]) for other in self.param_groups])
+        return super().step(closure)
+
+    @staticmethod
+    def rate(rates: list[float]) -> float:
+        return rates[0]
+
+
+class Greatest(First):
+    """Reads the greatest of them."""
+
+    @staticmethod
+    def rate(rates: list[float]) -> float:
+        return max(rates)
+
+
+def ratios(*found: float) -> list[dict[str, Any]]:
+    return [{**group, "lr_ratio": ratio} for ratio in found for group in groups()]
+
+
 class TestSeen:
+    @pytest.mark.parametrize("kind", [First, Greatest])
+    @pytest.mark.parametrize("given", [(1.0, 1.0), (1.0, 0.1), (0.1, 0.3, 1.0), (1.0, 0.0), (0.0, 1.0)])
+    def test_whether_groups_train_at_rates_of_their_own(self, kind: Any, given: tuple[float, ...]) -> None:
+        one, all_alike = groups(), given == (0.0, 1.0) and kind is First
+        assert conduct_of(partial(build, kind, {}), one, Recipe(lr=0.1)) == Conduct()
+        found = conduct_of(partial(build, kind, {}), ratios(*given), Recipe(lr=0.1))
+        assert found == (Conduct() if all_alike else Conduct(apart=False))  # at a rate of 0 nothing is to be seen
+        assert conduct_of(partial(build, "sgd", {}), ratios(*given), Recipe(lr=0.1)) == Conduct()
+
     @pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "adamw", "radam", "nadam", "adagrad", "rmsprop"])
     def test_most_read_and_follow_and_restore(self, name: str) -> None:
         assert conduct(name) == Conduct()
@@ -204,6 +238,20 @@ class TestTold:
         assert len(trainer.notices) == bool(told)
         assert told in "".join(trainer.notices)
         assert (run.state() is None) == (optimizer is Hidden)
+
+    def test_rates_of_groups_that_count_for_nothing_are_told(self) -> None:
+        told = "'First' ignores that parameter groups have learning rates of their own"
+        for optimizer, decay, said in (
+            (First, 0.5, True),
+            (First, None, False),
+            ("sgd", 0.5, False),
+            (BOTH, 0.5, False),
+        ):
+            if optimizer == BOTH and not SHARES:
+                continue
+            trainer = make(optimizer=optimizer, layer_decay=decay)
+            trainer.start([Recipe(lr=0.1)]).close()
+            assert [told in notice for notice in trainer.notices] == [True] * said
 
     def test_a_search_passes_it_on(self) -> None:
         trainer = make(optimizer="rprop")
@@ -513,6 +561,15 @@ def other_package(name: str) -> None:
 @pytest.mark.parametrize("name", SAMPLE)
 def test_some_of_pytorch_optimizer(name: str) -> None:
     other_package(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "apart"), [("prodigy", False), ("dadaptadam", False), ("dadaptsgd", False), ("adamw", True)]
+)
+def test_groups_of_pytorch_optimizer(name: str, apart: bool) -> None:  # noqa: FBT001 -- expected
+    package = pytest.importorskip("pytorch_optimizer", reason="4.1.0 is not installed")
+    make_one = partial(build, package.load_optimizer(name), {})
+    assert conduct_of(make_one, ratios(1.0, 0.1), Recipe(lr=0.1)) == Conduct(apart=apart)
 
 
 @pytest.mark.slow

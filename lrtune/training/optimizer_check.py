@@ -21,7 +21,7 @@ from torch import nn
 from lrtune.errors import RecipeError
 from lrtune.training.composed import ScaledUpdates
 from lrtune.training.optimizer_state import load_optimizer, save_optimizer
-from lrtune.training.optimizers import apply_lr, several_evaluations
+from lrtune.training.optimizers import RATIO, apply_lr, several_evaluations
 from lrtune.training.randomness import Stream
 from lrtune.training.twopoints import begin
 
@@ -58,6 +58,8 @@ class Conduct:
         Whether learning rates of `HIGH` and above are all the same to it.
     follows
         Whether a learning rate that is changed after the first steps makes a difference.
+    apart
+        Whether each parameter group trains at a learning rate of its own.
     restores
         Whether, saved and restored, it goes on bit for bit as if it had never stopped.
     """
@@ -65,6 +67,7 @@ class Conduct:
     reads: bool = True
     limited: bool = False
     follows: bool = True
+    apart: bool = True
     restores: bool = True
 
 
@@ -147,6 +150,11 @@ def checked(
             f"optimizer {name!r} reads its learning rate at its first step only: lrtune begins with the peak and "
             "scales each of its updates by the schedule"
         )
+    if conduct.reads and not conduct.apart and len(_ratios(optimizer)) > 1:
+        notices.append(
+            f"optimizer {name!r} ignores that parameter groups have learning rates of their own: others for all groups "
+            "but one gave the same weights, bit for bit; give all groups the same learning rate, or choose another"
+        )
     if not conduct.restores:
         notices.append(
             f"optimizer {name!r} cannot be saved and restored bit for bit: its runs are kept in memory alone, and one "
@@ -155,6 +163,11 @@ def checked(
     return Checked(
         optimizer=ScaledUpdates(optimizer) if scaled else optimizer, notices=tuple(notices), restores=conduct.restores
     )
+
+
+def _ratios(optimizer: torch.optim.Optimizer) -> set[float]:
+    """The ratios to the recipe's learning rate at which parameters are meant to be trained."""
+    return {group[RATIO] for group in optimizer.param_groups if group["params"]}
 
 
 def _told(recipe: Recipe, *, named: bool) -> Recipe:
@@ -207,6 +220,7 @@ def conduct_of(make: Callable[[Groups, Recipe], torch.optim.Optimizer], groups: 
             return Conduct(restores=restores)
         return Conduct(
             restores=restores,
+            apart=not any(look.same(plain, [LOW] * STEPS, kept=kept) for kept in look.leaders),
             reads=not look.same(plain, [2 * LOW] * STEPS),
             limited=look.same(look.trained_or_not([HIGH] * STEPS), [2 * HIGH] * STEPS),
             follows=not look.same(plain, [LOW] * PAUSE + [2 * LOW] * (STEPS - PAUSE)),
@@ -221,14 +235,22 @@ class _Look:
         self._groups = [{**group, "params": _distinct(group["params"])} for group in groups]
         self._device = next((p.device for group in groups for p in group["params"]), torch.device("cpu"))
         self.name = "optimizer(params, lr)"
+        self.leaders: set[int] = set()
 
-    def trained(self, rates: Sequence[float], *, pause: int | None = None) -> list[torch.Tensor] | None:
+    def trained(
+        self, rates: Sequence[float], *, pause: int | None = None, kept: int | None = None
+    ) -> list[torch.Tensor] | None:
         """The weights after a step at each rate; None where the optimizer trains other weights than it was given.
 
-        It is made at the first rate; at the step `pause` it is saved, made anew and restored.
+        It is made at the first rate; at the step `pause` it is saved, made anew and restored. All groups but the
+        one of number `kept` train at half their rates.
         """
         stream, numbers = Stream(SEED, self._device), torch.Generator().manual_seed(SEED)
         weights, optimizer = self._begun(stream, rates[0])
+        self.leaders = _leaders(optimizer)
+        for number, group in enumerate(optimizer.param_groups):
+            if kept not in {None, number}:
+                group[RATIO] = group[RATIO] / 2 or 1.0
         if not {id(p) for group in optimizer.param_groups for p in group["params"]} <= {id(w) for w in weights}:
             return None
         if pause is None:
@@ -257,15 +279,15 @@ class _Look:
                     weight.grad = torch.randn(weight.shape, generator=numbers).to(weight)
                 optimizer.step()
 
-    def trained_or_not(self, rates: Sequence[float], *, pause: int | None = None) -> list[torch.Tensor] | None:
+    def trained_or_not(self, rates: Sequence[float], **told: int | None) -> list[torch.Tensor] | None:
         """The same; None, too, where it fails."""
         with contextlib.suppress(Exception):
-            return self.trained(rates, pause=pause)
+            return self.trained(rates, **told)
         return None
 
-    def same(self, known: list[torch.Tensor] | None, rates: Sequence[float], *, pause: int | None = None) -> bool:
+    def same(self, known: list[torch.Tensor] | None, rates: Sequence[float], **told: int | None) -> bool:
         """Whether these rates lead to the same finite weights, bit for bit."""
-        found = self.trained_or_not(rates, pause=pause)
+        found = self.trained_or_not(rates, **told)
         return known is not None and found is not None and _equal(found, known)
 
     def stands(self, found: list[torch.Tensor]) -> bool:
@@ -290,6 +312,15 @@ class _Look:
             for hooks in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"):  # they wait for real steps
                 getattr(optimizer, hooks, {}).clear()
         return weights, optimizer
+
+
+def _leaders(optimizer: torch.optim.Optimizer) -> set[int]:
+    """The numbers of the groups whose rate an optimizer could take for all: the first, and the one with the greatest.
+
+    None where only one group has parameters.
+    """
+    ratios = {number: group[RATIO] for number, group in enumerate(optimizer.param_groups) if group["params"]}
+    return {min(ratios), max(ratios, key=ratios.__getitem__)} if len(ratios) > 1 else set()
 
 
 def _equal(some: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> bool:
