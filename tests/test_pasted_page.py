@@ -22,8 +22,7 @@ from lrtune import cli
 from lrtune.errors import InputError
 from lrtune.reading import read
 from lrtune.recipe import Recipe
-from lrtune.report.first import first_screen
-from lrtune.report.words import answer
+from lrtune.report.page import page
 from lrtune.snippets import snippet
 from lrtune.training.setups import plain, reference, setup_of
 
@@ -74,10 +73,10 @@ def stored(path: Path) -> StudyRecord:
 
 def tabs(record: StudyRecord) -> tuple[str, dict[str, str]]:
     """The library whose tab is open, and the code of each."""
-    page = first_screen(record, answer(record))
-    found = re.findall(r'<pre id="paste-(\w+)" role="tabpanel"( hidden)?>(.*?)</pre>', page, re.DOTALL)
+    shown = page(record)
+    found = re.findall(r'<pre id="paste-(\w+)" role="tabpanel"( hidden)?>(.*?)</pre>', shown, re.DOTALL)
     (opened,) = [name for name, hidden, _ in found if not hidden]
-    (pressed,) = re.findall(r'aria-selected="true" aria-controls="paste-(\w+)"', page)
+    (pressed,) = re.findall(r'aria-selected="true" aria-controls="paste-(\w+)"', shown)
     assert pressed == opened
     return opened, {name: html.unescape(code) for name, _, code in found}
 
@@ -142,7 +141,7 @@ def test_each_trial_keeps_the_settings_that_it_was_trained_with(tmp_path: Path) 
     path = tmp_path / "study.db"
     searched(network(optimizer="sgd", optimizer_options={"momentum": 0.5}), path)
     record = searched(network(optimizer="sgd", optimizer_options={"momentum": 0.7}), path, trials=4)
-    assert [trial.setup["options"]["momentum"] for trial in record.records] == [0.5, 0.5, 0.7, 0.7]
+    assert [trial.setup["optimizers"][0]["options"]["momentum"] for trial in record.records] == [0.5, 0.5, 0.7, 0.7]
 
 
 def test_a_study_without_stored_settings_has_the_code_of_its_recipe(tmp_path: Path) -> None:
@@ -219,15 +218,19 @@ def test_sparse_gradients_have_their_optimizer() -> None:
         {"options": None},
         {"groups": [{"ratio": "print()", "parameters": ["a"], "options": {}}]},
         {"groups": None},
+        None,
     ],
 )
-def test_no_code_is_made_of_a_damaged_record(damage: dict[str, Any]) -> None:
+def test_no_code_is_made_of_a_damaged_record(damage: dict[str, Any] | None) -> None:
+    setup = recorded(network())
+    made = None if damage is None else [{**setup["optimizers"][0], **damage}]
     with pytest.raises(InputError, match="damaged"):
-        snippet(Recipe(lr=0.1), setup={**recorded(network()), **damage})
+        snippet(Recipe(lr=0.1), setup={**setup, "optimizers": made})
 
 
 def test_texts_in_a_record_stay_within_their_line() -> None:
-    setup = {**recorded(network()), "unread": ["a\nprint(1)"], "hears": "x\u2028print(2)"}
+    setup = {**recorded(network()), "hears": "x\u2028print(2)"}
+    setup["optimizers"][0]["unread"] = ["a\nprint(1)"]
     code = snippet(Recipe(lr=0.1, schedule="plateau", warmup=0.5), setup=setup)
     pasted(code, model=nn.Linear(3, 1), train_loader=[0], print=None)
     assert all(line.lstrip().startswith("#") for line in code.splitlines() if "print(" in line)

@@ -14,7 +14,7 @@ from lrtune.errors import InputError
 from lrtune.recipe import Recipe
 from lrtune.schedules import SCHEDULES, for_recipe, parse
 from lrtune.snippets import snippet
-from lrtune.snippets.network import TORCH_OPTIMIZERS
+from lrtune.snippets.optimizer import TORCH_OPTIMIZERS
 
 EPOCHS, BATCHES = 10, 8
 TOTAL = EPOCHS * BATCHES

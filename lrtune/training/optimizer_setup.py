@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import bisect
 import inspect
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from lrtune.training.composed import Composed
 from lrtune.training.optimizers import RATIO
 from lrtune.training.setups import plain, reference
 from lrtune.training.twopoints import two_points
@@ -29,18 +31,26 @@ NO_SETTINGS = frozenset({"params", "lr", "foreach", "fused", "capturable", "diff
 NOWHERE = object()
 
 
-def optimizer_setup(model: nn.Module, optimizer: torch.optim.Optimizer) -> Setup:
+def optimizer_setup(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Setup]:
     """The optimizer of a model in training, before its first step.
 
     Returns
     -------
-    Setup
-        ``optimizer``, a :func:`~lrtune.training.setups.reference` to its class; ``options`` of the constructor by
-        name; ``unread``, names of those that the optimizer does not tell; ``groups``, each with its ``ratio`` to the
-        recipe's learning rate, ``options`` of its own, and ``parameters``, their names, or of a module all of whose
-        trained parameters are in the group its name and a dot (``[""]``: all of the model), None where they are not
-        the model's; ``two_points``, whether it has to be told when to train and when to be judged.
+    list of Setup
+        One for each optimizer that it is composed of (:mod:`lrtune.training.composed`), in the order of their steps,
+        or one alone. Each has ``optimizer``, a :func:`~lrtune.training.setups.reference` to its class; ``options`` of
+        the constructor by name; ``unread``, names of those that the optimizer does not tell; ``groups``, each with its
+        ``ratio`` to the recipe's learning rate, ``options`` of its own, and ``parameters``, their names, or of a
+        module all of whose trained parameters are in the group its name and a dot (``[""]``: all of the model), None
+        where they are not the model's; ``two_points``, whether it has to be told when to train and when to be judged;
+        ``scaled``, whether it steps at its peak and each update is multiplied by the learning rate over the peak.
     """
+    if isinstance(optimizer, Composed):
+        return optimizer.setups(partial(optimizer_setup, model))
+    return [_one(model, optimizer)]
+
+
+def _one(model: nn.Module, optimizer: torch.optim.Optimizer) -> Setup:
     arguments = _arguments(optimizer)
     groups: list[dict[str, Any]] = [
         {"ratio": float(group[RATIO]), "parameters": found, "options": {}}
@@ -61,12 +71,12 @@ def optimizer_setup(model: nn.Module, optimizer: torch.optim.Optimizer) -> Setup
         for group, value in zip(groups, values, strict=True):
             group["options"][name] = value
     return {
-        "library": "torch",
         "optimizer": reference(type(optimizer)),
         "options": options,
         "unread": unread,
         "groups": groups,
         "two_points": two_points(optimizer),
+        "scaled": False,
     }
 
 
