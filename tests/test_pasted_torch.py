@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import importlib.util
 import itertools
 import json
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from torch import nn
 from lrtune.recipe import Recipe
 from lrtune.snippets import snippet
 from lrtune.snippets.optimizer import TORCH_OPTIMIZERS
-from lrtune.training.composed import Composed
+from lrtune.training.composed import plain_optimizers
 from lrtune.training.network import TorchTrainer
 from lrtune.training.packages import PACKAGED
 from lrtune.training.setups import setup_of
@@ -95,6 +96,13 @@ class Halved(torch.optim.SGD):
         return super().step(closure)
 
 
+class Slowed(torch.optim.SGD):
+    """A constructor that makes another learning rate of the one it is given, for groups that have none of their own."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__(params, lr=lr / 3)
+
+
 class Once(torch.optim.Optimizer):
     """Descent at the learning rate that it sees at its first step, as some packages' optimizers."""
 
@@ -108,6 +116,13 @@ class Once(torch.optim.Optimizer):
             for parameter in (p for p in group["params"] if p.grad is not None):
                 lr = self.state[parameter].setdefault("lr", float(group["lr"]))
                 parameter.sub_(lr * (parameter.grad + group["weight_decay"] * parameter))
+
+
+def apollo(params: Any, lr: float) -> torch.optim.Optimizer:
+    """One of another package that looks at its learning rate once."""
+    import pytorch_optimizer
+
+    return pytorch_optimizer.ApolloDQN(params, lr=lr, warmup_steps=0)  # type: ignore[no-any-return]  # untyped
 
 
 def negative(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -161,12 +176,18 @@ def check(trainer: TorchTrainer, recipe: Recipe) -> None:
     optimizer, trained, feed = live.stepper.optimizer, live.model, live.feed
     twin = copy.deepcopy(trained)
     code = snippet(recipe, "torch", setup=stored(run))
-    names: dict[str, Any] = {"model": twin, "train_loader": range(PER_EPOCH), "Halved": Halved, "Once": Once}
+    names: dict[str, Any] = {
+        "model": twin,
+        "train_loader": range(PER_EPOCH),
+        "Halved": Halved,
+        "Once": Once,
+        "Slowed": Slowed,
+    }
     exec(code, names)  # noqa: S102 -- what a person pastes
     assert "lrtune." not in code
     theirs = names.get("optimizers") or [names["optimizer"]]
     schedulers, warm_up = names.get("schedulers") or [names.get("scheduler")], names.get("warm_up")
-    assert [settings_of(one) for one in theirs] == [settings_of(one) for one in plain(optimizer)], code
+    assert [settings_of(one) for one in theirs] == [settings_of(one) for one in plain_optimizers(optimizer)], code
     heard = "accuracy" if "mode=max" in recipe.schedule else "valid_loss"
     for step in range(recipe.epochs * PER_EPOCH):
         epoch, position = divmod(step, PER_EPOCH)
@@ -191,11 +212,6 @@ def check(trainer: TorchTrainer, recipe: Recipe) -> None:
             one.eval()
     for one, other in zip(trained.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6, msg=lambda said: f"{said}\n{code}")
-
-
-def plain(optimizer: Any) -> list[Any]:
-    """Those that it is composed of."""
-    return [one for part in optimizer.parts for one in plain(part)] if isinstance(optimizer, Composed) else [optimizer]
 
 
 def settings_of(optimizer: Any) -> tuple[type, list[dict[str, Any]]]:
@@ -226,6 +242,7 @@ TRAINERS: dict[str, dict[str, Any]] = {
     "loss alone": {"optimizer": "sgd"},
     "once": {"optimizer": functools.partial(Once, weight_decay=0.2), "clip_norm": 0.5},
     "once, groups": {"optimizer": Once, "param_groups": apart},
+    "slowed": {"optimizer": Slowed},
     "rprop, layers": {"optimizer": "rprop(etas=(0.4, 1.1))", "layer_decay": 0.5, "accumulate": 2},
 }
 SHARED: dict[str, dict[str, Any]] = {
@@ -266,7 +283,9 @@ def tried() -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
             yield name, {"optimizer": name}, {"momentum": 0.95} if name != "prodigy" else {}
     yield from ((name, trainer, {}) for name, trainer in TRAINERS.items())
     yield from ((str(recipe), TRAINERS["options"], recipe) for recipe in RECIPES)
-    if "Muon" in TORCH_OPTIMIZERS and hasattr(torch.optim, "Muon"):
+    if importlib.util.find_spec("pytorch_optimizer"):
+        yield "ApolloDQN", {"optimizer": apollo}, {}
+    if hasattr(torch.optim, "Muon"):
         yield from ((f"muon {name}", trainer, {}) for name, trainer in SHARED.items())
         told = {"optimizer": 'muon(others="adamw")', "weight_decay": 0.2, "momentum": 0.8, "layer_decay": 0.5}
         yield str(told), {"optimizer": "sgd", "clip_norm": 0.1}, told

@@ -68,7 +68,7 @@ def optimizer_lines(recipe: Recipe, setup: Mapping[str, Any], *, moves: bool) ->
 def _of_setup(recipe: Recipe, made: Sequence[Mapping[str, Any]]) -> tuple[list[str], bool]:
     several = len(made) > 1
     foreign = any(group["parameters"] is None for one in made for group in one["groups"])
-    whole = not several and made[0]["groups"] == ALL
+    whole = not several and made[0]["groups"] == ALL and not made[0]["changes_lr"]
     first, lines, after = [], [], []
     for place, one in enumerate(made):
         name = f"optimizers[{place}]" if several else "optimizer"

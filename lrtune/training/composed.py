@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from lrtune.training.base import Setup
 
-__all__ = ["Composed", "ScaledUpdates"]
+__all__ = ["Composed", "ScaledUpdates", "plain_optimizers"]
 
 
 class Composed(torch.optim.Optimizer):
@@ -85,3 +85,10 @@ class ScaledUpdates(Composed):
                 group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
+
+
+def plain_optimizers(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
+    """Those that it is composed of, to the last; itself alone where it is not."""
+    if not isinstance(optimizer, Composed):
+        return [optimizer]
+    return [one for part in optimizer.parts for one in plain_optimizers(part)]

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from lrtune.errors import RecipeError
-from lrtune.training.composed import ScaledUpdates
+from lrtune.training.composed import ScaledUpdates, plain_optimizers
 from lrtune.training.optimizer_state import load_optimizer, save_optimizer
 from lrtune.training.optimizers import apply_lr, several_evaluations
 from lrtune.training.randomness import Stream
@@ -57,7 +57,8 @@ class Conduct:
     limited
         Whether learning rates of `HIGH` and above are all the same to it.
     follows
-        Whether a learning rate that is changed after the first steps makes a difference.
+        Whether a learning rate that is changed after the first steps makes a difference, to each optimizer that it is
+        composed of.
     restores
         Whether, saved and restored, it goes on bit for bit as if it had never stopped.
     """
@@ -209,7 +210,7 @@ def conduct_of(make: Callable[[Groups, Recipe], torch.optim.Optimizer], groups: 
             restores=restores,
             reads=not look.same(plain, [2 * LOW] * STEPS),
             limited=look.same(look.trained_or_not([HIGH] * STEPS), [2 * HIGH] * STEPS),
-            follows=not look.same(plain, [LOW] * PAUSE + [2 * LOW] * (STEPS - PAUSE)),
+            follows=not look.same_of_any(plain, [LOW] * PAUSE + [2 * LOW] * (STEPS - PAUSE)),
         )
 
 
@@ -221,6 +222,7 @@ class _Look:
         self._groups = [{**group, "params": _distinct(group["params"])} for group in groups]
         self._device = next((p.device for group in groups for p in group["params"]), torch.device("cpu"))
         self.name = "optimizer(params, lr)"
+        self._places: list[list[int]] = []  # of the weights of each optimizer that it is composed of
 
     def trained(self, rates: Sequence[float], *, pause: int | None = None) -> list[torch.Tensor] | None:
         """The weights after a step at each rate; None where the optimizer trains other weights than it was given.
@@ -268,6 +270,17 @@ class _Look:
         found = self.trained_or_not(rates, pause=pause)
         return known is not None and found is not None and _equal(found, known)
 
+    def same_of_any(self, known: list[torch.Tensor], rates: Sequence[float]) -> bool:
+        """Whether it leaves the weights of any optimizer that it is composed of the same."""
+        found, start = self.trained_or_not(rates), self._weights()
+        if found is None:
+            return False
+        parts = [[(found[place], known[place], start[place]) for place in places] for places in self._places]
+        return any(
+            all(torch.equal(new, old) for new, old, _ in part) and not all(torch.equal(old, at) for _, old, at in part)
+            for part in parts
+        )
+
     def stands(self, found: list[torch.Tensor]) -> bool:
         """Whether nothing has moved."""
         return _equal(found, self._weights())
@@ -287,6 +300,8 @@ class _Look:
             optimizer = self._make(groups, dataclasses.replace(self._recipe, lr=rate))
             self.name = type(optimizer).__name__
             begin(optimizer)
+        owned = [{id(p) for g in one.param_groups for p in g["params"]} for one in plain_optimizers(optimizer)]
+        self._places = [[place for place, weight in enumerate(weights) if id(weight) in mine] for mine in owned]
         return weights, optimizer
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import inspect
+import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,9 @@ def optimizer_setup(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[
         ``ratio`` to the recipe's learning rate, ``options`` of its own, and ``parameters``, their names, or of a
         module all of whose trained parameters are in the group its name and a dot (``[""]``: all of the model), None
         where they are not the model's; ``two_points``, whether it has to be told when to train and when to be judged;
-        ``scaled``, whether it steps at its peak and each update is multiplied by the learning rate over the peak.
+        ``scaled``, whether it steps at its peak and each update is multiplied by the learning rate over the peak;
+        ``changes_lr``, whether its constructor makes another learning rate of the one that it is given, and groups have
+        to say theirs.
     """
     if isinstance(optimizer, Composed):
         return optimizer.setups(partial(optimizer_setup, model))
@@ -77,7 +80,14 @@ def _one(model: nn.Module, optimizer: torch.optim.Optimizer) -> Setup:
         "groups": groups,
         "two_points": two_points(optimizer),
         "scaled": False,
+        "changes_lr": _changes_lr(optimizer),
     }
+
+
+def _changes_lr(optimizer: torch.optim.Optimizer) -> bool:
+    group = optimizer.param_groups[0]
+    given = float(group["lr"]) / group[RATIO] if group[RATIO] else 0.0
+    return not math.isclose(float(optimizer.defaults.get("lr", math.nan)), given, rel_tol=1e-9)
 
 
 def _arguments(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
