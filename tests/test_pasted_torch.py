@@ -96,6 +96,13 @@ class Halved(torch.optim.SGD):
         return super().step(closure)
 
 
+class Handed(torch.optim.AdamW):
+    """A subclass that hands its options on."""
+
+    def __init__(self, params: Any, lr: float, **options: Any) -> None:
+        super().__init__(params, lr=lr, **options)
+
+
 class Slowed(torch.optim.SGD):
     """A constructor that makes another learning rate of the one it is given, for groups that have none of their own."""
 
@@ -243,6 +250,7 @@ TRAINERS: dict[str, dict[str, Any]] = {
     "once": {"optimizer": functools.partial(Once, weight_decay=0.2), "clip_norm": 0.5},
     "once, groups": {"optimizer": Once, "param_groups": apart},
     "slowed": {"optimizer": Slowed},
+    "handed": {"optimizer": functools.partial(Handed, betas=(0.5, 0.9), weight_decay=0.3)},
     "rprop, layers": {"optimizer": "rprop(etas=(0.4, 1.1))", "layer_decay": 0.5, "accumulate": 2},
 }
 SHARED: dict[str, dict[str, Any]] = {

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["optimizer_setup"]
 
-NO_SETTINGS = frozenset({"params", "lr", "foreach", "fused", "capturable", "differentiable"})
+NO_SETTINGS = frozenset({"params", "lr", "foreach", "fused", "capturable", "differentiable", "defaults"})
 """Of the constructor's arguments: what is said elsewhere, or only chooses among kernels that do the same."""
 
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 NOWHERE = object()
 
 
@@ -59,7 +60,7 @@ def _one(model: nn.Module, optimizer: torch.optim.Optimizer) -> Setup:
         {"ratio": float(group[RATIO]), "parameters": found, "options": {}}
         for group, found in zip(optimizer.param_groups, _named(model, optimizer), strict=True)
     ]
-    options, unread = {}, []
+    options, unread = {}, _elsewhere(optimizer)
     for name, default in arguments.items():
         try:
             values = [plain(value) for value in _values(optimizer, name)]
@@ -91,16 +92,30 @@ def _changes_lr(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def _arguments(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The constructor's arguments that are settings, with their defaults."""
-    try:
-        parameters = inspect.signature(type(optimizer)).parameters.values()
-    except (TypeError, ValueError):
-        parameters = ()  # type: ignore[assignment]  # nothing to be read, as nothing to be iterated over
-    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    found = {p.name: p.default for p in parameters if p.kind not in variadic}
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
-        found = {**dict.fromkeys(optimizer.defaults, inspect.Parameter.empty), **found}
+    """The constructor's arguments that are settings, with their defaults; ``**options`` are those of the next base."""
+    found: dict[str, Any] = {}
+    for base in type(optimizer).__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = _parameters(base)
+        found = {p.name: p.default for p in parameters if p.kind not in VARIADIC} | found
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+            break
     return {name: default for name, default in found.items() if name not in NO_SETTINGS}
+
+
+def _parameters(kind: type) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(vars(kind)["__init__"]).parameters.values())[1:]
+    except (TypeError, ValueError):  # it has no signature that could be read
+        return []
+
+
+def _elsewhere(optimizer: torch.optim.Optimizer) -> list[str]:
+    """Settings of its groups that no constructor of its classes takes: it hands them to another optimizer."""
+    bases = [base for base in type(optimizer).__mro__ if "__init__" in vars(base)]
+    taken = {p.name for base in bases for p in _parameters(base)}
+    return [name for name in optimizer.defaults if name not in taken | NO_SETTINGS]
 
 
 def _values(optimizer: torch.optim.Optimizer, name: str) -> list[Any]:
