@@ -60,10 +60,10 @@ TRAINERS: dict[str, Any] = {
 }
 
 
-def searched(trainer: Any, path: Path, **changes: Any) -> StudyRecord:
+def searched(trainer: Any, path: Path, *, space: dict[str, Any] | None = None, **changes: Any) -> StudyRecord:
     """A search, and what a later process reads of it."""
-    space = lrtune.Space(lr=(1e-3, 0.5), schedule="cosine")
-    lrtune.tune(trainer, space, epochs=2, storage=str(path), **({"trials": 2} | changes))
+    ranges = lrtune.Space(lr=(1e-3, 0.5), schedule="cosine", **(space or {}))
+    lrtune.tune(trainer, ranges, epochs=2, storage=str(path), **({"trials": 2} | changes))
     return stored(path)
 
 
@@ -108,6 +108,27 @@ def test_the_page_opens_at_the_code_of_the_trainer_that_was_used(
     elif library == "sklearn":
         model = pasted(codes["sklearn"], model=SGDRegressor(), batches=[0])["model"]
         assert (model.learning_rate, model.eta0, model.shuffle) == ("constant", lr, False)
+
+
+@pytest.mark.parametrize("optimizer", ['muon(others="adamw", others_lr_ratio=0.1)', "rprop"])
+def test_an_optimizer_that_lrtune_composed_is_plain_pytorch_on_the_page(optimizer: str, tmp_path: Path) -> None:
+    """From the storage alone; without what its trials say of their setup, from the recipe that names it."""
+    if optimizer.startswith("muon") and not hasattr(torch.optim, "Muon"):
+        pytest.skip("torch.optim has Muon since 2.9")
+    record = searched(network(), tmp_path / "study.db", space={"optimizer": optimizer, "warmup": 0.25})
+    silent = dataclasses.replace(record, records=tuple(dataclasses.replace(r, setup={}) for r in record.records))
+    for told in (record, silent):
+        opened, codes = tabs(told)
+        assert opened == "torch"
+        assert "lrtune." not in codes["torch"]
+        model = nn.Linear(3, 1)
+        names = pasted(codes["torch"], model=model, train_loader=[0] * 10)
+        optimizers = names.get("optimizers") or [names["optimizer"]]
+        assert {id(p) for one in optimizers for g in one.param_groups for p in g["params"]} == set(
+            map(id, model.parameters())
+        )
+        assert [type(one).__name__ for one in optimizers] == (["Rprop"] if optimizer == "rprop" else ["Muon", "AdamW"])
+        pasted(codes["sklearn"], model=SGDRegressor(), batches=[0])
 
 
 def test_a_generators_code_trains_as_the_run_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
