@@ -22,7 +22,10 @@ from lrtune import cli
 from lrtune.errors import InputError
 from lrtune.reading import read
 from lrtune.recipe import Recipe
-from lrtune.report.page import page
+from lrtune.report.first import first_screen
+from lrtune.report.rendering import render
+from lrtune.report.ruler import ruler
+from lrtune.report.words import answer
 from lrtune.snippets import snippet
 from lrtune.training.setups import plain, reference, setup_of
 
@@ -73,7 +76,8 @@ def stored(path: Path) -> StudyRecord:
 
 def tabs(record: StudyRecord) -> tuple[str, dict[str, str]]:
     """The library whose tab is open, and the code of each."""
-    shown = page(record)
+    said = answer(record)
+    shown = render("answer.html.jinja", record=record, said=said, first=first_screen(record, said), ruler=ruler(record))
     found = re.findall(r'<pre id="paste-(\w+)" role="tabpanel"( hidden)?>(.*?)</pre>', shown, re.DOTALL)
     (opened,) = [name for name, hidden, _ in found if not hidden]
     (pressed,) = re.findall(r'aria-selected="true" aria-controls="paste-(\w+)"', shown)

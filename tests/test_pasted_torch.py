@@ -314,7 +314,7 @@ def run_all(*, one_in: int) -> None:
 
 
 def test_a_spread_of_optimizers_schedules_and_options() -> None:
-    run_all(one_in=24)
+    run_all(one_in=32)
 
 
 @pytest.mark.slow
