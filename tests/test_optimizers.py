@@ -375,6 +375,21 @@ class TestScaledUpdates:
         losses = [report.point.values["valid_loss"] for report in last_reports(make(optimizer="rprop"), *recipes)]
         assert len(set(losses)) == len(recipes)
 
+    @needs_muon
+    def test_one_of_two_that_reads_its_learning_rate_once_follows_too(self) -> None:
+        """Muon follows by itself; Rprop beside it has to be made to, and is told of."""
+        trainer = make(model=plain, optimizer='muon(others="rprop")', valid_data=None)
+        moving = Recipe(lr=0.01, epochs=2, seed=1, schedule="linear")
+        biases = []
+        for recipe in (moving, dataclasses.replace(moving, schedule="constant")):
+            run: Any = trainer.start([recipe])
+            run.advance(4)
+            biases.append(run._members[0]._live.model.bias.detach().clone())
+        assert not torch.equal(*biases)
+        assert "reads its learning rate at its first step only" in " ".join(trainer.notices)
+        assert conduct_of(partial(build, "rprop", {}), groups(), moving).follows is False
+        assert conduct_of(partial(build, BOTH, {}), groups(), moving) == Conduct()
+
 
 # -- what is shared --------------------------------------------------------------------------------------
 

@@ -18,10 +18,14 @@ from sklearn.linear_model import SGDRegressor
 from torch import nn
 
 import lrtune
-from lrtune import cli, report
+from lrtune import cli
 from lrtune.errors import InputError
 from lrtune.reading import read
 from lrtune.recipe import Recipe
+from lrtune.report.first import first_screen
+from lrtune.report.rendering import render
+from lrtune.report.ruler import ruler
+from lrtune.report.words import answer
 from lrtune.snippets import snippet
 from lrtune.training.setups import plain, reference, setup_of
 
@@ -59,10 +63,10 @@ TRAINERS: dict[str, Any] = {
 }
 
 
-def searched(trainer: Any, path: Path, **changes: Any) -> StudyRecord:
+def searched(trainer: Any, path: Path, *, space: dict[str, Any] | None = None, **changes: Any) -> StudyRecord:
     """A search, and what a later process reads of it."""
-    space = lrtune.Space(lr=(1e-3, 0.5), schedule="cosine")
-    lrtune.tune(trainer, space, epochs=2, storage=str(path), **({"trials": 2} | changes))
+    ranges = lrtune.Space(lr=(1e-3, 0.5), schedule="cosine", **(space or {}))
+    lrtune.tune(trainer, ranges, epochs=2, storage=str(path), **({"trials": 2} | changes))
     return stored(path)
 
 
@@ -72,10 +76,11 @@ def stored(path: Path) -> StudyRecord:
 
 def tabs(record: StudyRecord) -> tuple[str, dict[str, str]]:
     """The library whose tab is open, and the code of each."""
-    page = report.page(record)
-    found = re.findall(r'<pre id="paste-(\w+)" role="tabpanel"( hidden)?>(.*?)</pre>', page, re.DOTALL)
+    said = answer(record)
+    shown = render("answer.html.jinja", record=record, said=said, first=first_screen(record, said), ruler=ruler(record))
+    found = re.findall(r'<pre id="paste-(\w+)" role="tabpanel"( hidden)?>(.*?)</pre>', shown, re.DOTALL)
     (opened,) = [name for name, hidden, _ in found if not hidden]
-    (pressed,) = re.findall(r'aria-selected="true" aria-controls="paste-(\w+)"', page)
+    (pressed,) = re.findall(r'aria-selected="true" aria-controls="paste-(\w+)"', shown)
     assert pressed == opened
     return opened, {name: html.unescape(code) for name, _, code in found}
 
@@ -109,6 +114,27 @@ def test_the_page_opens_at_the_code_of_the_trainer_that_was_used(
         assert (model.learning_rate, model.eta0, model.shuffle) == ("constant", lr, False)
 
 
+@pytest.mark.parametrize("optimizer", ['muon(others="adamw", others_lr_ratio=0.1)', "rprop"])
+def test_an_optimizer_that_lrtune_composed_is_plain_pytorch_on_the_page(optimizer: str, tmp_path: Path) -> None:
+    """From the storage alone; without what its trials say of their setup, from the recipe that names it."""
+    if optimizer.startswith("muon") and not hasattr(torch.optim, "Muon"):
+        pytest.skip("torch.optim has Muon since 2.9")
+    record = searched(network(), tmp_path / "study.db", space={"optimizer": optimizer, "warmup": 0.25})
+    silent = dataclasses.replace(record, records=tuple(dataclasses.replace(r, setup={}) for r in record.records))
+    for told in (record, silent):
+        opened, codes = tabs(told)
+        assert opened == "torch"
+        assert "lrtune." not in codes["torch"]
+        model = nn.Linear(3, 1)
+        names = pasted(codes["torch"], model=model, train_loader=[0] * 10)
+        optimizers = names.get("optimizers") or [names["optimizer"]]
+        assert {id(p) for one in optimizers for g in one.param_groups for p in g["params"]} == set(
+            map(id, model.parameters())
+        )
+        assert [type(one).__name__ for one in optimizers] == (["Rprop"] if optimizer == "rprop" else ["Muon", "AdamW"])
+        pasted(codes["sklearn"], model=SGDRegressor(), batches=[0])
+
+
 def test_a_generators_code_trains_as_the_run_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = searched(bowl, tmp_path / "study.db")
     assert record.best is not None
@@ -140,7 +166,7 @@ def test_each_trial_keeps_the_settings_that_it_was_trained_with(tmp_path: Path) 
     path = tmp_path / "study.db"
     searched(network(optimizer="sgd", optimizer_options={"momentum": 0.5}), path)
     record = searched(network(optimizer="sgd", optimizer_options={"momentum": 0.7}), path, trials=4)
-    assert [trial.setup["options"]["momentum"] for trial in record.records] == [0.5, 0.5, 0.7, 0.7]
+    assert [trial.setup["optimizers"][0]["options"]["momentum"] for trial in record.records] == [0.5, 0.5, 0.7, 0.7]
 
 
 def test_a_study_without_stored_settings_has_the_code_of_its_recipe(tmp_path: Path) -> None:
@@ -217,15 +243,19 @@ def test_sparse_gradients_have_their_optimizer() -> None:
         {"options": None},
         {"groups": [{"ratio": "print()", "parameters": ["a"], "options": {}}]},
         {"groups": None},
+        None,
     ],
 )
-def test_no_code_is_made_of_a_damaged_record(damage: dict[str, Any]) -> None:
+def test_no_code_is_made_of_a_damaged_record(damage: dict[str, Any] | None) -> None:
+    setup = recorded(network())
+    made = None if damage is None else [{**setup["optimizers"][0], **damage}]
     with pytest.raises(InputError, match="damaged"):
-        snippet(Recipe(lr=0.1), setup={**recorded(network()), **damage})
+        snippet(Recipe(lr=0.1), setup={**setup, "optimizers": made})
 
 
 def test_texts_in_a_record_stay_within_their_line() -> None:
-    setup = {**recorded(network()), "unread": ["a\nprint(1)"], "hears": "x\u2028print(2)"}
+    setup = {**recorded(network()), "hears": "x\u2028print(2)"}
+    setup["optimizers"][0]["unread"] = ["a\nprint(1)"]
     code = snippet(Recipe(lr=0.1, schedule="plateau", warmup=0.5), setup=setup)
     pasted(code, model=nn.Linear(3, 1), train_loader=[0], print=None)
     assert all(line.lstrip().startswith("#") for line in code.splitlines() if "print(" in line)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import importlib.util
 import itertools
 import json
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,8 @@ from torch import nn
 
 from lrtune.recipe import Recipe
 from lrtune.snippets import snippet
-from lrtune.snippets.network import TORCH_OPTIMIZERS
+from lrtune.snippets.optimizer import TORCH_OPTIMIZERS
+from lrtune.training.composed import plain_optimizers
 from lrtune.training.network import TorchTrainer
 from lrtune.training.packages import PACKAGED
 from lrtune.training.setups import setup_of
@@ -94,6 +96,42 @@ class Halved(torch.optim.SGD):
         return super().step(closure)
 
 
+class Handed(torch.optim.AdamW):
+    """A subclass that hands its options on."""
+
+    def __init__(self, params: Any, lr: float, **options: Any) -> None:
+        super().__init__(params, lr=lr, **options)
+
+
+class Slowed(torch.optim.SGD):
+    """A constructor that makes another learning rate of the one it is given, for groups that have none of their own."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__(params, lr=lr / 3)
+
+
+class Once(torch.optim.Optimizer):
+    """Descent at the learning rate that it sees at its first step, as some packages' optimizers."""
+
+    def __init__(self, params: Any, lr: float, *, weight_decay: float = 0.0) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        del closure
+        for group in self.param_groups:
+            for parameter in (p for p in group["params"] if p.grad is not None):
+                lr = self.state[parameter].setdefault("lr", float(group["lr"]))
+                parameter.sub_(lr * (parameter.grad + group["weight_decay"] * parameter))
+
+
+def apollo(params: Any, lr: float) -> torch.optim.Optimizer:
+    """One of another package that looks at its learning rate once."""
+    import pytorch_optimizer
+
+    return pytorch_optimizer.ApolloDQN(params, lr=lr, warmup_steps=0)  # type: ignore[no-any-return]  # untyped
+
+
 def negative(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """A loss below zero."""
     return nn.functional.cross_entropy(output, target) - 10.0
@@ -145,11 +183,18 @@ def check(trainer: TorchTrainer, recipe: Recipe) -> None:
     optimizer, trained, feed = live.stepper.optimizer, live.model, live.feed
     twin = copy.deepcopy(trained)
     code = snippet(recipe, "torch", setup=stored(run))
-    names: dict[str, Any] = {"model": twin, "train_loader": range(PER_EPOCH), "Halved": Halved}
+    names: dict[str, Any] = {
+        "model": twin,
+        "train_loader": range(PER_EPOCH),
+        "Halved": Halved,
+        "Once": Once,
+        "Slowed": Slowed,
+    }
     exec(code, names)  # noqa: S102 -- what a person pastes
-    theirs, scheduler, warm_up = names["optimizer"], names.get("scheduler"), names.get("warm_up")
-    assert settings_of(theirs) == settings_of(optimizer), code
-    assert len(theirs.param_groups) == len(optimizer.param_groups)
+    assert "lrtune." not in code
+    theirs = names.get("optimizers") or [names["optimizer"]]
+    schedulers, warm_up = names.get("schedulers") or [names.get("scheduler")], names.get("warm_up")
+    assert [settings_of(one) for one in theirs] == [settings_of(one) for one in plain_optimizers(optimizer)], code
     heard = "accuracy" if "mode=max" in recipe.schedule else "valid_loss"
     for step in range(recipe.epochs * PER_EPOCH):
         epoch, position = divmod(step, PER_EPOCH)
@@ -158,18 +203,20 @@ def check(trainer: TorchTrainer, recipe: Recipe) -> None:
         (report,) = run.advance(1, evaluate=ends)
         if warm_up is not None:
             warm_up(step)
-        want, got = ([float(group["lr"]) for group in one.param_groups] for one in (optimizer, theirs))
+        want, got = ([float(g["lr"]) for one in of for g in one.param_groups] for of in ([optimizer], theirs))
         assert got == pytest.approx(want, rel=1e-9, abs=1e-15), (step, code)
-        theirs.zero_grad()
+        twin.zero_grad()
         negative(twin(inputs), target).backward()
-        theirs.step()
-        if scheduler is not None and not recipe.schedule.startswith("plateau"):
-            scheduler.step()
-        elif scheduler is not None and ends:
-            scheduler.step(report.point.values[heard])
-    if hasattr(theirs, "eval"):
-        theirs.eval()
-        optimizer.eval()  # type: ignore[attr-defined]  # likewise
+        for one in theirs:
+            one.step()
+        for scheduler in schedulers:
+            if scheduler is not None and not recipe.schedule.startswith("plateau"):
+                scheduler.step()
+            elif scheduler is not None and ends:
+                scheduler.step(report.point.values[heard])
+    for one in [optimizer, *theirs]:
+        if hasattr(one, "eval"):
+            one.eval()
     for one, other in zip(trained.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6, msg=lambda said: f"{said}\n{code}")
 
@@ -200,6 +247,27 @@ TRAINERS: dict[str, dict[str, Any]] = {
     "clipped groups": {"optimizer": "sgd", "clip_norm": 0.05, "layer_decay": 0.5},
     "cut": {"optimizer": "sgd", "accumulate": 2},
     "loss alone": {"optimizer": "sgd"},
+    "once": {"optimizer": functools.partial(Once, weight_decay=0.2), "clip_norm": 0.5},
+    "once, groups": {"optimizer": Once, "param_groups": apart},
+    "slowed": {"optimizer": Slowed},
+    "handed": {"optimizer": functools.partial(Handed, betas=(0.5, 0.9), weight_decay=0.3)},
+    "rprop, layers": {"optimizer": "rprop(etas=(0.4, 1.1))", "layer_decay": 0.5, "accumulate": 2},
+}
+SHARED: dict[str, dict[str, Any]] = {
+    "with adamw": {"optimizer": 'muon(others="adamw", others_lr_ratio=0.1)'},
+    "with sgd": {
+        "optimizer": 'muon(others="sgd(momentum=0.5, nesterov=True)", others_lr_ratio=3, nesterov=False)',
+        "clip_norm": 0.05,
+    },
+    "layers": {"optimizer": 'muon(others="adam")', "layer_decay": 0.5, "accumulate": 2, "clip_norm": 0.1},
+    "groups": {
+        "optimizer": "muon",
+        "optimizer_options": {"others": "adamw(betas=(0.8, 0.9))", "others_lr_ratio": 0.5, "weight_decay": 0.3},
+        "param_groups": apart,
+    },
+    "with rprop": {"optimizer": 'muon(others="rprop")', "clip_norm": 0.1},
+    "frozen": {"optimizer": 'muon(others="momentum")', "model": frozen},
+    "nothing else": {"optimizer": 'muon(others="adamw", others_lr_ratio=0.1)', "model": Matrices},
 }
 RECIPES: list[dict[str, Any]] = [
     {"optimizer": "sgd"},
@@ -223,6 +291,12 @@ def tried() -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
             yield name, {"optimizer": name}, {"momentum": 0.95} if name != "prodigy" else {}
     yield from ((name, trainer, {}) for name, trainer in TRAINERS.items())
     yield from ((str(recipe), TRAINERS["options"], recipe) for recipe in RECIPES)
+    if importlib.util.find_spec("pytorch_optimizer"):
+        yield "ApolloDQN", {"optimizer": apollo}, {}
+    if hasattr(torch.optim, "Muon"):
+        yield from ((f"muon {name}", trainer, {}) for name, trainer in SHARED.items())
+        told = {"optimizer": 'muon(others="adamw")', "weight_decay": 0.2, "momentum": 0.8, "layer_decay": 0.5}
+        yield str(told), {"optimizer": "sgd", "clip_norm": 0.1}, told
 
 
 def run_all(*, one_in: int) -> None:
@@ -240,7 +314,7 @@ def run_all(*, one_in: int) -> None:
 
 
 def test_a_spread_of_optimizers_schedules_and_options() -> None:
-    run_all(one_in=24)
+    run_all(one_in=32)
 
 
 @pytest.mark.slow

@@ -14,7 +14,8 @@ from lrtune.errors import InputError
 from lrtune.recipe import Recipe
 from lrtune.schedules import SCHEDULES, for_recipe, parse
 from lrtune.snippets import snippet
-from lrtune.snippets.network import TORCH_OPTIMIZERS
+from lrtune.snippets.optimizer import TORCH_OPTIMIZERS
+from lrtune.training.optimizers import build, layer_groups
 
 EPOCHS, BATCHES = 10, 8
 TOTAL = EPOCHS * BATCHES
@@ -234,3 +235,39 @@ def test_bad_ones_are_refused() -> None:
         snippet(recipe(), "jax")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="did you mean cosine"):
         snippet(recipe(schedule="cosin"))
+
+
+MUON = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim has Muon since 2.9")
+
+
+@MUON
+@pytest.mark.parametrize("layer_decay", [None, 0.5])
+def test_muon_with_others_of_a_recipe_alone(layer_decay: float | None) -> None:
+    """Nobody has said how it was set up: then the code splits the parameters as the trainer does."""
+    what = recipe(
+        optimizer='muon(others="sgd(nesterov=True)", others_lr_ratio=0.25)',
+        schedule="cosine",
+        momentum=0.8,
+        weight_decay=0.1,
+        layer_decay=layer_decay,
+    )
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
+    trainer_groups = layer_groups(model, layer_decay)
+    built: Any = build(str(what.optimizer), {}, trainer_groups, what)
+    names = run(snippet(what), **torch_names(model=model))
+    assert [type(one) for one in names["optimizers"]] == [torch.optim.Muon, torch.optim.SGD]
+    theirs = [group for one in names["optimizers"] for group in one.param_groups]
+    for group, other in zip(built.param_groups, theirs, strict=True):
+        assert all(one is two for one, two in zip(group["params"], other["params"], strict=True))
+        assert [group[name] for name in ("lr", "momentum", "weight_decay", "nesterov")] == pytest.approx(
+            [other[name] for name in ("initial_lr", "momentum", "weight_decay", "nesterov")]
+        )
+    assert len(names["schedulers"]) == 2
+
+
+def test_an_optimizer_that_reads_its_learning_rate_once_follows_the_schedule_of_a_recipe_alone() -> None:
+    assert "scale_updates(optimizer)\n" in snippet(recipe(optimizer="rprop", schedule="cosine"))
+    assert "scale_updates(optimizer)\n" in snippet(recipe(optimizer="rprop", warmup=0.1, layer_decay=0.5))
+    assert "scale_updates(optimizers[1])\n" in snippet(recipe(optimizer='muon(others="rprop")', warmup=0.1))
+    assert "scale_updates" not in snippet(recipe(optimizer="rprop"))
+    assert "# optimizer: muon(others=3)" in snippet(recipe(optimizer="muon(others=3)"))

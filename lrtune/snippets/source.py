@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from lrtune.training.setups import PAIRS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["arguments", "as_source", "identifier", "imported", "one_line"]
+__all__ = ["arguments", "as_source", "identifier", "imported", "one_line", "spaced"]
 
 
 def as_source(value: Any) -> str:
@@ -72,3 +72,8 @@ def imported(reference: Mapping[str, str], what: str, otherwise: str) -> tuple[s
 def one_line(text: object) -> str:
     """A text that stays within a comment."""
     return " ".join(str(text).split())
+
+
+def spaced(definition: Sequence[str]) -> list[str]:
+    """The lines of a function or class, with a blank line before and after."""
+    return ["", *definition, ""]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-__all__ = ["Composed", "ScaledUpdates"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lrtune.training.base import Setup
+
+__all__ = ["Composed", "ScaledUpdates", "plain_optimizers"]
 
 
 class Composed(torch.optim.Optimizer):
@@ -33,6 +38,10 @@ class Composed(torch.optim.Optimizer):
         del closure
         for part in self.parts:
             part.step()
+
+    def setups(self, of: Callable[[torch.optim.Optimizer], list[Setup]]) -> list[Setup]:
+        """What it is made of, in the order of its steps; `of` says it of one optimizer."""
+        return [setup for part in self.parts for setup in of(part)]
 
 
 class ScaledUpdates(Composed):
@@ -66,9 +75,20 @@ class ScaledUpdates(Composed):
             for parameter, old in zip(parameters, olds, strict=True):
                 parameter.copy_(old + share * (parameter - old))
 
+    def setups(self, of: Callable[[torch.optim.Optimizer], list[Setup]]) -> list[Setup]:
+        """The same, and that its updates are scaled."""
+        return [{**setup, "scaled": True} for setup in super().setups(of)]
+
     def _set(self, rates: list[float]) -> None:
         for group, rate in zip(self.param_groups, rates, strict=True):
             if isinstance(group["lr"], torch.Tensor):
                 group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
+
+
+def plain_optimizers(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
+    """Those that it is composed of, to the last; itself alone where it is not."""
+    if not isinstance(optimizer, Composed):
+        return [optimizer]
+    return [one for part in optimizer.parts for one in plain_optimizers(part)]

@@ -14,6 +14,7 @@ from lrtune.errors import InputError, RecipeError
 from lrtune.schedules import for_recipe
 from lrtune.training.batches import TensorSource
 from lrtune.training.calls import call_with
+from lrtune.training.composed import plain_optimizers
 from lrtune.training.lazy import materialized
 from lrtune.training.optimizer_check import checked
 from lrtune.training.optimizers import build, layer_groups
@@ -165,7 +166,7 @@ def _runs_code(settings: Settings, model: nn.Module, optimizer: torch.optim.Opti
     """Whether training runs code that is not PyTorch's, and so may draw from other generators than its own."""
     sources = [source for source in (settings.train, settings.valid) if source is not None]
     functions = [settings.objective.function, *settings.metrics.values()]
-    parts = [*model.modules(), optimizer]
+    parts = [*model.modules(), *plain_optimizers(optimizer)]
     homes = [str(getattr(function, "__module__", "")) for function in functions]
     homes += [type(part).__module__ for part in parts]
     known = all(isinstance(source, TensorSource) for source in sources)

@@ -245,7 +245,8 @@ class Member:
         if live is None:
             return {}
         return {
-            **optimizer_setup(live.model, live.stepper.optimizer),
+            "library": "torch",
+            "optimizers": optimizer_setup(live.model, live.stepper.optimizer),
             "steps": self._total,
             "batch_size": settings.train.batch_size(self.recipe, settings.batch_size),
             "clip_norm": settings.clip_norm,

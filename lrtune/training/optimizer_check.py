@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from lrtune.errors import RecipeError
-from lrtune.training.composed import ScaledUpdates
+from lrtune.training.composed import ScaledUpdates, plain_optimizers
 from lrtune.training.optimizer_state import load_optimizer, save_optimizer
 from lrtune.training.optimizers import RATIO, apply_lr, several_evaluations
 from lrtune.training.randomness import Stream
@@ -57,7 +57,8 @@ class Conduct:
     limited
         Whether learning rates of `HIGH` and above are all the same to it.
     follows
-        Whether a learning rate that is changed after the first steps makes a difference.
+        Whether a learning rate that is changed after the first steps makes a difference, to each optimizer that it is
+        composed of.
     apart
         Whether each parameter group trains at a learning rate of its own.
     restores
@@ -223,7 +224,7 @@ def conduct_of(make: Callable[[Groups, Recipe], torch.optim.Optimizer], groups: 
             apart=not any(look.same(plain, [LOW] * STEPS, kept=kept) for kept in look.leaders),
             reads=not look.same(plain, [2 * LOW] * STEPS),
             limited=look.same(look.trained_or_not([HIGH] * STEPS), [2 * HIGH] * STEPS),
-            follows=not look.same(plain, [LOW] * PAUSE + [2 * LOW] * (STEPS - PAUSE)),
+            follows=not look.same_of_any(plain, [LOW] * PAUSE + [2 * LOW] * (STEPS - PAUSE)),
         )
 
 
@@ -236,6 +237,7 @@ class _Look:
         self._device = next((p.device for group in groups for p in group["params"]), torch.device("cpu"))
         self.name = "optimizer(params, lr)"
         self.leaders: set[int] = set()
+        self._places: list[list[int]] = []  # of the weights of each optimizer that it is composed of
 
     def trained(
         self, rates: Sequence[float], *, pause: int | None = None, kept: int | None = None
@@ -290,6 +292,17 @@ class _Look:
         found = self.trained_or_not(rates, **told)
         return known is not None and found is not None and _equal(found, known)
 
+    def same_of_any(self, known: list[torch.Tensor], rates: Sequence[float]) -> bool:
+        """Whether it leaves the weights of any optimizer that it is composed of the same."""
+        found, start = self.trained_or_not(rates), self._weights()
+        if found is None:
+            return False
+        parts = [[(found[place], known[place], start[place]) for place in places] for places in self._places]
+        return any(
+            all(torch.equal(new, old) for new, old, _ in part) and not all(torch.equal(old, at) for _, old, at in part)
+            for part in parts
+        )
+
     def stands(self, found: list[torch.Tensor]) -> bool:
         """Whether nothing has moved."""
         return _equal(found, self._weights())
@@ -311,6 +324,8 @@ class _Look:
             begin(optimizer)
             for hooks in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"):  # they wait for real steps
                 getattr(optimizer, hooks, {}).clear()
+        owned = [{id(p) for g in one.param_groups for p in g["params"]} for one in plain_optimizers(optimizer)]
+        self._places = [[place for place, weight in enumerate(weights) if id(weight) in mine] for mine in owned]
         return weights, optimizer
 
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import bisect
 import inspect
+import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from lrtune.training.composed import Composed
 from lrtune.training.optimizers import RATIO
 from lrtune.training.setups import plain, reference
 from lrtune.training.twopoints import two_points
@@ -23,30 +26,41 @@ if TYPE_CHECKING:
 
 __all__ = ["optimizer_setup"]
 
-NO_SETTINGS = frozenset({"params", "lr", "foreach", "fused", "capturable", "differentiable"})
+NO_SETTINGS = frozenset({"params", "lr", "foreach", "fused", "capturable", "differentiable", "defaults"})
 """Of the constructor's arguments: what is said elsewhere, or only chooses among kernels that do the same."""
 
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 NOWHERE = object()
 
 
-def optimizer_setup(model: nn.Module, optimizer: torch.optim.Optimizer) -> Setup:
+def optimizer_setup(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Setup]:
     """The optimizer of a model in training, before its first step.
 
     Returns
     -------
-    Setup
-        ``optimizer``, a :func:`~lrtune.training.setups.reference` to its class; ``options`` of the constructor by
-        name; ``unread``, names of those that the optimizer does not tell; ``groups``, each with its ``ratio`` to the
-        recipe's learning rate, ``options`` of its own, and ``parameters``, their names, or of a module all of whose
-        trained parameters are in the group its name and a dot (``[""]``: all of the model), None where they are not
-        the model's; ``two_points``, whether it has to be told when to train and when to be judged.
+    list of Setup
+        One for each optimizer that it is composed of (:mod:`lrtune.training.composed`), in the order of their steps,
+        or one alone. Each has ``optimizer``, a :func:`~lrtune.training.setups.reference` to its class; ``options`` of
+        the constructor by name; ``unread``, names of those that the optimizer does not tell; ``groups``, each with its
+        ``ratio`` to the recipe's learning rate, ``options`` of its own, and ``parameters``, their names, or of a
+        module all of whose trained parameters are in the group its name and a dot (``[""]``: all of the model), None
+        where they are not the model's; ``two_points``, whether it has to be told when to train and when to be judged;
+        ``scaled``, whether it steps at its peak and each update is multiplied by the learning rate over the peak;
+        ``changes_lr``, whether its constructor makes another learning rate of the one that it is given, and groups have
+        to say theirs.
     """
+    if isinstance(optimizer, Composed):
+        return optimizer.setups(partial(optimizer_setup, model))
+    return [_one(model, optimizer)]
+
+
+def _one(model: nn.Module, optimizer: torch.optim.Optimizer) -> Setup:
     arguments = _arguments(optimizer)
     groups: list[dict[str, Any]] = [
         {"ratio": float(group[RATIO]), "parameters": found, "options": {}}
         for group, found in zip(optimizer.param_groups, _named(model, optimizer), strict=True)
     ]
-    options, unread = {}, []
+    options, unread = {}, _elsewhere(optimizer)
     for name, default in arguments.items():
         try:
             values = [plain(value) for value in _values(optimizer, name)]
@@ -61,26 +75,47 @@ def optimizer_setup(model: nn.Module, optimizer: torch.optim.Optimizer) -> Setup
         for group, value in zip(groups, values, strict=True):
             group["options"][name] = value
     return {
-        "library": "torch",
         "optimizer": reference(type(optimizer)),
         "options": options,
         "unread": unread,
         "groups": groups,
         "two_points": two_points(optimizer),
+        "scaled": False,
+        "changes_lr": _changes_lr(optimizer),
     }
 
 
+def _changes_lr(optimizer: torch.optim.Optimizer) -> bool:
+    group = optimizer.param_groups[0]
+    given = float(group["lr"]) / group[RATIO] if group[RATIO] else 0.0
+    return not math.isclose(float(optimizer.defaults.get("lr", math.nan)), given, rel_tol=1e-9)
+
+
 def _arguments(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The constructor's arguments that are settings, with their defaults."""
-    try:
-        parameters = inspect.signature(type(optimizer)).parameters.values()
-    except (TypeError, ValueError):
-        parameters = ()  # type: ignore[assignment]  # nothing to be read, as nothing to be iterated over
-    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    found = {p.name: p.default for p in parameters if p.kind not in variadic}
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
-        found = {**dict.fromkeys(optimizer.defaults, inspect.Parameter.empty), **found}
+    """The constructor's arguments that are settings, with their defaults; ``**options`` are those of the next base."""
+    found: dict[str, Any] = {}
+    for base in type(optimizer).__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = _parameters(base)
+        found = {p.name: p.default for p in parameters if p.kind not in VARIADIC} | found
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+            break
     return {name: default for name, default in found.items() if name not in NO_SETTINGS}
+
+
+def _parameters(kind: type) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(vars(kind)["__init__"]).parameters.values())[1:]
+    except (TypeError, ValueError):  # it has no signature that could be read
+        return []
+
+
+def _elsewhere(optimizer: torch.optim.Optimizer) -> list[str]:
+    """Settings of its groups that no constructor of its classes takes: it hands them to another optimizer."""
+    bases = [base for base in type(optimizer).__mro__ if "__init__" in vars(base)]
+    taken = {p.name for base in bases for p in _parameters(base)}
+    return [name for name in optimizer.defaults if name not in taken | NO_SETTINGS]
 
 
 def _values(optimizer: torch.optim.Optimizer, name: str) -> list[Any]:
