@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "LOW_BYTE",
     "BrokenError",
     "TransientError",
     "damaged",
