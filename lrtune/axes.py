@@ -41,6 +41,7 @@ Distribution: TypeAlias = FloatDistribution | IntDistribution | CategoricalDistr
 LOWEST_LR, HIGHEST_LR = 1e-30, 1e12  # float32 arithmetic leaves nothing of a step outside
 SMALLEST_NORMAL = float(np.finfo(np.float64).tiny)
 MOST = 10**9
+MOST_CHOICES = 1000  # of one setting: no search tries so many, and each costs every decision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +204,9 @@ def _choices(name: str, values: list[Any]) -> Any:
     """Choices; the plain value where there is only one."""
     if not values:
         msg = f"space: {name}: at least one choice is needed (got an empty list); write for example {_hint(name)}"
+        raise SpaceError(msg)
+    if len(values) > MOST_CHOICES:
+        msg = f"space: {name}: at most {MOST_CHOICES} choices are searched (got {len(values)}); leave some of them out"
         raise SpaceError(msg)
     checked = [_one(name, value) for value in values]
     for position, value in enumerate(checked):

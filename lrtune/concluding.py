@@ -86,6 +86,9 @@ def _advice(search: Search, said: str) -> str:
         last = next((why.splitlines()[-1] for why in reversed(whys) if why), "no reason was given")
         reason = "" if last in said else f" ({last})"
         return f"mend the training code{reason} and run the same command again"
+    if outcomes and all(outcome.diverged for outcome in outcomes):
+        lower = f"or try a range further down, such as {low / 1e3:.0e} to {low:.0e}"
+        return f"{len(outcomes)} of {len(ended)} trials diverged: raise {_limits(search)}, {lower}"
     return f"raise {_limits(search)}, or narrow the range from {low:g} to {high:g}"
 
 

@@ -22,6 +22,13 @@ SCORERS = re.compile(
     r"d2_\w+_score|(completeness|homogeneity|v_measure|fowlkes_mallows)_score|average_precision|"
     r"explained_variance|matthews_corrcoef|positive_likelihood_ratio"
 )
+COSTS = re.compile(r"(loss|error)(es|s)?(?![a-z])")
+# What turns a loss over: neg_loss, val_negative_loss, -loss, 1 - error, loss_reduction.
+TURNED = re.compile(
+    r"^\W|^\d+ *[-/]|"
+    r"(?<![a-z])(neg|negative|negated|minus|inv|inverse|inverted|no|not|non|free|improvement|reduction|decrease|gain)"
+    r"(?![a-z])"
+)
 PART = re.compile(r"^(train|valid|val|test|eval)[_/]")
 
 
@@ -37,7 +44,7 @@ def known_direction(metric: str, trainer: object = None) -> Direction | None:
     metric = str(metric)  # whoever gives something else is told so by the settings
     if SCORERS.fullmatch(PART.sub("", metric)):
         return "maximize"
-    return "minimize" if re.search(r"loss|error", metric) and not metric.startswith("neg_") else None
+    return "minimize" if COSTS.search(metric) and not TURNED.search(metric) else None
 
 
 def better_side(metric: str, given: Direction | None, what: str = "direction") -> Direction:

@@ -29,6 +29,7 @@ LONG_KEY = re.compile(
     r"""(?<![\w-])(?:(?:[\w-]++|"(?:[^"\\\n]|\\.){0,40}+"|'[^'\n]{0,40}+')[ \t]*+\.[ \t]*+)"""
     rf"{{{MOST_PARTS}}}"
 )
+SQLITE = b"SQLite format 3\0"
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -81,6 +82,9 @@ def _bytes(path: Path) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         msg = f"{str(path)!r}: cannot be read ({error})"
         raise StudyFileError(msg) from None
+    if raw.startswith(SQLITE):
+        msg = f"{path}: an SQLite database, not a TOML file; give a study file, and the database as --storage"
+        raise StudyFileError(msg)
     if len(raw) > MOST_BYTES:
         msg = f"{path}: larger than {MOST_BYTES} bytes, which no study file is; is it the right file?"
         raise StudyFileError(msg)

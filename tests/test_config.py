@@ -148,6 +148,7 @@ def test_the_default_name_is_that_of_the_file_or_its_folder(tmp_path: Path) -> N
         ("[study]\nepochs = 1\nepochs = 2", "study.toml:3: cannot overwrite a value"),
         ("[study]\n[study]\n", "study.toml:2: cannot declare ('study',) twice"),
         (GOOD.encode("utf-16"), "study.toml:1: the file is UTF-16"),
+        (b"SQLite format 3\0\xfb", "study.toml: an SQLite database, not a TOML file"),
         (replaced("digits", "d\xefgits").encode("latin-1"), "study.toml:2: not UTF-8 (byte 0xef)"),
         (replaced("digits", "dig\0its"), "study.toml:2: a NUL character"),
         ("a = 1\n" + ".".join("a" * 20_000) + " = 1", "study.toml:2: a dotted key of more than 16 parts"),

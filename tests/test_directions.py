@@ -39,12 +39,17 @@ def test_of_every_scorer_of_scikit_learn_more_is_better(name: str) -> None:
     assert known_direction(name) == known_direction(f"valid_{name}") == "maximize"
 
 
-@pytest.mark.parametrize("name", ["valid_loss", "train_loss", "error", "mean_squared_error", "log_loss"])
+@pytest.mark.parametrize("name", ["valid_loss", "val/loss_cls", "error_rate", "losses", "log_loss", "logloss"])
 def test_of_a_loss_and_an_error_less_is_better(name: str) -> None:
     assert known_direction(name) == "minimize"
 
 
-@pytest.mark.parametrize("name", ["reward", "score", "neg_mine", "neg_my_loss", "perplexity"])
+TURNED = ["neg_my_loss", "val_neg_loss", "negative_loss", "minus_loss", "inverse-loss", "-loss", "1 - error", "1/loss"]
+
+
+@pytest.mark.parametrize(
+    "name", ["reward", "score", "neg_mine", "perplexity", "lossless", "glossy", "loss_reduction", "error_free", *TURNED]
+)
 def test_of_any_other_nothing_is_known(name: str) -> None:
     assert known_direction(name) is None
 

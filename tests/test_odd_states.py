@@ -156,6 +156,15 @@ def test_where_all_fail_midway_the_reason_is_told(strategy: str, trials: int) ->
     assert caught.value.exit_code == 3
 
 
+def test_some_that_diverged_are_counted() -> None:
+    def train(recipe: Recipe) -> Iterator[dict[str, float]]:
+        for epoch in range(recipe.epochs):
+            yield {"valid_loss": math.nan if epoch == 2 else 1.0 + recipe.lr}
+
+    with pytest.raises(SearchError, match=r"\d+ of \d+ trials diverged: raise the budget, or try a range further down"):
+        tune(train, lrtune.Space(lr=(1e-5, 1.0)), epochs=9, budget=4.0)
+
+
 def test_some_out_of_memory_are_counted() -> None:
     with pytest.raises(SearchError, match="ran out of memory"):
         tune(breaking(MemoryError()), lrtune.Space(lr=(1e-3, 1.0)), epochs=8, trials=3, strategy="tpe")

@@ -123,6 +123,12 @@ def test_warmup_steps_are_whole() -> None:
     assert space.distributions()["warmup"] == IntDistribution(10, 1000, log=True)
 
 
+def test_more_choices_than_any_search_tries_are_refused_at_once() -> None:
+    assert len(Space(lr=(1e-4, 1.0), batch_size=list(range(1, 1001))).distributions()["batch_size"].choices) == 1000
+    with pytest.raises(SpaceError, match=r"batch_size: at most 1000 choices are searched \(got 100000\)"):
+        Space(lr=(1e-4, 1.0), batch_size=list(range(1, 100_001)))
+
+
 def test_one_choice_is_a_fixed_value() -> None:
     assert Space(lr=(1e-4, 1.0), batch_size=[32]) == Space(lr=(1e-4, 1.0), batch_size=32)
 
