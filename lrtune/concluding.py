@@ -77,6 +77,9 @@ def _advice(search: Search, said: str) -> str:
     outcomes = [outcome for outcome in ended if outcome is not Outcome.PRUNED]  # that the search ended, or others led
     low, high = search.space.lr_range
     if ended and all(outcome.diverged for outcome in ended):
+        if search.baseline is not None and search.baseline.undefined:
+            metric = search.settings.metric
+            return f"{metric} is no finite number before any training: mend the data or the loss; no learning rate can"
         return f"every learning rate diverged: try a range further down, such as {low / 1e3:.0e} to {low:.0e}"
     if outcomes and all(outcome is Outcome.OUT_OF_MEMORY for outcome in outcomes):
         every = "every trial" if len(outcomes) == len(ended) else f"{len(outcomes)} of {len(ended)} trials"

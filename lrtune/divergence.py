@@ -73,10 +73,14 @@ class Baseline:
         The metric of the untrained model on the held-out part.
     chance
         The metric of the best constant prediction on the held-out part.
+    undefined
+        Whether the metric of the untrained model is no finite number: the data or the loss make it so, and no learning
+        rate. ``untrained`` is None then.
     """
 
     untrained: float | None = None
     chance: float | None = None
+    undefined: bool = False
 
     def worst(self, direction: Direction) -> float | None:
         """The worse of the two that are known."""

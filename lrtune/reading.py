@@ -10,7 +10,7 @@ from lrtune.entries import RECIPE, RECORD, ended_elsewhere, parse
 from lrtune.errors import InputError, StorageError
 from lrtune.recipe import Recipe
 from lrtune.records import StudyRecord
-from lrtune.shapes import MAPPING, NOTHING, NUMBER, TEXT, WHOLE, Each, Named, Row, Shape, wrong
+from lrtune.shapes import FLAG, MAPPING, NOTHING, NUMBER, TEXT, WHOLE, Each, Named, Row, Shape, wrong
 from lrtune.space import Space
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ SHAPES: Mapping[str, Shape] = {
     },
     IDENTITY: TEXT,
     SPACE: MAPPING,
-    BASELINE: {"untrained": _PLACE, "chance": _PLACE},
+    BASELINE: {"untrained": _PLACE, "chance": _PLACE, "undefined?": FLAG},
     NOTICES: Each(TEXT),
     RESULT: (
         Named(NOTHING),  # none yet

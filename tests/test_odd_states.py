@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
@@ -327,3 +328,21 @@ def test_once_is_forgiven() -> None:
     stubborn = Stubborn(lambda _: answers.pop(0))
     result = tune(descent, lrtune.Space(lr=(1e-3, 1.0)), epochs=4, budget=2.0, strategy=stubborn)
     assert result.trials_by_outcome == {Outcome.COMPLETED.group: 1}
+
+
+def test_a_metric_that_is_no_number_before_training_is_not_blamed_on_the_learning_rate() -> None:
+    x, y = torch.randn(40, 5), torch.zeros(40, dtype=torch.long)
+    masked = torch.full((8,), -100)
+
+    def own(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(output, target)
+
+    trainer = lrtune.TorchTrainer(
+        model=lambda: torch.nn.Linear(5, 2),
+        train_data=(x, y),
+        valid_data=(x[:8], masked),
+        loss=own,
+    )
+    with pytest.raises(lrtune.SearchError, match="valid_loss is no finite number before any training") as raised:
+        lrtune.tune(trainer, lrtune.Space(lr=(1e-3, 1.0)), epochs=2, trials=3)
+    assert "range" not in str(raised.value)

@@ -62,7 +62,7 @@ def _hopeless(beliefs: Beliefs, pace: Pace) -> Action | None:
     lowest = min((arm.seen.recipe.lr for arm in beliefs.view.arms if arm.diverged), default=None)
     if lowest is None:
         return pace.end("no run has reported the metric, and nowhere is left to look")
-    return pace.end(f"every run diverged, down to a learning rate of {lowest:g}; try a range below it")
+    return pace.end(f"every run diverged, down to a learning rate of {lowest:g}")
 
 
 def _compare(beliefs: Beliefs, pace: Pace) -> Action:

@@ -282,7 +282,8 @@ class SklearnTrainer:
         with quiet():
             untrained = None if stepper is None else self._worth(metric, stepper)
             chance = self._chance(metric)
-        return Baseline(untrained=_finite(untrained), chance=_finite(chance))
+        undefined = untrained is not None and _finite(untrained) is None
+        return Baseline(untrained=_finite(untrained), chance=_finite(chance), undefined=undefined)
 
     def _worth(self, metric: str, stepper: Stepper) -> float:
         if metric in LOSSES:

@@ -229,9 +229,9 @@ class TorchTrainer:
             untrained = member.untrained().get(metric)
         finally:
             member.end()
-        known = untrained is not None and math.isfinite(untrained)
+        undefined = untrained is not None and not math.isfinite(untrained)
         chance = None if self._settings.objective.whole else chance_of(self._settings, metric)
-        return Baseline(untrained=untrained if known else None, chance=chance)
+        return Baseline(untrained=None if undefined else untrained, chance=chance, undefined=undefined)
 
     def fingerprint(self) -> Mapping[str, str]:
         """Data (hashed where it is tensors), model (class and shapes) and loss."""
