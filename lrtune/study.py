@@ -210,7 +210,7 @@ def conduct(
                 study=stored.get(IDENTITY),
                 warn=warnings.append,
             ),
-            should_stop=should_stop or _never,
+            should_stop=should_stop or bool,
             deadline=deadline,
             listen=listen,
             widened=lambda wider: ledger.describe({SPACE: wider.to_json()}),
@@ -247,10 +247,6 @@ def _strategy(given: str | Strategy, settings: Settings, prior: Any) -> Strategy
         return given
     earlier = None if prior is None else prior_from(prior)
     return make(given, prune=settings.prune, points=settings.points, prior=earlier)
-
-
-def _never() -> bool:
-    return False
 
 
 # -- opening ------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from lrtune.training.calls import call_with
 from lrtune.training.composed import plain_optimizers
 from lrtune.training.lazy import materialized
 from lrtune.training.optimizer_check import checked
+from lrtune.training.optimizer_setup import optimizer_setup
 from lrtune.training.optimizers import build, layer_groups
 from lrtune.training.randomness import Stream, derived
 from lrtune.training.twopoints import begin
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
     from weakref import WeakSet
 
     from lrtune.recipe import Recipe
+    from lrtune.schedules import Schedule
+    from lrtune.training.base import Setup
     from lrtune.training.batches import Feed, Source
     from lrtune.training.objectives import Metric, Objective
     from lrtune.training.optimizer_check import Conduct
     from lrtune.training.optimizers import Groups
 
-__all__ = ["Live", "Settings", "built", "described"]
+__all__ = ["Live", "Settings", "built", "described", "setup_of_live"]
 
 EVALUATION = 0xE7A1  # tells the stream of evaluations from the others of a seed
 
@@ -63,6 +66,11 @@ class Settings:
     def tell(self, notice: str) -> None:
         """Tell the user something, once."""
         self.notices[notice] = None
+
+    def heard_by(self, schedule: Schedule) -> str:
+        """What a metric-driven schedule hears: the held-out loss, or for `mode=max` the first metric."""
+        loss = "train_loss" if self.valid is None else "valid_loss"
+        return loss if schedule.hears_losses else next(iter(self.metrics), loss)
 
     seen: dict[object, Conduct]
 
@@ -179,3 +187,18 @@ def described(model: nn.Module) -> str:
     count = sum(parameter.numel() for parameter in model.parameters())
     digest = hashlib.sha256("\n".join(shapes).encode()).hexdigest()[:16]
     return f"{type(model).__name__}, {count} parameters in {len(shapes)} tensors, sha256 of shapes {digest}"
+
+
+def setup_of_live(settings: Settings, live: Live, recipe: Recipe, total_steps: int) -> Setup:
+    """How a training was set up beyond its recipe, see :meth:`lrtune.training.base.Run.setup`."""
+    return {
+        "library": "torch",
+        "optimizers": optimizer_setup(live.model, live.stepper.optimizer),
+        "steps": total_steps,
+        "batch_size": settings.train.batch_size(recipe, settings.batch_size),
+        "clip_norm": settings.clip_norm,
+        "accumulate": settings.accumulate,
+        "precision": settings.precision,
+        "device": settings.device.type,
+        "hears": settings.heard_by(live.schedule),
+    }

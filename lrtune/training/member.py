@@ -16,14 +16,13 @@ from lrtune.outcome import Outcome
 from lrtune.training import snapshot
 from lrtune.training.base import Report
 from lrtune.training.faults import first_line, is_out_of_memory
-from lrtune.training.making import Live, Settings, built, described
+from lrtune.training.making import Live, Settings, built, described, setup_of_live
 from lrtune.training.measuring import measure
-from lrtune.training.optimizer_setup import optimizer_setup
-from lrtune.training.optimizer_state import load_optimizer, move_optimizer, save_optimizer
+from lrtune.training.optimizer_state import move_optimizer
 from lrtune.training.optimizers import apply_lr
 from lrtune.training.precision import autocast, free_memory
 from lrtune.training.randomness import Stream
-from lrtune.training.tensors import decoded, encoded, length
+from lrtune.training.tensors import length
 from lrtune.training.twopoints import at_judged, misled
 from lrtune.training.updates import NoMemoryError
 
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from lrtune.recipe import Recipe
-    from lrtune.schedules import Schedule
     from lrtune.training.base import Setup, State
 
 __all__ = ["Member"]
@@ -232,29 +230,11 @@ class Member:
         """Let a schedule hear how the epoch went."""
         self._look(live)
         heard = {**self._seen.values, **self._evaluate(live)}
-        live.schedule.update(heard[self._heard_by(live.schedule)], progress=self._step / self._total)
-
-    def _heard_by(self, schedule: Schedule) -> str:
-        """What a schedule that listens hears: the held-out loss, or for `mode=max` the first metric."""
-        loss = "train_loss" if self._settings.valid is None else "valid_loss"
-        return loss if schedule.hears_losses else next(iter(self._settings.metrics), loss)
+        live.schedule.update(heard[self._settings.heard_by(live.schedule)], progress=self._step / self._total)
 
     def setup(self) -> Setup:
         """How it was set up beyond its recipe; empty where there was no room for it."""
-        live, settings = self._live, self._settings
-        if live is None:
-            return {}
-        return {
-            "library": "torch",
-            "optimizers": optimizer_setup(live.model, live.stepper.optimizer),
-            "steps": self._total,
-            "batch_size": settings.train.batch_size(self.recipe, settings.batch_size),
-            "clip_norm": settings.clip_norm,
-            "accumulate": settings.accumulate,
-            "precision": settings.precision,
-            "device": settings.device.type,
-            "hears": self._heard_by(live.schedule),
-        }
+        return {} if self._live is None else setup_of_live(self._settings, self._live, self.recipe, self._total)
 
     def _evaluate(self, live: Live) -> dict[str, float]:
         """Loss and metrics of the held-out part, drawing from no stream that training draws from."""
@@ -369,21 +349,16 @@ class Member:
         if not live.restores:
             msg = "the optimizer would not go on as it was"
             raise TypeError(msg)
-        scaler = live.stepper.scaler
-        return head | {
+        return {
+            **head,
+            **snapshot.save_live(live),
             "step": self._step,
             "samples": self._samples,
             "total": self._seen.total,
             "count": self._seen.count,
             "guard": dict(self._guard.state()),
             "stream": self._stream.state(),
-            "micro": live.stepper.micro,
-            "whole_only": live.stepper.whole_only,
             "eval_size": self._eval_size,
-            "schedule": encoded(dict(live.schedule.state())) if live.schedule.listens else None,
-            "scaler": None if scaler is None else encoded(scaler.state_dict()),
-            "model": snapshot.save_model(live.model),
-            "optimizer": save_optimizer(live.stepper.optimizer),
         }
 
     def restore(self, saved: State) -> None:
@@ -416,12 +391,5 @@ class Member:
 
     def _rebuilt(self, saved: State) -> Live:
         live = self._built()
-        snapshot.load_model(live.model, saved["model"])
-        live.stepper.whole_only = bool(saved.get("whole_only"))  # states of before there was such a thing have none
-        load_optimizer(live.stepper.optimizer, saved["optimizer"])
-        live.stepper.micro, live.stepper.begun = saved["micro"], saved["step"] > 0
-        if live.stepper.scaler is not None and saved["scaler"] is not None:
-            live.stepper.scaler.load_state_dict(decoded(saved["scaler"]))
-        if saved["schedule"] is not None:
-            live.schedule.restore(decoded(saved["schedule"]))
+        snapshot.load_live(live, saved)
         return live
