@@ -308,3 +308,10 @@ def test_whatever_was_seen_the_answer_is_consistent(rows: list[tuple[float, int,
         assert found.band[1] >= lr * 0.9999
     if found.edge.lr is not None and found.edge.low is not None and found.edge.high is not None:
         assert found.edge.low <= found.edge.lr <= found.edge.high
+
+
+def test_one_learning_rate_alone_has_no_band() -> None:
+    alone, beside = answer(situation([seen(0, -2.0)])), answer(situation([seen(0, -2.0), seen(1, -2.5, 10)]))
+    assert alone.best == beside.best == 0
+    assert alone.band is None, "one says nothing of any other"
+    assert beside.band is not None

@@ -506,3 +506,9 @@ class TestPieces:
             first = draw()
         with other.active():
             assert draw() == first
+
+
+def test_a_dict_of_columns_is_named_with_what_to_give() -> None:
+    columns = dict(zip("xy", blobs(), strict=True))
+    with pytest.raises(DataError, match=r"no dict of columns \(got 'x', 'y'\); give a Dataset"):
+        make(train_data=columns)

@@ -122,10 +122,11 @@ def answer(situation: Situation) -> Answer:
     if not teams:
         return Answer(edge=edge, warnings=("no run was trained to its end; give the search a larger budget",))
     best, rest = teams[0], teams[1:]
+    compared = len({arm.seen.recipe.lr for arm in beliefs.view.arms}) > 1  # one alone says nothing of any other
     return Answer(
         best=best[0].number,
         value=situation.sign * _mean(beliefs, best),
-        band=_band(beliefs, best, reading),
+        band=_band(beliefs, best, reading) if compared else None,
         edge=edge,
         runner_up=rest[0][0].number if rest else None,
         beyond_noise=_differ(beliefs, best, rest[0]) if rest else None,

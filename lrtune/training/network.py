@@ -341,6 +341,11 @@ def source_of(data: Any, name: str) -> Source:
         raise DataError(msg)
     if isinstance(data, DataLoader):
         return LoaderSource(data, name, NOMINAL)
+    if isinstance(data, Mapping):
+        msg = (
+            f"{name} must be no dict of columns (got {', '.join(map(repr, list(data)[:5]))}); give a Dataset over them"
+        )
+        raise DataError(msg)
     indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, type)
     if isinstance(data, Dataset) or indexed:
         return DatasetSource(data, name)
