@@ -24,7 +24,7 @@ from lrtune import checkpoints
 from lrtune.errors import RecipeError
 from lrtune.recipe import Recipe
 from lrtune.schedules import for_recipe
-from lrtune.training import optimizer_check
+from lrtune.training import optimizer_check, trial_steps
 from lrtune.training.composed import ScaledUpdates
 from lrtune.training.optimizer_check import Conduct, conduct_of
 from lrtune.training.optimizer_state import load_optimizer, save_optimizer
@@ -613,7 +613,7 @@ class TestKept:
             saved = save_optimizer(optimizer)
             return saved | {"beside": {name: value for name, value in saved["beside"].items() if name != place}}
 
-        monkeypatch.setattr(optimizer_check, "save_optimizer", without)
+        monkeypatch.setattr(trial_steps, "save_optimizer", without)
         assert conduct(Keeping) == Conduct(restores=False)
 
     def test_one_tensor_in_two_places_is_one_again(self) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import dataclasses
 import itertools
 import json
 import math
@@ -87,7 +86,7 @@ def sweep(study: StudyFile, lrs: Sequence[float], table: Path) -> None:
         if not done:
             out.writerow(["lr", "batch_size", "schedule", "warmup", "outcome", "value"])
             base = trainer.baseline(Recipe(lr=lrs[0]), study.question.metric)
-            for name, value in dataclasses.asdict(base).items():
+            for name, value in (("untrained", base.untrained), ("chance", base.chance)):
                 out.writerow(["", "", "", "", name, "" if value is None else f"{value:.6g}"])
         for recipe in recipes(study, lrs):
             if _key(recipe) not in done:
