@@ -331,17 +331,18 @@ def _clear(study: _Study) -> Finding:
     return Finding(
         kind=FindingKind.CLEAR if enough else FindingKind.LIKELY,
         evidence={"completed": len(study.done), "lr": study.best.lr},
-        why=f"{_best_of(study)}, at {study.best.lr:.3g}, lies inside the range{edge}",
+        why=f"{_best_of(study)}, lies inside the range{edge}",
         advice="use it; a repeat with another seed would show how far the edge is" if near and enough else advice,
     )
 
 
 def _best_of(study: _Study) -> str:
-    done, rest = len(study.done), len(study.trials) - len(study.done)
+    done, rest, at = len(study.done), len(study.trials) - len(study.done), f"at {study.best.lr:.3g}"
     if done >= ENOUGH_TRAININGS:
-        return f"the best of {done} full trainings"
+        return f"the best of {done} full trainings, {at}"
     trained = "the one full training" if done == 1 else f"the better of {done} full trainings"
-    return f"{trained}, expected to be better than what the {rest} shorter run{'' if rest == 1 else 's'} would end at"
+    shorter = f", expected to end better than the {rest} shorter run{'' if rest == 1 else 's'} would" if rest else ""
+    return f"{trained}, {at}{shorter}"
 
 
 def _number(value: object) -> float:
