@@ -9,8 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lrtune.comparison import Comparison, compare
-    from lrtune.curve import Curve, Point
+    from lrtune.core.curve import Curve, Point
+    from lrtune.core.outcome import Outcome
+    from lrtune.core.recipe import Recipe
+    from lrtune.core.space import Space, suggest
     from lrtune.errors import (
         DataError,
         InputError,
@@ -25,16 +27,14 @@ if TYPE_CHECKING:
         StudyFileError,
         UserCodeError,
     )
-    from lrtune.outcome import Outcome
-    from lrtune.rangetest import RangeTest, range_test
-    from lrtune.recipe import Recipe
-    from lrtune.result import Edge, Result
-    from lrtune.search.pruner import DivergencePruner
-    from lrtune.space import Space, suggest
-    from lrtune.study import tune
-    from lrtune.training.estimator import SklearnTrainer
-    from lrtune.training.loop import GeneratorTrainer
-    from lrtune.training.network import TorchTrainer
+    from lrtune.search.lr_range.lr_range import RangeTest, range_test
+    from lrtune.search.samplers.pruner import DivergencePruner
+    from lrtune.study.comparison import Comparison, compare
+    from lrtune.study.result import Edge, Result
+    from lrtune.study.tuning import tune
+    from lrtune.training.estimators.trainer import SklearnTrainer
+    from lrtune.training.generator import GeneratorTrainer
+    from lrtune.training.networks.trainer import TorchTrainer
 
 __all__ = [
     "Comparison",

@@ -80,7 +80,7 @@ class SearchError(LrtuneError):
     Attributes
     ----------
     result
-        What can be said all the same (a :class:`lrtune.result.Result`), where there is anything.
+        What can be said all the same (a :class:`lrtune.study.result.Result`), where there is anything.
     """
 
     exit_code = 3

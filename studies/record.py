@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from lrtune.outcome import Outcome
-from lrtune.reading import read
-from lrtune.result import Result
+from lrtune.core.outcome import Outcome
+from lrtune.study.result import Result
+from lrtune.study.trials.study_reader import read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from lrtune.records import Record, StudyRecord
+    from lrtune.core.records import Record, StudyRecord
 
 HERE = Path(__file__).parent
 STUDIES = ("digits-sgd", "digits-mlp", "diabetes-sgd-regressor", "breast-cancer-csv", "python-lm")

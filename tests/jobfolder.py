@@ -7,10 +7,10 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lrtune.core.timestamps import utc
 from lrtune.jobs import read_job
-from lrtune.jobs.asked import Asked, Ended, state_path
-from lrtune.jobs.clock import utc
-from lrtune.jobs.running import run
+from lrtune.jobs.request import Asked, Ended, state_path
+from lrtune.jobs.runner import run
 from lrtune.jobs.state import State, load
 from lrtune.storage import open_storage
 

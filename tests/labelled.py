@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrtune.curve import Curve, Direction, Point
-from lrtune.diagnosis import VerdictKind
+from lrtune.core.curve import Curve, Direction, Point
+from lrtune.reporting.diagnosis import VerdictKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from lrtune.training.network import TorchTrainer
+from lrtune.training.networks.trainer import TorchTrainer
 
 if TYPE_CHECKING:
-    from lrtune.recipe import Recipe
+    from lrtune.core.recipe import Recipe
     from lrtune.training.base import Report, Trainer
 
 SAMPLES, FEATURES, CLASSES = 70, 6, 3

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrtune.curve import Curve, Direction, Point, ValueRule
-from lrtune.divergence import Baseline
-from lrtune.outcome import Outcome
-from lrtune.records import Piece, Record, StudyRecord
-from lrtune.space import Space
+from lrtune.core.curve import Curve, Direction, Point, ValueRule
+from lrtune.core.divergence import Baseline
+from lrtune.core.outcome import Outcome
+from lrtune.core.records import Piece, Record, StudyRecord
+from lrtune.core.space import Space
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lrtune.recipe import Recipe
+    from lrtune.core.recipe import Recipe
 
 __all__ = ["EPOCHS", "UNTRAINED", "finished", "joint_space", "simulated", "study"]
 

@@ -16,11 +16,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import optuna
 
-from lrtune.outcome import Outcome
-from lrtune.recipe import Recipe
+from lrtune.core.outcome import Outcome
+from lrtune.core.recipe import Recipe
+from lrtune.core.space import Space
 from lrtune.search.base import Action, Continue, Finish, Seen, Situation, Start, Stop, Strategy, Wait
-from lrtune.search.catalogue import make
-from lrtune.space import Space
+from lrtune.search.registry import make
 
 __all__ = ["JOINT", "LR_ONLY", "Laboratory", "basin", "law", "mirrored", "started"]
 

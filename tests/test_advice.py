@@ -120,7 +120,14 @@ def test_what_does_not_exist_is_found(text: str) -> None:
 
 def test_only_the_commands_speak_of_their_options() -> None:
     """What may be raised to a caller of the Python API names no option of the command line."""
-    doors = ("lrtune.cli", "lrtune.commands", "lrtune.jobs", "lrtune.config", "lrtune.tomlfile", "lrtune.loading")
+    doors = (
+        "lrtune.cli",
+        "lrtune.cli.command_list",
+        "lrtune.jobs",
+        "lrtune.config.study_file",
+        "lrtune.config.toml",
+        "lrtune.config.user_code",
+    )
     own = options(TREE)
     wrong = {
         place: word

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lrtune.ahead import imports_ahead
+from lrtune.cli.preload import imports_ahead
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +28,7 @@ strategy = "random"
 """
 LOADED = """\
 import pathlib, sys
-from lrtune.ahead import load_ahead
+from lrtune.cli.preload import load_ahead
 load_ahead(pathlib.Path(sys.argv[1]) if sys.argv[1] else None, {"estimator": sys.argv[2] or None})
 print(*sorted({"optuna", "torch", "torch._dynamo", "sklearn", "sklearn.linear_model", "numpy"} & set(sys.modules)))
 """

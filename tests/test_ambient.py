@@ -18,10 +18,10 @@ from sklearn.linear_model import SGDRegressor
 from sklearn.utils import check_random_state
 
 import lrtune
-from lrtune.recipe import Recipe
-from lrtune.training.ambient import Ambient
-from lrtune.training.estimator import SklearnTrainer
-from lrtune.training.loop import GeneratorTrainer
+from lrtune.core.recipe import Recipe
+from lrtune.training.estimators.trainer import SklearnTrainer
+from lrtune.training.generator import GeneratorTrainer
+from lrtune.training.global_state import Ambient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -200,8 +200,8 @@ def drawing(recipe: Recipe) -> Iterator[float]:
 
 LATE = """
 import sys
-from lrtune.recipe import Recipe
-from lrtune.training.loop import GeneratorTrainer
+from lrtune.core.recipe import Recipe
+from lrtune.training.generator import GeneratorTrainer
 
 def plain(recipe):
     for _ in range(recipe.epochs):

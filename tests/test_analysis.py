@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from recorded import EPOCHS, UNTRAINED, finished, joint_space, simulated, study
 
-from lrtune import analysis
-from lrtune.curve import Curve, Point
-from lrtune.divergence import Baseline
-from lrtune.outcome import Outcome
-from lrtune.recipe import Recipe
-from lrtune.records import Piece, Record, StudyRecord
-from lrtune.space import Space
+from lrtune.core.curve import Curve, Point
+from lrtune.core.divergence import Baseline
+from lrtune.core.outcome import Outcome
+from lrtune.core.recipe import Recipe
+from lrtune.core.records import Piece, Record, StudyRecord
+from lrtune.core.space import Space
+from lrtune.reporting import tables
 
 PLAIN = Space(lr=(1e-4, 1.0))
 
@@ -58,7 +58,7 @@ def plain_study(*records: Record, **fields: object) -> StudyRecord:
 
 
 def test_a_row_for_every_trial_with_its_settings_and_its_verdict(record: StudyRecord) -> None:
-    table = analysis.trials(record)
+    table = tables.trials(record)
     assert table["number"].tolist() == [r.number for r in record.records]
     assert table["lr"].tolist() == [r.recipe.lr for r in record.records]
     assert {"batch_size", "schedule", "warmup", "verdict", "evidence", "advice", "why"} <= set(table.columns)
@@ -71,23 +71,21 @@ def test_a_row_for_every_trial_with_its_settings_and_its_verdict(record: StudyRe
 
 def test_an_empty_study_has_empty_tables_with_their_columns() -> None:
     empty = study()
-    assert list(analysis.trials(empty).columns)[:4] == ["number", "outcome", "group", "lr"]
-    for make in (analysis.curves, analysis.timeline, analysis.costs, analysis.regret, analysis.worth):
+    assert list(tables.trials(empty).columns)[:4] == ["number", "outcome", "group", "lr"]
+    for make in (tables.curves, tables.timeline, tables.costs, tables.regret, tables.worth):
         table = make(empty)
         assert len(table) == 0
         assert len(table.columns)
-    assert (
-        len(analysis.importance(empty)) == len(analysis.sensitivity(empty)) == len(analysis.batch_exponent(empty)) == 0
-    )
+    assert len(tables.importance(empty)) == len(tables.sensitivity(empty)) == len(tables.batch_exponent(empty)) == 0
 
 
 def test_curves_hold_every_number_that_was_measured(record: StudyRecord) -> None:
-    table = analysis.curves(record)
+    table = tables.curves(record)
     assert len(table) == sum(2 * len(r.curve) for r in record.records)
     one = table[(table["number"] == 3) & (table["name"] == "valid_loss")]
     assert one["value"].to_numpy() == pytest.approx(record.records[3].curve.of("valid_loss")[1], nan_ok=True)
-    assert set(analysis.curves(record, numbers=[1, 4])["number"]) == {1, 4}
-    assert len(analysis.curves(record, most=5)) < len(table)
+    assert set(tables.curves(record, numbers=[1, 4])["number"]) == {1, 4}
+    assert len(tables.curves(record, most=5)) < len(table)
 
 
 def test_a_number_that_was_not_measured_at_a_report_has_no_row() -> None:
@@ -95,12 +93,12 @@ def test_a_number_that_was_not_measured_at_a_report_has_no_row() -> None:
         Point(step=1, epoch=0.5, values={"train_loss": 1.0}),
         Point(step=2, epoch=1.0, values={"valid_loss": 2.0}),
     ]
-    table = analysis.curves(plain_study(dataclasses.replace(trained(0, 0.1, 1.0), curve=Curve(points))))
+    table = tables.curves(plain_study(dataclasses.replace(trained(0, 0.1, 1.0), curve=Curve(points))))
     assert table[["name", "step"]].to_numpy().tolist() == [["train_loss", 1], ["valid_loss", 2]]
 
 
 def test_the_bill_adds_up(record: StudyRecord) -> None:
-    table = analysis.costs(record)
+    table = tables.costs(record)
     assert table["cost"].sum() == pytest.approx(record.cost)
     assert table["share"].sum() == pytest.approx(1.0)
     assert table["trials"].sum() == len(record.records)
@@ -114,7 +112,7 @@ def test_the_timeline_is_in_the_order_of_time_and_knows_what_was_trained_again()
         Piece(at=110.0, seconds=5, begin=0, end=1, worker="b"),
     )
     first = trained(0, 0.1, 1.0, pieces=pieces[:2])
-    table = analysis.timeline(plain_study(first, trained(1, 0.2, 1.0, pieces=pieces[2:])))
+    table = tables.timeline(plain_study(first, trained(1, 0.2, 1.0, pieces=pieces[2:])))
     assert table["second"].tolist() == [0, 10, 20]
     assert table["again"].tolist() == [0, 0, 2]
     assert table["worker"].tolist() == ["a", "b", "a"]
@@ -129,7 +127,7 @@ def test_findings_see_noise_between_reports_where_nothing_was_repeated() -> None
         one = trained(number, 10 ** rng.uniform(-3, -1), float(values[-1]), schedule=schedule)
         records.append(dataclasses.replace(one, curve=Curve(points)))
     space = Space(lr=(1e-4, 1.0), schedule=["constant", "cosine"])
-    told = {f.kind.key: f for f in analysis.findings(study(records, space=space, epochs=10))}
+    told = {f.kind.key: f for f in tables.findings(study(records, space=space, epochs=10))}
     assert told["schedule_irrelevant"].evidence["noise"] == pytest.approx(0.02, rel=0.4)
     assert "within_noise" in told
 
@@ -139,7 +137,7 @@ def test_findings_see_noise_between_reports_where_nothing_was_repeated() -> None
 
 def test_sensitivity_is_nothing_where_every_learning_rate_is_as_good() -> None:
     flat = plain_study(*(trained(i, lr, 0.5) for i, lr in enumerate(np.geomspace(1e-4, 1, 12))))
-    assert analysis.sensitivity(flat)["sensitivity"].tolist() == [0, 0]
+    assert tables.sensitivity(flat)["sensitivity"].tolist() == [0, 0]
 
 
 def test_sensitivity_counts_a_diverged_trial_as_the_untrained_model() -> None:
@@ -147,21 +145,21 @@ def test_sensitivity_counts_a_diverged_trial_as_the_untrained_model() -> None:
     half = plain_study(
         *(trained(i, lr, 0.3) if lr < 0.0101 else trained(i, lr, None, Outcome.NON_FINITE) for i, lr in enumerate(lrs))
     )
-    row = analysis.sensitivity(half).iloc[0]
+    row = tables.sensitivity(half).iloc[0]
     assert row["sensitivity"] == pytest.approx((UNTRAINED - 0.3) / 2, rel=0.1)
     assert row["normalised"] == pytest.approx(0.5, rel=0.1)
     assert row["low"] <= row["sensitivity"] <= row["high"]
 
 
 def test_sensitivity_does_not_depend_on_the_direction() -> None:
-    down, up = (analysis.sensitivity(simulated(60, seed=3, direction=d)) for d in ("minimize", "maximize"))
+    down, up = (tables.sensitivity(simulated(60, seed=3, direction=d)) for d in ("minimize", "maximize"))
     assert up["normalised"].to_numpy() == pytest.approx(down["normalised"].to_numpy(), rel=0.05)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_where_lr_matters_only_through_divergence_it_comes_first_and_the_disagreement_is_said(seed: int) -> None:
     cliff = simulated(120, seed=seed, only_divergence=True, prune=False)
-    table = analysis.importance(cliff)
+    table = tables.importance(cliff)
     assert table["setting"].iloc[0] == "lr"
     assert table["share"].iloc[0] > 3 * table["share"].iloc[1]
     others = table[table["setting"] != "lr"]
@@ -171,14 +169,13 @@ def test_where_lr_matters_only_through_divergence_it_comes_first_and_the_disagre
 
 def test_the_disagreement_is_said_on_most_such_studies() -> None:
     warned = [
-        analysis.importance(simulated(120, seed=s, only_divergence=True, prune=False)).attrs["warning"]
-        for s in range(5)
+        tables.importance(simulated(120, seed=s, only_divergence=True, prune=False)).attrs["warning"] for s in range(5)
     ]
     assert sum(map(bool, warned)) >= 3
 
 
 def test_importance_has_intervals_and_optunas_own_sums_to_one(record: StudyRecord) -> None:
-    table = analysis.importance(record)
+    table = tables.importance(record)
     assert set(table["setting"]) == set(record.space.names)
     assert ((table["low"] <= table["share"]) & (table["share"] <= table["high"])).all()
     assert table["share"].between(0, 1).all()
@@ -192,7 +189,7 @@ def test_a_setting_that_does_nothing_explains_nothing() -> None:
         trained(i, lr, abs(math.log10(lr) + 2) + 0.01 * rng.normal(), schedule=str(rng.choice(["constant", "cosine"])))
         for i, lr in enumerate(10 ** rng.uniform(-4, 0, 200))
     ]
-    table = analysis.importance(study(records, space=space, epochs=10)).set_index("setting")
+    table = tables.importance(study(records, space=space, epochs=10)).set_index("setting")
     assert table["share"]["lr"] > 0.8
     assert table["share"]["schedule"] < 0.05
 
@@ -201,12 +198,12 @@ def test_a_setting_that_does_nothing_explains_nothing() -> None:
 
 
 def test_worth_finds_the_schedule_that_is_better(record: StudyRecord) -> None:
-    table = analysis.worth(simulated(300, seed=4, noise=0.003)).set_index(["setting", "level"])
+    table = tables.worth(simulated(300, seed=4, noise=0.003)).set_index(["setting", "level"])
     assert table.loc[("schedule", "cosine"), "loss"] == 0
     worse = table.loc[("schedule", "constant")]
     assert worse["low"] > 0
     assert worse["loss"] == pytest.approx(0.03, abs=0.015)
-    assert set(analysis.worth(record)["setting"]) == {"batch_size", "schedule", "warmup"}
+    assert set(tables.worth(record)["setting"]) == {"batch_size", "schedule", "warmup"}
 
 
 def test_a_level_does_not_win_by_being_tried_more_often() -> None:
@@ -214,14 +211,14 @@ def test_a_level_does_not_win_by_being_tried_more_often() -> None:
     records = [
         trained(i, 0.01, float(rng.normal(1, 0.1)), schedule="constant" if i % 20 else "cosine") for i in range(400)
     ]
-    table = analysis.worth(study(records, space=Space(lr=(1e-4, 1.0), schedule=["constant", "cosine"]), epochs=10))
+    table = tables.worth(study(records, space=Space(lr=(1e-4, 1.0), schedule=["constant", "cosine"]), epochs=10))
     assert table["trials"].tolist() == [380, 20]
     assert (table["low"] <= 0).all()
 
 
 def test_a_range_is_cut_into_levels() -> None:
     space = joint_space(weight_decay=(1e-6, 1e-1))
-    table = analysis.worth(simulated(200, seed=1, space=space))
+    table = tables.worth(simulated(200, seed=1, space=space))
     assert (table["setting"] == "weight_decay").sum() == 3
 
 
@@ -229,9 +226,7 @@ def test_a_range_is_cut_into_levels() -> None:
     ("exponent", "rule", "other"), [(1.0, "linear", "square root"), (0.5, "square root", "linear")]
 )
 def test_the_exponent_of_the_scaling_rule_is_found(exponent: float, rule: str, other: str) -> None:
-    table = analysis.batch_exponent(simulated(400, seed=5, exponent=exponent, prune=False, noise=0.003)).set_index(
-        "rule"
-    )
+    table = tables.batch_exponent(simulated(400, seed=5, exponent=exponent, prune=False, noise=0.003)).set_index("rule")
     assert table["p"]["fitted"] == pytest.approx(exponent, abs=0.2)
     assert table["low"]["fitted"] <= table["p"]["fitted"] <= table["high"]["fitted"]
     assert table["agrees"][rule]
@@ -239,14 +234,14 @@ def test_the_exponent_of_the_scaling_rule_is_found(exponent: float, rule: str, o
 
 
 def test_one_batch_size_has_no_exponent() -> None:
-    assert len(analysis.batch_exponent(simulated(40, space=joint_space(batch_size=64)))) == 0
+    assert len(tables.batch_exponent(simulated(40, space=joint_space(batch_size=64)))) == 0
 
 
 # --- regret
 
 
 def test_regret_falls_to_nothing_and_costs_what_was_paid(record: StudyRecord) -> None:
-    table = analysis.regret(record)
+    table = tables.regret(record)
     assert table["regret"].is_monotonic_decreasing
     assert table["regret"].iloc[-1] == 0
     assert table["cost"].is_monotonic_increasing
@@ -257,13 +252,13 @@ def test_regret_falls_to_nothing_and_costs_what_was_paid(record: StudyRecord) ->
 def test_regret_to_a_better_value_known_is_never_nothing(record: StudyRecord) -> None:
     assert record.best is not None
     assert record.best.value is not None
-    table = analysis.regret(record, best=record.best.value - 0.1)
+    table = tables.regret(record, best=record.best.value - 0.1)
     assert table["regret"].iloc[-1] == pytest.approx(0.1)
     assert table["normalised"].iloc[-1] == pytest.approx(0.1 / (UNTRAINED - record.best.value + 0.1))
 
 
 def test_without_pieces_the_order_of_the_trials_is_the_order_of_costs() -> None:
-    table = analysis.regret(
+    table = tables.regret(
         plain_study(trained(0, 0.1, 1.0), trained(1, 0.2, None, Outcome.PRUNED), trained(2, 0.3, 0.5))
     )
     assert table["cost"].tolist() == pytest.approx([1.0, 2.2])
@@ -272,9 +267,9 @@ def test_without_pieces_the_order_of_the_trials_is_the_order_of_costs() -> None:
 
 def test_of_two_levels_of_knowing_nothing_the_better_one_counts() -> None:
     held = plain_study(trained(0, 0.1, 1.0), baseline=Baseline(untrained=2.6, chance=2.3))
-    assert analysis.tables.baseline_value(held) == 2.3
-    assert analysis.tables.baseline_value(dataclasses.replace(held, direction="maximize")) == 2.6
-    assert analysis.tables.baseline_value(dataclasses.replace(held, baseline=Baseline(untrained=math.nan))) is None
+    assert tables.tables.baseline_value(held) == 2.3
+    assert tables.tables.baseline_value(dataclasses.replace(held, direction="maximize")) == 2.6
+    assert tables.tables.baseline_value(dataclasses.replace(held, baseline=Baseline(untrained=math.nan))) is None
 
 
 # --- the record itself
@@ -291,7 +286,7 @@ def test_the_best_is_the_one_that_the_result_names_else_the_best_completed() -> 
 
 
 def test_pandas_frames_are_what_comes_out(record: StudyRecord) -> None:
-    for name in analysis.__all__:
-        made = getattr(analysis, name)(record)
+    for name in tables.__all__:
+        made = getattr(tables, name)(record)
         assert isinstance(made, pd.DataFrame | list)
     assert record.epochs == EPOCHS

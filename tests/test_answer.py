@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategy_contract import JOINT, LR_ONLY
 
-from lrtune.outcome import Outcome
-from lrtune.search.answer import answer
+from lrtune.core.outcome import Outcome
+from lrtune.core.space import Space
 from lrtune.search.base import Seen, Situation
-from lrtune.space import Space
+from lrtune.search.freeze_thaw.answer import answer
 
 LENGTH = 30
 

@@ -11,11 +11,11 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import SGDClassifier
 from sklearn.neural_network import MLPClassifier
 
+from lrtune.core.space import Space
 from lrtune.errors import MismatchError
-from lrtune.reading import SPACE
-from lrtune.space import Space
-from lrtune.study import tune
-from lrtune.training.estimator import SklearnTrainer
+from lrtune.study.trials.study_reader import SPACE
+from lrtune.study.tuning import tune
+from lrtune.training.estimators.trainer import SklearnTrainer
 
 if TYPE_CHECKING:
     from pathlib import Path

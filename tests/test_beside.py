@@ -11,15 +11,15 @@ import pytest
 from optuna.trial import TrialState
 
 import lrtune
-from lrtune.entries import RECORD
 from lrtune.errors import StorageError
-from lrtune.storage.filerows import FileRows
+from lrtune.storage.sqlite_rows import FileRows
+from lrtune.study.trials.stored_trial import RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from lrtune.result import Result
+    from lrtune.study.result import Result
 
 EPOCHS = 4
 
@@ -48,7 +48,7 @@ def searched(path: Path, code: str, *, at: int = 1, trials: int = 4) -> Result:
 @pytest.fixture(params=["own rows", "any storage"])
 def path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     if request.param == "any storage":
-        monkeypatch.setattr("lrtune.storage.filerows.REVISION", "another")
+        monkeypatch.setattr("lrtune.storage.sqlite_rows.REVISION", "another")
     return tmp_path / "s.db"
 
 
@@ -106,5 +106,5 @@ def test_both_ways_to_write_leave_the_same_study(tmp_path: Path, monkeypatch: py
         ]
 
     ours = left("ours.db")
-    monkeypatch.setattr("lrtune.storage.filerows.REVISION", "another")
+    monkeypatch.setattr("lrtune.storage.sqlite_rows.REVISION", "another")
     assert left("plain.db") == ours

@@ -10,13 +10,13 @@ import pytest
 from optuna.storages import InMemoryStorage
 
 import lrtune
-from lrtune.study import tune
+from lrtune.study.tuning import tune
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from lrtune.recipe import Recipe
+    from lrtune.core.recipe import Recipe
 
 SPACE = lrtune.Space(lr=(1e-5, 10.0))
 

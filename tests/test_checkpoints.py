@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trainer_contract import same
 
-from lrtune import checkpoints
 from lrtune.errors import CheckpointError, InputError, StorageError
+from lrtune.training import checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +52,7 @@ STATE: dict[str, Any] = {"weights": np.arange(1000.0), "nested": {"steps": 3, "k
 @given(states)
 @settings(max_examples=150, deadline=None)
 def test_what_goes_in_comes_out(state: dict[str, Any]) -> None:
-    assert same(checkpoints.decode(checkpoints.encode(state)), state)
+    assert same(checkpoint.decode(checkpoint.encode(state)), state)
 
 
 @given(states)
@@ -61,56 +61,56 @@ def test_its_size_is_at_least_that_of_its_arrays(
     tmp_path_factory: pytest.TempPathFactory, state: dict[str, Any]
 ) -> None:
     path = tmp_path_factory.mktemp("size") / "run.npz"
-    size = checkpoints.save(path, state)
+    size = checkpoint.save(path, state)
     assert size == path.stat().st_size
     assert size >= sum(v.nbytes for v in state.values() if isinstance(v, np.ndarray))
 
 
 def test_a_file_is_private_and_alone(tmp_path: Path) -> None:
     path = tmp_path / "run.npz"
-    checkpoints.save(path, STATE)
+    checkpoint.save(path, STATE)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert os.listdir(tmp_path) == ["run.npz"]  # noqa: PTH208 -- hidden files count
-    assert same(checkpoints.load(path), STATE)
+    assert same(checkpoint.load(path), STATE)
 
 
 def test_saving_again_replaces(tmp_path: Path) -> None:
     path = tmp_path / "run.npz"
-    checkpoints.save(path, STATE)
-    checkpoints.save(path, {"other": 1})
-    assert checkpoints.load(path) == {"other": 1}
+    checkpoint.save(path, STATE)
+    checkpoint.save(path, {"other": 1})
+    assert checkpoint.load(path) == {"other": 1}
 
 
 def test_a_failed_save_leaves_the_old_file_and_no_rubbish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "run.npz"
-    checkpoints.save(path, STATE)
+    checkpoint.save(path, STATE)
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StorageError, match="No space left"):
-        checkpoints.save(path, {"other": 1})
-    assert same(checkpoints.load(path), STATE)
+        checkpoint.save(path, {"other": 1})
+    assert same(checkpoint.load(path), STATE)
     assert [item.name for item in tmp_path.iterdir()] == ["run.npz"]
 
 
 def test_a_folder_that_was_cleared_away_is_made_again(tmp_path: Path) -> None:
     path = tmp_path / "gone" / "run.npz"
-    checkpoints.save(path, STATE)
-    assert same(checkpoints.load(path), STATE)
+    checkpoint.save(path, STATE)
+    assert same(checkpoint.load(path), STATE)
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
 def test_without_the_folder_above_it_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be written"):
-        checkpoints.save(tmp_path / "no" / "folder" / "run.npz", STATE)
+        checkpoint.save(tmp_path / "no" / "folder" / "run.npz", STATE)
 
 
 def test_a_file_where_the_folder_was_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
     with pytest.raises(StorageError, match="cannot be written"):
-        checkpoints.save(tmp_path / "taken" / "run.npz", STATE)
+        checkpoint.save(tmp_path / "taken" / "run.npz", STATE)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_file_where_the_folder_was_is_a_sentence(tmp_path: Path) -> None:
 )
 def test_a_state_of_something_else_is_a_bug_of_the_trainer(wrong: Any) -> None:
     with pytest.raises(TypeError):
-        checkpoints.encode(wrong)
+        checkpoint.encode(wrong)
 
 
 class Bomb:
@@ -160,7 +160,7 @@ def test_a_malicious_file_is_refused_and_not_executed(kind: str, tmp_path: Path)
     path = tmp_path / "run.npz"
     written(kind, path, Bomb(str(marker)))
     with pytest.raises(CheckpointError):
-        checkpoints.load(path)
+        checkpoint.load(path)
     assert not marker.exists()
 
 
@@ -170,17 +170,17 @@ def test_what_torch_saves_is_refused_and_not_executed(tmp_path: Path) -> None:
     marker, path = tmp_path / "marker", tmp_path / "run.npz"
     torch.save({"weights": Bomb(str(marker))}, path)
     with pytest.raises(CheckpointError):
-        checkpoints.load(path)
+        checkpoint.load(path)
     assert not marker.exists()
 
 
 @given(st.integers(0, 9000), st.integers(0, 255))
 @settings(max_examples=150, deadline=None)
 def test_one_damaged_byte_is_refused_or_without_effect(position: int, byte: int) -> None:
-    data = bytearray(checkpoints.encode(STATE))
+    data = bytearray(checkpoint.encode(STATE))
     data[position % len(data)] = byte
     try:
-        state = checkpoints.decode(bytes(data))
+        state = checkpoint.decode(bytes(data))
     except CheckpointError:
         return
     assert same(state, STATE)
@@ -189,9 +189,9 @@ def test_one_damaged_byte_is_refused_or_without_effect(position: int, byte: int)
 @given(st.integers(0, 9000))
 @settings(max_examples=50, deadline=None)
 def test_a_truncated_file_is_refused(length: int) -> None:
-    data = checkpoints.encode(STATE)
+    data = checkpoint.encode(STATE)
     with pytest.raises(CheckpointError):
-        checkpoints.decode(data[: length % len(data)])
+        checkpoint.decode(data[: length % len(data)])
 
 
 @pytest.mark.parametrize(
@@ -211,19 +211,19 @@ def test_a_wrong_skeleton_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "run.npz"
     np.savez(path, skeleton=np.frombuffer(text.encode(), dtype=np.uint8))
     with pytest.raises(CheckpointError):
-        checkpoints.load(path)
+        checkpoint.load(path)
 
 
 @given(st.binary(max_size=200))
 @settings(max_examples=50, deadline=None)
 def test_any_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(InputError):
-        checkpoints.decode(data)
+        checkpoint.decode(data)
 
 
 def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="No such file"):
-        checkpoints.load(tmp_path / "none.npz")
+        checkpoint.load(tmp_path / "none.npz")
 
 
 def bomb(kind: str, path: Path) -> int:
@@ -261,7 +261,7 @@ def test_a_small_file_that_unpacks_to_much_is_refused_before_it_is_unpacked(kind
     tracemalloc.start()
     try:
         with pytest.raises(CheckpointError):
-            checkpoints.load(path)
+            checkpoint.load(path)
         assert tracemalloc.get_traced_memory()[1] < 2**23
     finally:
         tracemalloc.stop()

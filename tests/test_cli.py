@@ -16,8 +16,9 @@ import pytest
 from ports import free_port
 
 from lrtune import cli
-from lrtune.commands import COMMANDS, output
-from lrtune.commands.options import default_out
+from lrtune.cli import console
+from lrtune.cli.command_list import COMMANDS
+from lrtune.cli.options import default_out
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +57,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "train.py").write_text(TRAIN)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LRTUNE_STORAGE", raising=False)
-    monkeypatch.setitem(output._state, "debug", False)  # noqa: FBT003 -- a dictionary's item
+    monkeypatch.setitem(console._state, "debug", False)  # noqa: FBT003 -- a dictionary's item
     return tmp_path
 
 
@@ -295,7 +296,7 @@ def test_a_password_is_never_shown(lrtune: Any) -> None:
 
 
 def test_an_unforeseen_error_is_called_a_bug(lrtune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lrtune.config.read_study", divmod)  # raises without a frame of its own
+    monkeypatch.setattr("lrtune.config.study_file.read_study", divmod)  # raises without a frame of its own
     ran = lrtune("optimize", "study.toml")
     assert ran.code == 1
     assert "this is a bug of lrtune's (TypeError" in ran.last
@@ -304,14 +305,14 @@ def test_an_unforeseen_error_is_called_a_bug(lrtune: Any, monkeypatch: pytest.Mo
 def test_an_unforeseen_error_of_a_library_is_the_librarys(lrtune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import optuna
 
-    monkeypatch.setattr("lrtune.config.read_study", optuna.distributions.FloatDistribution)
+    monkeypatch.setattr("lrtune.config.study_file.read_study", optuna.distributions.FloatDistribution)
     ran = lrtune("optimize", "study.toml")
     assert ran.code == 1
     assert ran.last.startswith("lrtune: error: optuna, which lrtune uses, failed (TypeError")
 
 
 def test_an_unforeseen_error_of_the_users_code_is_the_users(lrtune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lrtune.config.read_study", lambda *_: {}["mine"])  # this file stands for theirs
+    monkeypatch.setattr("lrtune.config.study_file.read_study", lambda *_: {}["mine"])  # this file stands for theirs
     ran = lrtune("optimize", "study.toml")
     assert ran.code == 3
     assert "the training code failed outside of any trial (KeyError: 'mine')" in ran.last

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lrtune.config import Question, Search, Training
+from lrtune.config.study_file import Question, Search, Training
 
 ROOT = Path(__file__).parent.parent
 

@@ -14,14 +14,14 @@ import pandas as pd
 import pytest
 
 import lrtune
-from lrtune.comparison import THRESHOLDS, Comparison, compare
 from lrtune.errors import InputError, SearchError
+from lrtune.study.comparison import THRESHOLDS, Comparison, compare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from lrtune.recipe import Recipe
+    from lrtune.core.recipe import Recipe
 
 SPACE = lrtune.Space(lr=(1e-4, 1.0))
 NEVER = math.inf

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lrtune.config import StudyFile, read_study
+from lrtune.config.study_file import StudyFile, read_study
+from lrtune.config.toml import glance
+from lrtune.config.user_code import load_trainer
 from lrtune.errors import InputError, LrtuneError, SpaceError, StudyFileError
-from lrtune.loading import load_trainer
-from lrtune.study import tune
-from lrtune.tomlfile import glance
+from lrtune.study.tuning import tune
 
 GOOD = """\
 [study]
@@ -103,7 +103,7 @@ def test_every_argument_is_one_that_tune_takes(tmp_path: Path) -> None:
 
 
 def _settings() -> type:
-    from lrtune.settings import Settings
+    from lrtune.study.settings import Settings
 
     return Settings
 
@@ -334,7 +334,7 @@ def test_a_file_named_like_a_module_shadows_nothing_and_is_imported_once(tmp_pat
     write(tmp_path, "print('loaded beside')\n", "beside.py")
     code = (
         "import pathlib, sys\n"
-        "from lrtune.loading import load_trainer\n"
+        "from lrtune.config.user_code import load_trainer\n"
         "here = pathlib.Path('.')\n"
         "for name in ('html', 'types', 'random', 'html', 'train', 'train'):\n"
         "    load_trainer(f'{name}.py:train', here)\n"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrtune.curve import Curve, Point, ValueRule
+from lrtune.core.curve import Curve, Point, ValueRule
 from lrtune.errors import InputError
 
 FLOAT32 = st.floats(allow_nan=True, allow_infinity=True, width=16)

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 import lrtune
 from lrtune import cli
-from lrtune.commands.stored import load
-from lrtune.entries import RECORD, damage, decode, encode, parse
+from lrtune.cli.study_lookup import load
+from lrtune.core.json_shapes import NOTHING, NUMBER, TEXT, Each, Named, Row, wrong
 from lrtune.errors import LrtuneError, MismatchError, StorageError
-from lrtune.reading import BASELINE, NOTICES, RANGE, RESULT, SEARCHES, SETTINGS, SPACE, read
-from lrtune.shapes import NOTHING, NUMBER, TEXT, Each, Named, Row, wrong
+from lrtune.study.trials.stored_trial import RECORD, damage, decode, encode, parse
+from lrtune.study.trials.study_reader import BASELINE, NOTICES, RANGE, RESULT, SEARCHES, SETTINGS, SPACE, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -208,7 +208,7 @@ def test_a_copy_without_its_settings_is_not_called_damaged(sound: Path, tmp_path
 
 
 def test_a_record_that_is_damaged_can_be_started_anew(sound: Path, tmp_path: Path) -> None:
-    from lrtune.commands.fresh import set_aside
+    from lrtune.cli.archive_study import set_aside
     from lrtune.storage import open_storage
 
     path = changed(sound, tmp_path, SET_RECORD, ("{}", RECORD, TRIAL))

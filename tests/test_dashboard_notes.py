@@ -17,14 +17,14 @@ from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 from recorded import simulated
 from test_report import HOSTILE, hostile
 
-from lrtune import dashboard
-from lrtune.dashboard import BAND, CURVES, YOURS, Notes
+from lrtune.core.recipe import Recipe
+from lrtune.core.space import Space
 from lrtune.errors import InputError
-from lrtune.progress import Progress
-from lrtune.recipe import Recipe
-from lrtune.report.markdown import as_code, as_markdown, markdown
-from lrtune.space import Space
-from lrtune.study import tune
+from lrtune.integrations import optuna_dashboard as dashboard
+from lrtune.integrations.optuna_dashboard import BAND, CURVES, YOURS, Notes
+from lrtune.reporting.html.markdown import as_code, as_markdown, markdown
+from lrtune.study.events import Progress
+from lrtune.study.tuning import tune
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

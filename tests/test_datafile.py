@@ -11,10 +11,10 @@ from sklearn.linear_model import SGDClassifier, SGDRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 
-from lrtune.config import read_study
+from lrtune.config.study_file import read_study
 from lrtune.errors import DataError
-from lrtune.training.csvfile import MOST_COLUMNS, read_csv
-from lrtune.training.datafile import BUNDLED, kind_of, load_table, prepared
+from lrtune.training.estimators.csv_reader import MOST_COLUMNS, read_csv
+from lrtune.training.estimators.data_file import BUNDLED, kind_of, load_table, prepared
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from labelled import MAKERS, Bowl, labelled, make_curve
 
-from lrtune.curve import Curve
-from lrtune.diagnosis import Verdict, VerdictKind, judge
-from lrtune.outcome import Outcome
+from lrtune.core.curve import Curve
+from lrtune.core.outcome import Outcome
+from lrtune.reporting.diagnosis import Verdict, VerdictKind, judge
 
 EACH = 30
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrtune.diagnosis import Finding, FindingKind, Trial, judge_study
-from lrtune.outcome import Outcome
+from lrtune.core.outcome import Outcome
+from lrtune.reporting.diagnosis import Finding, FindingKind, Trial, judge_study
 
 RANGE = (1e-4, 10.0)
 

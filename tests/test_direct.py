@@ -14,12 +14,12 @@ from networks import CLASSES, FEATURES, blobs, make, plain
 from torch import nn
 from torch.nn import functional
 
-from lrtune.outcome import Outcome
-from lrtune.recipe import Recipe
-from lrtune.training.direct import Direct, backward, step_of
-from lrtune.training.objectives import objective_of
-from lrtune.training.optimizers import FUSED_ON_CPU, plain_step
-from lrtune.training.updates import Stepper
+from lrtune.core.outcome import Outcome
+from lrtune.core.recipe import Recipe
+from lrtune.training.networks.fused_step import Direct, backward, step_of
+from lrtune.training.networks.loss import objective_of
+from lrtune.training.networks.optimizers import FUSED_ON_CPU, plain_step
+from lrtune.training.networks.step import Stepper
 
 needs_fused = pytest.mark.skipif(not FUSED_ON_CPU, reason="this PyTorch has no fused kernels on the CPU")
 DECAYS = st.sampled_from([0.0, 0.1])

@@ -12,10 +12,10 @@ from sklearn.linear_model import SGDClassifier
 from sklearn.metrics import f1_score, get_scorer, get_scorer_names, make_scorer
 
 import lrtune
-from lrtune.config import read_study
-from lrtune.directions import contradiction, known_direction
+from lrtune.config.study_file import read_study
+from lrtune.core.directions import contradiction, known_direction
 from lrtune.errors import InputError
-from lrtune.settings import Settings
+from lrtune.study.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

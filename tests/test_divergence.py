@@ -15,16 +15,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrtune.curve import Curve, Direction, Point
-from lrtune.divergence import Baseline, StepGuard, judge, learned, told
-from lrtune.outcome import Outcome
-from lrtune.space import Space
-from lrtune.study import tune
+from lrtune.core.curve import Curve, Direction, Point
+from lrtune.core.divergence import Baseline, StepGuard, judge, learned, told
+from lrtune.core.outcome import Outcome
+from lrtune.core.space import Space
+from lrtune.study.tuning import tune
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from lrtune.recipe import Recipe
+    from lrtune.core.recipe import Recipe
 
 NON_FINITE = [math.nan, math.inf, -math.inf]
 LEVELS = [2.3, -5.0, 1e-9, 0.0, -1e6]

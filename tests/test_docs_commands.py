@@ -12,7 +12,7 @@ from layering import PACKAGE, ROOT
 
 import lrtune
 from lrtune import cli
-from lrtune.trackers import NAMES
+from lrtune.integrations.trackers import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from sklearn.linear_model import SGDRegressor
 
 import lrtune
-from lrtune.curve import Curve, Point
-from lrtune.effect import alike
+from lrtune.core.curve import Curve, Point
+from lrtune.core.effect import alike
+from lrtune.core.outcome import Ending
+from lrtune.core.recipe import Recipe
 from lrtune.errors import SearchError
-from lrtune.outcome import Ending
-from lrtune.recipe import Recipe
-from lrtune.search.catalogue import NAMES
-from lrtune.study import tune
+from lrtune.search.registry import NAMES
+from lrtune.study.tuning import tune
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

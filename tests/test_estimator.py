@@ -24,11 +24,11 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 from trainer_contract import BowlContract, SavingContract, TrainerContract, refused, train
 
-from lrtune import checkpoints
+from lrtune.core.outcome import Outcome
+from lrtune.core.recipe import Recipe
 from lrtune.errors import DataError, InputError
-from lrtune.outcome import Outcome
-from lrtune.recipe import Recipe
-from lrtune.training.estimator import SklearnTrainer
+from lrtune.training import checkpoint
+from lrtune.training.estimators.trainer import SklearnTrainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -743,7 +743,7 @@ def test_a_damaged_state_is_refused() -> None:
     trainer = SklearnTrainer(MLPClassifier((4,)), FEATURES, CLASSES)
     run = trainer.start([Recipe(lr=0.1)])
     run.advance(1)
-    text = checkpoints.encode(run.state() or {})
+    text = checkpoint.encode(run.state() or {})
     for break_it in (
         lambda member: member.pop("step"),
         lambda member: member["learned"]["_optimizer"].update({"class": "os.system"}),
@@ -751,7 +751,7 @@ def test_a_damaged_state_is_refused() -> None:
         lambda member: member["learned"]["_optimizer"].pop("attributes"),
         lambda member: member.update(guard=3),
     ):
-        state = checkpoints.decode(text)
+        state = checkpoint.decode(text)
         break_it(state["members"][0])
         with pytest.raises(InputError):
             trainer.start([Recipe(lr=0.1)]).restore(state)

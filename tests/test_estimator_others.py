@@ -16,7 +16,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from lrtune.errors import InputError
-from lrtune.training.estimator import SklearnTrainer
+from lrtune.training.estimators.trainer import SklearnTrainer
 
 
 class Network(ClassifierMixin, BaseEstimator):

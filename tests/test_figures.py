@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recorded import UNTRAINED, finished, joint_space, simulated, study
 
-from lrtune import figures
-from lrtune.curve import Curve, Point
-from lrtune.figures import theme
-from lrtune.outcome import Outcome
-from lrtune.space import Space
+from lrtune.core.curve import Curve, Point
+from lrtune.core.outcome import Outcome
+from lrtune.core.space import Space
+from lrtune.reporting import figures
+from lrtune.reporting.figures import theme
 
 if TYPE_CHECKING:
-    from lrtune.records import StudyRecord
+    from lrtune.core.records import StudyRecord
 
 HOSTILE = "<a href=javascript:alert(1)>%{x}</a>&<b>\x1b[31m"
 NAMELESS = {"costs", "schedule", "importance"}  # these hold no text that a user gave

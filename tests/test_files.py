@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from lrtune.commands.output import make_folder, write_atomically
+from lrtune.core.files import make_folder, passing_folder, replace, sweep, write_atomically
 from lrtune.errors import StorageError
-from lrtune.files import passing_folder, replace, sweep
-from lrtune.report.writing import write_whole
+from lrtune.reporting.html.writing import write_whole
 
 DYING = """
 import os, signal, sys
@@ -123,7 +122,7 @@ def test_a_folder_or_a_link_in_a_parts_name_is_left_alone(tmp_path: Path) -> Non
 
 PASSING = """
 import sys
-from lrtune.files import passing_folder
+from lrtune.core.files import passing_folder
 with passing_folder() as folder:
     (folder / "0.npz").touch()
     print(folder, flush=True)

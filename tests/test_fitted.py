@@ -11,9 +11,9 @@ from sklearn.linear_model import SGDClassifier
 from sklearn.neural_network import MLPClassifier
 from trainer_contract import same
 
-from lrtune import checkpoints
 from lrtune.errors import InputError
-from lrtune.training import fitted
+from lrtune.training import checkpoint
+from lrtune.training.estimators import state
 
 X = np.random.default_rng(0).normal(size=(20, 3))
 Y = np.array(["no", "yes"])[(X[:, 0] > 0).astype(int)]
@@ -35,7 +35,7 @@ def bag(**held: Any) -> Bag:
 
 def carried(source: Any, target: Any) -> Any:
     """The target, given through a file's bytes what the source had learned."""
-    fitted.pour(checkpoints.decode(checkpoints.encode(fitted.taken(source))), target)
+    state.pour(checkpoint.decode(checkpoint.encode(state.taken(source))), target)
     return target
 
 
@@ -50,11 +50,11 @@ def test_a_fitted_estimator_goes_through_a_file(make: Any) -> None:
         source.partial_fit(X, Y, classes=classes)
     target.partial_fit(X[:4], Y[:4], classes=classes)
     carried(source, target)
-    assert same(fitted.taken(target), fitted.taken(source))
+    assert same(state.taken(target), state.taken(source))
     assert target.predict(X).tolist() == source.predict(X).tolist()
     source.partial_fit(X, Y)
     target.partial_fit(X, Y)
-    assert same(fitted.taken(target), fitted.taken(source))
+    assert same(state.taken(target), state.taken(source))
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def test_parameters_are_not_learned_and_what_was_not_there_goes() -> None:
 
 @pytest.mark.parametrize("value", [iter([1]), np.array([object()]), {1, 2}, 1j, object()])
 def test_what_cannot_be_written_is_said(value: Any) -> None:
-    with pytest.raises(fitted.UnsavableError, match="held_"):
-        fitted.taken(bag(held_=value))
+    with pytest.raises(state.UnsavableError, match="held_"):
+        state.taken(bag(held_=value))
 
 
 def test_an_object_that_refers_to_itself_is_said() -> None:
@@ -120,8 +120,8 @@ def test_an_object_that_refers_to_itself_is_said() -> None:
     loop.held_ = loop
     loop.held_ = bag(again_=loop)
     loop.held_.again_ = loop.held_
-    with pytest.raises(fitted.UnsavableError, match="refers to itself"):
-        fitted.taken(loop)
+    with pytest.raises(state.UnsavableError, match="refers to itself"):
+        state.taken(loop)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_an_object_that_refers_to_itself_is_said() -> None:
 )
 def test_what_does_not_fit_is_refused(item: Any) -> None:
     with pytest.raises(InputError, match="does not fit Bag"):
-        fitted.pour({"held_": item}, bag(held_=3))
+        state.pour({"held_": item}, bag(held_=3))
 
 
 def test_functions_are_kept_and_never_replaced() -> None:

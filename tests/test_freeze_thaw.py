@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from strategy_contract import JOINT, LR_ONLY, Laboratory, law
 
-from lrtune.outcome import Outcome
+from lrtune.core.outcome import Outcome
+from lrtune.core.space import Space
 from lrtune.search.base import Continue, Finish, Seen, Situation, Start, Wait
-from lrtune.search.freeze_thaw import FreezeThaw, Prior
-from lrtune.space import Space
+from lrtune.search.freeze_thaw.strategy import FreezeThaw, Prior
 
 if TYPE_CHECKING:
-    from lrtune.recipe import Recipe
+    from lrtune.core.recipe import Recipe
 
 LENGTH = 60
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrtune.search.landscape import Landscape, Points
+from lrtune.search.freeze_thaw.model import Landscape, Points
 
 
 def places(x: list[float], t: list[float], run: list[int] | None = None) -> Points:

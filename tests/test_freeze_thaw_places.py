@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 from strategy_contract import JOINT, LR_ONLY, Laboratory
 
-from lrtune.outcome import Outcome
+from lrtune.core.outcome import Outcome
 from lrtune.search.base import Continue, Seen, Situation, Start
-from lrtune.search.freeze_thaw import FreezeThaw
-from lrtune.search.freeze_thaw_beliefs import Beliefs
-from lrtune.search.freeze_thaw_pace import Pace
-from lrtune.search.freeze_thaw_places import Places, free
-from lrtune.search.freeze_thaw_refine import Refinement
+from lrtune.search.freeze_thaw.beliefs import Beliefs
+from lrtune.search.freeze_thaw.budget import Pace
+from lrtune.search.freeze_thaw.candidates import Places, free
+from lrtune.search.freeze_thaw.refine import Refinement
+from lrtune.search.freeze_thaw.strategy import FreezeThaw
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lrtune.recipe import Recipe
-    from lrtune.search.freeze_thaw_beliefs import Candidate
-    from lrtune.space import Space
+    from lrtune.core.recipe import Recipe
+    from lrtune.core.space import Space
+    from lrtune.search.freeze_thaw.beliefs import Candidate
 
 LENGTH = 60
 BEST = -2.0

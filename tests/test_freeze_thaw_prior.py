@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 from strategy_contract import JOINT, LR_ONLY, Laboratory, law
 
-from lrtune.outcome import Outcome
-from lrtune.result import Result
+from lrtune.core.outcome import Outcome
+from lrtune.core.space import Space
 from lrtune.search.base import Finish, Seen, Situation, Start
-from lrtune.search.freeze_thaw import FreezeThaw, Prior
-from lrtune.search.freeze_thaw_beliefs import Beliefs
-from lrtune.search.freeze_thaw_prior import Earlier
-from lrtune.space import Space
-from lrtune.study import tune
-from lrtune.transfer import prior_from
+from lrtune.search.freeze_thaw.beliefs import Beliefs
+from lrtune.search.freeze_thaw.prior import Earlier
+from lrtune.search.freeze_thaw.strategy import FreezeThaw, Prior
+from lrtune.study.result import Result
+from lrtune.study.tuning import tune
+from lrtune.study.warm_start import prior_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from lrtune.recipe import Recipe
+    from lrtune.core.recipe import Recipe
 
 LENGTH = 60
 UNLIKELY = {"batch_size": 256, "schedule": "constant", "warmup": 0.1}  # what nothing speaks for beforehand

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from lrtune.curve import Curve, Point
-from lrtune.divergence import Baseline
+from lrtune.core.curve import Curve, Point
+from lrtune.core.divergence import Baseline
+from lrtune.core.outcome import Outcome
+from lrtune.core.recipe import Recipe
 from lrtune.errors import CheckpointError, StorageError
-from lrtune.garage import Garage, Parked
-from lrtune.outcome import Outcome
-from lrtune.recipe import Recipe
+from lrtune.study.engine.run_cache import Garage, Parked
 from lrtune.training.base import Report
-from lrtune.training.loop import GeneratorTrainer
+from lrtune.training.generator import GeneratorTrainer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -138,7 +138,7 @@ class GaragedForeign(Garage):
     """Writes what belongs to something else."""
 
     def save(self, number: int, parked: Parked) -> bool:
-        from lrtune import checkpoints
+        from lrtune.training import checkpoint as checkpoints
 
         checkpoints.save(self._path(number), {"run": {"epoch": 3}, "curve": parked.curve.to_json(), "step": 6})
         return True

@@ -24,12 +24,12 @@ from test_network import RECIPES, bowl_trainer
 from trainer_contract import BowlContract, NotSavingContract, SavingContract, TrainerContract, train
 
 import lrtune
+from lrtune.core.recipe import Recipe
+from lrtune.core.tracebacks import users_own
 from lrtune.errors import InputError, RecipeError, SearchError, UserCodeError
-from lrtune.processes import DiedError, RemoteError
-from lrtune.recipe import Recipe
-from lrtune.tracebacks import users_own
-from lrtune.training.isolated import Isolated, isolating
-from lrtune.training.loop import GeneratorTrainer
+from lrtune.training.generator import GeneratorTrainer
+from lrtune.training.subprocess.trainer import Isolated, isolating
+from lrtune.workers.process import DiedError, RemoteError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -572,10 +572,10 @@ def children_of(pid: int) -> str:
 
 PARENT = """
 import os, sys, time
-from lrtune.recipe import Recipe
-from lrtune.tracebacks import users_own
-from lrtune.training.isolated import Isolated
-from lrtune.training.loop import GeneratorTrainer
+from lrtune.core.recipe import Recipe
+from lrtune.core.tracebacks import users_own
+from lrtune.training.subprocess.trainer import Isolated
+from lrtune.training.generator import GeneratorTrainer
 
 def train(recipe):
     for _ in range(10):
@@ -637,10 +637,10 @@ def test_a_process_that_has_used_its_threads_can_be_forked() -> None:
 
 AHEAD = """
 import sys, torch
-from lrtune.recipe import Recipe
-from lrtune.tracebacks import users_own
-from lrtune.training.isolated import Isolated
-from lrtune.training.loop import GeneratorTrainer
+from lrtune.core.recipe import Recipe
+from lrtune.core.tracebacks import users_own
+from lrtune.training.subprocess.trainer import Isolated
+from lrtune.training.generator import GeneratorTrainer
 
 def train(recipe):
     before = set(sys.modules)

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lrtune.core.timestamps import stamp, utc
 from lrtune.errors import StudyFileError
-from lrtune.jobs.clock import MONDAY, Every, Kind, due, seconds_of, stamp, utc
 from lrtune.jobs.cron import WORDS, Cron
+from lrtune.jobs.schedule import MONDAY, Every, Kind, due, seconds_of
 
 UTC = zoneinfo.ZoneInfo("UTC")
 BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")

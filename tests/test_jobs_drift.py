@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 
 from lrtune.errors import SearchError
 from lrtune.jobs.drift import Drift, Look, Profile, Verdict, judge
-from lrtune.jobs.recheck import STEP, Last, Recheck
+from lrtune.jobs.drift_strategy import STEP, Last, Recheck
 from lrtune.search.base import Finish
-from lrtune.search.catalogue import make
-from lrtune.search.grid import Grid
-from lrtune.study import tune
+from lrtune.search.baselines.grid import Grid
+from lrtune.search.registry import make
+from lrtune.study.tuning import tune
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from lrtune.recipe import Recipe
-    from lrtune.result import Result
+    from lrtune.core.recipe import Recipe
     from lrtune.search.base import Action, Situation
+    from lrtune.study.result import Result
 
 values = st.one_of(st.none(), st.just(math.inf), st.floats(1e-3, 10))
 looks = st.builds(Look, fraction=st.sampled_from([0.04, 0.08]), low=values, mid=values, high=values)

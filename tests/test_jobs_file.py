@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lrtune.core.timestamps import stamp, utc
 from lrtune.errors import InputError
 from lrtune.jobs import read_job
-from lrtune.jobs.clock import Every, stamp, utc
-from lrtune.jobs.file import Keep, Publishing
 from lrtune.jobs.hook import environment
+from lrtune.jobs.job_file import Keep, Publishing
 from lrtune.jobs.publish import rendered
+from lrtune.jobs.schedule import Every
 from lrtune.jobs.state import Row
 
 if TYPE_CHECKING:

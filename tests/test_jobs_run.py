@@ -13,13 +13,13 @@ import optuna
 import pytest
 from jobfolder import STUDY, Folder
 
+from lrtune.core.names import safe_filename
 from lrtune.errors import InputError, SearchError, StorageError, UserCodeError
-from lrtune.jobs.asked import state_path
 from lrtune.jobs.hook import HookError
-from lrtune.jobs.running import ATTEMPTS
+from lrtune.jobs.request import state_path
+from lrtune.jobs.runner import ATTEMPTS
 from lrtune.jobs.state import save
-from lrtune.leases import process_start
-from lrtune.names import safe_filename
+from lrtune.workers.lease import process_start
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,11 +15,11 @@ import pytest
 from jobfolder import Folder
 
 from lrtune import cli
-from lrtune.commands.standing import text
+from lrtune.cli.job_status import text
 from lrtune.errors import InputError
-from lrtune.figures.history import history
-from lrtune.jobs import serving
-from lrtune.jobs.history import points, standing
+from lrtune.jobs import server
+from lrtune.jobs.status import points, standing
+from lrtune.reporting.figures.history import history
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,11 +37,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
 
 def shift(
     job: JobFile, command: list[str], monkeypatch: pytest.MonkeyPatch
-) -> tuple[serving.Shift, list[str], list[str]]:
+) -> tuple[server.Shift, list[str], list[str]]:
     said: list[str] = []
     logged: list[str] = []
-    monkeypatch.setattr(serving, "command", lambda _job: command)
-    return serving.Shift(job=job, say=said.append, log=logged.append), said, logged
+    monkeypatch.setattr(server, "command", lambda _job: command)
+    return server.Shift(job=job, say=said.append, log=logged.append), said, logged
 
 
 def test_a_run_that_falls_due_while_one_is_going_on_is_counted(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +81,7 @@ def test_a_run_that_is_just_being_started_ends_too(folder: Folder, monkeypatch: 
         made.stop()
         return ["/bin/sleep", "600"]
 
-    monkeypatch.setattr(serving, "command", starting)
+    monkeypatch.setattr(server, "command", starting)
     made.run()
     assert "ended with exit code -15" in logged[-1]
 
@@ -89,18 +89,18 @@ def test_a_run_that_is_just_being_started_ends_too(folder: Folder, monkeypatch: 
 def test_two_jobs_in_one_folder_are_refused(folder: Folder) -> None:
     pytest.importorskip("apscheduler")
     with pytest.raises(InputError, match="another job writes into"):
-        serving.serve([folder.job, folder.job], should_stop=lambda: True, say=print, log=print)
+        server.serve([folder.job, folder.job], should_stop=lambda: True, say=print, log=print)
 
 
 def test_without_apscheduler_a_sentence_says_what_to_install(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "apscheduler.schedulers.background", None)
     with pytest.raises(InputError, match=r"pip install 'lrtune\[serve\]'"):
-        serving.serve([folder.job], should_stop=lambda: True, say=print, log=print)
+        server.serve([folder.job], should_stop=lambda: True, say=print, log=print)
 
 
 def test_the_trigger_fires_when_the_job_is_due_and_at_no_time_twice(folder: Folder) -> None:
     pytest.importorskip("apscheduler")
-    trigger, job = serving._trigger(folder.job), folder.job
+    trigger, job = server._trigger(folder.job), folder.job
     first = trigger.get_next_fire_time(None, folder.now)
     assert first == job.schedule.next(folder.now)
     assert trigger.get_next_fire_time(first, first) == job.schedule.next(first)

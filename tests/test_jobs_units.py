@@ -15,9 +15,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from lrtune.core.timestamps import utc
 from lrtune.errors import StudyFileError
-from lrtune.jobs import read_job, units
-from lrtune.jobs.clock import utc
+from lrtune.jobs import read_job, scheduler_templates
 from lrtune.jobs.cron import MONTHS, WEEKDAYS, Cron
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def installed(text: str, folder: Path) -> list[Path]:
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_systemd_takes_the_units(tmp_path: Path, schedule: str) -> None:
     made = job(tmp_path, schedule, name="100% <odd> $HOME", file='a b"c$x%h/job.toml')
-    files = installed(units.systemd(made), tmp_path)
+    files = installed(scheduler_templates.systemd(made), tmp_path)
     assert [path.suffix for path in files] == [".service", ".timer"]
     done = subprocess.run(["systemd-analyze", "verify", *files], capture_output=True, text=True, check=False)
     ours = [line for line in done.stderr.splitlines() if "lrtune" in line]
@@ -73,7 +73,7 @@ def test_systemd_takes_the_units(tmp_path: Path, schedule: str) -> None:
 @pytest.mark.parametrize("schedule", [text for text in SCHEDULES if "7d" in text or not re.search(r"\d[dhs]\"", text)])
 def test_systemd_fires_when_the_job_says(tmp_path: Path, schedule: str) -> None:
     made = job(tmp_path, schedule)
-    lines = re.findall(r"^OnCalendar=(.*)$", units.systemd(made), flags=re.MULTILINE)
+    lines = re.findall(r"^OnCalendar=(.*)$", scheduler_templates.systemd(made), flags=re.MULTILINE)
     command = ["systemd-analyze", "calendar", "--base-time=2026-11-22 12:00:00 UTC", *lines]
     done = subprocess.run(
         command, capture_output=True, text=True, check=True, env={"TZ": "UTC", "PATH": "/usr/bin:/bin"}
@@ -83,7 +83,7 @@ def test_systemd_fires_when_the_job_says(tmp_path: Path, schedule: str) -> None:
 
 
 def test_two_day_fields_are_two_lines() -> None:
-    lines = units.on_calendar("0 3 13 * 5", "UTC")
+    lines = scheduler_templates.on_calendar("0 3 13 * 5", "UTC")
     assert lines == ["*-*-13 03:00:00 UTC", "Fri *-*-* 03:00:00 UTC"]
 
 
@@ -136,7 +136,7 @@ def test_the_calendar_lines_elapse_when_the_cron_line_fires(text: str) -> None:
     except StudyFileError as error:
         assert "never fires" in str(error)  # noqa: PT017 -- such as a 30 February
         return
-    read = [calendar(line) for line in units.on_calendar(text, "UTC")]
+    read = [calendar(line) for line in scheduler_templates.on_calendar(text, "UTC")]
     minutes, hours, *_ = cron.values
     assert {given[2:] for _, given in read} == {(hours, minutes)}
     for count in range(366 * 4):
@@ -169,7 +169,7 @@ def test_systemd_elapses_when_the_cron_line_fires(text: str, zone: str) -> None:
     for _ in range(4):
         moment = cron.next(moment)
         found.append(f"{moment:%Y-%m-%d %H:%M:%S}")
-    assert systemd(units.on_calendar(text, zone), "2026-11-22 12:00:00 UTC", 4) == found
+    assert systemd(scheduler_templates.on_calendar(text, zone), "2026-11-22 12:00:00 UTC", 4) == found
 
 
 @needs_systemd
@@ -179,7 +179,7 @@ def test_the_hour_that_autumn_repeats_is_not_left_out(text: str) -> None:
     for _ in range(6):
         moment = cron.next(moment)
         found.append(f"{moment:%Y-%m-%d %H:%M:%S}")
-    assert systemd(units.on_calendar(text, "America/New_York"), "2026-11-01 03:59:00 UTC", 6) == found
+    assert systemd(scheduler_templates.on_calendar(text, "America/New_York"), "2026-11-01 03:59:00 UTC", 6) == found
 
 
 def test_a_crontab_line_is_the_jobs_own_where_the_zones_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,11 +187,11 @@ def test_a_crontab_line_is_the_jobs_own_where_the_zones_agree(tmp_path: Path, mo
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
     try:
-        *_, line = units.cron(made, NOW).splitlines()
+        *_, line = scheduler_templates.cron(made, NOW).splitlines()
         assert line.startswith("30 2 * * 0 ")
         monkeypatch.setenv("TZ", "UTC")
         time.tzset()
-        comment, line = units.cron(made, NOW).splitlines()
+        comment, line = scheduler_templates.cron(made, NOW).splitlines()
         assert line.startswith("30 * * * * ")
         assert "called every hour" in comment
     finally:
@@ -205,7 +205,7 @@ def test_a_crontab_line_is_the_jobs_own_where_the_zones_agree(tmp_path: Path, mo
 def test_kubernetes_reads_the_manifest(tmp_path: Path) -> None:
     yaml = pytest.importorskip("yaml")
     made = job(tmp_path, 'cron = "0 3 * * 1"\ntimezone = "Europe/Berlin"', name="Weekly: LR #1 'x' " + "n" * 60)
-    told = yaml.safe_load(units.kubernetes(made, image='registry/x:"1"', claim="jobs"))
+    told = yaml.safe_load(scheduler_templates.kubernetes(made, image='registry/x:"1"', claim="jobs"))
     assert (told["kind"], told["spec"]["schedule"], told["spec"]["timeZone"]) == (
         "CronJob",
         "0 3 * * 1",
@@ -225,10 +225,10 @@ def test_kubernetes_reads_the_manifest(tmp_path: Path) -> None:
 def test_no_period_passes_without_a_call(tmp_path: Path, schedule: str) -> None:
     """The expression that schedulers are given fires in every period of the job's."""
     from lrtune.jobs.cron import Cron
-    from lrtune.jobs.file import read_job as read
+    from lrtune.jobs.job_file import read_job as read
 
     made = job(tmp_path, schedule)
-    expression = re.search(r'schedule: "(.*)"', units.kubernetes(made, image="i", claim="c"))
+    expression = re.search(r'schedule: "(.*)"', scheduler_templates.kubernetes(made, image="i", claim="c"))
     assert expression is not None
     path = tmp_path / "calls.toml"
     path.write_text(f'[job]\nstudy = "s.toml"\n[schedule]\ncron = "{expression[1]}"\ntimezone = "{made.zone}"\n')

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import lrtune.leases
-from lrtune.leases import LEASE_SECONDS, Lease, alive, process_start, steady_now
+import lrtune.workers.lease
+from lrtune.workers.lease import LEASE_SECONDS, Lease, alive, process_start, steady_now
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SLEEPER = """
 import json, time
-from lrtune.leases import Lease
+from lrtune.workers.lease import Lease
 print(json.dumps(Lease.mine().to_json()), flush=True)
 time.sleep(600)
 """
@@ -123,8 +123,8 @@ def test_a_clock_that_is_set_does_not_move_the_steady_one(monkeypatch: pytest.Mo
 
 
 def test_without_proc_the_number_and_the_time_decide(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(lrtune.leases, "PROC", tmp_path)
-    monkeypatch.setattr(lrtune.leases, "boot_id", lrtune.leases.boot_id.__wrapped__)
+    monkeypatch.setattr(lrtune.workers.lease, "PROC", tmp_path)
+    monkeypatch.setattr(lrtune.workers.lease, "boot_id", lrtune.workers.lease.boot_id.__wrapped__)
     lease = Lease.mine()
     assert lease.boot_id == ""
     assert lease.started == ""

@@ -17,17 +17,17 @@ from optuna.trial import TrialState
 from test_curve import curves
 from test_recipe import recipes
 
-from lrtune.curve import Curve, Point
-from lrtune.entries import RECORD, Claim, Entry, decode, encode
-from lrtune.leases import Lease
-from lrtune.ledger import Ledger
-from lrtune.outcome import Outcome
-from lrtune.processes import Death
-from lrtune.records import Piece, Record
-from lrtune.recovery import at_work
-from lrtune.settings import Settings
-from lrtune.space import Space
+from lrtune.core.curve import Curve, Point
+from lrtune.core.outcome import Outcome
+from lrtune.core.records import Piece, Record
+from lrtune.core.space import Space
 from lrtune.storage import quiet
+from lrtune.study.settings import Settings
+from lrtune.study.trials.recovery import at_work
+from lrtune.study.trials.stored_trial import RECORD, Claim, Entry, decode, encode
+from lrtune.study.trials.trial_store import Ledger
+from lrtune.workers.lease import Lease
+from lrtune.workers.process import Death
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,7 +107,7 @@ def ended(entry: Entry, outcome: Outcome, value: float | None = None) -> Entry:
 def dead_lease(worker: str = "main") -> Lease:
     """Of a process that has just ended."""
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    from lrtune.leases import process_start
+    from lrtune.workers.lease import process_start
 
     lease = dataclasses.replace(Lease.mine(worker), pid=process.pid, started=process_start(process.pid) or "")
     process.communicate(b"\n")

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from lrtune.commands import words
-from lrtune.commands.live import Display, watching
-from lrtune.progress import Progress, Training
-from lrtune.recipe import Recipe
+from lrtune.cli import formatting
+from lrtune.cli.progress_display import Display, watching
+from lrtune.core.recipe import Recipe
+from lrtune.study.events import Progress, Training
 
 RECIPE = Recipe(lr=0.03162, epochs=27, batch_size=64, schedule="cosine", warmup=0.1, weight_decay=1e-4)
 
@@ -111,9 +111,9 @@ def test_the_time_left_follows_the_pace_and_the_limits(changes: dict[str, object
 @settings(deadline=None)
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=300), st.booleans())
 def test_a_sparkline_is_one_line_of_at_most_40(values: list[float], ascii_only: bool) -> None:  # noqa: FBT001
-    line = words.sparkline(values, ascii_only=ascii_only)
+    line = formatting.sparkline(values, ascii_only=ascii_only)
     assert len(line) <= 40
-    assert set(line) <= set(words.ASCII_BLOCKS if ascii_only else words.BLOCKS) | {" "}
+    assert set(line) <= set(formatting.ASCII_BLOCKS if ascii_only else formatting.BLOCKS) | {" "}
     if len(values) <= 40 and any(map(math.isfinite, values)):
         assert [character == " " for character in line] == [not math.isfinite(value) for value in values]
 
@@ -121,10 +121,10 @@ def test_a_sparkline_is_one_line_of_at_most_40(values: list[float], ascii_only: 
 @settings(deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=40, unique=True))
 def test_a_sparkline_has_its_ends_where_the_values_have(values: list[float]) -> None:
-    line = words.sparkline(values)
-    assert line[values.index(min(values))] == words.BLOCKS[0]
-    assert line[values.index(max(values))] == words.BLOCKS[-1]
+    line = formatting.sparkline(values)
+    assert line[values.index(min(values))] == formatting.BLOCKS[0]
+    assert line[values.index(max(values))] == formatting.BLOCKS[-1]
 
 
 def test_clocks() -> None:
-    assert [words.clock(seconds) for seconds in (0.9, 65, 3725)] == ["0:00", "1:05", "1:02:05"]
+    assert [formatting.clock(seconds) for seconds in (0.9, 65, 3725)] == ["0:00", "1:05", "1:02:05"]

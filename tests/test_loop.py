@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trainer_contract import BowlContract, NotSavingContract, TrainerContract
 
+from lrtune.core.outcome import Outcome
+from lrtune.core.recipe import Recipe
 from lrtune.errors import InputError
-from lrtune.outcome import Outcome
-from lrtune.recipe import Recipe
-from lrtune.training.loop import GeneratorTrainer, number
+from lrtune.training.generator import GeneratorTrainer, number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,7 +14,7 @@ from sklearn.linear_model import SGDClassifier, SGDRegressor
 from sklearn.metrics import log_loss, mean_poisson_deviance
 from sklearn.neural_network import MLPClassifier
 
-from lrtune.training.losses import Elementwise, Labels, Linear, Probability, mean, named
+from lrtune.training.estimators.losses import Elementwise, Labels, Linear, Probability, mean, named
 
 X = np.random.default_rng(0).normal(size=(30, 4))
 CLASSIFIER_LOSSES = sorted(SGDClassifier.loss_functions)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lrtune.core.names import safe_filename, valid_name
 from lrtune.errors import InputError
-from lrtune.names import safe_filename, valid_name
 
 GOOD = [
     "digits-mlp",

@@ -19,14 +19,14 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 from trainer_contract import BowlContract, SavingContract, TrainerContract, train
 
-from lrtune import checkpoints
+from lrtune.core.outcome import Outcome
+from lrtune.core.recipe import Recipe
 from lrtune.errors import InputError, RecipeError
-from lrtune.outcome import Outcome
-from lrtune.recipe import Recipe
 from lrtune.schedules import for_recipe
-from lrtune.training.batches import order
-from lrtune.training.network import TorchTrainer
-from lrtune.training.optimizers import apply_lr, blocks, build, layer_groups
+from lrtune.training import checkpoint
+from lrtune.training.networks.data import order
+from lrtune.training.networks.optimizers import apply_lr, blocks, build, layer_groups
+from lrtune.training.networks.trainer import TorchTrainer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -291,9 +291,9 @@ class TestOptimizers:
         recipe = Recipe(lr=0.01, epochs=2)
         run = trainer.start([recipe])
         run.advance(4)
-        checkpoints.save(tmp_path / "state.npz", run.state() or {})
+        checkpoint.save(tmp_path / "state.npz", run.state() or {})
         other = trainer.start([recipe])
-        other.restore(checkpoints.load(tmp_path / "state.npz"))
+        other.restore(checkpoint.load(tmp_path / "state.npz"))
         assert train(other) == train(run)
 
     def test_options_from_everywhere(self) -> None:

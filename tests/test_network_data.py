@@ -22,14 +22,14 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from trainer_contract import train
 
-from lrtune import checkpoints
+from lrtune.core.outcome import Outcome
+from lrtune.core.recipe import Recipe
 from lrtune.errors import DataError, InputError, RecipeError
-from lrtune.outcome import Outcome
-from lrtune.recipe import Recipe
-from lrtune.training.batches import TensorSource, order
-from lrtune.training.network import TorchTrainer
-from lrtune.training.randomness import Stream, derived
-from lrtune.training.tensors import cut, decoded, encoded, joined, length
+from lrtune.training import checkpoint
+from lrtune.training.networks.data import TensorSource, order
+from lrtune.training.networks.nested import cut, decoded, encoded, joined, length
+from lrtune.training.networks.rng import Stream, derived
+from lrtune.training.networks.trainer import TorchTrainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -364,7 +364,7 @@ class TestFingerprint:
         assert "70 x 6:float32" in first["data"]
 
     def test_large_data_is_sampled_and_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("lrtune.training.batches.HASHED_WHOLE", 400)
+        monkeypatch.setattr("lrtune.training.networks.data.HASHED_WHOLE", 400)
         first = make().fingerprint()["data"]
         assert "evenly spaced samples" in first
         assert make(train_data=blobs(seed=8)).fingerprint()["data"] != first
@@ -408,9 +408,9 @@ def test_all_kinds_of_models_train_and_come_back(model: Any, precision: str, tmp
     whole = train(trainer.start([recipe]), piece=10)
     run = trainer.start([recipe])
     begun = train(run, piece=10, pieces=1)
-    checkpoints.save(tmp_path / "state.npz", run.state() or {})
+    checkpoint.save(tmp_path / "state.npz", run.state() or {})
     other = trainer.start([recipe])
-    other.restore(checkpoints.load(tmp_path / "state.npz"))
+    other.restore(checkpoint.load(tmp_path / "state.npz"))
     assert {**begun[0], **train(other, piece=10)[0]} == whole[0]
     assert last_reports(trainer, recipe)[0].point.values["valid_loss"] < 1.1
 

@@ -11,16 +11,16 @@ from networks import FEATURES, Noisy, blobs, last_reports, make
 from torch import nn
 from trainer_contract import SavingContract, TrainerContract, train
 
-from lrtune import checkpoints
-from lrtune.outcome import Outcome
-from lrtune.recipe import Recipe
+from lrtune.core.outcome import Outcome
+from lrtune.core.recipe import Recipe
+from lrtune.training import checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from lrtune.training.base import Trainer
-    from lrtune.training.network import TorchTrainer
+    from lrtune.training.networks.trainer import TorchTrainer
 
 pytestmark = [
     pytest.mark.gpu,
@@ -56,10 +56,10 @@ def test_every_precision_learns_and_comes_back(precision: str, tmp_path: Path) -
     run = trainer.start([RECIPE])
     whole = train(trainer.start([RECIPE]), piece=20)
     begun = train(run, piece=20, pieces=2)
-    checkpoints.save(tmp_path / "state.npz", run.state() or {})
+    checkpoint.save(tmp_path / "state.npz", run.state() or {})
     run.close()
     other = trainer.start([RECIPE])
-    other.restore(checkpoints.load(tmp_path / "state.npz"))
+    other.restore(checkpoint.load(tmp_path / "state.npz"))
     rest = train(other, piece=20)
     assert set({**begun[0], **rest[0]}) == set(whole[0])
     (report,) = last_reports(trainer, RECIPE)

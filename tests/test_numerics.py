@@ -10,10 +10,10 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import SGDClassifier
 
 import lrtune
-from lrtune.numerics import DEFAULTS, own_errstate, users_errstate
-from lrtune.recipe import Recipe
+from lrtune.core.numpy_errors import DEFAULTS, own_errstate, users_errstate
+from lrtune.core.recipe import Recipe
 from lrtune.schedules import SCHEDULES, for_recipe
-from lrtune.search.catalogue import NAMES
+from lrtune.search.registry import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

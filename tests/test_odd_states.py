@@ -17,21 +17,21 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 import lrtune
-from lrtune import deciding
-from lrtune.axes import HIGHEST_LR, LOWEST_LR
+from lrtune.core.outcome import Outcome
+from lrtune.core.parameters import HIGHEST_LR, LOWEST_LR
 from lrtune.errors import InputError, LrtuneError, SearchError
-from lrtune.outcome import Outcome
 from lrtune.search.base import Continue, Finish, Start, Stop, Wait
-from lrtune.search.catalogue import NAMES
-from lrtune.search.freeze_thaw import FreezeThaw, Prior
-from lrtune.study import tune
-from lrtune.workers import Place
+from lrtune.search.freeze_thaw.strategy import FreezeThaw, Prior
+from lrtune.search.registry import NAMES
+from lrtune.study.engine import scheduler
+from lrtune.study.tuning import tune
+from lrtune.workers.pool import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from lrtune.recipe import Recipe
+    from lrtune.core.recipe import Recipe
     from lrtune.search.base import Action, Situation
 
 SPACE = lrtune.Space(lr=(1e-4, 1.0), batch_size=[16, 32], momentum=(0.5, 0.9))
@@ -315,7 +315,7 @@ class Stubborn:
 def test_a_strategy_that_asks_for_the_impossible_is_named(
     answer: Any, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deciding, "IDLE_ROUNDS", 0)
+    monkeypatch.setattr(scheduler, "IDLE_ROUNDS", 0)
     stubborn = Stubborn(answer)
     with pytest.raises(LrtuneError, match="a bug of the strategy 'stubborn': twice in a row") as caught:
         tune(descent, lrtune.Space(lr=(1e-3, 1.0)), epochs=4, budget=2.0, strategy=stubborn)

@@ -6,7 +6,7 @@ import threading
 
 from threadpoolctl import ThreadpoolController
 
-from lrtune.search.onethread import one_thread
+from lrtune.search.blas_threads import one_thread
 
 ENOUGH = 4
 

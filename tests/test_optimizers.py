@@ -20,15 +20,15 @@ from torch import nn
 from trainer_contract import SavingContract, TrainerContract, train
 
 import lrtune
-from lrtune import checkpoints
+from lrtune.core.recipe import Recipe
 from lrtune.errors import RecipeError
-from lrtune.recipe import Recipe
 from lrtune.schedules import for_recipe
-from lrtune.training import optimizer_check, trial_steps
-from lrtune.training.composed import ScaledUpdates
-from lrtune.training.optimizer_check import Conduct, conduct_of
-from lrtune.training.optimizer_state import load_optimizer, save_optimizer
-from lrtune.training.optimizers import build
+from lrtune.training import checkpoint
+from lrtune.training.networks import optimizer_check, trial_steps
+from lrtune.training.networks.composed_optimizers import ScaledUpdates
+from lrtune.training.networks.optimizer_check import Conduct, conduct_of
+from lrtune.training.networks.optimizer_state import load_optimizer, save_optimizer
+from lrtune.training.networks.optimizers import build
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -601,9 +601,9 @@ class TestKept:
         recipe = Recipe(lr=0.01, epochs=3, seed=1)
         run = trainer.start([recipe])
         run.advance(7)
-        checkpoints.save(tmp_path / "state.npz", run.state() or {})
+        checkpoint.save(tmp_path / "state.npz", run.state() or {})
         other = trainer.start([recipe])
-        other.restore(checkpoints.load(tmp_path / "state.npz"))
+        other.restore(checkpoint.load(tmp_path / "state.npz"))
         assert train(other) == train(run)
         assert not trainer.notices
 
@@ -673,6 +673,6 @@ class TestKept:
         optimizer, fresh = torch.optim.SGD(groups(), lr=0.1), torch.optim.SGD(groups(), lr=0.1)
         optimizer.extra = value  # type: ignore[attr-defined]  # what packages do
         path = tmp_path_factory.getbasetemp() / "any.npz"
-        checkpoints.save(path, save_optimizer(optimizer))
-        load_optimizer(fresh, checkpoints.load(path))
+        checkpoint.save(path, save_optimizer(optimizer))
+        load_optimizer(fresh, checkpoint.load(path))
         assert repr(fresh.extra) == repr(value)  # type: ignore[attr-defined]  # likewise; repr tells 1 from True

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lrtune.outcome import Outcome
+from lrtune.core.outcome import Outcome
 
 DIVERGED = {Outcome.NON_FINITE, Outcome.EXPLODED, Outcome.STUCK}
 

@@ -11,13 +11,13 @@ from networks import blobs, last_reports, make, plain
 from torch import nn
 from trainer_contract import SavingContract, TrainerContract, train
 
+from lrtune.core.recipe import Recipe
 from lrtune.errors import RecipeError
-from lrtune.recipe import Recipe
-from lrtune.training import packages
-from lrtune.training.network import TorchTrainer
-from lrtune.training.optimizers import build, layer_groups, parsed
-from lrtune.training.packages import PACKAGED
-from lrtune.training.twopoints import at_judged, two_points
+from lrtune.training.networks import optimizer_packages
+from lrtune.training.networks.averaged_weights import at_judged, two_points
+from lrtune.training.networks.optimizer_packages import PACKAGED
+from lrtune.training.networks.optimizers import build, layer_groups, parsed
+from lrtune.training.networks.trainer import TorchTrainer
 
 if TYPE_CHECKING:
     from lrtune.training.base import Trainer
@@ -204,7 +204,7 @@ def test_batchnorm_under_schedule_free_is_told_of() -> None:
 @pytest.fixture(params=sorted(PACKAGED))
 def missing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """A name whose package is not installed."""
-    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(optimizer_packages.importlib.util, "find_spec", lambda _: None)
     return str(request.param)
 
 

@@ -19,21 +19,21 @@ from torch import nn
 
 import lrtune
 from lrtune import cli
+from lrtune.core.recipe import Recipe
 from lrtune.errors import InputError
-from lrtune.reading import read
-from lrtune.recipe import Recipe
-from lrtune.report.first import first_screen
-from lrtune.report.rendering import render
-from lrtune.report.ruler import ruler
-from lrtune.report.words import answer
-from lrtune.snippets import snippet
+from lrtune.reporting.html.answer_section import first_screen
+from lrtune.reporting.html.lr_axis import ruler
+from lrtune.reporting.html.plain_text import answer
+from lrtune.reporting.html.rendering import render
+from lrtune.reporting.snippets import snippet
+from lrtune.study.trials.study_reader import read
 from lrtune.training.setups import plain, reference, setup_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from lrtune.records import StudyRecord
+    from lrtune.core.records import StudyRecord
 
 X = np.random.default_rng(0).normal(size=(40, 3))
 Y = X @ [1.0, -1.0, 0.5]

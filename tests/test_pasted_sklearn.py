@@ -24,12 +24,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from test_pasted_torch import SCHEDULES, WARMUPS
 
-from lrtune.recipe import Recipe
-from lrtune.snippets import snippet
-from lrtune.training.estimator import SklearnTrainer
-from lrtune.training.minibatches import quiet
+from lrtune.core.recipe import Recipe
+from lrtune.reporting.snippets import snippet
+from lrtune.training.estimators.adapters import Stepper
+from lrtune.training.estimators.run import quiet
+from lrtune.training.estimators.trainer import SklearnTrainer
 from lrtune.training.setups import setup_of
-from lrtune.training.steppers import Stepper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -17,12 +17,12 @@ import pytest
 import torch
 from torch import nn
 
-from lrtune.recipe import Recipe
-from lrtune.snippets import snippet
-from lrtune.snippets.optimizer import TORCH_OPTIMIZERS
-from lrtune.training.composed import plain_optimizers
-from lrtune.training.network import TorchTrainer
-from lrtune.training.packages import PACKAGED
+from lrtune.core.recipe import Recipe
+from lrtune.reporting.snippets import snippet
+from lrtune.reporting.snippets.optimizer import TORCH_OPTIMIZERS
+from lrtune.training.networks.composed_optimizers import plain_optimizers
+from lrtune.training.networks.optimizer_packages import PACKAGED
+from lrtune.training.networks.trainer import TorchTrainer
 from lrtune.training.setups import setup_of
 
 if TYPE_CHECKING:

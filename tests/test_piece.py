@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_garage import Counter
 
-from lrtune.curve import Curve, Point
-from lrtune.divergence import Baseline
+from lrtune.core.curve import Curve, Point
+from lrtune.core.divergence import Baseline
+from lrtune.core.outcome import Outcome
+from lrtune.core.recipe import Recipe
 from lrtune.errors import InputError, UserCodeError
-from lrtune.garage import Parked
-from lrtune.outcome import Outcome
-from lrtune.piece import Watch, failed, train
-from lrtune.recipe import Recipe
-from lrtune.settings import Settings
+from lrtune.study.engine.run_cache import Parked
+from lrtune.study.engine.segment import Watch, failed, train
+from lrtune.study.settings import Settings
 from lrtune.training.base import Report
-from lrtune.training.loop import GeneratorTrainer
+from lrtune.training.generator import GeneratorTrainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -21,8 +21,8 @@ import optuna
 import pytest
 
 import lrtune
-from lrtune.recipe import Recipe
-from lrtune.study import tune
+from lrtune.core.recipe import Recipe
+from lrtune.study.tuning import tune
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,17 +15,17 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import SGDClassifier, SGDRegressor
 from torch import nn
 
-from lrtune.curve import Point
-from lrtune.divergence import Baseline
+from lrtune.core.curve import Point
+from lrtune.core.divergence import Baseline
+from lrtune.core.outcome import Outcome
+from lrtune.core.recipe import Recipe
 from lrtune.errors import InputError
-from lrtune.outcome import Outcome
-from lrtune.rangetest import RangeTest, range_test
-from lrtune.recipe import Recipe
 from lrtune.schedules import for_recipe
+from lrtune.search.lr_range.lr_range import RangeTest, range_test
 from lrtune.training.base import Report
-from lrtune.training.estimator import SklearnTrainer
-from lrtune.training.loop import GeneratorTrainer
-from lrtune.training.network import TorchTrainer
+from lrtune.training.estimators.trainer import SklearnTrainer
+from lrtune.training.generator import GeneratorTrainer
+from lrtune.training.networks.trainer import TorchTrainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -10,9 +10,9 @@ import pytest
 
 import lrtune
 from lrtune.cli import run
-from lrtune.figures import sweeps
-from lrtune.rangetest import RangeTest, Sweep, central
-from lrtune.space import Space
+from lrtune.core.space import Space
+from lrtune.reporting.figures import sweeps
+from lrtune.search.lr_range.lr_range import RangeTest, Sweep, central
 
 if TYPE_CHECKING:
     from pathlib import Path

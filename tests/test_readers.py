@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrtune import readers
 from lrtune.errors import InputError
+from lrtune.search.lr_range import curve_reading
 
 LRS = np.logspace(-7, 1, 150)
 FALL, EDGE = 1e-2, 1.0  # the middle of the fall, and where training breaks down
-ALL = [*readers.READERS.values(), readers.onset]
+ALL = [*curve_reading.READERS.values(), curve_reading.onset]
 
 
 def loss(lrs: np.ndarray, *, noise: float = 0.0, seed: int = 0) -> np.ndarray:
@@ -34,16 +34,16 @@ def decades(found: float | None, expected: float) -> float:
 @pytest.mark.parametrize("seed", range(5))
 def test_a_known_sweep_is_read_right(noise: float, seed: int) -> None:
     losses = loss(LRS, noise=noise, seed=seed)
-    assert decades(readers.steepest(LRS, losses), FALL) < 0.3
-    assert decades(readers.edge(LRS, losses), EDGE) < 0.3
-    onset, minimum = readers.onset(LRS, losses), readers.minimum_over_ten(LRS, losses)
+    assert decades(curve_reading.steepest(LRS, losses), FALL) < 0.3
+    assert decades(curve_reading.edge(LRS, losses), EDGE) < 0.3
+    onset, minimum = curve_reading.onset(LRS, losses), curve_reading.minimum_over_ten(LRS, losses)
     assert onset is not None
     assert minimum is not None
     assert onset < FALL < 10 * minimum <= EDGE * 1.2
-    valley = readers.valley(LRS, losses)
+    valley = curve_reading.valley(LRS, losses)
     assert valley is not None
     assert onset < valley < 10 * minimum
-    sliding = readers.sliding(LRS, losses)
+    sliding = curve_reading.sliding(LRS, losses)
     assert sliding is not None
     assert FALL / 1.5 < sliding < 10 * minimum
 
@@ -54,7 +54,7 @@ def test_one_broken_loss_moves_nothing_far(broken: float, at: int) -> None:
     whole = loss(LRS, noise=0.05)
     damaged = whole.copy()
     damaged[at] = broken
-    for reader in (readers.steepest, readers.minimum_over_ten, readers.valley):
+    for reader in (curve_reading.steepest, curve_reading.minimum_over_ten, curve_reading.valley):
         expected = reader(LRS, whole)
         assert expected is not None
         assert decades(reader(LRS, damaged), expected) < 0.25
@@ -64,13 +64,13 @@ def test_one_broken_loss_moves_nothing_far(broken: float, at: int) -> None:
 def test_a_tail_that_is_not_finite_is_an_edge(tail: float) -> None:
     losses = loss(LRS, noise=0.02)
     losses[LRS > 0.5] = tail
-    assert decades(readers.edge(LRS, losses), 0.5) < 0.1
-    assert decades(readers.steepest(LRS, losses), FALL) < 0.3
+    assert decades(curve_reading.edge(LRS, losses), 0.5) < 0.1
+    assert decades(curve_reading.steepest(LRS, losses), FALL) < 0.3
 
 
 def test_slopes_are_taken_against_the_logarithm() -> None:
     x = np.log10(LRS)
-    _, slope = readers.smooth(LRS, 3.0 - 0.5 * x)
+    _, slope = curve_reading.smooth(LRS, 3.0 - 0.5 * x)
     inside = slice(20, -20)  # the median of five mirrors the ends
     assert slope[inside] == pytest.approx(np.full(len(x), -0.5)[inside], abs=1e-4)
 
@@ -87,12 +87,12 @@ def test_flat_says_nothing() -> None:
 
 def test_a_sweep_that_only_explodes_has_an_edge_and_nothing_else() -> None:
     losses = np.where(LRS > 1e-3, 1e6, 2.3) + 0.01 * np.random.default_rng(0).normal(size=len(LRS))
-    assert decades(readers.edge(LRS, losses), 1e-3) < 0.2
-    assert readers.steepest(LRS, losses) is None
+    assert decades(curve_reading.edge(LRS, losses), 1e-3) < 0.2
+    assert curve_reading.steepest(LRS, losses) is None
 
 
 def test_what_keeps_falling_has_no_edge() -> None:
-    assert readers.edge(LRS, 2.3 - np.log1p(LRS * 1e5)) is None
+    assert curve_reading.edge(LRS, 2.3 - np.log1p(LRS * 1e5)) is None
 
 
 def test_too_few_losses_say_nothing() -> None:
@@ -109,7 +109,7 @@ def test_anything_gives_a_learning_rate_of_the_sweep_or_none(losses: list[float]
     for reader in ALL:
         found = reader(lrs, losses)
         if found is not None:
-            low = lrs[0] / 10 if reader is readers.minimum_over_ten else lrs[0]
+            low = lrs[0] / 10 if reader is curve_reading.minimum_over_ten else lrs[0]
             assert low * (1 - 1e-9) <= found <= lrs[-1] * (1 + 1e-9)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from layering import ROOT
 
-from lrtune.loading import load
+from lrtune.config.user_code import load
 
 if TYPE_CHECKING:
     from pathlib import Path

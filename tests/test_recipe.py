@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lrtune.core.recipe import MAX_SEED, Recipe
 from lrtune.errors import RecipeError
-from lrtune.recipe import MAX_SEED, Recipe
 
 NUMBERS = st.floats(0, 1e3)
 recipes = st.builds(

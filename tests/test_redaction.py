@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrtune.redaction import redact, register_secret
+from lrtune.core.redaction import redact, register_secret
 
 SECRET = "sw0rdfish"  # noqa: S105 -- of nobody
 
@@ -72,6 +72,6 @@ def test_no_url_shows_its_password(user: str, secret: str) -> None:
 
 
 def test_it_loads_nothing_heavy() -> None:
-    program = "import sys, lrtune.redaction, lrtune.names, lrtune.leases, lrtune.signals; print(*sys.modules)"
+    program = "import sys, lrtune.core.redaction, lrtune.core.names, lrtune.workers.lease, lrtune.workers.signals; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert not {"optuna", "numpy", "sqlalchemy", "torch"} & set(loaded)

@@ -18,15 +18,15 @@ from hypothesis import strategies as st
 from jinja2 import UndefinedError
 from recorded import finished, joint_space, simulated, study
 
-from lrtune import report
-from lrtune.curve import Curve
+from lrtune.core.curve import Curve
+from lrtune.core.space import Space
 from lrtune.errors import InputError, StorageError
-from lrtune.report.rendering import environment
-from lrtune.report.writing import write_whole
-from lrtune.space import Space
+from lrtune.reporting import html
+from lrtune.reporting.html.rendering import environment
+from lrtune.reporting.html.writing import write_whole
 
 if TYPE_CHECKING:
-    from lrtune.records import StudyRecord
+    from lrtune.core.records import StudyRecord
 
 HOSTILE = '</title></script><script>alert("1")</script><img src=http://x.example onerror=alert(1)>&\x1b]0;x\x07\ud800'
 OURS = {"h1": 1, "main": 1, "title": 1}
@@ -83,7 +83,7 @@ def record() -> StudyRecord:
 
 @pytest.fixture(scope="module")
 def page(record: StudyRecord) -> Page:
-    return Page(report.page(record))
+    return Page(html.page(record))
 
 
 def hostile(record: StudyRecord, text: str = HOSTILE) -> StudyRecord:
@@ -166,7 +166,7 @@ def test_the_table_holds_every_trial_and_what_it_takes_to_read_it(record: StudyR
 
 
 def test_a_setting_that_never_changes_is_in_the_file_but_not_in_the_table() -> None:
-    page = Page(report.page(simulated(20, space=joint_space(batch_size=64))))
+    page = Page(html.page(simulated(20, space=joint_space(batch_size=64))))
     columns = {column["name"]: column for column in page.data["trials-data"]["columns"]}
     assert not columns["batch_size"]["shown"]
     assert columns["schedule"]["shown"]
@@ -188,8 +188,8 @@ def test_what_it_takes_to_repeat_it_is_there(page: Page) -> None:
 @pytest.mark.parametrize("make", ["record", "empty", "lost"])
 def test_hostile_texts_appear_as_text(record: StudyRecord, make: str) -> None:
     base = {"record": record, "empty": study(), "lost": simulated(20, space=Space(lr=(5.0, 10.0)))}[make]
-    written = report.page(hostile(base))
-    parsed, calm = Page(written), Page(report.page(base))
+    written = html.page(hostile(base))
+    parsed, calm = Page(written), Page(html.page(base))
     assert parsed.count("script") == calm.count("script") == 2 + len(calm.data)
     for tag in ("script", "img", "title", "h1", "style", "meta"):
         assert parsed.count(tag) == calm.count(tag)
@@ -208,7 +208,7 @@ def outline(text: str) -> list[tuple[str, dict[str, str | None]]]:
     told = dataclasses.replace(told, records=odd)
     rows = [["strategy", "regret"], [text, text]]
     made = compared(told, searches={text: [told]}, name=text, verdict=text, notes=[text], rows=rows)
-    return Page(report.page(told, compared=made)).tags
+    return Page(html.page(told, compared=made)).tags
 
 
 @pytest.fixture(scope="module")
@@ -226,23 +226,23 @@ def test_no_text_makes_an_element_or_an_attribute(calm: list[tuple[str, dict[str
 
 def test_a_study_without_an_answer_has_a_page_that_says_so() -> None:
     for base in (study(), simulated(20, space=Space(lr=(5.0, 10.0)))):
-        page = Page(report.page(base))
+        page = Page(html.page(base))
         assert "None yet" in page.text
         assert "torch.optim" not in page.text
-    assert "diverged" in Page(report.page(simulated(20, space=Space(lr=(5.0, 10.0))))).text
+    assert "diverged" in Page(html.page(simulated(20, space=Space(lr=(5.0, 10.0))))).text
 
 
-def compared(record: StudyRecord, **changes: Any) -> report.Compared:
+def compared(record: StudyRecord, **changes: Any) -> html.Compared:
     searches = {"freeze-thaw": [record, simulated(40, seed=8)], HOSTILE: [simulated(40, seed=9)]}
     rows = [["strategy", "spent", "regret"], ["freeze-thaw", "2.00", "0.0100"], [HOSTILE, "1.00", "0.0200"]]
     told: dict[str, Any] = {"verdict": f"it cannot be told whether {HOSTILE} is", "notes": [f"no {HOSTILE}"]}
     told |= {"name": HOSTILE, "searches": searches, "best": 0.1, "budget": 4.0, "rows": rows}
-    return report.Compared(**{**told, **changes})
+    return html.Compared(**{**told, **changes})
 
 
 def test_a_comparison_stands_above_the_first_study(record: StudyRecord) -> None:
     made = compared(record)
-    page = Page(report.page(made.first, compared=made))
+    page = Page(html.page(made.first, compared=made))
     assert made.first is record
     assert {tag: sum(t == tag for t, _ in page.tags) for tag in OURS} == OURS
     lines = [trace for trace in page.data["figure-compared"]["data"] if trace["showlegend"]]
@@ -256,7 +256,7 @@ def test_a_comparison_stands_above_the_first_study(record: StudyRecord) -> None:
 
 def test_a_schedule_that_lrtune_does_not_know_costs_the_lines_and_nothing_else(record: StudyRecord) -> None:
     odd = [dataclasses.replace(r, recipe=dataclasses.replace(r.recipe, schedule="my own")) for r in record.records]
-    page = Page(report.page(dataclasses.replace(record, records=tuple(odd), result={})))
+    page = Page(html.page(dataclasses.replace(record, records=tuple(odd), result={})))
     assert "torch.optim" not in page.text
     assert "my own" in page.text
 
@@ -266,7 +266,7 @@ def test_a_schedule_that_lrtune_does_not_know_costs_the_lines_and_nothing_else(r
 
 def test_a_report_is_written_whole_and_leaves_nothing_beside_it(tmp_path: Path, record: StudyRecord) -> None:
     path = tmp_path / "new folder" / "report.html"
-    report.write(record, path)
+    html.write(record, path)
     assert path.read_text(encoding="utf-8").rstrip().endswith("</html>")
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
 
@@ -274,7 +274,7 @@ def test_a_report_is_written_whole_and_leaves_nothing_beside_it(tmp_path: Path, 
 FULL = """
 import resource, signal, sys
 from lrtune.errors import StorageError
-from lrtune.report.writing import write_whole
+from lrtune.reporting.html.writing import write_whole
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
@@ -362,7 +362,7 @@ def test_json_in_the_page_can_neither_end_its_element_nor_hold_a_nan(data: Any) 
 
 def test_the_text_says_what_the_first_screen_says(record: StudyRecord) -> None:
     assert record.best is not None
-    told = report.text(record)
+    told = html.text(record)
     assert told.splitlines()[0] == "digits-mlp"
     for words in (f"{record.best.recipe.lr:.3g}", "as good", "diverges from", "full trainings", "verdict", "diverged"):
         assert words in told
@@ -370,7 +370,7 @@ def test_the_text_says_what_the_first_screen_says(record: StudyRecord) -> None:
 
 
 def test_the_text_of_a_hostile_study_moves_no_cursor(record: StudyRecord) -> None:
-    told = report.text(hostile(record))
+    told = html.text(hostile(record))
     assert all(c.isprintable() or c == "\n" for c in told)
 
 
@@ -378,19 +378,19 @@ def test_where_no_edge_was_seen_the_text_says_how_far_runs_live(record: StudyRec
     assert record.best is not None
     size = record.best.recipe.batch_size
     edges = {"lr": None, "low": 1e-5, "high": None}
-    said = report.text(dataclasses.replace(record, result={**record.result, "edge": edges}))
+    said = html.text(dataclasses.replace(record, result={**record.result, "edge": edges}))
     alive = [
         r.recipe.lr
         for r in record.records
         if r.recipe.batch_size == size and r.curve and not (r.outcome is not None and r.outcome.diverged)
     ]
     assert f"none seen: full trainings up to 1e-05, shorter or other runs up to {max(alive):.3g}" in said
-    nowhere = report.text(dataclasses.replace(record, result={**record.result, "edge": {**edges, "low": None}}))
+    nowhere = html.text(dataclasses.replace(record, result={**record.result, "edge": {**edges, "low": None}}))
     assert "not located" in nowhere
 
 
 def test_the_text_without_an_answer_says_so() -> None:
-    told = report.text(finished(study(), warnings=["look here"]))
+    told = html.text(finished(study(), warnings=["look here"]))
     assert "none yet" in told
     assert "look here" in told
 
@@ -400,7 +400,7 @@ def test_the_text_without_an_answer_says_so() -> None:
 
 def test_without_the_image_writer_there_is_a_sentence(tmp_path: Path, record: StudyRecord) -> None:
     with pytest.raises(InputError, match="must be one of png, svg, pdf"):
-        report.images(record, tmp_path, "bmp")
+        html.images(record, tmp_path, "bmp")
     code = (
         "import sys; sys.modules['kaleido'] = None\n"
         "from lrtune import report\nfrom lrtune.errors import InputError\nfrom recorded import simulated\n"
@@ -411,7 +411,7 @@ def test_without_the_image_writer_there_is_a_sentence(tmp_path: Path, record: St
         capture_output=True,
         text=True,
         check=True,
-        env={"PYTHONPATH": f"{Path(__file__).parent}:{Path(report.__file__).parents[2]}", "PATH": ""},
+        env={"PYTHONPATH": f"{Path(__file__).parent}:{Path(html.__file__).parents[2]}", "PATH": ""},
     )
     assert "pip install 'lrtune[images]'" in done.stdout
     assert list(tmp_path.iterdir()) == []

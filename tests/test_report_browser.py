@@ -12,7 +12,7 @@ from browsing import DESKTOP, PHONE, Browser, browser, missing
 from recorded import simulated
 from test_report import HOSTILE, hostile
 
-from lrtune import report
+from lrtune.reporting import html
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ def chromium(folder: Path) -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def page(folder: Path) -> Path:
     path = folder / "report.html"
-    report.write(simulated(150, seed=2), path)
+    html.write(simulated(150, seed=2), path)
     return path
 
 
@@ -153,7 +153,7 @@ def test_buttons_choose_axis_series_theme_and_lines_to_paste(chromium: Browser, 
 
 def test_hostile_names_appear_as_text_in_page_and_figures(chromium: Browser, folder: Path) -> None:
     path = folder / "hostile.html"
-    report.write(hostile(simulated(40, seed=2)), path)
+    html.write(hostile(simulated(40, seed=2)), path)
     opened(chromium, path)
     chromium.draw_all()
     assert chromium.js("return document.querySelector('h1').textContent").startswith(HOSTILE[:60])
@@ -166,7 +166,7 @@ def test_hostile_names_appear_as_text_in_page_and_figures(chromium: Browser, fol
 
 def test_a_page_without_an_answer_breaks_nothing(chromium: Browser, folder: Path) -> None:
     path = folder / "nothing.html"
-    report.write(dataclasses.replace(simulated(3), records=(), result={}), path)
+    html.write(dataclasses.replace(simulated(3), records=(), result={}), path)
     opened(chromium, path, PHONE)
     chromium.draw_all()
     assert "None yet" in chromium.js("return document.querySelector('.lr').textContent")

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lrtune
-from lrtune.outcome import Ending, Outcome
-from lrtune.recipe import Recipe
-from lrtune.result import Edge, Result
+from lrtune.core.outcome import Ending, Outcome
+from lrtune.core.recipe import Recipe
+from lrtune.study.result import Edge, Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

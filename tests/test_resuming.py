@@ -11,15 +11,15 @@ import pytest
 from networks import make
 
 import lrtune
-from lrtune.entries import RECORD
-from lrtune.study import tune
+from lrtune.study.trials.stored_trial import RECORD
+from lrtune.study.tuning import tune
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from lrtune.recipe import Recipe
-    from lrtune.result import Result
+    from lrtune.core.recipe import Recipe
+    from lrtune.study.result import Result
 
 SPACE = lrtune.Space(lr=(1e-4, 10.0), schedule=["constant", "cosine"])
 

@@ -24,9 +24,9 @@ from optuna.trial import TrialState, create_trial
 
 from lrtune.errors import StorageError
 from lrtune.storage import Change, RetryingStorage, exclusive, open_storage, quiet, rows_of
-from lrtune.storage import filerows as module
-from lrtune.storage.filerows import FileRows
-from lrtune.storage.rows import AnyRows, constraint_key
+from lrtune.storage import sqlite_rows as module
+from lrtune.storage.sqlite_rows import FileRows
+from lrtune.storage.trial_rows import AnyRows, constraint_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

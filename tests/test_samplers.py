@@ -22,9 +22,9 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from lrtune.core.recipe import Recipe
 from lrtune.errors import DataError
-from lrtune.recipe import Recipe
-from lrtune.training.network import TorchTrainer
+from lrtune.training.networks.trainer import TorchTrainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -163,7 +163,7 @@ def test_runs_in_turn_and_resumed_are_what_they_are_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["drawn again", "distributed", "numpy", "python"])
 def test_epochs_differ(name: str) -> None:
-    from lrtune.training.loaders import LoaderSource
+    from lrtune.training.networks.data_loaders import LoaderSource
 
     source = LoaderSource(DATA[name](), "train_data", Recipe(lr=1.0))
     feed = source.feed(Recipe(lr=0.1, seed=1), BATCH, torch.device("cpu"))

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler as torch_schedulers
 
+from lrtune.core.recipe import Recipe
 from lrtune.errors import RecipeError
-from lrtune.recipe import Recipe
 from lrtune.schedules import SCHEDULES, Plateau, Schedule, describe, for_recipe, multipliers, parse, with_warmup
 
 if TYPE_CHECKING:

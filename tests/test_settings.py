@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lrtune.errors import InputError
-from lrtune.settings import Limits, Settings
+from lrtune.study.settings import Limits, Settings
 
 WHOLE = ["epochs", "seed", "patience", "points", "failures", "memory_limit"]
 SECONDS = ["stall_timeout", "trial_timeout", "checkpoint_every"]

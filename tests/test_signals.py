@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lrtune.signals import SIGNALS, StopFlag, stopping
+from lrtune.workers.signals import SIGNALS, StopFlag, stopping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PROGRAM = """
 import sys, time
-import lrtune.signals
-from lrtune.signals import stopping
+import lrtune.workers.signals
+from lrtune.workers.signals import stopping
 if sys.argv[1] == "echoed":
-    lrtune.signals.ECHO_SECONDS = 600  # however late the echo is heard on a busy machine
+    lrtune.workers.signals.ECHO_SECONDS = 600  # however late the echo is heard on a busy machine
 with stopping(at_once=lambda: print("children ended", flush=True)) as flag:
     print("ready", flush=True)
     while not flag.wait(30):
@@ -161,7 +161,7 @@ def test_a_waiting_thread_wakes_up() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_dies_of_its_signal() -> None:
     program = (
-        "import os, signal, time\nfrom lrtune.signals import stopping\n"
+        "import os, signal, time\nfrom lrtune.workers.signals import stopping\n"
         "reader, writer = os.pipe()\n"
         "with stopping() as flag:\n"
         "    child = os.fork()\n"

@@ -10,12 +10,12 @@ import torch
 from sklearn.linear_model import SGDClassifier, SGDRegressor
 from sklearn.neural_network import MLPRegressor
 
+from lrtune.core.recipe import Recipe
 from lrtune.errors import InputError
-from lrtune.recipe import Recipe
+from lrtune.reporting.snippets import snippet
+from lrtune.reporting.snippets.optimizer import TORCH_OPTIMIZERS
 from lrtune.schedules import SCHEDULES, for_recipe, parse
-from lrtune.snippets import snippet
-from lrtune.snippets.optimizer import TORCH_OPTIMIZERS
-from lrtune.training.optimizers import build, layer_groups
+from lrtune.training.networks.optimizers import build, layer_groups
 
 EPOCHS, BATCHES = 10, 8
 TOTAL = EPOCHS * BATCHES

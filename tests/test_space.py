@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from lrtune.core.recipe import Recipe
+from lrtune.core.space import Space, suggest
 from lrtune.errors import RecipeError, SpaceError
-from lrtune.recipe import Recipe
-from lrtune.space import Space, suggest
 
 SCHEDULES = ["constant", "cosine", "cosine(floor=0.1)", "linear", "multistep(at=[0.3, 0.6])", "onecycle"]
 

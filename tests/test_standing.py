@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from lrtune.curve import Curve, Point
-from lrtune.divergence import Baseline
-from lrtune.entries import Entry
-from lrtune.recipe import Recipe
-from lrtune.records import Record
-from lrtune.standing import Standing
+from lrtune.core.curve import Curve, Point
+from lrtune.core.divergence import Baseline
+from lrtune.core.recipe import Recipe
+from lrtune.core.records import Record
+from lrtune.study.engine.search_state import Standing
+from lrtune.study.trials.stored_trial import Entry
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from lrtune import cli
 from lrtune.errors import StorageError
 from lrtune.storage import open_storage
-from lrtune.storage.checking import check_storage
+from lrtune.storage.check import check_storage
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,8 +20,8 @@ from optuna.trial import TrialState, create_trial
 
 from lrtune.errors import StorageError
 from lrtune.storage import RetryingStorage, open_storage
-from lrtune.storage.engines import SqliteDatabase, file_system
-from lrtune.storage.faults import TransientError, is_fatal, is_transient
+from lrtune.storage.error_mapping import TransientError, is_fatal, is_transient
+from lrtune.storage.sqlite import SqliteDatabase, file_system
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -406,7 +406,7 @@ def test_the_file_system_of_a_path_is_known(tmp_path: Path) -> None:
 
 
 def test_a_network_file_system_gets_a_rollback_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lrtune.storage.engines.file_system", lambda _: "nfs4")
+    monkeypatch.setattr("lrtune.storage.sqlite.file_system", lambda _: "nfs4")
     open_storage(tmp_path / "s.db")
     with contextlib.closing(sqlite3.connect(tmp_path / "s.db")) as connection:
         assert connection.execute("pragma journal_mode").fetchone() == ("delete",)

@@ -18,10 +18,10 @@ from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from ports import free_port
 
 import lrtune
-from lrtune.attendance import SEARCHES
 from lrtune.errors import StorageError
-from lrtune.leases import Lease
 from lrtune.storage import exclusive, open_storage
+from lrtune.study.trials.active_searches import SEARCHES
+from lrtune.workers.lease import Lease
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 OPEN = """
 import os, sys, optuna
 from lrtune.storage import open_storage
-import lrtune.storage.inspection
-lrtune.storage.inspection.known_schema()
+import lrtune.storage.schema
+lrtune.storage.schema.known_schema()
 print("ready", flush=True)
 sys.stdin.readline()
 storage = open_storage(sys.argv[1])

@@ -16,11 +16,11 @@ from optuna.trial import TrialState
 from postgres_server import PASSWORD, PostgresServer, find_programs
 
 from lrtune.errors import LockLostError, StorageError
-from lrtune.standing import Standing
 from lrtune.storage import RetryingStorage, exclusive, open_storage
-from lrtune.storage.address import ServerAddress, parse
-from lrtune.storage.engines import CONNECT_SECONDS
-from lrtune.storage.opening import START_SECONDS
+from lrtune.storage.factory import START_SECONDS
+from lrtune.storage.postgresql import CONNECT_SECONDS
+from lrtune.storage.url import ServerAddress, parse
+from lrtune.study.engine.search_state import Standing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import optuna
 import pytest
 
+from lrtune.core.os_errors import CURES, cure, os_sentence
 from lrtune.errors import StorageError
-from lrtune.oserrors import CURES, cure
 from lrtune.storage import open_storage
-from lrtune.storage.checking import check_storage
-from lrtune.storage.faults import is_missing, os_sentence, read_sentence
+from lrtune.storage.check import check_storage
+from lrtune.storage.error_mapping import is_missing, read_sentence
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,19 +123,19 @@ def test_a_failed_read_is_no_damage() -> None:
 
 
 def test_a_read_that_fails_once_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lrtune.storage import inspection
+    from lrtune.storage import schema
 
     path = tmp_path / "s.db"
     begun(path)
-    real, failures = inspection.read_only, [failing_read("disk I/O error", sqlite3.SQLITE_IOERR_READ)]
+    real, failures = schema.read_only, [failing_read("disk I/O error", sqlite3.SQLITE_IOERR_READ)]
 
     def once_failing(*args: object, **options: object) -> sqlite3.Connection:
         if failures:
             raise failures.pop()
         return real(*args, **options)  # type: ignore[arg-type]  # passed on
 
-    monkeypatch.setattr(inspection, "read_only", once_failing)
-    assert inspection.inspect_file(path, "s.db") is inspection.Found.READY
+    monkeypatch.setattr(schema, "read_only", once_failing)
+    assert schema.inspect_file(path, "s.db") is schema.Found.READY
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategy_contract import JOINT, LR_ONLY, Laboratory, basin, mirrored, started
 
+from lrtune.core.outcome import Outcome
+from lrtune.core.space import Space
 from lrtune.errors import InputError
-from lrtune.outcome import Outcome
 from lrtune.search.base import Continue, Finish, Start, Stop, Wait
-from lrtune.search.catalogue import BASELINES, DEFAULT, NAMES, make
-from lrtune.space import Space
+from lrtune.search.registry import BASELINES, DEFAULT, NAMES, make
 
 if TYPE_CHECKING:
-    from lrtune.recipe import Recipe
+    from lrtune.core.recipe import Recipe
 
 SLOW = {"gp", "freeze-thaw", "tpe", "optuna"}
 """Those whose every decision fits a model: they are asked twice in one search only."""

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from layering import ROOT
 
-from lrtune.config import read_study
-from lrtune.loading import load
-from lrtune.result import Result
+from lrtune.config.study_file import read_study
+from lrtune.config.user_code import load
+from lrtune.study.result import Result
 
 if TYPE_CHECKING:
     from pathlib import Path

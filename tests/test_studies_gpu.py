@@ -13,8 +13,8 @@ import torch
 from layering import ROOT
 
 import lrtune
-from lrtune.config import read_study
-from lrtune.loading import load
+from lrtune.config.study_file import read_study
+from lrtune.config.user_code import load
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,8 +76,8 @@ ISOLATED = """
 import json, sys
 import torch
 import lrtune
-from lrtune.config import read_study
-from lrtune.loading import load
+from lrtune.config.study_file import read_study
+from lrtune.config.user_code import load
 from pathlib import Path
 
 if __name__ == "__main__":

@@ -19,22 +19,22 @@ import pytest
 from networks import make
 
 import lrtune
-from lrtune.entries import RECORD
-from lrtune.ledger import Ledger
-from lrtune.outcome import Outcome
-from lrtune.reading import SEARCHES, read
+from lrtune.core.outcome import Outcome
 from lrtune.search.base import Continue, Finish, Start, Wait
-from lrtune.search.catalogue import NAMES
-from lrtune.study import tune
-from lrtune.workers import Place
+from lrtune.search.registry import NAMES
+from lrtune.study.trials.stored_trial import RECORD
+from lrtune.study.trials.study_reader import SEARCHES, read
+from lrtune.study.trials.trial_store import Ledger
+from lrtune.study.tuning import tune
+from lrtune.workers.pool import Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from lrtune.progress import Progress
-    from lrtune.recipe import Recipe
+    from lrtune.core.recipe import Recipe
     from lrtune.search.base import Action, Situation
+    from lrtune.study.events import Progress
 
 SPACE = lrtune.Space(lr=(1e-5, 10.0))
 
@@ -328,8 +328,8 @@ def test_threads_share_a_study_without_repeating_a_point(tmp_path: Path) -> None
 
 KILLED = """
     import os, sys, math
-    from lrtune.study import tune
-    from lrtune.space import Space
+    from lrtune.study.tuning import tune
+    from lrtune.core.space import Space
 
     def train(recipe):
         for epoch in range(recipe.epochs):

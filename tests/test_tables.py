@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
 from lrtune.errors import DataError
-from lrtune.training import tables
+from lrtune.training.estimators import arrays
 
 classes = hnp.arrays(np.int64, st.integers(4, 80), elements=st.integers(0, 4)).map(
     lambda codes: np.unique(codes, return_inverse=True)[1]
@@ -27,9 +27,9 @@ def test_a_split_is_a_partition_and_keeps_every_class_in_training(codes: Any, fr
     count = round(fraction * rows)
     if not 1 <= count < rows:
         with pytest.raises(DataError, match="too few"):
-            tables.held_out(codes, rows, fraction, seed)
+            arrays.held_out(codes, rows, fraction, seed)
         return
-    first, second, stratified = tables.held_out(codes, rows, fraction, seed)
+    first, second, stratified = arrays.held_out(codes, rows, fraction, seed)
     assert sorted([*first, *second]) == list(range(rows))
     assert len(first) > 0 < len(second)
     if stratified:
@@ -41,41 +41,41 @@ def test_a_split_is_a_partition_and_keeps_every_class_in_training(codes: Any, fr
 
 
 def test_a_split_is_stratified_wherever_it_fits() -> None:
-    assert tables.held_out(np.repeat([0, 1, 2], 4), 12, 0.25, 0)[2]
-    assert not tables.held_out(np.repeat([0, 1], [11, 1]), 12, 0.25, 0)[2]
-    assert not tables.held_out(np.repeat(range(6), 2), 12, 0.25, 0)[2]
-    assert not tables.held_out(None, 12, 0.25, 0)[2]
+    assert arrays.held_out(np.repeat([0, 1, 2], 4), 12, 0.25, 0)[2]
+    assert not arrays.held_out(np.repeat([0, 1], [11, 1]), 12, 0.25, 0)[2]
+    assert not arrays.held_out(np.repeat(range(6), 2), 12, 0.25, 0)[2]
+    assert not arrays.held_out(None, 12, 0.25, 0)[2]
 
 
 def test_features_stay_what_they_are() -> None:
     single = np.ones((3, 2), dtype=np.float32)
-    assert tables.features(single).dtype == np.float32
-    assert tables.features(sparse.csr_matrix(single)).dtype == np.float32
+    assert arrays.features(single).dtype == np.float32
+    assert arrays.features(sparse.csr_matrix(single)).dtype == np.float32
     for other in (single.astype(np.int8), single.astype(bool), single.astype(np.float16), single.tolist()):
-        assert tables.features(other).dtype == np.float64
-    assert tables.features(np.asfortranarray(np.ones((3, 2)))).flags.c_contiguous
-    assert sparse.issparse(tables.features(sparse.eye(3)))
+        assert arrays.features(other).dtype == np.float64
+    assert arrays.features(np.asfortranarray(np.ones((3, 2)))).flags.c_contiguous
+    assert sparse.issparse(arrays.features(sparse.eye(3)))
 
 
 def test_large_numbers_whose_sum_overflows_are_finite() -> None:
-    assert tables.features(np.full((2, 2), 1e308)).shape == (2, 2)
+    assert arrays.features(np.full((2, 2), 1e308)).shape == (2, 2)
 
 
 def test_a_frame_of_one_kind_and_of_many_give_the_same_numbers() -> None:
     frame = pd.DataFrame({"a": [1, 2], "b": [0.5, 1.5], "c": [True, False]})
-    np.testing.assert_array_equal(tables.features(frame), [[1, 0.5, 1], [2, 1.5, 0]])
+    np.testing.assert_array_equal(arrays.features(frame), [[1, 0.5, 1], [2, 1.5, 0]])
 
 
 @given(
     hnp.arrays(np.float64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=4), elements=st.floats(-5, 5)), st.data()
 )
 def test_a_hash_sees_every_number(table: Any, data: Any) -> None:
-    assert tables.digest(table) == tables.digest(table.copy())
+    assert arrays.digest(table) == arrays.digest(table.copy())
     where = data.draw(st.tuples(*(st.integers(0, side - 1) for side in table.shape)))
     changed = table.copy()
     changed[where] += 1.0
     for wrap in (np.asarray, sparse.csr_matrix, pd.DataFrame):
-        assert tables.digest(wrap(table)) != tables.digest(wrap(changed))
+        assert arrays.digest(wrap(table)) != arrays.digest(wrap(changed))
 
 
 def test_a_hash_sees_shape_kind_names_and_place() -> None:
@@ -95,17 +95,17 @@ def test_a_hash_sees_shape_kind_names_and_place() -> None:
         (["x", "y"],),
         (np.array(["x", "y"], dtype=object),),
     ]
-    assert len({tables.digest(*part) for part in parts}) == len(parts)
+    assert len({arrays.digest(*part) for part in parts}) == len(parts)
 
 
 def test_a_sparse_matrix_is_its_entries_and_not_how_they_are_kept() -> None:
     rows, columns, entries = np.array([1, 0, 0]), np.array([1, 2, 0]), np.array([3.0, 2.0, 1.0])
     matrix = sparse.coo_matrix((entries, (rows, columns)), shape=(2, 3))
-    assert tables.digest(matrix) == tables.digest(sparse.csc_matrix(matrix)) == tables.digest(matrix.tocsr())
+    assert arrays.digest(matrix) == arrays.digest(sparse.csc_matrix(matrix)) == arrays.digest(matrix.tocsr())
 
 
 def test_classes_keep_their_names() -> None:
-    told = tables.targets(pd.Series(["b", "a"]), classifier=True, outputs=False)
+    told = arrays.targets(pd.Series(["b", "a"]), classifier=True, outputs=False)
     assert told.tolist() == ["b", "a"]
     assert told.dtype.kind == "U"
-    assert tables.targets([True, False], classifier=True, outputs=False).dtype == bool
+    assert arrays.targets([True, False], classifier=True, outputs=False).dtype == bool

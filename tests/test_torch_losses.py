@@ -16,13 +16,13 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
+from lrtune.core.outcome import Outcome
+from lrtune.core.recipe import Recipe
 from lrtune.errors import DataError, InputError
-from lrtune.outcome import Outcome
-from lrtune.recipe import Recipe
-from lrtune.training.measuring import measure
-from lrtune.training.network import TorchTrainer
-from lrtune.training.objectives import metrics_of, objective_of
-from lrtune.training.updates import NoMemoryError, Stepper
+from lrtune.training.networks.evaluation import measure
+from lrtune.training.networks.loss import metrics_of, objective_of
+from lrtune.training.networks.step import NoMemoryError, Stepper
+from lrtune.training.networks.trainer import TorchTrainer
 
 RECIPE = Recipe(lr=0.3, epochs=2, seed=4)
 HOST = torch.device("cpu")

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 import lrtune
+from lrtune.core.tracebacks import users_own
 from lrtune.errors import UserCodeError
-from lrtune.study import tune
-from lrtune.tracebacks import users_own
+from lrtune.study.tuning import tune
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lrtune.recipe import Recipe
+    from lrtune.core.recipe import Recipe
 
 
 def frames(text: str) -> list[str]:

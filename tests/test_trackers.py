@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lrtune import cli, trackers
+from lrtune import cli
+from lrtune.core.outcome import Outcome
+from lrtune.core.recipe import Recipe
+from lrtune.core.space import Space
 from lrtune.errors import InputError
-from lrtune.outcome import Outcome
-from lrtune.progress import Ended, Progress
-from lrtune.recipe import Recipe
-from lrtune.space import Space
-from lrtune.study import tune
-from lrtune.trackers import MLflowTracker, TensorBoardTracker, _anchored
+from lrtune.integrations import trackers
+from lrtune.integrations.mlflow import MLflowTracker, _anchored
+from lrtune.integrations.tensorboard import TensorBoardTracker
+from lrtune.study.events import Ended, Progress
+from lrtune.study.tuning import tune
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

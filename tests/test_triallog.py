@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lrtune.commands.triallog import trial_log
+from lrtune.cli.trial_log import trial_log
+from lrtune.core.outcome import Outcome
+from lrtune.core.recipe import Recipe
 from lrtune.errors import StorageError
-from lrtune.outcome import Outcome
-from lrtune.progress import Ended, Progress
-from lrtune.recipe import Recipe
+from lrtune.study.events import Ended, Progress
 
 if TYPE_CHECKING:
     from pathlib import Path

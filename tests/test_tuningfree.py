@@ -11,17 +11,17 @@ import pytest
 from networks import make, plain
 
 import lrtune
-from lrtune import comparison
+from lrtune.core.outcome import Outcome
 from lrtune.errors import InputError
-from lrtune.outcome import Outcome
 from lrtune.search.base import Continue, Finish, Seen, Situation, Start, Wait
-from lrtune.training import packages
-from lrtune.tuningfree import WAYS, refusal
+from lrtune.search.baselines.tuning_free import WAYS, refusal
+from lrtune.study import comparison
+from lrtune.training.networks import optimizer_packages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lrtune.recipe import Recipe
+    from lrtune.core.recipe import Recipe
 
 every = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 installed = pytest.mark.skipif(
@@ -143,7 +143,7 @@ def test_groups_with_learning_rates_of_their_own_are_too_much_for_prodigy_alone(
 
 @every
 def test_without_its_package_the_way_to_it_is_said(way: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(optimizer_packages.importlib.util, "find_spec", lambda _: None)
     why = refusal(way, make(), SPACE)
     assert why is not None
     assert "pip install 'lrtune[tuning-free]'" in why

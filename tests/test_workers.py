@@ -21,7 +21,7 @@ PROGRAM = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
 from lrtune import workers
-from lrtune.workers import supervise
+from lrtune.workers.pool import supervise
 
 workers._cores = lambda: 8  # whatever machine this is
 HOW, COUNT, FOLDER, AHEAD = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4] == "True"

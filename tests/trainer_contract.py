@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import numpy as np
 import pytest
 
-from lrtune import checkpoints
+from lrtune.core.outcome import Outcome
+from lrtune.core.recipe import Recipe
 from lrtune.errors import InputError, RecipeError
-from lrtune.outcome import Outcome
-from lrtune.recipe import Recipe
+from lrtune.training import checkpoint
 from lrtune.training.base import Report, Run, Trainer
 
 if TYPE_CHECKING:
@@ -223,11 +223,11 @@ class SavingContract(Contract):
         state = run.state()
         assert state is not None
         path = tmp_path / "run.npz"
-        checkpoints.save(path, state)
+        checkpoint.save(path, state)
         run.close()
 
         other = self.start()
-        other.restore(checkpoints.load(path))
+        other.restore(checkpoint.load(path))
         rest = train(other)
         other.close()
         for member, curve in whole.items():
@@ -249,10 +249,10 @@ class SavingContract(Contract):
         train(run, pieces=1)
         state = run.state()
         assert state is not None
-        checkpoints.save(tmp_path / "before.npz", state)
+        checkpoint.save(tmp_path / "before.npz", state)
         train(run)
-        checkpoints.save(tmp_path / "after.npz", state)
-        before, after = (checkpoints.load(tmp_path / name) for name in ("before.npz", "after.npz"))
+        checkpoint.save(tmp_path / "after.npz", state)
+        before, after = (checkpoint.load(tmp_path / name) for name in ("before.npz", "after.npz"))
         assert same(before, after)
 
     def test_who_was_dropped_stays_dropped(self) -> None:

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import lrtune
-from lrtune.figures import sweeps
+from lrtune.reporting.figures import sweeps
 
 pixels, labels = load_digits(return_X_y=True)
 data = torch.tensor(pixels / 16, dtype=torch.float32), torch.tensor(labels)

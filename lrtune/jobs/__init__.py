@@ -15,11 +15,11 @@ The family, a file an idea::
     serving    several jobs on APScheduler
     history    the learning rate over time
 
-:func:`lrtune.jobs.running.run` is the way in; :mod:`lrtune.commands.job` is the command.
+:func:`lrtune.jobs.runner.run` is the way in; :mod:`lrtune.cli.job` is the command.
 """
 
 from __future__ import annotations
 
-from lrtune.jobs.file import JobFile, read_job
+from lrtune.jobs.job_file import JobFile, read_job
 
 __all__ = ["JobFile", "read_job"]

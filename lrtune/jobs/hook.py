@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from lrtune.jobs.file import Publishing
+    from lrtune.jobs.job_file import Publishing
     from lrtune.jobs.state import Row
 
 __all__ = ["HookError", "environment", "run_hook"]

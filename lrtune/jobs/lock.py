@@ -9,9 +9,9 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from lrtune.core.os_errors import cure, reason
+from lrtune.core.timestamps import stamp
 from lrtune.errors import LockedError, StorageError
-from lrtune.jobs.clock import stamp
-from lrtune.oserrors import cure, reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

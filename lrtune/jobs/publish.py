@@ -8,14 +8,14 @@ import re
 import stat
 from typing import TYPE_CHECKING, Any
 
-from lrtune.commands.output import make_folder, write_atomically
+from lrtune.core.files import make_folder, write_atomically
 from lrtune.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from lrtune.jobs.file import Publishing
+    from lrtune.jobs.job_file import Publishing
     from lrtune.jobs.state import Row
 
 __all__ = ["publish", "rendered", "settings_of", "shell_safe"]

@@ -11,7 +11,7 @@ import dataclasses
 import shutil
 from typing import TYPE_CHECKING
 
-from lrtune.jobs.clock import utc
+from lrtune.core.timestamps import utc
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from optuna.storages import BaseStorage
 
-    from lrtune.jobs.file import JobFile
+    from lrtune.jobs.job_file import JobFile
     from lrtune.jobs.state import Row, State
 
 __all__ = ["CHECKPOINTS", "FILES", "REPORT", "RESULT", "outdated", "tidy"]

@@ -11,9 +11,9 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lrtune.commands.output import clean, write_atomically
+from lrtune.core.files import clean, write_atomically
+from lrtune.core.timestamps import utc
 from lrtune.errors import StorageError
-from lrtune.jobs.clock import utc
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -46,7 +46,7 @@ class Row:
     number, study
         Of the run; a skipped period has the number 0 and no study.
     period, started, finished
-        Times in UTC, as :func:`lrtune.jobs.clock.stamp` writes them.
+        Times in UTC, as :func:`lrtune.core.timestamps.stamp` writes them.
     status
         ``"done"``, ``"failed"``, ``"skipped"`` or ``"abandoned"``.
     verdict

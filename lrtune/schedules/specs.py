@@ -16,7 +16,7 @@ from lrtune.schedules.sweep import Sweep
 from lrtune.schedules.warmup import Warmup, with_warmup
 
 if TYPE_CHECKING:
-    from lrtune.recipe import Recipe
+    from lrtune.core.recipe import Recipe
 
 __all__ = ["SCHEDULES", "describe", "for_recipe", "multipliers", "parse"]
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from lrtune.axes import HIGHEST_LR, LOWEST_LR
-from lrtune.outcome import Outcome
+from lrtune.core.outcome import Outcome
+from lrtune.core.parameters import HIGHEST_LR, LOWEST_LR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lrtune.recipe import Recipe
-    from lrtune.space import Space
+    from lrtune.core.recipe import Recipe
+    from lrtune.core.space import Space
 
 __all__ = ["Action", "Continue", "Finish", "Seen", "Situation", "Start", "Stop", "Strategy", "Wait"]
 

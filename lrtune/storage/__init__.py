@@ -6,15 +6,15 @@ own public suite, and raises :class:`~lrtune.errors.StorageError` with one sente
 
 from __future__ import annotations
 
-from lrtune.storage.address import resolve_storage
-from lrtune.storage.exclusion import exclusive, file_of, spans_machines
-from lrtune.storage.faults import is_missing
-from lrtune.storage.filerows import rows_of
-from lrtune.storage.locks import Held
-from lrtune.storage.opening import open_storage
-from lrtune.storage.retrying import RetryingStorage
-from lrtune.storage.rows import Change, Row, Rows
-from lrtune.storage.silence import quiet
+from lrtune.core.locks import Held
+from lrtune.core.optuna_logging import quiet
+from lrtune.storage.error_mapping import is_missing
+from lrtune.storage.factory import open_storage
+from lrtune.storage.retry import RetryingStorage
+from lrtune.storage.sqlite_rows import rows_of
+from lrtune.storage.study_lock import exclusive, file_of, spans_machines
+from lrtune.storage.trial_rows import Change, Row, Rows
+from lrtune.storage.url import resolve_storage
 
 __all__ = [
     "Change",

@@ -17,14 +17,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
-from lrtune.divergence import Baseline
+from lrtune.core.divergence import Baseline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from lrtune.curve import Point
-    from lrtune.outcome import Outcome
-    from lrtune.recipe import Recipe
+    from lrtune.core.curve import Point
+    from lrtune.core.outcome import Outcome
+    from lrtune.core.recipe import Recipe
 
 __all__ = ["Baseline", "Report", "Run", "Setup", "State", "Trainer"]
 
@@ -34,7 +34,7 @@ arrays of numbers, nested at will. Never a pickle, never an object."""
 
 Setup: TypeAlias = dict[str, Any]
 """How a run was set up beyond its recipe, as plain JSON. ``library`` is ``"torch"``, ``"sklearn"`` or ``"generator"``,
-a key of :data:`lrtune.snippets.KINDS`; what else is in it is between the run and the writer of that library's code."""
+a key of :data:`lrtune.reporting.snippets.KINDS`; what else is in it is between the run and the writer of that library's code."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,10 +19,10 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import nn
 
-from lrtune.config import read_study
-from lrtune.rangetest import central
-from lrtune.recipe import Recipe
-from lrtune.training.network import TorchTrainer
+from lrtune.config.study_file import read_study
+from lrtune.core.recipe import Recipe
+from lrtune.search.lr_range.lr_range import central
+from lrtune.training.networks.trainer import TorchTrainer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

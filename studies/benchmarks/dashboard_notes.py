@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 import optuna
 
 import lrtune
-from lrtune import dashboard
+from lrtune.integrations import optuna_dashboard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lrtune.recipe import Recipe
+    from lrtune.core.recipe import Recipe
 
 EPOCH_SECONDS = 0.02
 
@@ -37,11 +37,11 @@ def train(recipe: Recipe) -> Iterator[dict[str, float]]:
 def main(seconds: float) -> None:
     """Search, and print one line for each share."""
     before = time.process_time()
-    dashboard._load()  # noqa: SLF001 -- it is what is measured
+    optuna_dashboard._load()  # noqa: SLF001 -- it is what is measured
     imports = time.process_time() - before
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "study.db"
-        notes = dashboard.Notes(file)
+        notes = optuna_dashboard.Notes(file)
         began, space = time.monotonic(), lrtune.Space(lr=(1e-5, 10.0))
         result = lrtune.tune(
             train, space, epochs=27, strategy="random", timeout=seconds, budget=1e6, storage=file, observer=notes

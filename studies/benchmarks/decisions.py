@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrtune.outcome import Outcome
+from lrtune.core.outcome import Outcome
+from lrtune.core.space import Space
 from lrtune.search.base import Seen, Situation, Start
-from lrtune.search.freeze_thaw import FreezeThaw
-from lrtune.space import Space
+from lrtune.search.freeze_thaw.strategy import FreezeThaw
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lrtune.recipe import Recipe
+    from lrtune.core.recipe import Recipe
 
 SIZES = (10, 30, 100, 300, 1000, 2000)
 EPOCHS = 100

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrtune.config import read_study
-from lrtune.curve import ValueRule
-from lrtune.recipe import Recipe
+from lrtune.config.study_file import read_study
+from lrtune.core.curve import ValueRule
+from lrtune.core.recipe import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from lrtune.config import StudyFile
+    from lrtune.config.study_file import StudyFile
     from lrtune.training.base import Trainer
 
 CLOSE = 0.02

@@ -23,17 +23,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lrtune.jobs import read_job
-from lrtune.jobs.asked import Asked
-from lrtune.jobs.recheck import Last, Recheck
-from lrtune.jobs.running import run
+from lrtune.jobs.drift_strategy import Last, Recheck
+from lrtune.jobs.request import Asked
+from lrtune.jobs.runner import run
 from lrtune.search.base import Finish
 from lrtune.storage import open_storage
-from lrtune.study import tune
+from lrtune.study.tuning import tune
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from lrtune.recipe import Recipe
+    from lrtune.core.recipe import Recipe
 
 WEEKS, DRIFT_WEEK = 12, 6
 EPOCHS, ROWS, BATCH = 27, 600, 20
@@ -188,7 +188,7 @@ def regret(task: str, decades: float, seed: int, lr: float, week: int = DRIFT_WE
 
 
 def _end(task: str, decades: float, seed: int, lr: float, week: int) -> float:
-    from lrtune.recipe import Recipe
+    from lrtune.core.recipe import Recipe
 
     recipe = Recipe(lr=lr, epochs=EPOCHS, seed=seed)
     *_, last = TASKS[task](recipe, week=week, scale=scale(decades), seed=seed)
@@ -256,7 +256,7 @@ def show_power(tasks: list[str], seeds: int) -> None:
 
 def found(task: str, seed: int) -> Last:
     """The answer of a full search in week 0."""
-    from lrtune.search.catalogue import make
+    from lrtune.search.registry import make
 
     strategy = Recheck(inner=make("freeze-thaw"))
     result = tune(_trainer(task, 0, 0.0, seed), {"lr": (LOW, HIGH)}, epochs=EPOCHS, seed=seed, strategy=strategy)

@@ -27,17 +27,17 @@ from torch import nn
 from torch.nn import functional
 
 import lrtune
-from lrtune.config import read_study
-from lrtune.loading import load
-from lrtune.reading import read
+from lrtune.config.study_file import read_study
+from lrtune.config.user_code import load
 from lrtune.schedules import for_recipe
 from lrtune.storage import open_storage
+from lrtune.study.trials.study_reader import read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from lrtune.config import StudyFile
-    from lrtune.records import Record
+    from lrtune.config.study_file import StudyFile
+    from lrtune.core.records import Record
     from lrtune.training.base import Trainer
 
 STUDY = Path(__file__).parents[1] / "digits-mlp" / "study.toml"

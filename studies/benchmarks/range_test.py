@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _finders import FINDERS
 from _tasks import CNN, RECORD, STUDIES, Task, cnn_sweep, task
 
-from lrtune.rangetest import RangeTest, range_test
+from lrtune.search.lr_range.lr_range import RangeTest, range_test
 
 if TYPE_CHECKING:
     from typing import Any

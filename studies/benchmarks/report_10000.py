@@ -20,7 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from plotly.offline import get_plotlyjs  # noqa: E402 -- after the path is set
 from recorded import simulated  # noqa: E402 -- found beside the tests
 
-from lrtune import report  # noqa: E402
+from lrtune.reporting import html  # noqa: E402
 
 MOST_SECONDS, MOST_MEGABYTES = 20.0, 8.0
 
@@ -42,7 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = options.out or Path(folder) / "report.html"
         start, busy = time.perf_counter(), time.process_time()
-        report.write(study, path)
+        html.write(study, path)
         seconds, busy = time.perf_counter() - start, time.process_time() - busy
         size = (path.stat().st_size - len(get_plotlyjs().encode())) / 1e6
     print(f"trials                  {options.trials:,} with {points:,} reports; {study.counts()}")

@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING
 from dense_sweep import recipes, regret, rows, trained
 
 import lrtune
-from lrtune.config import read_study
-from lrtune.outcome import Outcome
-from lrtune.reading import read
+from lrtune.config.study_file import read_study
+from lrtune.core.outcome import Outcome
+from lrtune.study.trials.study_reader import read
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lrtune.recipe import Recipe
-    from lrtune.records import StudyRecord
+    from lrtune.core.recipe import Recipe
+    from lrtune.core.records import StudyRecord
 
 STUDIES = Path(__file__).parents[1]
 THRESHOLDS = (0.02, 0.01, 0.005)

@@ -30,8 +30,8 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils.data import DataLoader, TensorDataset
 
-from lrtune.recipe import Recipe
-from lrtune.training.network import TorchTrainer
+from lrtune.core.recipe import Recipe
+from lrtune.training.networks.trainer import TorchTrainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -30,9 +30,9 @@ from landscapes import landscapes
 from simulate import play, situation_of
 from tables import read_tables
 
-from lrtune.search.answer import answer
-from lrtune.search.freeze_thaw import FreezeThaw
-from lrtune.transfer import prior_from
+from lrtune.search.freeze_thaw.answer import answer
+from lrtune.search.freeze_thaw.strategy import FreezeThaw
+from lrtune.study.warm_start import prior_from
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from simulate import Play
     from tables import Problem
 
-    from lrtune.search.freeze_thaw import Prior
+    from lrtune.search.freeze_thaw.strategy import Prior
 
 GOOD = 0.01
 BUDGET = 25.0

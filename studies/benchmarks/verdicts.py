@@ -22,7 +22,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from labelled import MAKERS, labelled, make_curve  # noqa: E402 -- found beside the tests
 
-from lrtune.diagnosis import VerdictKind, judge  # noqa: E402
+from lrtune.reporting.diagnosis import VerdictKind, judge  # noqa: E402
 
 
 def confusion(each: int, seed: int) -> pd.DataFrame:

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from lrtune.reading import read
 from lrtune.storage import open_storage
+from lrtune.study.trials.study_reader import read
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

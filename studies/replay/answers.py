@@ -9,8 +9,8 @@ import numpy as np
 from rich.table import Table
 from simulate import play, situation_of
 
-from lrtune.search.answer import answer
-from lrtune.search.freeze_thaw import FreezeThaw
+from lrtune.search.freeze_thaw.answer import answer
+from lrtune.search.freeze_thaw.strategy import FreezeThaw
 
 if TYPE_CHECKING:
     import argparse

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrtune.outcome import Outcome
+from lrtune.core.outcome import Outcome
 from lrtune.search.base import Action, Continue, Finish, Seen, Situation, Start
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import numpy as np
 from landscapes import landscapes
 from simulate import Play, play, situation_of
 
-from lrtune.outcome import Outcome
-from lrtune.search.answer import answer
-from lrtune.search.freeze_thaw import FreezeThaw
+from lrtune.core.outcome import Outcome
+from lrtune.search.freeze_thaw.answer import answer
+from lrtune.search.freeze_thaw.strategy import FreezeThaw
 
 if TYPE_CHECKING:
     from tables import Problem

@@ -26,7 +26,7 @@ from simulate import play
 from tables import read_tables
 from through import through_tune
 
-from lrtune.search.freeze_thaw import FreezeThaw
+from lrtune.search.freeze_thaw.strategy import FreezeThaw
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

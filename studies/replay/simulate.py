@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrtune.outcome import Outcome
+from lrtune.core.outcome import Outcome
+from lrtune.core.space import Space
 from lrtune.search.base import Finish, Seen, Situation, Start, Stop, Wait
-from lrtune.space import Space
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

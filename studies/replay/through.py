@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from simulate import Play
     from tables import Problem
 
-    from lrtune.recipe import Recipe
+    from lrtune.core.recipe import Recipe
 
 __all__ = ["through_tune"]
 

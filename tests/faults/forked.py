@@ -49,12 +49,14 @@ def load() -> None:
             if name not in ("__main__", "__mp_main__") and not name.startswith(("saving", "lrtune_")):
                 with contextlib.suppress(Exception):
                     importlib.import_module(name)
-    from lrtune.storage.inspection import known_schema
+    from lrtune.storage.schema import known_schema
 
     known_schema()  # made once in a process
     # To draw figures takes longer than all else; here a page only has to be a file that is written whole.
-    sys.modules["lrtune.report.page"].page = lambda record: f"<!doctype html><title>{record.name}</title></html>"  # type: ignore[attr-defined]  # it has it
-    sys.modules["lrtune.dashboard"]._figures = lambda *_, **__: ()  # type: ignore[attr-defined]  # likewise
+    sys.modules["lrtune.reporting.html.page"].page = lambda record: (
+        f"<!doctype html><title>{record.name}</title></html>"
+    )  # type: ignore[attr-defined]  # it has it
+    sys.modules["lrtune.integrations.optuna_dashboard"]._figures = lambda *_, **__: ()  # type: ignore[attr-defined]  # likewise
 
 
 def served(request: dict[str, Any]) -> tuple[int, float]:

@@ -7,15 +7,15 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from lrtune.curve import Point
+from lrtune.core.curve import Point
+from lrtune.core.outcome import Outcome
 from lrtune.errors import InputError
-from lrtune.outcome import Outcome
 from lrtune.training.base import Baseline, Report
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from lrtune.recipe import Recipe
+    from lrtune.core.recipe import Recipe
 
 PER_EPOCH = 24
 

@@ -9,7 +9,7 @@ import pytest
 from faults.checker import RECORD, check, load
 from faults.driver import until
 
-from lrtune.reading import SEARCHES
+from lrtune.study.trials.study_reader import SEARCHES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,118 @@
+"""The command line: ``lrtune``. It registers the commands, runs one, and turns every error into its exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from lrtune.cli.command_list import COMMANDS
+from lrtune.cli.console import complain, guarded, say
+from lrtune.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["app", "main", "run"]
+
+USAGE = 2
+
+app = typer.Typer(
+    name="lrtune",
+    help="Find the learning rate: for scikit-learn, PyTorch and training loops of your own.",
+    epilog="lrtune --version prints the version. A study file says what is asked: the folder studies/ of the sources "
+    "holds examples that run as they stand.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+for _name in COMMANDS:
+    importlib.import_module(f"lrtune.cli.command_list.{_name}").register(app)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; its exit code (FAULTS.md): 0, 2 input, 3 nothing completed, 4 storage, 5 mismatch, 6 locked.
+
+    Parameters
+    ----------
+    arguments
+        What stands behind ``lrtune``; None takes the process's own.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given == ["--version"]:  # no option of typer's: coercing even one would load pydantic for every --help
+        return _version()
+    command, words = _command(given)
+    return guarded(
+        lambda: command.main(
+            given[len(words) :] or _nothing(command), prog_name=" ".join(["lrtune", *words]), standalone_mode=False
+        ),
+        refused=_refused,
+    )
+
+
+def _command(given: Sequence[str]) -> tuple[Any, list[str]]:
+    """The command that the first words name, and those words.
+
+    A group would coerce its own options on the way, for which typer loads pydantic: that is half of the
+    time of a ``--help``.
+    """
+    command: Any = typer.main.get_command(app)
+    words: list[str] = []
+    for word in given:
+        if word not in getattr(command, "commands", {}):
+            break
+        command = command.commands[word]
+        words.append(word)
+    return command, words
+
+
+def _nothing(command: Any) -> list[str]:
+    """What stands for no arguments: a group shows its help, a command runs."""
+    return ["--help"] if hasattr(command, "commands") else []
+
+
+def _version() -> int:
+    from importlib.metadata import version
+
+    say(f"lrtune {version('lrtune')}")
+    return 0
+
+
+def _refused(error: Exception) -> int:
+    """What typer refuses is usage; all else is a bug of ours."""
+    if not isinstance(error, _usage_errors()):
+        return complain(error)
+    context = getattr(error, "ctx", None)
+    hint = f"; see {context.command_path} --help" if context is not None else ""
+    complain(InputError(f"{error.format_message().rstrip('.')}{hint}"))  # type: ignore[attr-defined]  # typer's own error has it
+    return USAGE
+
+
+def _usage_errors() -> tuple[type[BaseException], ...]:
+    """Click's ClickException, wherever this version of typer has it."""
+    return tuple(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
+def main() -> None:
+    """The entry point of the installed command."""
+    _open_streams()
+    sys.exit(run())
+
+
+def _open_streams() -> None:
+    """Streams that whoever started us has closed lead to nowhere; else a database would get the number of stdout."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 -- for the life of the process
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 -- likewise

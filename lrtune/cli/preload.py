@@ -1,0 +1,105 @@
+"""What a worker loads while it waits for its turn: libraries, and nothing of the user's own.
+
+Of the training file only those imports count that it begins with and that lead to installed packages: whoever
+imports them has done what the file itself would do first. The first line of another kind ends that, since an
+environment variable may be set in it, and data be downloaded; so does an import of what lies beside the file.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrtune.config.toml import glance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["imports_ahead", "load_ahead"]
+
+INSTALLED = frozenset({"site-packages", "dist-packages"})
+OURS = ("lrtune.config.study_file", "lrtune.config.user_code", "lrtune.study.tuning")
+FOR_TORCH = ("lrtune.training.networks.trainer", "torch._dynamo")
+"""What follows once PyTorch is there; it loads the latter with its first optimizer."""
+FOR_ESTIMATORS = ("lrtune.training.estimators.trainer", "lrtune.training.estimators.data_file")
+ENVIRONMENT = ("environ", "putenv")
+
+
+def load_ahead(study: Path | None, given: Mapping[str, Any]) -> None:
+    """Load what a worker of that study will need before it trains.
+
+    Parameters
+    ----------
+    study
+        The study file, if there is one; it need not be in order.
+    given
+        What the command line said over it.
+    """
+    told = {} if study is None else glance(study, "train")
+    trainer, estimator = told.get("trainer"), given.get("estimator") or told.get("estimator")
+    _load(OURS)
+    if isinstance(estimator, str):
+        _load([name for name in [estimator.rpartition(":")[0]] if _installed(name)])
+        _load(FOR_ESTIMATORS)
+    elif study is not None and isinstance(trainer, str):
+        _load(imports_ahead(study.parent / trainer.rpartition(":")[0]))
+    if "torch" in sys.modules:
+        _load(FOR_TORCH)
+    from lrtune.storage.schema import known_schema
+
+    known_schema()
+
+
+def imports_ahead(file: Path) -> list[str]:
+    """The installed modules whose imports a Python file begins with; none of one that cannot be read."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        body = ast.parse(text).body
+    except (OSError, ValueError, SyntaxError, RecursionError):
+        return []
+    return [] if any(word in text for word in ENVIRONMENT) else list(_first_imports(body))
+
+
+def _first_imports(body: list[ast.stmt]) -> Iterator[str]:
+    for statement in body:
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+            continue  # the docstring
+        names = _names(statement)
+        for name in names:
+            if not _known(name):
+                return
+            yield name
+        if not names:
+            return
+
+
+def _names(statement: ast.stmt) -> list[str]:
+    """The modules that a statement imports; none for one of another kind."""
+    if isinstance(statement, ast.Import):
+        return [alias.name for alias in statement.names]
+    if isinstance(statement, ast.ImportFrom) and statement.module is not None and statement.level == 0:
+        return [statement.module]
+    return []
+
+
+def _known(name: str) -> bool:
+    """Whether everybody means the same by it: the standard library, lrtune itself, an installed package."""
+    root = name.partition(".")[0]
+    return root in sys.stdlib_module_names or root == "lrtune" or _installed(name)
+
+
+def _installed(name: str) -> bool:
+    with contextlib.suppress(ImportError, ValueError):
+        found = importlib.util.find_spec(name.partition(".")[0])
+        return found is not None and not INSTALLED.isdisjoint(Path(found.origin or "").parts)
+    return False
+
+
+def _load(names: Any) -> None:
+    for name in names:
+        importlib.import_module(name)

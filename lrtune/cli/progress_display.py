@@ -1,0 +1,160 @@
+"""Who watches a search: a live display on a terminal, plain lines elsewhere, the log of trials."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from lrtune.cli import formatting
+from lrtune.cli.console import note
+from lrtune.cli.trial_log import trial_log
+from lrtune.core.redaction import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+    from pathlib import Path
+
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+    from lrtune.study.events import Progress
+
+__all__ = ["Display", "watching"]
+
+SHOWN_RUNS = 4
+BAR = 30
+REDRAWS = 4  # a second
+
+
+@contextlib.contextmanager
+def watching(
+    *, quiet: bool, json_log: Path | None, known: Callable[[], Collection[int]] = tuple
+) -> Iterator[Callable[[Progress], None]]:
+    """An observer for :func:`lrtune.study.tuning.tune`, as the terminal and the options have it.
+
+    Parameters
+    ----------
+    quiet
+        Whether to show nothing.
+    json_log
+        File of a line for each trial that ends; None for none.
+    known
+        See :func:`lrtune.cli.trial_log.trial_log`.
+
+    Raises
+    ------
+    StorageError
+        If the log cannot be written to.
+    """
+    with contextlib.ExitStack() as stack:
+        watchers: list[Callable[[Progress], None]] = []
+        if json_log is not None:
+            watchers.append(stack.enter_context(trial_log(json_log, known)))
+        if not quiet:
+            watchers.append(stack.enter_context(_display()) if _on_terminal() else _line)
+
+        def observe(progress: Progress) -> None:
+            for watcher in watchers:
+                watcher(progress)
+
+        yield observe
+
+
+def _on_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _line(progress: Progress) -> None:
+    """One plain line for an event."""
+    if progress.event:
+        note(f"[{formatting.clock(progress.elapsed)}] {progress.spent:.2f}  {_printable(progress.event)}")
+
+
+def _printable(text: str) -> str:
+    """The text without what could move a terminal's cursor."""
+    return "".join(character if character.isprintable() else " " for character in redact(text))
+
+
+@contextlib.contextmanager
+def _display() -> Iterator[Callable[[Progress], None]]:
+    from rich.console import Console
+    from rich.live import Live
+
+    display = Display()
+    console = Console(stderr=True, highlight=False)
+    with Live(display, console=console, refresh_per_second=REDRAWS, transient=True):
+        yield display.update
+
+
+class Display:
+    """What the terminal shows; drawn again a few times a second, so that the clock moves between events."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._at = time.monotonic()
+
+    def update(self, progress: Progress) -> None:
+        """Take a new snapshot."""
+        self._progress = progress
+        self._at = time.monotonic()
+
+    def __rich_console__(self, console: Console, _: Any) -> Iterator[RenderableType]:
+        progress = self._progress
+        if progress is None:
+            yield "lrtune: starting ..."
+            return
+        ascii_only = not console.encoding.lower().startswith("utf")
+        yield self._table(progress, time.monotonic() - self._at, ascii_only=ascii_only)
+
+    def _table(self, progress: Progress, since: float, *, ascii_only: bool) -> Table:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(overflow="ellipsis", no_wrap=True)
+        for name, shown in _rows(progress, since, ascii_only=ascii_only):
+            style = "bold" if name == "best" else "yellow" if name == "warning" else ""
+            table.add_row(name, Text(_printable(shown), style=style))
+        return table
+
+
+def _rows(progress: Progress, since: float, *, ascii_only: bool) -> Iterator[tuple[str, str]]:
+    """What is shown, a name and a text for each line."""
+    yield "lrtune", progress.name
+    yield "cost", f"{_bar(progress, ascii_only=ascii_only)}{formatting.cost(progress)}"
+    yield "time", _time(progress, since)
+    if progress.best is not None:
+        value = "" if progress.best_value is None else f"{progress.metric} {progress.best_value:.4g} at "
+        yield "best", f"{value}{formatting.recipe(progress.best)}"
+        curve = [value for _, value in progress.best_curve]
+        if len(curve) > 1:
+            line = formatting.sparkline(curve, ascii_only=ascii_only)
+            yield "curve", f"{curve[0]:.4g} {line} {curve[-1]:.4g}  epoch {progress.best_curve[-1][0]:g}"
+    if progress.band is not None:
+        yield "band", f"{formatting.band(progress.band)} look as good"
+    for run in progress.training[:SHOWN_RUNS]:
+        yield f"trial {run.number}", f"{formatting.recipe(run.recipe)}, epoch {run.trained:g} to {run.until:g}"
+    if len(progress.training) > SHOWN_RUNS:
+        yield "", f"and {len(progress.training) - SHOWN_RUNS} more"
+    if progress.counts:
+        yield "trials", formatting.counts(progress)
+    for warning in progress.warnings[-2:]:
+        yield "warning", warning
+
+
+def _time(progress: Progress, since: float) -> str:
+    spent = formatting.clock(progress.elapsed + since)
+    left = progress.seconds_left
+    return spent if left is None else f"{spent}, about {formatting.clock(max(0.0, left - since))} left"
+
+
+def _bar(progress: Progress, *, ascii_only: bool) -> str:
+    if not progress.budget:
+        return ""
+    full = min(BAR, round(BAR * progress.spent / progress.budget))
+    on, off = ("#", ".") if ascii_only else ("█", "░")
+    return f"{on * full}{off * (BAR - full)} "

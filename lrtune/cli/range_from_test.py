@@ -1,0 +1,85 @@
+"""``optimize --range-test``: the range of learning rates from a range test, where nobody has given one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+from lrtune.cli.console import note
+from lrtune.core.files import clean, write_atomically
+from lrtune.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lrtune.config.study_file import StudyFile
+
+__all__ = ["ranged"]
+
+KEPT = "range-test.json"
+
+
+def ranged(study: StudyFile, trainer: Any, out: Path, *, fresh: bool = False) -> tuple[StudyFile, float]:
+    """The study with the range that a range test found, and what that cost in full trainings.
+
+    What it found is kept in the output folder, so that the same command again goes on in the same space. Where
+    the test is unreliable the usual range stays.
+
+    Raises
+    ------
+    InputError
+        If the budget leaves no full training beside it.
+    """
+    if study.lr_given:
+        note("lrtune: note: a range of learning rates is given, so --range-test has nothing to do")
+        return study, 0.0
+    from lrtune.search.lr_range.lr_range import check_trainer
+
+    check_trainer(trainer)
+    found = (None if fresh else _kept(study, trainer, out)) or _tested(study, trainer, out)
+    cost, budget = float(found["cost"]), study.search.budget
+    if budget is not None and budget < 1 + cost:
+        msg = (
+            f"a budget of {budget:g} leaves no full training beside the range test, which cost {cost:.2g}: "
+            f"raise it to {1 + cost:.2g} or more, or give the range of learning rates"
+        )
+        raise InputError(msg)
+    interval = found["interval"]
+    if interval is None:
+        low, high = study.space.lr_range
+        note(f"lrtune: warning: the range test is unreliable here ({found['why']}); searching {low:g} to {high:g}")
+        return study, cost
+    from lrtune.core.space import Space
+
+    space = Space.from_json({**study.space.to_json(), "lr": [interval["low"], interval["high"]]})
+    note(f"lrtune: note: the range test says to search {interval['low']:g} to {interval['high']:g} ({found['why']})")
+    return dataclasses.replace(study, space=space), cost
+
+
+def _tested(study: StudyFile, trainer: Any, out: Path) -> dict[str, Any]:
+    from lrtune.search.lr_range.lr_range import central, range_test
+
+    recipe = central(study.space, epochs=study.question.epochs, seed=study.search.seed or 0)
+    found = range_test(trainer, recipe=recipe).to_json()
+    if found["interval"] is not None:  # three digits are what it is worth, and what is kept is what is searched
+        found["interval"] = {end: float(f"{lr:.3g}") for end, lr in found["interval"].items()}
+    found["asked"] = _asked(study, trainer)
+    write_atomically(out / KEPT, json.dumps(clean(found), indent=2, allow_nan=False) + "\n")
+    return found
+
+
+def _kept(study: StudyFile, trainer: Any, out: Path) -> dict[str, Any] | None:
+    """What an earlier start of the same command found."""
+    try:
+        found = json.loads((out / KEPT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    asked = found.get("asked") if isinstance(found, dict) else None
+    return found if asked == json.loads(json.dumps(clean(_asked(study, trainer)))) else None
+
+
+def _asked(study: StudyFile, trainer: Any) -> dict[str, Any]:
+    """What it was a test of."""
+    space = {name: value for name, value in study.space.to_json().items() if name != "lr"}
+    return {"space": space, "epochs": study.question.epochs, "work": dict(trainer.fingerprint())}

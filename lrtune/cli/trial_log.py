@@ -1,0 +1,168 @@
+"""The log of trials: a line of JSON for each finished trial, exactly once, whoever dies or resumes.
+
+What a line acknowledges is stored already. The file itself says what has been acknowledged: it is read again
+before anything is added, under a lock that the kernel frees, so that the successor of a killed worker, the
+same command again, and several commands with one log add what is missing and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+from lrtune.core.files import clean
+from lrtune.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+    from pathlib import Path
+
+    from lrtune.study.events import Ended, Progress
+
+__all__ = ["trial_log"]
+
+PRIVATE = 0o600
+HEAD = b'{"study": '
+"""How a line of ours begins."""
+
+
+@contextlib.contextmanager
+def trial_log(path: Path, known: Callable[[], Collection[int]] = tuple) -> Iterator[Callable[[Progress], None]]:
+    """An observer that appends a line for each trial that is stored as finished, before the search goes on.
+
+    Parameters
+    ----------
+    path
+        The file.
+    known
+        Numbers of the trials that had ended before; they are not logged where the file cannot be read again (a
+        pipe).
+
+    Raises
+    ------
+    StorageError
+        If it cannot be written to.
+    """
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, PRIVATE)
+    except OSError as error:
+        msg = f"{path}: the log of trials cannot be opened ({error.strerror}); give another --json-log"
+        raise StorageError(msg) from None
+    reader = _reader(path, file)
+    log = _Log(file, reader, frozenset() if reader is not None else frozenset(known()))
+
+    def observe(progress: Progress) -> None:
+        try:
+            log.add(progress.name, progress.ended)
+        except OSError as error:
+            msg = f"{path}: the log of trials cannot be written ({error.strerror}); the trials are kept"
+            raise StorageError(msg) from None
+
+    try:
+        yield observe
+    finally:
+        for descriptor in (file, reader):
+            if descriptor is not None:
+                with contextlib.suppress(OSError):
+                    os.close(descriptor)
+
+
+def _reader(path: Path, file: int) -> int | None:
+    """The same file, to be read; None where that cannot be."""
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        return None
+    with contextlib.suppress(OSError):
+        reader = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        if os.path.samestat(os.fstat(reader), os.fstat(file)):
+            return reader
+        os.close(reader)
+    return None
+
+
+class _Log:
+    """An open log, and what is known of what stands in it."""
+
+    def __init__(self, file: int, reader: int | None, known: frozenset[int]) -> None:
+        self._file, self._reader, self._known = file, reader, known
+        self._read = 0
+        self._there: set[tuple[Any, Any, Any]] = set()
+
+    def add(self, study: str, ended: Collection[Ended]) -> None:
+        """Append what is not there yet."""
+        if not ended:
+            return
+        with self._held():
+            lead = self._catch_up()
+            lines = [_line(study, trial) for trial in ended if not self._has(study, trial)]
+            if lines:
+                self._write(lead + "".join(lines).encode())
+
+    def _has(self, study: str, trial: Ended) -> bool:
+        if trial.number in self._known:
+            return True
+        return not self._there.isdisjoint({(study, trial.number, trial.started), (study, trial.number, None)})
+
+    def _catch_up(self) -> bytes:
+        """Read what has been added; what is to stand before the next line, where the last one was cut off."""
+        if self._reader is None:
+            return b""
+        os.lseek(self._reader, self._read, os.SEEK_SET)
+        with os.fdopen(os.dup(self._reader), "rb") as stream:
+            *lines, torn = stream.read().split(b"\n")
+        for line in lines:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                row = json.loads(line)
+                self._there.add((row["study"], row["trial"], row.get("started")))
+        self._read += sum(len(line) + 1 for line in lines)
+        if torn and torn[: len(HEAD)] == HEAD[: len(torn)]:  # ours, from when the machine was switched off
+            os.ftruncate(self._file, self._read)
+            return b""
+        return b"\n" if torn else b""
+
+    def _write(self, data: bytes) -> None:
+        """All of it or, in a file, nothing."""
+        size = os.fstat(self._file).st_size
+        try:
+            while data:
+                data = data[os.write(self._file, data) :]
+        except OSError:
+            if self._reader is not None:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._file, size)
+            raise
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        """The log is nobody else's for the block, where that can be had."""
+        if self._reader is None:
+            yield
+            return
+        try:
+            import fcntl
+        except ImportError:
+            yield
+            return
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+
+
+def _line(study: str, trial: Ended) -> str:
+    row = {
+        "study": study,
+        "trial": trial.number,
+        "outcome": trial.outcome.key,
+        "value": trial.value if trial.value is not None and math.isfinite(trial.value) else None,
+        "trained": trial.trained,
+        "recipe": trial.recipe.to_json(),
+        "started": trial.started,
+    }
+    return json.dumps(clean(row), allow_nan=False) + "\n"

@@ -1,0 +1,1 @@
+"""Study files: TOML read into frozen settings, and the training code that they name."""

@@ -1,0 +1,170 @@
+"""What a study recorded, as plain frozen data: what all reading starts from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from lrtune.core.curve import Curve, Direction, ValueRule
+from lrtune.core.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lrtune.core.divergence import Baseline
+    from lrtune.core.recipe import Recipe
+    from lrtune.core.space import Space
+
+__all__ = ["Piece", "Record", "StudyRecord"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """One uninterrupted piece of training of one trial.
+
+    Attributes
+    ----------
+    at
+        When it began, in seconds since 1970 (UTC).
+    seconds
+        How long it took, zero or more.
+    begin, end
+        Epochs that the run stood at before and after; both may be fractional.
+    worker
+        Who trained it, e.g. ``"host-4711"``.
+    why
+        What the strategy wanted with it, e.g. ``"first look"``.
+    """
+
+    at: float
+    seconds: float
+    begin: float
+    end: float
+    worker: str = ""
+    why: str = ""
+
+    @property
+    def epochs(self) -> float:
+        """Epochs that the piece trained."""
+        return self.end - self.begin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One trial, as it was recorded.
+
+    Attributes
+    ----------
+    number
+        Its number in the Optuna study.
+    recipe
+        What the run was told.
+    params
+        The point of the space: the searched settings by name.
+    curve
+        All that it reported.
+    outcome
+        How it ended; None while it is paused or running.
+    why
+        One sentence with the numbers where it did not end well.
+    value
+        Its result under the study's value rule; None where it has none (diverged, failed, no report).
+    trained
+        Epochs that were paid for it, those trained again after an interruption included.
+    pieces
+        The pieces of its training, in the order of time.
+    started, finished
+        Seconds since 1970 (UTC); None where it has not.
+    setup
+        How its run was set up beyond the recipe (:mod:`lrtune.training.setups`); empty where nobody has said.
+    """
+
+    number: int
+    recipe: Recipe
+    params: Mapping[str, Any] = field(default_factory=dict)
+    curve: Curve = field(default_factory=Curve)
+    outcome: Outcome | None = None
+    why: str = ""
+    value: float | None = None
+    trained: float = 0.0
+    pieces: tuple[Piece, ...] = ()
+    started: float | None = None
+    finished: float | None = None
+    setup: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyRecord:
+    """A whole study, as it was recorded.
+
+    Attributes
+    ----------
+    name, metric, direction
+        What is searched for.
+    epochs
+        Epochs of one full training.
+    rule
+        Which number of a curve is its result.
+    space
+        What is searched, already widened where it was.
+    seed, strategy
+        Of the search.
+    records
+        Its trials, in the order of their numbers.
+    baseline
+        What knowing nothing is worth, where the trainer could say.
+    notices
+        What the trainer told the user, one sentence each.
+    result
+        The answer as in ``result.json`` (DESIGN section 5); empty before there is one.
+    environment
+        Versions, hardware and whatever else it takes to repeat the study: name to readable text.
+    """
+
+    name: str
+    metric: str
+    direction: Direction = "minimize"
+    epochs: int
+    rule: ValueRule = field(default_factory=ValueRule)
+    space: Space
+    seed: int = 0
+    strategy: str = ""
+    records: tuple[Record, ...] = ()
+    baseline: Baseline | None = None
+    notices: tuple[str, ...] = ()
+    result: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def cost(self) -> float:
+        """Epochs paid, in full trainings."""
+        return sum(record.trained for record in self.records) / self.epochs
+
+    @property
+    def sign(self) -> float:
+        """+1 if the metric is minimised, -1 if it is maximised: sign * value is smaller where it is better."""
+        return 1.0 if self.direction == "minimize" else -1.0
+
+    @property
+    def best(self) -> Record | None:
+        """The record of the answer.
+
+        The best completed one under the recipe that `result` names where it does, else the best completed one.
+        """
+        done = [r for r in self.records if r.outcome is Outcome.COMPLETED and r.value is not None]
+        wanted = dict(self.result.get("best") or {})
+        named = [r for r in done if wanted and _agrees(r.recipe, wanted)]
+        return min(named or done, key=lambda record: self.sign * float(record.value or 0.0), default=None)
+
+    def counts(self) -> dict[str, int]:
+        """Trials by outcome group, those that are paused or running as ``"open"``."""
+        return dict(Counter("open" if r.outcome is None else r.outcome.group for r in self.records))
+
+
+def _agrees(recipe: Recipe, wanted: Mapping[str, Any]) -> bool:
+    """Whether a recipe is the wanted one, under whatever seed."""
+    if recipe.lr != wanted.get("lr"):
+        return False
+    names = (f.name for f in fields(recipe) if f.name in wanted and f.name != "seed")
+    return all(getattr(recipe, name) == wanted[name] for name in names)

@@ -1,0 +1,1 @@
+"""Other tools that show a search: the Optuna dashboard, TensorBoard and MLflow."""

@@ -1,0 +1,297 @@
+"""A study as the Optuna dashboard shows it: the answer as the study's note, and its figures, kept current.
+
+The dashboard reads notes and figures from system attributes of the study (optuna-dashboard 0.21, ``_note.py`` and
+``_custom_plot_data.py``). They are written here in its own format, but whole instead of in pieces of 2,045
+characters: whoever reads in between finds the old one or the new one, and one is one transaction. Importing the
+dashboard's own writers would cost a search more than all that is written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import math
+import time
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from lrtune.errors import InputError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator, Sequence
+
+    import optuna
+    import plotly.graph_objects as go
+    from optuna.storages import BaseStorage
+
+    from lrtune.core.records import Record, StudyRecord
+    from lrtune.reporting.diagnosis import Verdict
+    from lrtune.study.events import Progress
+
+__all__ = ["BAND", "CURVES", "Notes", "installed"]
+
+BAND, CURVES = "learning-rates", "curves"
+"""The ids of the figures; they never change, so that a figure replaces the one before."""
+
+EVERY_SECONDS = 10.0
+MOST_SHARE = 0.005
+"""Of the time that passes, which writing may take: what took long, in processor time, is followed by a long pause."""
+
+MOST_TRIALS, MOST_CURVES, MOST_REPORTS = 300, 50, 40
+YOURS = "*Kept current by lrtune. All figures are in report.html. What you write below this line stays.*"
+"""Stands between our part and theirs in every note that there is: a change of it would take ours for theirs."""
+
+_NOTE_VERSION, _NOTE = "dashboard:note_ver", "dashboard:note_str:"
+_FIGURE = "dashboard:plot_data:"
+
+
+def installed() -> bool:
+    """Whether the Optuna dashboard is there, and so anybody to show it to."""
+    return importlib.util.find_spec("optuna_dashboard") is not None
+
+
+class Notes:
+    """An observer that keeps a study's note and figures current.
+
+    It writes where a search has nothing else to do: between two pieces of training, never under the study's lock, at
+    most every so many seconds and for no more than a two-hundredth of the time; and once more at the end.
+
+    Parameters
+    ----------
+    storage
+        Where the study is: what :func:`lrtune.tune` was given.
+    every
+        Seconds between two updates, at least.
+    warn
+        Told once, in one sentence, if the note cannot be written; the search goes on.
+
+    Attributes
+    ----------
+    spent
+        Seconds of processor time that writing has taken so far.
+
+    Raises
+    ------
+    InputError
+        If the dashboard is not installed.
+
+    Examples
+    --------
+    >>> notes = Notes("study.db")  # doctest: +SKIP
+    >>> lrtune.tune(train, space, epochs=27, storage="study.db", observer=notes)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        storage: str | os.PathLike[str] | BaseStorage,
+        *,
+        every: float = EVERY_SECONDS,
+        warn: Callable[[str], object] = warnings.warn,
+    ) -> None:
+        if not installed():
+            msg = "the dashboard is not installed; install it with: pip install 'lrtune[dashboard]'"
+            raise InputError(msg)
+        self._given = storage
+        self._every = every
+        self._warn = warn
+        self._studies: dict[str, optuna.Study] = {}
+        self._written: dict[str, str] = {}
+        self._last: Progress | None = None
+        self._due = time.monotonic() + every
+        self._failed = False
+        self.spent = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        """Hear of an event."""
+        if self._failed:
+            return
+        self._last = progress
+        if progress.result is not None or (not progress.event and time.monotonic() >= self._due):
+            self._attempt(progress)
+
+    def close(self) -> None:
+        """Write what was heard last; for a search that ended without an answer."""
+        if self._last is not None and self._last.result is None and not self._failed:
+            self._attempt(self._last)
+
+    def _attempt(self, progress: Progress) -> None:
+        self._last = None
+        try:
+            _load()
+            began = time.thread_time()
+            self.write(progress.name, progress)
+            took = time.thread_time() - began
+            self.spent += took
+            self._due = time.monotonic() + max(self._every, took / MOST_SHARE)
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the search is worth more than its note
+            self._failed = True
+            self._warn(f"the note for the dashboard could not be written ({error}); the search goes on without it")
+
+    def there(self, name: str) -> bool:
+        """Whether a study has a note from us."""
+        return YOURS in _joined(_system_attributes(self._study(name)), _NOTE)
+
+    def write(self, name: str, progress: Progress | None = None) -> None:
+        """Write note and figures of a study as it stands in its storage.
+
+        Parameters
+        ----------
+        name
+            Of the study.
+        progress
+            What its search has told last, if it is running.
+
+        Raises
+        ------
+        InputError
+            If lrtune did not make it.
+        """
+        from lrtune.study.trials.study_reader import read
+
+        study = self._study(name)
+        record = read(study)
+        running = progress is not None and progress.result is None
+        if progress is not None and running:
+            record = _standing(record, progress)
+        self._put_note(study, _body(record, progress if running else None))
+        for identity, figure in _figures(record):
+            self._put(study, f"{_FIGURE}{identity}:", figure.to_json(engine="json"))
+
+    def _study(self, name: str) -> optuna.Study:
+        if name not in self._studies:
+            import optuna
+
+            from lrtune.storage import open_storage
+
+            self._studies[name] = optuna.load_study(study_name=name, storage=open_storage(self._given))
+        return self._studies[name]
+
+    def _put_note(self, study: optuna.Study, body: str) -> None:
+        """Write the note above what people have written into it."""
+        held = _system_attributes(study)
+        before = _joined(held, _NOTE)
+        body = f"{body}\n---\n{YOURS}\n{_theirs(before)}"
+        if body == before:
+            return
+        self._set(study, _NOTE_VERSION, int(held.get(_NOTE_VERSION, 0)) + 1)
+        self._put(study, _NOTE, body)
+
+    def _put(self, study: optuna.Study, prefix: str, text: str) -> None:
+        """Write a text under its prefix, in one piece; what there is of further pieces is emptied."""
+        if self._written.get(prefix) == text:
+            return
+        self._set(study, f"{prefix}0", text)
+        for key, value in _system_attributes(study).items():
+            if key.startswith(prefix) and key != f"{prefix}0" and value:
+                self._set(study, key, "")
+        if prefix != _NOTE:  # a note may change by other hands
+            self._written[prefix] = text
+
+    @staticmethod
+    def _set(study: optuna.Study, key: str, value: Any) -> None:
+        study._storage.set_study_system_attr(study._study_id, key, value)  # noqa: SLF001 -- as the dashboard does
+
+
+def _load() -> None:
+    """Import what drawing takes; a search needs it at its end anyway, for its report."""
+    import lrtune.reporting.figures
+    import lrtune.reporting.html  # noqa: F401 -- loaded early
+
+
+def _system_attributes(study: optuna.Study) -> dict[str, Any]:
+    return dict(study._storage.get_study_system_attrs(study._study_id))  # noqa: SLF001 -- as the dashboard does
+
+
+def _joined(held: dict[str, Any], prefix: str) -> str:
+    """What stands in pieces under a prefix."""
+    pieces = {int(key[len(prefix) :]): str(text) for key, text in held.items() if key.startswith(prefix)}
+    return "".join(pieces[index] for index in sorted(pieces))
+
+
+def _theirs(note: str) -> str:
+    """What people have written: all below our line, or the whole of a note that has none."""
+    before, line, after = note.partition(YOURS)
+    return after.removeprefix("\n") if line else before
+
+
+# -- what is shown ------------------------------------------------------------------------------------
+
+
+def _standing(record: StudyRecord, progress: Progress) -> StudyRecord:
+    """The study with the answer as it stands, in place of one that an earlier call has left."""
+    band = progress.band
+    result = {
+        "best": None if progress.best is None else {**progress.best.to_json(), "value": progress.best_value},
+        "band": None if band is None else {"low": band[0], "high": band[1]},
+        "cost": progress.spent,
+        "warnings": progress.warnings,
+    }
+    return dataclasses.replace(record, result=result)
+
+
+def _body(record: StudyRecord, progress: Progress | None) -> str:
+    from lrtune.reporting.html.markdown import markdown
+
+    return markdown(record, "" if progress is None else _state(progress))
+
+
+def _state(progress: Progress) -> str:
+    limit = "" if progress.budget is None else f" of {progress.budget:g}"
+    left = progress.seconds_left
+    about = "" if left is None else f", about {max(1, math.ceil(left / 60))} min left"
+    return f"{progress.spent:.2f}{limit} full trainings spent{about}"
+
+
+def _figures(record: StudyRecord) -> Iterator[tuple[str, go.Figure]]:
+    """The figures by their ids, thinned: they travel with every look at the study."""
+    from lrtune.reporting import figures
+    from lrtune.reporting.tables import trials, verdicts
+
+    few = _thinned(record, MOST_TRIALS)
+    judged = verdicts(few)
+    yield BAND, _plain(figures.landscape(few, trials(few, judged)), "Learning rates")
+    yield CURVES, _curves(few, judged)
+
+
+def _curves(record: StudyRecord, judged: Sequence[Verdict]) -> go.Figure:
+    from lrtune.reporting import figures
+
+    few = _thinned(record, MOST_CURVES)
+    by_number = {trial.number: verdict for trial, verdict in zip(record.records, judged, strict=True)}
+    small = [dataclasses.replace(trial, curve=trial.curve.thinned(MOST_REPORTS)) for trial in few.records]
+    small_record = dataclasses.replace(few, records=tuple(small))
+    figure = figures.curves(small_record, [by_number[trial.number] for trial in small])
+    figure.layout.updatemenus = ()
+    figure.data = [trace for trace in figure.data if trace.visible is not False]
+    return _plain(figure, "Curves")
+
+
+def _plain(figure: go.Figure, title: str) -> go.Figure:
+    """A figure for somebody else's page: with a title and a ground of its own, without the default template."""
+    figure.update_layout(
+        template={},
+        title={"text": title, "x": 0.02, "y": 0.98, "yanchor": "top", "font": {"size": 15}},
+        margin={"t": 84, "l": 56, "r": 16, "b": 48},
+        modebar={"orientation": "h"},
+        paper_bgcolor="#ffffff",
+        plot_bgcolor="#ffffff",
+        height=None,
+    )
+    return figure
+
+
+def _thinned(record: StudyRecord, most: int) -> StudyRecord:
+    """The study with so many trials at most: the best of them, and the rest evenly over the learning rates."""
+    if len(record.records) <= most:
+        return record
+    answer = record.best
+
+    def goodness(trial: Record) -> tuple[bool, float]:
+        return trial is not answer, math.inf if trial.value is None else record.sign * trial.value
+
+    ranked = sorted(record.records, key=goodness)
+    best, rest = ranked[: most // 3], sorted(ranked[most // 3 :], key=lambda trial: trial.recipe.lr)
+    places = {round(i * (len(rest) - 1) / max(1, most - len(best) - 1)) for i in range(most - len(best))}
+    kept = {trial.number for trial in [*best, *(rest[place] for place in places)]}
+    return dataclasses.replace(record, records=tuple(t for t in record.records if t.number in kept))

@@ -1,0 +1,122 @@
+"""How a run of a job is asked for, and how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lrtune.core.files import make_folder
+from lrtune.core.timestamps import stamp, utc_now
+from lrtune.jobs.lock import locked
+from lrtune.jobs.retention import REPORT
+from lrtune.jobs.schedule import Due
+from lrtune.workers.pool import Place
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from lrtune.jobs.job_file import JobFile
+    from lrtune.jobs.state import Row
+    from lrtune.study.events import Observer
+    from lrtune.study.result import Result
+
+__all__ = ["STATE", "Asked", "Ended", "holding", "state_path"]
+
+LOCK = "lock"
+STATE = "state.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """How a run is to go.
+
+    Attributes
+    ----------
+    now
+        The clock: the time in UTC.
+    catch_up
+        Whether missed periods are made up for, once.
+    force
+        Whether a period that is done is run again.
+    search
+        Whether to search in full, without a drift test.
+    wait
+        Whether to wait for a run that is going on.
+    should_stop
+        Asked often; True stops the run so that it can be resumed.
+    observer
+        Called with the progress of the search.
+    log
+        Called with one line of what happens.
+    place
+        Where this process stands among workers.
+    """
+
+    now: Callable[[], dt.datetime] = utc_now
+    catch_up: bool = True
+    force: bool = False
+    search: bool = False
+    wait: bool = False
+    should_stop: Callable[[], bool] | None = None
+    observer: Observer | None = None
+    log: Callable[[str], None] = field(default=lambda _line: None)
+    place: Place = field(default_factory=Place)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a run ended.
+
+    Attributes
+    ----------
+    status
+        ``"done"``, ``"nothing to do"``, ``"skipped"`` or ``"interrupted"``.
+    row
+        The run that ended; else the one whose answer stands. None where there is none.
+    due
+        What was due.
+    result
+        The search's own answer, where one was made.
+    """
+
+    status: str
+    row: Row | None
+    due: Due
+    result: Result | None = None
+
+    def to_json(self, job: JobFile) -> dict[str, Any]:
+        """The line for a scheduler."""
+        row = self.row
+        told: dict[str, Any] = {"job": job.name, "status": self.status, "period": stamp(self.due.period)}
+        told |= {"missed": self.due.missed, "next": stamp(self.due.next)}
+        if row is None:
+            return told
+        told |= {"run": row.number, "study": row.study, "verdict": row.verdict or "searched", "why": row.why}
+        told |= {"lr": row.lr, "recipe": row.recipe, "band": row.band, "value": row.value, "cost": round(row.cost, 4)}
+        told |= {"changed": self.status == "done" and row.changed, "hook": row.hook, "published": str(job.publish.file)}
+        return told | {"report": str(job.run_folder(row.number) / REPORT)}
+
+
+@contextlib.contextmanager
+def holding(job: JobFile, asked: Asked) -> Iterator[None]:
+    """The job's lock, for the block: one run at a time.
+
+    Raises
+    ------
+    LockedError
+        If a run of the job is going on.
+    StorageError
+        If the job's folder cannot be written to.
+    """
+    make_folder(job.out)
+    shown = f"job {job.name!r}"
+    with locked(job.out / LOCK, shown=shown, wait=asked.wait, should_stop=asked.should_stop, at=asked.now()):
+        yield
+
+
+def state_path(job: JobFile) -> Path:
+    """The job's state file."""
+    return job.out / STATE

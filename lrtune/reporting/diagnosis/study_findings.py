@@ -1,0 +1,349 @@
+"""What a whole study shows: findings about the range, the noise, the edge and the joint settings.
+
+Each finding carries its numbers and a next step; they come with the gravest first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lrtune.reporting.diagnosis.findings import Finding, FindingKind, Trial
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from lrtune.core.curve import Direction
+    from lrtune.core.effect import Alike
+
+__all__ = ["judge_study", "repeat_noise"]
+
+END_DECADES = 0.15  # a best this close to an end of the range may have a better one beyond it
+ENOUGH_TRAININGS = 3  # full trainings; two agree by accident, three show which way it goes
+MOSTLY = 0.5  # of all trials
+NOISE_SIGMAS = 2.0  # two values this many standard deviations of their difference apart do differ
+EDGE_FACTOR = (
+    2.0  # a batch, a seed or a longer run move the edge by as much (Cohen et al. 2021: it moves while training)
+)
+DOUBLE = (1.6, 2.6)  # what counts as "twice its learning rate"
+WIDER_DECADES = 0.2  # a factor of 1.6 in the highest usable learning rate
+MIN_EITHER = 2  # of two kinds that are compared
+MIN_EACH = 3  # trials on either side of a comparison
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Study:
+    trials: Sequence[Trial]
+    done: Sequence[Trial]
+    best: Trial
+    sign: float
+    lr_range: tuple[float, float]
+    edge: float | None
+    edge_low: float | None
+    noise: float | None
+    settled: bool
+
+    def value(self, trial: Trial) -> float:
+        """Smaller is better."""
+        return self.sign * float(trial.value or 0.0)
+
+
+def judge_study(
+    trials: Iterable[Trial],
+    *,
+    direction: Direction,
+    lr_range: tuple[float, float],
+    edge: float | None = None,
+    edge_low: float | None = None,
+    noise: float | None = None,
+    settled: bool = False,
+    same: Alike | None = None,
+) -> list[Finding]:
+    """The findings on a study, the gravest first; never empty.
+
+    Parameters
+    ----------
+    trials
+        All of them.
+    direction
+        Whether a smaller or a larger value is better.
+    lr_range
+        What was searched.
+    edge
+        The learning rate where runs begin to diverge, where it is known.
+    edge_low
+        The low end of its interval: how near the edge may be. Given alone it says that none was seen, whatever diverged
+        under other settings; where neither is given, the edge is taken from the trials.
+    noise
+        Standard deviation of a result under another seed; else it is taken from repeats, where there are.
+    settled
+        Whether the search ended because another training was not expected to gain anything beyond the noise.
+    same
+        The runs that reported the same numbers, where all did.
+    """
+    trials = list(trials)
+    if same is not None:
+        evidence = {"runs": same.runs, "low": same.low, "high": same.high}
+        kind = FindingKind.NO_EFFECT if same.moving else FindingKind.NOTHING_LEARNED
+        return [Finding(kind=kind, evidence=evidence, why=same.why, advice=same.advice)]
+    sign = 1.0 if direction == "minimize" else -1.0
+    done = [trial for trial in trials if trial.completed]
+    if not done:
+        return [_nothing(trials)]
+    best = min(done, key=lambda trial: sign * float(trial.value or 0.0))
+    study = _Study(
+        trials=trials,
+        done=done,
+        best=best,
+        sign=sign,
+        lr_range=lr_range,
+        edge=_lowest_diverged(trials, best.lr) if edge is None and edge_low is None else edge,
+        edge_low=edge_low,
+        noise=noise if noise is not None else repeat_noise(trials),
+        settled=settled,
+    )
+    if (equal := _all_equal(study)) is not None:
+        return [equal]
+    rules: tuple[Callable[[_Study], Finding | None], ...] = (
+        _at_end,
+        _mostly_diverged,
+        _within_noise,
+        _too_few,
+        _winner_at_edge,
+        _warmup,
+        _schedule,
+    )
+    found = [finding for rule in rules if (finding := rule(study)) is not None]
+    grave = {FindingKind.WARMUP_WIDENS, FindingKind.SCHEDULE_IRRELEVANT}
+    return found if any(f.kind not in grave for f in found) else [_clear(study), *found]
+
+
+def repeat_noise(trials: Iterable[Trial]) -> float | None:
+    """Standard deviation within groups of equal learning rate and settings, pooled; None without repeats."""
+    groups: dict[tuple[object, ...], list[float]] = defaultdict(list)
+    for trial in trials:
+        if trial.completed and trial.value is not None:
+            settings = tuple(sorted((k, repr(v)) for k, v in trial.settings.items() if k != "seed"))
+            groups[(trial.lr, settings)].append(trial.value)
+    repeated = [np.array(values) for values in groups.values() if len(values) > 1]
+    freedom = sum(len(values) - 1 for values in repeated)
+    if freedom == 0:
+        return None
+    return math.sqrt(sum(float(((values - values.mean()) ** 2).sum()) for values in repeated) / freedom)
+
+
+def _lowest_diverged(trials: Sequence[Trial], above: float) -> float | None:
+    return min((trial.lr for trial in trials if trial.diverged and trial.lr > above), default=None)
+
+
+def _nothing(trials: Sequence[Trial]) -> Finding:
+    diverged = [trial.lr for trial in trials if trial.diverged]
+    advice = (
+        f"lower the low end of the range below {min(diverged):.1g}"
+        if diverged and len(diverged) == len(trials)
+        else "give the search a larger budget, at least one full training"
+    )
+    return Finding(
+        kind=FindingKind.NOTHING_COMPLETED,
+        evidence={"trials": len(trials), "diverged": len(diverged)},
+        why=f"of {len(trials)} trials none was trained to its end, {len(diverged)} diverged",
+        advice=advice,
+    )
+
+
+def _at_end(study: _Study) -> Finding | None:
+    low, high = study.lr_range
+    from_low, from_high = math.log10(study.best.lr / low), math.log10(high / study.best.lr)
+    span = math.log10(high / low)
+    reach = min(END_DECADES, span / 10)
+    if min(from_low, from_high) >= reach:
+        return None
+    at_low = from_low < from_high
+    end, other = (low, low / 10) if at_low else (high, high * 10)
+    return Finding(
+        kind=FindingKind.BEST_AT_LOW_END if at_low else FindingKind.BEST_AT_HIGH_END,
+        evidence={"lr": study.best.lr, "end": end},
+        why=f"the best learning rate, {study.best.lr:.3g}, lies at the {'low' if at_low else 'high'} end of the range "
+        f"({low:g} to {high:g})",
+        advice=f"search again under another name, with the range widened to {other:.3g}",
+    )
+
+
+def _mostly_diverged(study: _Study) -> Finding | None:
+    closed = [trial for trial in study.trials if trial.outcome is not None]
+    lost = [trial for trial in closed if trial.diverged]
+    if len(closed) < 2 * MIN_EACH or len(lost) <= MOSTLY * len(closed):
+        return None
+    edge = study.edge or min(trial.lr for trial in lost)
+    return Finding(
+        kind=FindingKind.MOSTLY_DIVERGED,
+        evidence={"diverged": len(lost), "trials": len(closed), "edge": edge},
+        why=f"{len(lost)} of {len(closed)} trials diverged, from a learning rate of about {edge:.2g} on",
+        advice=f"lower the high end of the range to about {2 * edge:.1g}",
+    )
+
+
+def _all_equal(study: _Study) -> Finding | None:
+    """Results that are the same number, under learning rates that are not."""
+    lrs = [trial.lr for trial in study.done]
+    if len({trial.value for trial in study.done}) > 1 or len(set(lrs)) == 1:
+        return None
+    return Finding(
+        kind=FindingKind.ALL_EQUAL,
+        evidence={"completed": len(study.done), "low": min(lrs), "high": max(lrs)},
+        why=f"the {len(lrs)} trials trained to the end, at learning rates from {min(lrs):.3g} to {max(lrs):.3g}, all "
+        f"reached {study.best.value:.4g}: nothing was learned about which of them is best",
+        advice="take any of them, or let a metric decide that tells them apart, such as a loss",
+    )
+
+
+def _within_noise(study: _Study) -> Finding | None:
+    if study.noise is None or len(study.done) < MIN_EACH:
+        return None
+    values = np.array([study.value(trial) for trial in study.done])
+    lrs = np.log10([trial.lr for trial in study.done])
+    spread = float(np.ptp(values))
+    # The range of n normal draws is about 3 sigma at n = 10; below that nothing tells them apart.
+    usual = 2.0 * math.sqrt(2.0 * math.log(max(len(values), 2)))
+    if spread > max(usual, NOISE_SIGMAS * math.sqrt(2.0)) * study.noise or np.ptp(lrs) == 0:
+        return None
+    return Finding(
+        kind=FindingKind.WITHIN_NOISE,
+        evidence={"spread": spread, "noise": study.noise},
+        why=f"the {len(values)} completed trials all ended at {values[0]:.4g}"
+        if spread == 0
+        else f"the {len(values)} completed trials lie within {spread:.2g} of each other, where chance alone moves a "
+        f"result by {study.noise:.2g}",
+        advice="take any of them; what there is to gain lies elsewhere, or needs repeats to be seen",
+    )
+
+
+def _too_few(study: _Study) -> Finding | None:
+    n = len(study.done)
+    if n >= ENOUGH_TRAININGS or study.settled:
+        return None
+    return Finding(
+        kind=FindingKind.TOO_FEW,
+        evidence={"completed": n},
+        why=f"only {n} trial{'s' if n > 1 else ''} of {len(study.trials)} trained to the end",
+        advice="run the same command again with a larger budget: it goes on from here",
+    )
+
+
+def _winner_at_edge(study: _Study) -> Finding | None:
+    best = study.best
+    if study.edge is None or study.edge > EDGE_FACTOR * best.lr:
+        return None
+    twice = _at_double(study)
+    return Finding(
+        kind=FindingKind.WINNER_AT_EDGE,
+        evidence={"lr": best.lr, "edge": study.edge},
+        why=f"runs diverge from a learning rate of about {study.edge:.2g}, "
+        f"{study.edge / best.lr:.1f} times the best; {twice}",
+        advice=f"take about {best.lr / 2:.1g} where the data or the batch will change, or warm up",
+    )
+
+
+def _at_double(study: _Study) -> str:
+    best = study.best
+    same = [
+        trial
+        for trial in study.trials
+        if DOUBLE[0] <= trial.lr / best.lr <= DOUBLE[1] and (trial.diverged or trial.completed)
+    ]
+    if not same:
+        return "at twice its learning rate nothing was trained"
+    near = min(same, key=lambda trial: (_differs(trial, best), abs(math.log(trial.lr / best.lr / 2.0))))
+    if near.diverged or near.value is None:
+        return f"at {near.lr:.2g}, {near.lr / best.lr:.1f} times it, the run diverged"
+    times = near.lr / best.lr
+    return f"at {near.lr:.2g}, {times:.1f} times it, the result was {near.value:.3g} instead of {best.value:.3g}"
+
+
+def _differs(trial: Trial, other: Trial) -> int:
+    return sum(trial.settings.get(name) != value for name, value in other.settings.items() if name != "seed")
+
+
+def _warmup(study: _Study) -> Finding | None:
+    """Compare the highest learning rate that did not diverge, with and without warmup."""
+    with_it = [t for t in study.trials if _number(t.settings.get("warmup")) > 0 and t.outcome is not None]
+    without = [t for t in study.trials if _number(t.settings.get("warmup")) == 0 and t.outcome is not None]
+    if min(len(with_it), len(without)) < 2 * MIN_EACH:
+        return None
+    high, low = _usable(with_it), _usable(without)
+    if high is None or low is None or math.log10(high / low) < WIDER_DECADES:
+        return None
+    return Finding(
+        kind=FindingKind.WARMUP_WIDENS,
+        evidence={"with": high, "without": low},
+        why=f"with warmup half of the runs survive up to a learning rate of {high:.2g}, without it up to {low:.2g}",
+        advice="keep the warmup: it buys room above the best learning rate",
+    )
+
+
+def _usable(trials: Sequence[Trial]) -> float | None:
+    """The learning rate that best parts survivors from diverged runs; None where one kind is missing."""
+    lrs = np.log10([trial.lr for trial in trials])
+    lost = np.array([trial.diverged for trial in trials])
+    if min(lost.sum(), (~lost).sum()) < MIN_EITHER:
+        return None
+    order = np.argsort(lrs)
+    lrs, lost = lrs[order], lost[order]
+    wrong = np.concatenate(([0], np.cumsum(lost))) + np.concatenate((np.cumsum((~lost)[::-1])[::-1], [0]))
+    cut = int(np.argmin(wrong))
+    inner = lrs[max(cut - 1, 0) : cut + 1]
+    return float(10 ** inner.mean())
+
+
+def _schedule(study: _Study) -> Finding | None:
+    groups: dict[object, list[float]] = defaultdict(list)
+    for trial in study.done:
+        groups[trial.settings.get("schedule")].append(study.value(trial))
+    held = {str(name): sorted(values) for name, values in groups.items() if len(values) >= MIN_EACH}
+    if len(held) < MIN_EITHER or study.noise is None:
+        return None
+    bests = {name: float(np.mean(values[:2])) for name, values in held.items()}
+    gap = max(bests.values()) - min(bests.values())
+    if gap > NOISE_SIGMAS * study.noise:
+        return None
+    return Finding(
+        kind=FindingKind.SCHEDULE_IRRELEVANT,
+        evidence={"gap": gap, "noise": study.noise},
+        why=f"the best under {len(held)} schedules differ by {gap:.2g}, "
+        f"chance alone moves a result by {study.noise:.2g}",
+        advice=f"take the simplest of {', '.join(held)}",
+    )
+
+
+def _clear(study: _Study) -> Finding:
+    near = study.edge_low is not None and study.edge_low < EDGE_FACTOR * study.best.lr
+    edge = ", no edge in sight"
+    if study.edge:
+        edge = f", {study.edge / study.best.lr:.1f} times below the edge"
+    if study.edge and near:
+        edge += f", which may be as near as {study.edge_low:.2g}"
+    enough = len(study.done) >= ENOUGH_TRAININGS
+    advice = "use it" if enough else "use it; a repeat with another seed would show how sure it is"
+    return Finding(
+        kind=FindingKind.CLEAR if enough else FindingKind.LIKELY,
+        evidence={"completed": len(study.done), "lr": study.best.lr},
+        why=f"{_best_of(study)}, lies inside the range{edge}",
+        advice="use it; a repeat with another seed would show how far the edge is" if near and enough else advice,
+    )
+
+
+def _best_of(study: _Study) -> str:
+    done, rest, at = len(study.done), len(study.trials) - len(study.done), f"at {study.best.lr:.3g}"
+    if done >= ENOUGH_TRAININGS:
+        return f"the best of {done} full trainings, {at}"
+    trained = "the one full training" if done == 1 else f"the better of {done} full trainings"
+    shorter = f", expected to end better than the {rest} shorter run{'' if rest == 1 else 's'} would" if rest else ""
+    return f"{trained}, {at}{shorter}"
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0

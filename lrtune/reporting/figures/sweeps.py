@@ -1,0 +1,101 @@
+"""A range test as a picture: every sweep over log lr, raw and smoothed, with the interval and the edge."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import plotly.graph_objects as go
+
+from lrtune.core.numpy_errors import own_errstate
+from lrtune.reporting.figures import theme
+from lrtune.search.lr_range import curve_reading
+
+if TYPE_CHECKING:
+    from lrtune.search.lr_range.lr_range import RangeTest, Sweep
+
+__all__ = ["sweeps"]
+
+INTERVAL_FILL = "rgba(47,111,208,0.13)"
+RAW = 0.35  # opacity of single minibatches
+
+
+@own_errstate()
+def sweeps(found: RangeTest) -> go.Figure:
+    """Training loss of each minibatch over its learning rate; the interval to search is shaded."""
+    lines = [(sweep, curve_reading.smooth(sweep.lrs, sweep.losses)[0]) for sweep in found.sweeps]
+    levels = np.concatenate([level for _, level in lines] or [np.empty(0)])
+    shown = theme.robust(levels, sign=1.0, worst=_start(found.sweeps))
+    figure = theme.blank(
+        x="learning rate",
+        y="training loss of a minibatch",
+        xaxis=theme.log_ticks(*found.swept),
+        yaxis=shown.axis(),
+    )
+    if found.interval is not None:
+        low, high = found.interval
+        figure.add_vrect(x0=low, x1=high, fillcolor=INTERVAL_FILL, line_width=0, layer="below")
+        _say(figure, math.sqrt(low * high), f"search {low:.2g} to {high:.2g}", theme.ACCENT)
+    if found.edge is not None:
+        figure.add_vline(x=found.edge, line={"color": "#d55e00", "width": 1.2, "dash": "dot"}, layer="below")
+    for (sweep, level), colour in zip(lines, _colours(len(lines)), strict=True):
+        _draw(figure, sweep, level, shown, colour)
+    figure.update_layout(meta={"note": f"{found.confidence}: {found.why}"})
+    return figure
+
+
+def _draw(figure: go.Figure, sweep: Sweep, level: theme.Floats, shown: theme.Range, colour: str) -> None:
+    name = theme.label(f"seed {sweep.seed}")
+    held = np.isfinite(np.asarray(sweep.losses))
+    lrs = np.asarray(sweep.lrs)
+    figure.add_trace(
+        go.Scatter(
+            x=lrs[held].tolist(),
+            y=shown.clip(np.asarray(sweep.losses)[held]).tolist(),
+            mode="markers",
+            marker={"color": colour, "size": 3, "opacity": RAW},
+            legendgroup=name,
+            showlegend=False,
+            hoverinfo="skip",
+        )
+    )
+    smooth = np.isfinite(level)
+    figure.add_trace(
+        go.Scatter(
+            x=lrs[smooth].tolist(),
+            y=shown.clip(level[smooth]).tolist(),
+            mode="lines",
+            name=name,
+            legendgroup=name,
+            line={"color": colour, "width": 2},
+            hovertemplate=theme.hover(f"seed {sweep.seed}", sweep.ended).replace(
+                "<extra>", "<br>lr %{x:.3g}, loss %{y:.4g}<extra>"
+            ),
+        )
+    )
+
+
+def _start(found: tuple[Sweep, ...]) -> float | None:
+    """The loss before anything happened, so that an explosion does not set the scale."""
+    firsts = [loss for sweep in found for loss in sweep.losses[:10] if math.isfinite(loss)]
+    if not firsts:
+        return None
+    start, least = float(np.median(firsts)), min(firsts)
+    return start + 0.25 * abs(start - least) + 0.05 * abs(start)
+
+
+def _colours(count: int) -> list[str]:
+    return theme.colours(np.logspace(0.2, 0.8, max(count, 1))[:count], (1.0, 10.0))
+
+
+def _say(figure: go.Figure, at: float, text: str, colour: str) -> None:
+    figure.add_annotation(
+        x=math.log10(at),
+        y=1,
+        yref="paper",
+        yanchor="top",
+        text=theme.label(text),
+        showarrow=False,
+        font={"size": 11, "color": colour},
+    )

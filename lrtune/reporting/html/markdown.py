@@ -1,0 +1,88 @@
+"""The answer in Markdown: for notes beside a study, in the Optuna dashboard and wherever else Markdown is shown."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from lrtune.reporting.html import plain_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lrtune.core.records import StudyRecord
+    from lrtune.reporting.html.plain_text import Answer
+
+__all__ = ["as_code", "as_markdown", "markdown"]
+
+MOST_FINDINGS, MOST_WARNINGS = 4, 6
+PUNCTUATION = re.compile(r"([!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~])")
+LINKED = re.compile(r"(?i)(://|www\.|@|xmpp:|mailto:)")
+JOINER = "\N{WORD JOINER}"  # what looks like an address is made a link even where its signs are escaped
+
+
+def as_markdown(value: object, most: int = 400) -> str:
+    """Text that Markdown shows as it is: no markup, no HTML, no formula and no link comes of it, and no new line."""
+    return PUNCTUATION.sub(r"\\\1", LINKED.sub(rf"\1{JOINER}", plain_text.plain(value, most)))
+
+
+def as_code(value: object, most: int = 80) -> str:
+    """Text as a piece of code within a line; not for a table, whose cells a bar ends even there."""
+    shown = plain_text.plain(value, most).strip() or " "
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
+    pad = " " if shown.startswith("`") or shown.endswith("`") else ""
+    return f"{fence}{pad}{shown}{pad}{fence}"
+
+
+def markdown(record: StudyRecord, state: str = "") -> str:
+    """The answer: the learning rate first, how far one may go from it next, then all the rest.
+
+    Parameters
+    ----------
+    record
+        The study.
+    state
+        A sentence on where the search stands, while it runs.
+    """
+    said = plain_text.answer(record)
+    parts = [*_head(record, said), *_verdict(said), _table(record, said, state)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _head(record: StudyRecord, said: Answer) -> Iterator[str]:
+    if said.lr is None:
+        yield "# No learning rate yet"
+        yield f"Nothing was trained to its end. Diverges from: **{as_markdown(said.edge)}**."
+        return
+    yield f"# Learning rate {as_markdown(said.lr)}"
+    yield f"As good, within noise: **{as_markdown(said.band)}**. Diverges from: **{as_markdown(said.edge)}**."
+    settings = ", ".join(f"{as_markdown(name)} **{as_markdown(value, 60)}**" for name, value in said.settings)
+    reached = f"{as_code(record.metric)} **{as_markdown(said.value)}**"
+    yield f"Reached {reached} with {settings}." if settings else f"Reached {reached}."
+
+
+def _verdict(said: Answer) -> Iterator[str]:
+    """What the study shows, the gravest first, and what the user should know."""
+    lines = [
+        f"- **{as_markdown(plain_text.sentence(found.kind.value))}** {as_markdown(plain_text.sentence(found.why))} "
+        f"*{as_markdown(plain_text.sentence(found.advice))}*"
+        for found in list(said.findings)[:MOST_FINDINGS]
+    ]
+    lines += [
+        f"- **Warning:** {as_markdown(plain_text.sentence(warning))}" for warning in list(said.warnings)[:MOST_WARNINGS]
+    ]
+    more = len(said.findings) + len(said.warnings) - len(lines)
+    lines += [f"- and {more} more in the report"] if more else []
+    yield "\n".join(lines)
+
+
+def _table(record: StudyRecord, said: Answer, state: str) -> str:
+    """What it took, a line each; no lines of code, because one that is wide makes all of the note too wide to read."""
+    stopped = "" if state else str(record.result.get("stopped_because") or "")
+    rows = [
+        ("Cost", said.cost),
+        ("Trials", said.trials),
+        ("Stopped because", stopped),
+        ("Still running", state),
+    ]
+    return "\n".join(["| | |", "|:--|:--|", *(f"| {name} | {as_markdown(text)} |" for name, text in rows if text)])

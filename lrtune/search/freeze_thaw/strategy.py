@@ -1,0 +1,72 @@
+"""Freeze-thaw: many runs start, each trains a little, those that a model of the landscape believes in go on.
+
+No epoch is trained twice (Swersky, Snoek and Adams, "Freeze-Thaw Bayesian Optimization", 2014,
+arXiv:1406.3896). What comes next follows from what has been seen, in this order; see ``docs/freeze-thaw.md``:
+
+1. *look*: single short pieces, a decade apart, until the best lies between worse ones;
+2. *wait* on a plateau: where nothing has begun to learn, looks tell nothing, and all train on;
+3. *race*: the leader, and those whose look is expected to gain more than it costs, each at doubled lengths;
+4. *refine*: once one is finished, whatever is expected to gain most for its price.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lrtune.search.freeze_thaw.beliefs import Beliefs
+from lrtune.search.freeze_thaw.budget import Pace
+from lrtune.search.freeze_thaw.candidates import Places
+from lrtune.search.freeze_thaw.initial_design import Opening
+from lrtune.search.freeze_thaw.prior import Prior
+from lrtune.search.freeze_thaw.race import Race
+from lrtune.search.freeze_thaw.refine import Refinement
+
+if TYPE_CHECKING:
+    from lrtune.search.base import Action, Situation
+
+__all__ = ["FreezeThaw", "Prior"]
+
+LONGEST = 6.0  # full trainings after which a self-stopping search ends
+
+
+class FreezeThaw:
+    """The default strategy: about the price of two trainings.
+
+    Parameters
+    ----------
+    prior
+        What an earlier study on similar work found; it counts for less the more the runs disagree with it.
+    """
+
+    name = "freeze-thaw"
+
+    def __init__(self, prior: Prior | None = None) -> None:
+        self.prior = prior
+
+    def next(self, situation: Situation, /) -> Action:
+        """The next piece of work; a function of the situation alone."""
+        beliefs = Beliefs(situation, self.prior)
+        pace = Pace(beliefs)
+        if situation.self_stopping and situation.spent >= LONGEST and beliefs.view.completed:
+            return pace.end(f"{LONGEST:g} full trainings are spent")
+        opening = Opening(beliefs, pace)
+        return opening.look() or _hopeless(beliefs, pace) or opening.wake() or _compare(beliefs, pace)
+
+
+def _hopeless(beliefs: Beliefs, pace: Pace) -> Action | None:
+    """The end where nothing lives, and nowhere is left to look."""
+    if beliefs.view.alive:
+        return None
+    if not beliefs.situation.trials:
+        return pace.end("the budget leaves no room for a first look")
+    lowest = min((arm.seen.recipe.lr for arm in beliefs.view.arms if arm.diverged), default=None)
+    if lowest is None:
+        return pace.end("no run has reported the metric, and nowhere is left to look")
+    return pace.end(f"every run diverged, down to a learning rate of {lowest:g}")
+
+
+def _compare(beliefs: Beliefs, pace: Pace) -> Action:
+    """Race, or refine."""
+    candidates = Places(beliefs).candidates()
+    after = Refinement if beliefs.view.completed else Race
+    return after(beliefs, pace).next(candidates)

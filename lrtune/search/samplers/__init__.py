@@ -1,0 +1,1 @@
+"""Optuna's samplers as strategies, and a pruner for objectives of your own."""

@@ -1,0 +1,89 @@
+"""A study in a PostgreSQL database."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy.exc
+
+from lrtune.storage.database import _watch
+from lrtune.storage.error_mapping import server_sentence
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    import psycopg
+
+    from lrtune.storage.url import ServerAddress
+
+__all__ = ["ServerDatabase"]
+
+
+CONNECT_SECONDS = 4  # libpq's limit for one host; with the patience at the start an answer comes within 10 s
+
+
+class ServerDatabase:
+    """A PostgreSQL database."""
+
+    def __init__(self, address: ServerAddress) -> None:
+        self.address = address
+        self._dialect = address.url.get_dialect()()
+
+    @property
+    def shown(self) -> str:
+        """The URL without its password."""
+        return str(self.address)
+
+    @property
+    def address_text(self) -> str:
+        """The URL without its password."""
+        return str(self.address)
+
+    def options(self) -> dict[str, Any]:
+        """The options of its SQLAlchemy engine."""
+        return {"creator": self.connect, "pool_pre_ping": True, "pool_size": 4, "max_overflow": 12, "pool_timeout": 20}
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """A connection; a dead peer is noticed within about half a minute."""
+        import psycopg
+
+        _, given = self._dialect.create_connect_args(self.address.url)
+        options: dict[str, Any] = {
+            "connect_timeout": CONNECT_SECONDS,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 20_000,
+            "application_name": "lrtune",
+        }
+        options.update(given)
+        if self.address.password is not None:
+            options["password"] = self.address.password
+        return psycopg.connect(**options)
+
+    def harden(self, engine: sqlalchemy.Engine) -> None:
+        """Let broken connections surface as such before Optuna retries on its own."""
+        _watch(engine)
+
+    def check(self) -> None:
+        """A server says so itself."""
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Nothing to do: rows are locked where it matters."""
+        return contextlib.nullcontext()
+
+    def sentence(self, error: BaseException, waited: float) -> str:
+        """See :class:`Database`."""
+        return server_sentence(error, self.shown, self.address.place, waited)
+
+    def patience(self, seconds: float) -> float:
+        """As long as the user allows."""
+        return seconds
+
+    def quiet(self) -> float:
+        """Every outage is worth a line."""
+        return 0.0
+
+    def settle(self) -> None:
+        """Nothing to do: nobody copies the files of a server."""

@@ -1,0 +1,286 @@
+"""A look at an existing file before anything is opened for writing: what is not ours stays as it is.
+
+Plain Optuna adds its tables to whatever SQLite file it is given, and modifies a too old one before it
+refuses it. Here everything is read first, without a lock, a table or a side file left behind.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import os
+import sqlite3
+import stat
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import sqlalchemy
+
+from lrtune.core.os_errors import cure, reason
+from lrtune.core.redaction import redact
+from lrtune.errors import StorageError
+from lrtune.storage.error_mapping import LOW_BYTE, read_sentence
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+__all__ = ["Found", "Schema", "inspect_file", "inspect_server", "judge_tables", "known_schema", "read_only"]
+
+MAGIC = b"SQLite format 3\0"
+CHECKED_BYTES = 64 * 2**20  # a quick check reads all of a file: about 0.3 s for this much
+ELSEWHERE = "choose another storage"
+
+
+class Found(enum.Enum):
+    """What stands where the storage should be."""
+
+    NOTHING = "nothing yet"
+    EMPTY = "an empty file"
+    UNFINISHED = "an Optuna storage whose creation was cut off"
+    READY = "an Optuna storage of this version"
+
+
+def inspect_file(path: Path, shown: str) -> Found:
+    """What the file is, read-only.
+
+    Raises
+    ------
+    StorageError
+        If it cannot become or be a storage: missing folder, not a regular file, a dangling link, not
+        writable, not an SQLite file, damaged, foreign, or of another schema version; or it cannot be read.
+    """
+    try:
+        return _inspected(path, shown)
+    except OSError as error:
+        msg = f"{shown} cannot be read ({error.strerror}); check the disk and run the same command again"
+        raise StorageError(msg) from None
+
+
+def _inspected(path: Path, shown: str) -> Found:
+    if _kind(path, shown) is Found.NOTHING:
+        return Found.NOTHING
+    size = path.stat().st_size
+    if size == 0:
+        return Found.EMPTY
+    try:
+        _check_header(path, shown, size)
+    except OSError as error:
+        msg = f"{shown} cannot be read ({reason(error)}); {cure(error)}, or {ELSEWHERE}"
+        raise StorageError(msg) from None
+    state = path.stat().st_mtime_ns, size
+    try:
+        return _read(path, shown, size, unchanging=_at_rest(path))
+    except sqlite3.Error as error:
+        damage = error
+    changed = not _at_rest(path) or (path.stat().st_mtime_ns, path.stat().st_size) != state
+    if changed or getattr(damage, "sqlite_errorcode", 0) & LOW_BYTE == sqlite3.SQLITE_IOERR:
+        # A writer came in between; or one that crashed left a journal, which only a writer rolls back; or a read
+        # failed, which is no damage, and may have been the only one.
+        try:
+            return _read(path, shown, size, unchanging=False)
+        except sqlite3.Error as error:
+            damage = error
+    raise StorageError(read_sentence(damage, shown))
+
+
+def _kind(path: Path, shown: str) -> Found | None:
+    folder = path.parent
+    if not folder.is_dir():
+        msg = f"{shown}: the folder {folder} does not exist; create it, or {ELSEWHERE}"
+        raise StorageError(msg)
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if path.is_symlink():
+            msg = f"{shown} is a link to {redact(path.readlink())}, which does not exist; remove the link"
+            raise StorageError(msg) from None
+        _check_writable(folder, f"{shown}: the folder {folder}")
+        return Found.NOTHING
+    except OSError as error:
+        msg = f"{shown} cannot be looked at ({reason(error)}); {cure(error)}, or {ELSEWHERE}"
+        raise StorageError(msg) from None
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "not a regular file"
+        msg = f"{shown} is {kind}, where a file is needed; {ELSEWHERE}"
+        raise StorageError(msg)
+    _check_writable(path, shown)
+    _check_writable(folder, f"{shown}: the folder {folder}")
+    return None
+
+
+def _check_writable(path: Path, shown: str) -> None:
+    # Asked of the real user's rights: enough, since lrtune is never installed set-uid.
+    if not os.access(path, os.R_OK | os.W_OK):
+        read_only = hasattr(os, "statvfs") and os.statvfs(path).f_flag & os.ST_RDONLY
+        mend = "mount its file system for writing" if read_only else "make it readable and writable for this user"
+        msg = f"not writable: {shown}; {mend}, or {ELSEWHERE}"
+        raise StorageError(msg)
+
+
+def _check_header(path: Path, shown: str, size: int) -> None:
+    with path.open("rb") as stream:
+        head = stream.read(100)
+    if not head.startswith(MAGIC):
+        msg = f"{shown} is not an SQLite file (it begins with {head[:12]!r}); {ELSEWHERE}"
+        raise StorageError(msg)
+    page = int.from_bytes(head[16:18], "big")
+    page = 65_536 if page == 1 else page
+    pages = int.from_bytes(head[28:32], "big")
+    counted = head[24:28] == head[92:96]  # else the header's page count is not valid (sqlite.org/fileformat)
+    if len(head) < 100 or page < 512 or page & (page - 1) or (counted and _at_rest(path) and pages * page > size):  # noqa: PLR2004 -- of the file format
+        msg = f"{shown} is damaged (it is cut off: {size} bytes); restore a copy of it, or {ELSEWHERE}"
+        raise StorageError(msg)
+
+
+def _at_rest(path: Path) -> bool:
+    return not any(path.with_name(path.name + suffix).exists() for suffix in ("-wal", "-journal"))
+
+
+def _read(path: Path, shown: str, size: int, *, unchanging: bool) -> Found:
+    # An unchanging read leaves no -shm file beside a foreign one. With a journal left by a crash a
+    # read-only connection cannot recover, so that one is opened as SQLite means it to be opened.
+    with closing(read_only(path, unchanging=unchanging)) as connection:
+        tables = {str(name) for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
+        tables = {name for name in tables if not name.startswith("sqlite_")}
+        version = _cell(connection, "select version_num from alembic_version", "alembic_version" in tables)
+        schema = _cell(connection, "select schema_version from version_info", "version_info" in tables)
+        found = judge_tables(tables, version, schema, shown)
+        held = _cell(connection, "select 1 from studies", "studies" in tables)
+        _check_whole(found, held, tables, shown)
+        if size <= CHECKED_BYTES and found is not Found.EMPTY:
+            verdict = str(connection.execute("pragma quick_check(1)").fetchone()[0])
+            if verdict != "ok":
+                raise sqlite3.DatabaseError(verdict.splitlines()[-1])
+    return found
+
+
+def read_only(path: Path, *, unchanging: bool | None = None) -> sqlite3.Connection:
+    """A connection that changes nothing; `unchanging` says that nobody writes, None asks the side files."""
+    still = _at_rest(path) if unchanging is None else unchanging
+    mode = "mode=ro&immutable=1" if still else "mode=ro" if _at_rest(path) else "mode=rw"
+    return sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True, timeout=10)
+
+
+def _cell(connection: sqlite3.Connection, query: str, there: bool) -> object:  # noqa: FBT001 -- a predicate
+    row = connection.execute(query).fetchone() if there else None
+    return row[0] if row else None
+
+
+def inspect_server(engine: sqlalchemy.Engine, shown: str) -> Found:
+    """What a PostgreSQL database holds; only looked at. Raises as :func:`judge_tables` does."""
+    with engine.connect() as connection:
+        tables = sqlalchemy.inspect(connection).get_table_names()
+        version = schema = None
+        if "alembic_version" in tables:
+            version = connection.execute(sqlalchemy.text("select version_num from alembic_version")).scalar()
+        if "version_info" in tables:
+            schema = connection.execute(sqlalchemy.text("select schema_version from version_info")).scalar()
+        found = judge_tables(tables, version, schema, shown, shared=True)
+        if found is Found.UNFINISHED and "studies" in tables:
+            held = connection.execute(sqlalchemy.text("select 1 from studies")).scalar()
+            _check_whole(found, held, tables, shown)
+    return found
+
+
+def _check_whole(found: Found, held: object, tables: Iterable[str], shown: str) -> None:
+    """What holds studies and lacks a table has lost it: made again, it would be empty, and nobody would know."""
+    lost = sorted(known_schema().tables - set(tables))
+    if found is Found.UNFINISHED and held and lost:
+        msg = f"{shown} holds studies, but has lost the table {lost[0]!r}; restore a copy of it, or {ELSEWHERE}"
+        raise StorageError(msg)
+
+
+def judge_tables(tables: Iterable[str], version: object, schema: object, shown: str, *, shared: bool = False) -> Found:
+    """What a database with these tables and versions is.
+
+    Parameters
+    ----------
+    tables
+        The names of all its tables.
+    version, schema
+        The content of ``alembic_version`` and of ``version_info.schema_version``, None where there is none.
+    shared
+        Whether tables of others may stand beside Optuna's (a PostgreSQL database).
+
+    Raises
+    ------
+    StorageError
+        If it belongs to something else, or is of another schema version.
+    """
+    tables = set(tables)
+    known = known_schema()
+    ours, head, versions, old = known.tables, known.head, known.versions, known.number
+    if not tables:
+        return Found.EMPTY
+    if not shared and not tables <= ours | {"alembic_version"}:
+        foreign = min(tables - ours - {"alembic_version"})
+        if {"studies", "trials", "version_info"} - tables:
+            msg = f"{shown} is not an Optuna storage (it holds a table {foreign!r}); {ELSEWHERE}"
+            raise StorageError(msg)
+    if version is not None and str(version) != head:
+        raise StorageError(_other_version(str(version), versions, shown, tables & ours))
+    if version is None and schema is not None and schema != old:
+        raise StorageError(_other_version("v0.9.0.a", versions, shown, tables & ours))
+    return Found.READY if version is not None and ours <= tables else Found.UNFINISHED
+
+
+def _other_version(version: str, versions: frozenset[str], shown: str, ours: set[str]) -> str:
+    if not ours:
+        return f"{shown} holds another application's tables (alembic_version is {version}); {ELSEWHERE}"
+    if version in versions:
+        return (
+            f"{shown} has the schema {version} of an older Optuna; copy it, then run: "
+            f"optuna storage upgrade --storage {_upgrade_url(shown)}"
+        )
+    return f"{shown} has the schema {version} of a newer Optuna; run: pip install --upgrade optuna"
+
+
+def _upgrade_url(shown: str) -> str:
+    return shown if "://" in shown else f"sqlite:///{shown}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schema:
+    """What the installed Optuna makes of an empty SQLite database.
+
+    Attributes
+    ----------
+    tables
+        Names of its tables.
+    head, versions
+        Its newest revision, and all that it knows.
+    number
+        Its schema number of before revisions.
+    script
+        SQL that makes an empty storage, in one transaction.
+    """
+
+    tables: frozenset[str]
+    head: str
+    versions: frozenset[str]
+    number: int
+    script: tuple[str, ...]
+
+
+@functools.cache
+def known_schema() -> Schema:
+    """The schema of the installed Optuna, from a scratch storage in memory."""
+    from optuna.storages import RDBStorage
+    from optuna.storages._rdb import models
+
+    scratch = RDBStorage("sqlite:///:memory:")
+    try:
+        with closing(scratch.engine.raw_connection()) as connection:
+            made = tuple(connection.driver_connection.iterdump())  # type: ignore[union-attr]  # connected by then
+        return Schema(
+            tables=frozenset(models.BaseModel.metadata.tables),
+            head=scratch.get_head_version(),
+            versions=frozenset(scratch.get_all_versions()),
+            number=int(models.SCHEMA_VERSION),
+            script=tuple(line for line in made if line not in {"BEGIN TRANSACTION;", "COMMIT;"}),
+        )
+    finally:
+        scratch.remove_session()
+        scratch.engine.dispose()

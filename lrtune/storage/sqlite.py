@@ -1,0 +1,199 @@
+"""A study in an SQLite file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy.exc
+
+from lrtune.errors import StorageError
+from lrtune.storage.database import _watch
+from lrtune.storage.error_mapping import sqlite_sentence
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from lrtune.storage.url import FileAddress
+
+__all__ = ["SqliteDatabase", "file_system"]
+
+
+BUSY_SECONDS = 1.0  # one wait inside SQLite, where no signal is heard; the retrying storage adds them up
+
+
+NETWORK_FILE_SYSTEMS = frozenset(
+    {
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "9p",
+        "afs",
+        "lustre",
+        "gpfs",
+        "beegfs",
+        "ceph",
+        "glusterfs",
+        "fuse.glusterfs",
+        "fuse.sshfs",
+        "fuse.s3fs",
+    }
+)
+
+
+class SqliteDatabase:
+    """An SQLite file, opened by this process; never creates the file anew once it is gone."""
+
+    def __init__(self, address: FileAddress) -> None:
+        self.address = address
+        self.path = address.path
+        self._inode = _identity(self.path)
+        self._mode = threading.local()
+
+    @property
+    def shown(self) -> str:
+        """The path as it was given."""
+        return str(self.address)
+
+    @property
+    def address_text(self) -> str:
+        """The absolute path."""
+        return str(self.path)
+
+    def options(self) -> dict[str, Any]:
+        """The options of its SQLAlchemy engine."""
+        return {"creator": self.connect, "pool_size": 8, "max_overflow": -1}
+
+    def connect(self) -> sqlite3.Connection:
+        """A connection to the existing file, with autocommit left to the `begin` event."""
+        connection = sqlite3.connect(
+            f"{self.path.as_uri()}?mode=rw",
+            uri=True,
+            timeout=BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
+            connection.execute("pragma synchronous = normal")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def set_journal(self) -> None:
+        """Write-ahead logging, so that readers and a writer do not wait for each other.
+
+        It needs shared memory between all processes, so a network file system gets the rollback journal.
+        """
+        wanted = "delete" if file_system(self.path) in NETWORK_FILE_SYSTEMS else "wal"
+        with contextlib.closing(self.connect()) as connection:
+            if str(connection.execute("pragma journal_mode").fetchone()[0]) != wanted:
+                # Somebody else may be using the file; it works in its present mode too, only slower.
+                with contextlib.suppress(sqlite3.OperationalError):
+                    connection.execute(f"pragma journal_mode = {wanted}").fetchone()
+
+    def furnish(self, script: Iterable[str]) -> bool:
+        """Make all tables in one transaction; whether it was done, for a file that is no longer empty is left alone."""
+        with contextlib.closing(self.connect()) as connection:
+            connection.execute("begin immediate")
+            try:
+                if connection.execute("select 1 from sqlite_master").fetchall():
+                    return False
+                for statement in script:
+                    connection.execute(statement)
+                connection.execute("commit")
+            finally:
+                if connection.in_transaction:
+                    connection.execute("rollback")
+        return True
+
+    def harden(self, engine: sqlalchemy.Engine) -> None:
+        """Give an engine real transactions: pysqlite's own begin late, and let two writers read alike."""
+        _watch(engine)
+
+        @sqlalchemy.event.listens_for(engine, "begin")
+        def _begin(connection: sqlalchemy.Connection) -> None:
+            connection.exec_driver_sql("begin immediate" if getattr(self._mode, "writing", False) else "begin")
+
+    def check(self) -> None:
+        """Raise if the file was removed or replaced: SQLite would go on with a file nobody can see."""
+        found = _identity(self.path)
+        if found is None or found != self._inode:
+            what = "removed" if found is None else "replaced by another file"
+            msg = f"storage disappeared: {self.shown} was {what} during the run; put it back, or start another study"
+            raise StorageError(msg)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Transactions of this thread take the write lock at once, so that none has to be broken off."""
+        before = getattr(self._mode, "writing", False)
+        self._mode.writing = True
+        try:
+            yield
+        finally:
+            self._mode.writing = before
+
+    def sentence(self, error: BaseException, waited: float) -> str:
+        """See :class:`Database`."""
+        del waited
+        return sqlite_sentence(error, self.path, self.shown, self._kept())
+
+    def patience(self, seconds: float) -> float:
+        """Twice as long as for a server: other writers are ordinary here, 60 s by default."""
+        return 2 * seconds
+
+    def quiet(self) -> float:
+        """Five seconds."""
+        return 5.0
+
+    def settle(self) -> None:
+        """Move the write-ahead log into the file, so that a copy of the file alone holds the study.
+
+        SQLite does it by itself only where the last connection of all processes is closed properly. What others hold
+        open meanwhile keeps its place in the log, and is moved when they end.
+        """
+        if _identity(self.path) != self._inode:
+            return
+        # Everything is stored already, in two files: a full disk or a reader must not fail a search at its end.
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(self.connect()) as connection:
+            connection.execute("pragma wal_checkpoint(truncate)").fetchall()
+
+    def _kept(self) -> str:
+        query = "select count(*) from trials where state in ('COMPLETE', 'PRUNED', 'FAIL')"
+        try:
+            with contextlib.closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True)) as connection:
+                count = int(connection.execute(query).fetchone()[0])
+        except sqlite3.Error:
+            return ""
+        return f" ({count} trial{'' if count == 1 else 's'} kept)"
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def file_system(path: Path) -> str:
+    """The type of the file system a path lies on, e.g. ``"ext4"``; empty where the machine does not say."""
+    best, kind = "", ""
+    target = os.path.realpath(path)
+    try:
+        with open("/proc/self/mounts", encoding="utf-8", errors="replace") as stream:  # noqa: PTH123 -- not a Path here
+            for line in stream:
+                _, mount, found, *_ = line.split()
+                mount = mount.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
+                inside = target == mount or target.startswith(mount.rstrip("/") + "/")
+                if inside and len(mount) >= len(best):
+                    best, kind = mount, found
+    except OSError:
+        return ""
+    return kind

@@ -1,0 +1,202 @@
+"""The rows of one study, as the ledger reads and writes them: whole changes, and reads only where something changed.
+
+Optuna's public calls write one value each, in a transaction of several statements each. What lrtune writes
+of a trial belongs together, so here a :class:`Change` is one call. The family's contract: two members that
+are told the same leave the same study behind, for plain Optuna and for its dashboard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import optuna
+from optuna.storages import InMemoryStorage
+from optuna.study import StudyDirection
+
+from lrtune.core.optuna_logging import quiet
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial, TrialState
+
+__all__ = ["AnyRows", "Change", "Row", "Rows", "constraint_key"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What the ledger reads of one trial.
+
+    Attributes
+    ----------
+    trial_id, number
+        Optuna's.
+    state
+        Optuna's.
+    record
+        The user attribute that was asked for: plain JSON, not to be changed, or the text of it, which is
+        not parsed for nothing; None where there is none.
+    """
+
+    trial_id: int
+    number: int
+    state: TrialState
+    record: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What is written of one trial: everything or nothing, where the storage has transactions.
+
+    Attributes
+    ----------
+    attributes
+        User attributes by name, plain JSON.
+    reports
+        Intermediate values by step.
+    constraints
+        Constraints by name; one that is already there stays as it is.
+    state, values
+        In which state the trial ends, and with which values; None while it goes on.
+    """
+
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    reports: Mapping[int, float] = field(default_factory=dict)
+    constraints: Mapping[str, float] = field(default_factory=dict)
+    state: TrialState | None = None
+    values: Sequence[float] | None = None
+
+
+class Rows(Protocol):
+    """What the ledger asks of a storage, for one study.
+
+    Whoever decides by what was read holds the study's lock; others (a dashboard, plain Optuna) may write
+    at any time, and :meth:`unchanged` tells.
+    """
+
+    def unchanged(self) -> bool:
+        """Whether certainly nobody else has written anything since the last :meth:`read`."""
+
+    def read(self, name: str) -> tuple[dict[str, Any], list[Row]]:
+        """The study's user attributes, and every trial with that attribute of its own, by number.
+
+        Raises
+        ------
+        KeyError
+            If the study is gone.
+        """
+
+    def look(self, trial_id: int, name: str) -> Row:
+        """One trial as it is now.
+
+        Raises
+        ------
+        KeyError
+            If there is no such trial.
+        """
+
+    def add(self, template: FrozenTrial) -> tuple[int, int]:
+        """Make a trial like this one; its id and its number.
+
+        Raises
+        ------
+        KeyError
+            If the study is gone.
+        """
+
+    def change(self, trial_id: int, change: Change) -> None:
+        """Write a change of a trial.
+
+        Raises
+        ------
+        KeyError
+            If there is no such trial.
+        optuna.exceptions.UpdateFinishedTrialError
+            If somebody has ended it.
+        """
+
+    def describe(self, attributes: Mapping[str, Any]) -> None:
+        """Write user attributes of the study."""
+
+    def close(self) -> None:
+        """Free what is held; the rows can be used again afterwards."""
+
+
+class AnyRows:
+    """The rows of any storage of Optuna's, through its public calls: a call and a transaction for each value.
+
+    The state comes last, so that a process that is killed in between leaves a trial that still runs.
+    """
+
+    def __init__(self, storage: BaseStorage, study_id: int) -> None:
+        self._storage, self._study_id = storage, study_id
+        self._known = 0
+
+    def unchanged(self) -> bool:
+        """Never certain: no public call says so."""
+        return False
+
+    def read(self, name: str) -> tuple[dict[str, Any], list[Row]]:
+        """See :class:`Rows`."""
+        attributes = self._storage.get_study_user_attrs(self._study_id)
+        trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
+        self._known = len(trials)
+        return attributes, [_row(trial, name) for trial in trials]
+
+    def look(self, trial_id: int, name: str) -> Row:
+        """See :class:`Rows`."""
+        return _row(self._storage.get_trial(trial_id), name)
+
+    def add(self, template: FrozenTrial) -> tuple[int, int]:
+        """See :class:`Rows`; the number is the next one, which is a far cheaper question than which one."""
+        storage, known = self._storage, self._known
+        trial_id = storage.create_new_trial(self._study_id, template_trial=template)
+        with contextlib.suppress(KeyError):  # others may have added theirs since
+            if storage.get_trial_id_from_study_id_trial_number(self._study_id, known) == trial_id:
+                return trial_id, known
+        return trial_id, storage.get_trial_number_from_id(trial_id)
+
+    def change(self, trial_id: int, change: Change) -> None:
+        """See :class:`Rows`."""
+        storage = self._storage
+        for step, value in change.reports.items():
+            storage.set_trial_intermediate_value(trial_id, step, value)
+        for name, content in change.attributes.items():
+            storage.set_trial_user_attr(trial_id, name, content)
+        if change.constraints:
+            there = storage.get_trial(trial_id).system_attrs
+            for name, value in change.constraints.items():
+                if constraint_key(name) not in there:
+                    storage.set_trial_system_attr(trial_id, constraint_key(name), value)
+        if change.state is not None:
+            storage.set_trial_state_values(trial_id, change.state, change.values)
+
+    def describe(self, attributes: Mapping[str, Any]) -> None:
+        """See :class:`Rows`."""
+        for name, content in attributes.items():
+            self._storage.set_study_user_attr(self._study_id, name, content)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _row(trial: FrozenTrial, name: str) -> Row:
+    found = trial.user_attrs.get(name)
+    return Row(trial_id=trial._trial_id, number=trial.number, state=trial.state, record=found)  # noqa: SLF001 -- no public way
+
+
+@functools.cache
+def constraint_key(name: str) -> str:
+    """The system attribute in which Optuna keeps a constraint: asked of Optuna itself, once for each name."""
+    storage = InMemoryStorage()
+    with quiet():
+        study_id = storage.create_new_study([StudyDirection.MINIMIZE], study_name="scratch")
+        study = optuna.Study(study_name="scratch", storage=storage)
+        trial_id = storage.create_new_trial(study_id)
+        optuna.trial.Trial(study, trial_id).set_constraint(name, 0.0)
+    (key,) = storage.get_trial(trial_id).system_attrs
+    return str(key)

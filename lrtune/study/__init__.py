@@ -1,0 +1,1 @@
+"""A study: made or resumed, searched by the engine, and answered."""

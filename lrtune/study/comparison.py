@@ -1,0 +1,244 @@
+"""Strategies side by side: the same study at equal budget, over several seeds, and what can be told of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lrtune.core.numpy_errors import own_errstate
+from lrtune.core.space import Space
+from lrtune.errors import InputError, SearchError
+from lrtune.reporting import tables
+from lrtune.search.baselines.tuning_free import WAYS, refusal
+from lrtune.search.registry import NAMES, make
+from lrtune.study.trials.study_reader import read
+from lrtune.study.tuning import tune
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from lrtune.core.records import StudyRecord
+    from lrtune.study.events import Observer
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+__all__ = ["DEFAULT", "THRESHOLDS", "Comparison", "compare"]
+
+DEFAULT = ("freeze-thaw", "tpe", "random", "grid", "top-k", "optuna")
+"""What is compared unless somebody says, and beside it whatever needs no tuning and can train the study."""
+
+THRESHOLDS = (0.02, 0.01, 0.005)
+"""Normalised regrets whose cost is asked for."""
+
+BUDGET = 6.0
+RESAMPLES = 2000
+SURE = 0.95
+FEWEST_SEEDS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What was measured.
+
+    Attributes
+    ----------
+    records
+        The study of each strategy and seed.
+    best
+        The best value that any of them found: regret is counted from it.
+    budget
+        Full trainings that each could spend.
+    left_out
+        What would have been compared by default, and why it was not; a sentence each.
+    """
+
+    records: Mapping[tuple[str, int], StudyRecord]
+    best: float
+    budget: float
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def strategies(self) -> list[str]:
+        """The strategies, in the order in which they were asked for."""
+        return list(dict.fromkeys(strategy for strategy, _ in self.records))
+
+    @own_errstate()
+    def runs(self) -> pd.DataFrame:
+        """One row a strategy and seed: ``regret`` at the end and ``cost to`` each threshold, infinite if never."""
+        rows = []
+        for (strategy, seed), record in self.records.items():
+            steps = tables.regret(record, best=self.best)
+            column = "normalised" if steps["normalised"].notna().any() else "regret"
+            row: dict[str, Any] = {"strategy": strategy, "seed": seed, "cost": record.cost}
+            row["regret"] = float(steps[column].min()) if len(steps) else math.inf
+            for threshold in THRESHOLDS:
+                there = steps.loc[steps[column] <= threshold, "cost"]
+                row[f"cost to {threshold:.1%}"] = float(there.min()) if len(there) else math.inf
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    @own_errstate()
+    def table(self) -> pd.DataFrame:
+        """One row a strategy: medians over the seeds, infinite where half of them never got there."""
+        runs = self.runs()
+        columns = [name for name in runs.columns if name not in {"strategy", "seed"}]
+        return runs.groupby("strategy", sort=False)[columns].median().reset_index()
+
+    @own_errstate()
+    def verdict(self) -> str:
+        """Who won by how much, or that it cannot be told; one sentence."""
+        runs = self.runs()
+        if len(self.strategies) == 1:
+            return f"{self.strategies[0]} was compared with nothing"
+        column = next((c for c in ("cost to 1.0%", "cost to 2.0%") if np.isfinite(runs[c]).any()), "regret")
+        scores = {name: self._scores(runs, name, column) for name in self.strategies}
+        first, second = sorted(scores, key=lambda name: (np.median(scores[name]), scores[name].mean()))[:2]
+        seeds = len(scores[first])
+        if seeds < FEWEST_SEEDS:
+            return f"{seeds} seed{'s' * (seeds > 1)} cannot tell {first} from {second}: run {FEWEST_SEEDS} or more"
+        if _share_better(scores[first], scores[second]) < SURE:
+            return f"it cannot be told from {seeds} seeds whether {first} or {second} is better"
+        return self._won(scores, column, first, second)
+
+    def _won(self, scores: Mapping[str, Floats], column: str, first: str, second: str) -> str:
+        """By how much the first is better, where it surely is."""
+        seeds = len(scores[first])
+        if column == "regret":
+            return f"{first} ended nearest to the best, ahead of {second}, over {seeds} seeds; none came within 2 %"
+        mine, other = float(np.median(scores[first])), float(np.median(scores[second]))
+        near = column.removeprefix("cost to ")
+        if mine > self.budget:
+            there = [int((scores[name] <= self.budget).sum()) for name in (first, second)]
+            return f"{first} came within {near} in {there[0]} of {seeds} searches, {second} in {there[1]}"
+        won = f"{first} came within {near} at {mine:.2f} full trainings"
+        if other > self.budget:
+            return f"{won}; {second} mostly never did within {self.budget:g}"
+        return f"{won}, {other / mine:.1f} times cheaper than {second}"
+
+    def _scores(self, runs: pd.DataFrame, strategy: str, column: str) -> Floats:
+        """A strategy's column by seed; what never got there counts as twice the budget."""
+        values = runs[runs["strategy"] == strategy].sort_values("seed")[column].to_numpy(np.float64)
+        return np.asarray(np.minimum(values, 2 * self.budget), dtype=np.float64)
+
+
+def _share_better(one: Floats, other: Floats) -> float:
+    """Share of paired bootstrap resamples over the seeds in which one is better on average."""
+    draws = np.random.default_rng(0).integers(0, len(one), (RESAMPLES, len(one)))
+    return float(((one - other)[draws].mean(axis=1) < 0).mean())
+
+
+def compare(
+    trainer: Any,
+    space: Any,
+    *,
+    strategies: Sequence[str] | None = None,
+    seeds: int = 3,
+    budget: float | None = None,
+    storage: Any = None,
+    name: str = "compare",
+    observer: Callable[[str, int], Observer | None] | None = None,
+    **question: Any,
+) -> Comparison:
+    """Run strategies on the same study at equal budget.
+
+    Parameters
+    ----------
+    trainer, space
+        As for :func:`lrtune.study.tuning.tune`.
+    strategies
+        Names of :data:`lrtune.search.registry.NAMES`, and ``"prodigy"`` and ``"schedule-free-adamw"``, which
+        need no tuning and train once (see :mod:`lrtune.search.baselines.tuning_free`). The default is :data:`DEFAULT` and those two
+        where they can train the study.
+    seeds
+        Searches of each strategy.
+    budget
+        Full trainings that each search may spend; 6 unless given.
+    storage, name
+        Where the searches are kept, each as a study ``NAME/STRATEGY/SEED``; the same call again resumes.
+    observer
+        Makes the observer of a search from its strategy and seed.
+    question
+        What else :func:`lrtune.study.tuning.tune` takes: ``epochs``, ``metric``, ``direction``, ``value``, ...
+
+    Raises
+    ------
+    InputError
+        If a strategy is unknown or cannot train the study, or none or no seed is given.
+    SearchError
+        If no search completed a single trial.
+    """
+    space = space if isinstance(space, Space) else Space.from_mapping(space)
+    names, left_out = _chosen(strategies, trainer, space)
+    if not names or seeds < 1:
+        msg = f"compare needs at least one strategy and one seed (got {len(names)} and {seeds})"
+        raise InputError(msg)
+    budget = BUDGET if budget is None else budget
+    first = int(question.pop("seed", 0) or 0)
+    records: dict[tuple[str, int], StudyRecord] = {}
+    for seed in range(first, first + seeds):
+        for strategy in names:
+            watch = observer(strategy, seed) if observer is not None else None
+            told = {**question, "seed": seed, "budget": budget, "name": f"{name}/{strategy}/{seed}"}
+            record = _searched(strategy, trainer, space, storage=storage, observer=watch, **told)
+            if record is not None:
+                records[strategy, seed] = record
+    best = [r.best for r in records.values()]
+    values = [float(b.value) for b in best if b is not None and b.value is not None]
+    if not values:
+        msg = "no search completed a single trial: raise the budget, or lower the range of the learning rate"
+        raise SearchError(msg)
+    sign = next(iter(records.values())).sign
+    nearest = sign * min(sign * value for value in values)
+    return Comparison(records=records, best=nearest, budget=budget, left_out=left_out)
+
+
+def _searched(strategy: str, trainer: Any, space: Space, **told: Any) -> StudyRecord | None:
+    """The record of one search, one without a completed trial included."""
+    way = WAYS.get(strategy)
+    here = space if way is None else way.space(space)
+    try:
+        result = tune(trainer, here, strategy=strategy if way is None else way, **told)
+    except SearchError as error:
+        if error.result is None:
+            raise
+        result = error.result
+    return None if result.study is None else dataclasses.replace(read(result.study), strategy=strategy)
+
+
+def _chosen(asked: Sequence[str] | None, trainer: Any, space: Space) -> tuple[list[str], tuple[str, ...]]:
+    """What is compared, each once, and why what belongs to the default is left out."""
+    if asked is not None:
+        names = list(dict.fromkeys(asked))
+        for name in names:
+            _check(name)
+        refused = _refused(names, trainer, space)
+        for sentence in refused.values():
+            msg = f"{sentence}; leave it out of the strategies"
+            raise InputError(msg)
+        return names, ()
+    refused = _refused(WAYS, trainer, space)
+    return [*DEFAULT, *(name for name in WAYS if name not in refused)], tuple(refused.values())
+
+
+def _refused(names: Iterable[str], trainer: Any, space: Space) -> dict[str, str]:
+    """Who of those that need no tuning cannot train the study, and why."""
+    reasons = {name: refusal(WAYS[name], trainer, space) for name in names if name in WAYS}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def _check(name: str) -> None:
+    """Refuse a strategy that there is not."""
+    if name in WAYS:
+        return
+    near = difflib.get_close_matches(name, [*NAMES, *WAYS], n=1)
+    if near and near[0] in WAYS and name not in NAMES:
+        msg = f"there is no strategy {name!r}; did you mean {near[0]!r}?"
+        raise InputError(msg)
+    make(name)

@@ -1,0 +1,170 @@
+"""The answer of a search: which learning rate, how sure, why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lrtune.core.outcome import Ending, Outcome
+from lrtune.core.recipe import Recipe
+from lrtune.errors import SearchError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    import optuna
+    import pandas as pd
+
+    from lrtune.core.curve import Direction
+
+__all__ = ["Edge", "Result"]
+
+GROUPS = tuple(dict.fromkeys(outcome.group for outcome in Outcome))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edge:
+    """Where training begins to diverge.
+
+    Attributes
+    ----------
+    lr
+        The best guess; None where nothing diverged.
+    low, high
+        The interval it lies in; None where it is open.
+    """
+
+    lr: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The answer of a search.
+
+    Attributes
+    ----------
+    name, metric, direction
+        What was searched for.
+    best_recipe, best_value
+        The recipe to use, and its result; None where no trial completed.
+    band
+        Learning rates as good as the best within noise, (low, high); None where that cannot be told.
+    edge
+        Where training begins to diverge.
+    cost
+        In full trainings.
+    epochs_trained
+        Epochs trained, those trained twice included.
+    trials_by_outcome
+        A count for each group of outcomes.
+    stopped_because
+        One sentence.
+    ending
+        The same in one word: a limit, nothing left to gain, a stop from outside, or a learning rate without effect.
+    warnings
+        What the user should know, one sentence each.
+    study
+        The Optuna study: everything of Optuna's works on it.
+    """
+
+    name: str
+    metric: str
+    direction: Direction
+    best_recipe: Recipe | None
+    best_value: float | None
+    band: tuple[float, float] | None
+    edge: Edge
+    cost: float
+    epochs_trained: float
+    trials_by_outcome: Mapping[str, int]
+    stopped_because: str
+    ending: Ending = Ending.LIMIT
+    warnings: tuple[str, ...] = ()
+    study: optuna.Study | None = field(default=None, compare=False, repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer as plain JSON values: the content of ``result.json``."""
+        best = self.best_recipe
+        return {
+            "study": self.name,
+            "metric": self.metric,
+            "direction": self.direction,
+            "best": None if best is None else {**best.to_json(), "value": self.best_value},
+            "band": None if self.band is None else {"low": self.band[0], "high": self.band[1]},
+            "edge": {"lr": self.edge.lr, "low": self.edge.low, "high": self.edge.high},
+            "cost": round(self.cost, 6),
+            "epochs_trained": round(self.epochs_trained, 6),
+            "trials": {group: self.trials_by_outcome.get(group, 0) for group in GROUPS},
+            "stopped_because": self.stopped_because,
+            "ending": self.ending.key,
+            "warnings": list(self.warnings),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], *, study: optuna.Study | None = None) -> Result:
+        """The answer that :meth:`to_json` wrote."""
+        best, band = data["best"], data["band"]
+        return cls(
+            name=data["study"],
+            metric=data["metric"],
+            direction=data["direction"],
+            best_recipe=None if best is None else Recipe.from_json(best),
+            best_value=None if best is None else best["value"],
+            band=None if band is None else (band["low"], band["high"]),
+            edge=Edge(**data["edge"]),
+            cost=data["cost"],
+            epochs_trained=data["epochs_trained"],
+            trials_by_outcome=dict(data["trials"]),
+            stopped_because=data["stopped_because"],
+            ending=Ending.from_key(data.get("ending", Ending.LIMIT.key)),
+            warnings=tuple(data["warnings"]),
+            study=study,
+        )
+
+    def demand_effect(self) -> None:
+        """Refuse an answer that says nothing of the learning rate, as the command does with exit code 3.
+
+        Raises
+        ------
+        SearchError
+            If all runs reported the same numbers, whatever their learning rate.
+        """
+        if self.ending is Ending.NO_EFFECT:
+            error = SearchError(self.warnings[-1])
+            error.result = self
+            raise error
+
+    def trials(self) -> pd.DataFrame:
+        """One row a trial."""
+        from lrtune.reporting import tables
+
+        return tables.trials(self._record())
+
+    def report(self, path: str | os.PathLike[str]) -> None:
+        """Write the answer as one self-contained page.
+
+        Raises
+        ------
+        lrtune.errors.StorageError
+            If it cannot be written; an older page is left as it was.
+        """
+        from lrtune.reporting import html as report
+
+        report.write(self._record(), path)
+
+    def text(self) -> str:
+        """The answer in a few lines, for terminals and logs."""
+        from lrtune.reporting import html as report
+
+        return report.text(self._record())
+
+    def _record(self) -> Any:
+        from lrtune.study.trials.study_reader import read
+
+        if self.study is None:
+            msg = "this result was read from JSON and has no study: use optuna.load_study, or run lrtune report"
+            raise ValueError(msg)
+        return read(self.study)

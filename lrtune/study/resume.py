@@ -1,0 +1,171 @@
+"""Making a study, and going on with one that is there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+
+from lrtune.core.environment import environment
+from lrtune.core.files import passing_folder, sweep
+from lrtune.core.names import safe_filename
+from lrtune.core.os_errors import cure, reason
+from lrtune.core.space import Space
+from lrtune.errors import MismatchError, StorageError
+from lrtune.storage import exclusive, file_of, quiet, rows_of
+from lrtune.study.settings import Settings
+from lrtune.study.trials.stored_trial import RECORD
+from lrtune.study.trials.study_reader import IDENTITY, NOTICES, RANGE, SETTINGS, SPACE, checked, unborn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from optuna.storages import BaseStorage
+
+    from lrtune.training.base import Trainer
+
+__all__ = []
+
+
+SCHEMA = 1
+"""Version of what lrtune keeps in a study."""
+
+
+def _opened(trainer: Trainer, space: Space, settings: Settings, storage: BaseStorage) -> optuna.Study:
+    """Make the study, or check that the one there is the same and go on with it.
+
+    Its settings are the last thing that is written when a study is made. Whoever was killed before, or found the
+    disk full, has left nothing of value: such a study is made anew.
+    """
+    with exclusive(storage, settings.name):
+        if _is_there(storage, settings.name):
+            study = optuna.load_study(study_name=settings.name, storage=storage)
+            if not unborn(study):
+                _check_same(study, trainer, space, settings)
+                return study
+        study = _created(storage, settings)
+        with contextlib.closing(rows_of(storage, storage.get_study_id_from_name(settings.name))) as rows:
+            rows.describe(
+                {
+                    IDENTITY: uuid.uuid4().hex,
+                    SPACE: space.to_json(),
+                    NOTICES: list(trainer.notices),
+                    RANGE: list(space.lr_range),
+                    SETTINGS: _description(trainer, space, settings),
+                }
+            )
+        return study
+
+
+def _created(storage: BaseStorage, settings: Settings) -> optuna.Study:
+    """A new study, and an empty one; one that was left unborn is used, unless it has another direction.
+
+    Whoever deletes a study in SQLite while it is written to may leave trials behind, and the next study gets its
+    number and them with it: then they are deleted together.
+    """
+    name, direction = settings.name, settings.direction
+    with quiet():
+        if not _is_there(storage, name):
+            optuna.create_study(study_name=name, storage=storage, direction=direction)
+        study = optuna.load_study(study_name=name, storage=storage)
+        if study.get_trials(deepcopy=False) or [way.name.lower() for way in study.directions] != [direction]:
+            optuna.delete_study(study_name=name, storage=storage)
+            study = optuna.create_study(study_name=name, storage=storage, direction=direction)
+        study.set_metric_names([settings.metric])
+    return study
+
+
+def _is_there(storage: BaseStorage, name: str) -> bool:
+    try:
+        storage.get_study_id_from_name(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _description(trainer: Trainer, space: Space, settings: Settings) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        **settings.identity(),
+        "strategy": settings.strategy,
+        "seed": settings.seed,
+        "space": space.to_json(),
+        "work": dict(trainer.fingerprint()),
+        "environment": environment(),
+    }
+
+
+def _check_same(study: optuna.Study, trainer: Trainer, space: Space, settings: Settings) -> None:
+    """Refuse to go on with another study; say what differs.
+
+    Raises
+    ------
+    MismatchError
+        With both sides of every difference.
+    """
+    stored = checked(study.user_attrs, settings.name).get(SETTINGS)
+    if stored is None:
+        made = any(RECORD in trial.user_attrs for trial in study.get_trials(deepcopy=False))
+        told = f"holds trials of lrtune's without their settings ({SETTINGS}): copy it whole, or"
+        what = told if made else "was not made by lrtune:"
+        msg = f"study {settings.name!r} in this storage {what} choose another name"
+        raise MismatchError(msg)
+    now = json.loads(json.dumps(_description(trainer, space, settings)))
+    lines = [f"{key}: {stored.get(key)} -> {now[key]}" for key in settings.identity() if stored.get(key) != now[key]]
+    lines += Space.from_json(stored["space"]).difference(space)
+    work = {**stored.get("work", {}), **now["work"]}
+    lines += [
+        f"{key}: {stored['work'].get(key)} -> {now['work'].get(key)}"
+        for key in work
+        if stored["work"].get(key) != now["work"].get(key)
+    ]
+    held = ", ".join(direction.name.lower() for direction in study.directions) or "none"
+    if held != settings.direction:
+        lines.append(f"direction: {held} -> {settings.direction}")
+    if lines:
+        msg = (
+            f"study {settings.name!r} was made for something else ({'; '.join(dict.fromkeys(lines))}): "
+            "change it back, or choose another name"
+        )
+        raise MismatchError(msg)
+
+
+def _reseeded(stored: Mapping[str, Any], settings: Settings) -> list[str]:
+    """What whoever asks for another seed than the study was begun with should know."""
+    begun = stored[SETTINGS].get("seed", settings.seed)
+    if begun == settings.seed:
+        return []
+    said = f"the study was begun with seed {begun}: what was trained before keeps it, beside the new {settings.seed}"
+    return [said]
+
+
+@contextlib.contextmanager
+def _folder(settings: Settings, storage: BaseStorage) -> Iterator[Path]:
+    """Where paused runs are saved: the folder given, one beside the storage's file, or a passing one."""
+    folder, file = settings.checkpoints, file_of(storage)
+    folder = None if folder is None else folder.absolute()  # the training code may go elsewhere
+    if folder is None and file is not None:
+        folder = file.with_name(f"{file.stem}-checkpoints") / safe_filename(settings.name)
+    if folder is None:
+        with passing_folder() as passing:
+            yield passing
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        msg = (
+            f"{folder}: no folder for paused runs can be made there ({reason(error)}); {cure(error)}, or choose another"
+        )
+        raise StorageError(msg) from None
+    sweep(folder)
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):  # not empty: runs are paused in it
+            folder.rmdir()
+            if settings.checkpoints is None:
+                folder.parent.rmdir()

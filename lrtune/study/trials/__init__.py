@@ -1,0 +1,1 @@
+"""Trials in the Optuna study: how one is stored, read, claimed and recovered."""

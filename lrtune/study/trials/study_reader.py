@@ -1,0 +1,179 @@
+"""From the Optuna study back to plain records: the inverse of the ledger, for all that reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lrtune.core.curve import ValueRule
+from lrtune.core.divergence import Baseline
+from lrtune.core.json_shapes import FLAG, MAPPING, NOTHING, NUMBER, TEXT, WHOLE, Each, Named, Row, Shape, wrong
+from lrtune.core.recipe import Recipe
+from lrtune.core.records import StudyRecord
+from lrtune.core.space import Space
+from lrtune.errors import InputError, StorageError
+from lrtune.study.trials.stored_trial import RECIPE, RECORD, ended_elsewhere, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import optuna
+
+    from lrtune.core.records import Record
+
+__all__ = [
+    "BASELINE",
+    "IDENTITY",
+    "NOTICES",
+    "RANGE",
+    "RESULT",
+    "SEARCHES",
+    "SETTINGS",
+    "SPACE",
+    "checked",
+    "damage",
+    "read",
+    "unborn",
+]
+
+SETTINGS = "lrtune:settings"
+IDENTITY = "lrtune:identity"
+"""What tells a study from every other one, whatever their names: drawn when it is made."""
+SPACE = "lrtune:space"
+BASELINE = "lrtune:baseline"
+NOTICES = "lrtune:notices"
+RESULT = "lrtune:result"
+RANGE = "lrtune:range"
+BIRTH = frozenset({IDENTITY, SPACE, NOTICES, RANGE})
+"""What is written of a new study before its settings, where a storage cannot write all at once."""
+SEARCHES = "lrtune:searches"
+
+_PLACE: Shape = (NOTHING, NUMBER)
+SHAPES: Mapping[str, Shape] = {
+    SETTINGS: {
+        "metric": TEXT,
+        "direction": TEXT,
+        "epochs": WHOLE,
+        "value": TEXT,
+        "patience?": (WHOLE, NOTHING),
+        "strategy": TEXT,
+        "seed": WHOLE,
+        "space": MAPPING,
+        "work?": MAPPING,
+        "environment": MAPPING,
+    },
+    IDENTITY: TEXT,
+    SPACE: MAPPING,
+    BASELINE: {"untrained": _PLACE, "chance": _PLACE, "undefined?": FLAG},
+    NOTICES: Each(TEXT),
+    RESULT: (
+        Named(NOTHING),  # none yet
+        {
+            "study": TEXT,
+            "metric": TEXT,
+            "direction": TEXT,
+            "stopped_because": TEXT,
+            "warnings": Each(TEXT),
+            "best": (NOTHING, {**RECIPE, "value": NUMBER}),
+            "band": (NOTHING, {"low": NUMBER, "high": NUMBER}),
+            "edge": {"lr": _PLACE, "low": _PLACE, "high": _PLACE},
+            "cost": NUMBER,
+            "epochs_trained": NUMBER,
+            "trials": Named(WHOLE),
+        },
+    ),
+    RANGE: Row((NUMBER, NUMBER)),
+    SEARCHES: Each(MAPPING),
+}
+"""Of what is stored of a study besides its trials."""
+
+
+def damage(attributes: Mapping[str, Any]) -> str:
+    """What is wrong with the attributes of a study that lrtune wrote, as a clause; empty where nothing is."""
+    for name, shape in SHAPES.items():
+        what = _damage(name, attributes[name], shape) if name in attributes else ""
+        if what:
+            return f"its attribute {name} is damaged ({what})"
+    missing = [name for name in (SETTINGS, SPACE, RANGE) if name not in attributes]
+    return f"its attribute {missing[0]} is missing" if missing and SETTINGS in attributes else ""
+
+
+def _damage(name: str, value: Any, shape: Shape) -> str:
+    what = wrong(value, shape)
+    if what:
+        return what
+    try:
+        if name == SPACE:
+            Space.from_json(value)
+        elif name == SETTINGS:
+            Space.from_json(value["space"])
+            ValueRule.parse(value["value"])
+        elif name == RESULT and value.get("best"):
+            Recipe.from_json(value["best"])
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        return " ".join(str(error).split())
+    return ""
+
+
+def checked(attributes: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The attributes of the study of that name, as they are.
+
+    Raises
+    ------
+    StorageError
+        If one of lrtune's is missing, or is not what lrtune wrote.
+    """
+    what = damage(attributes)
+    if what:
+        msg = (
+            f"study {name!r} is damaged: {what}; restore a copy of the storage, or choose another name; "
+            "lrtune storage check names all that is damaged"
+        )
+        raise StorageError(msg)
+    return attributes
+
+
+def read(study: optuna.Study) -> StudyRecord:
+    """Everything that was recorded of a study.
+
+    Raises
+    ------
+    InputError
+        If lrtune did not make it.
+    StorageError
+        If something of what it stored is damaged.
+    """
+    attributes = checked(study.user_attrs, study.study_name)
+    if SETTINGS not in attributes:
+        msg = f"study {study.study_name!r} was not made by lrtune: give one that was, or run `lrtune optimize` first"
+        raise InputError(msg)
+    settings = attributes[SETTINGS]
+    trials = [trial for trial in study.get_trials(deepcopy=False) if RECORD in trial.user_attrs]
+    return StudyRecord(
+        name=study.study_name,
+        metric=settings["metric"],
+        direction=settings["direction"],
+        epochs=settings["epochs"],
+        rule=ValueRule.parse(settings["value"]),
+        space=Space.from_json(attributes[SPACE]),
+        seed=settings["seed"],
+        strategy=settings["strategy"],
+        records=tuple(_record(trial) for trial in trials),
+        baseline=Baseline(**attributes[BASELINE]) if BASELINE in attributes else None,
+        notices=tuple(attributes.get(NOTICES, ())),
+        result=attributes.get(RESULT, {}),
+        environment=settings["environment"],
+    )
+
+
+def _record(trial: optuna.trial.FrozenTrial) -> Record:
+    entry = parse(trial.number, trial.user_attrs[RECORD])
+    if entry.record.outcome is None and trial.state.is_finished():
+        entry = ended_elsewhere(entry, trial.state, trial.values[0] if trial.values else None)
+    return entry.record
+
+
+def unborn(study: optuna.Study) -> bool:
+    """Whether a study is empty but for what is written before its settings: whoever made it did not come further."""
+    if SETTINGS in study.user_attrs or not BIRTH.issuperset(study.user_attrs):
+        return False
+    return not study.get_trials(deepcopy=False)

@@ -1,0 +1,254 @@
+"""A study: made or gone on with, searched, answered. The front of the one loop."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+
+from lrtune.core.curve import Direction, ValueRule
+from lrtune.core.directions import contradiction, known_direction
+from lrtune.core.divergence import Baseline
+from lrtune.core.names import valid_name
+from lrtune.core.numpy_errors import own_errstate
+from lrtune.core.space import Space
+from lrtune.errors import InputError
+from lrtune.search.registry import DEFAULT, make
+from lrtune.storage import RetryingStorage, open_storage
+from lrtune.study.engine.finalize import concluded
+from lrtune.study.engine.loop import Search
+from lrtune.study.engine.notifier import listener
+from lrtune.study.engine.run_cache import Garage
+from lrtune.study.resume import _folder, _is_there, _opened, _reseeded
+from lrtune.study.settings import Limits, Settings
+from lrtune.study.trials.active_searches import Attendance
+from lrtune.study.trials.recovery import at_work
+from lrtune.study.trials.study_reader import BASELINE, IDENTITY, SETTINGS, SPACE
+from lrtune.study.trials.trial_store import Ledger
+from lrtune.study.warm_start import prior_from
+from lrtune.training.subprocess.trainer import isolating
+from lrtune.workers.pool import Place
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Mapping
+
+    from optuna.storages import BaseStorage
+
+    from lrtune.search.base import Strategy
+    from lrtune.study.events import Observer
+    from lrtune.study.result import Result
+    from lrtune.training.base import Trainer
+
+__all__ = ["as_trainer", "conduct", "tune"]
+
+
+def tune(
+    trainer: Trainer | Callable[..., Any],
+    space: Space | Mapping[str, Any],
+    *,
+    epochs: int,
+    metric: str = "valid_loss",
+    direction: Direction | None = None,
+    strategy: str | Strategy = DEFAULT,
+    budget: float | None = None,
+    trials: int | None = None,
+    timeout: float | None = None,
+    seed: int = 0,
+    value: str = "last",
+    storage: str | os.PathLike[str] | BaseStorage | None = None,
+    name: str = "lrtune",
+    checkpoints: str | os.PathLike[str] | None = None,
+    observer: Observer | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    place: Place | None = None,
+    prior: Any = None,
+    **options: Any,
+) -> Result:
+    """Find the learning rate.
+
+    Parameters
+    ----------
+    trainer
+        A trainer, or a generator function of a recipe that yields once an epoch.
+    space
+        What is searched; a mapping is read like the ``[space]`` of a study file.
+    epochs
+        Epochs of one full training; yields of a generator.
+    metric, direction, value
+        What counts, its better side, and which number of its curve is a trial's result: ``"last"``,
+        ``"best"`` or ``"tail:K"``, the mean of the last K. Without a direction a stored study keeps its own; a new
+        one takes what the trainer or the metric's name tells, as of a loss, an error or a scorer of scikit-learn.
+    strategy
+        Who decides what trains next: a name of :data:`lrtune.search.registry.NAMES`, or an object of
+        that contract.
+    budget, trials, timeout
+        Limits in full trainings, trials and seconds, any mix of them. With none given the search ends
+        by itself, at 6 full trainings at the latest.
+    seed
+        Of every decision and every run.
+    storage
+        None keeps the study in memory; a path or URL keeps it, and the same call again resumes.
+    name
+        Of the study in its storage.
+    checkpoints
+        Folder of saved runs; the default is a folder beside a storage file.
+    observer
+        Called with a :class:`lrtune.study.events.Progress` at every event.
+    should_stop
+        Asked often; True ends the search as an interruption that can be resumed.
+    place
+        Where this process stands among workers; the command line's.
+    prior
+        An earlier study on similar work to start from: its :class:`~lrtune.study.result.Result` or Optuna study,
+        or the path of its ``result.json``. Only freeze-thaw makes use of it.
+    options
+        Further fields of :class:`lrtune.study.settings.Settings`, e.g. ``patience=5``, or ``isolate=True`` for a
+        process for each run.
+
+    Raises
+    ------
+    InputError
+        If anything given cannot be used.
+    SearchError
+        If no trial completed; its message says what to try.
+    StorageError, MismatchError
+        If the storage cannot be used, or holds another study under that name.
+    """
+    known = {field.name for field in dataclasses.fields(Settings)}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        msg = f"tune() has no option {unknown[0]!r} (it has {', '.join(sorted(known))})"
+        raise InputError(msg)
+    made, opened = as_trainer(trainer, metric), open_storage(storage)
+    direction = direction or _stored_direction(opened, name, metric) or known_direction(metric, made)
+    settings = Settings(
+        name=name,
+        epochs=epochs,
+        metric=metric,
+        direction=direction,  # type: ignore[arg-type]  # None asks the metric's name
+        value=ValueRule.parse(value),
+        strategy=strategy if isinstance(strategy, str) else DEFAULT,
+        seed=seed,
+        limits=Limits(budget=budget, trials=trials, timeout=timeout),
+        checkpoints=Path(checkpoints) if checkpoints is not None else None,
+        **options,
+    )
+    return conduct(
+        made,
+        space if isinstance(space, Space) else Space.from_mapping(space),
+        settings,
+        storage=opened,
+        strategy=_strategy(strategy, settings, prior),
+        observer=observer,
+        should_stop=should_stop,
+        place=place,
+    )
+
+
+def conduct(
+    trainer: Trainer,
+    space: Space,
+    settings: Settings,
+    *,
+    storage: BaseStorage,
+    strategy: Strategy | None = None,
+    observer: Observer | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    place: Place | None = None,
+) -> Result:
+    """Search with everything made and checked; see :func:`tune`.
+
+    Raises
+    ------
+    SearchError
+        If no trial completed. Its attribute ``result`` holds what can be said all the same.
+    """
+    started = time.monotonic()
+    place = place or Place()
+    space = space.for_optimizer(getattr(trainer, "optimizer", None))
+    with contextlib.ExitStack() as until_end:
+        if isinstance(storage, RetryingStorage):
+            until_end.callback(storage.close)  # the process may go on for long, and the file may be copied meanwhile
+        wrapped = isolating(trainer, wanted=settings.isolate, stall_timeout=settings.stall_timeout, place=place)
+        used = until_end.enter_context(wrapped)
+        until_end.enter_context(own_errstate())
+        study = _opened(used, space, settings, storage)
+        place.ready()
+        deadline = None if settings.limits.timeout is None else started + settings.limits.timeout
+        listen = listener(observer, started)
+        folder = until_end.enter_context(_folder(settings, storage))
+        me = until_end.enter_context(at_work())
+        ledger = Ledger(storage=storage, study=study, settings=settings, me=me, deaths=place.deaths)
+        until_end.callback(ledger.close)
+        stored = ledger.attributes()
+        warnings = [*_reseeded(stored, settings), *contradiction(settings.metric, settings.direction, trainer)]
+        search = Search(
+            trainer=used,
+            settings=settings,
+            strategy=strategy or make(settings.strategy, prune=settings.prune, points=settings.points),
+            space=Space.from_json(stored[SPACE]),
+            ledger=ledger,
+            place=place,
+            attendance=Attendance.of(ledger, place),
+            garage=Garage(
+                trainer=used,
+                folder=folder,
+                memory_limit=0 if settings.isolate else settings.memory_limit,
+                study=stored.get(IDENTITY),
+                warn=warnings.append,
+            ),
+            should_stop=should_stop or bool,
+            deadline=deadline,
+            listen=listen,
+            widened=lambda wider: ledger.describe({SPACE: wider.to_json()}),
+            learned=lambda baseline: ledger.describe({BASELINE: dataclasses.asdict(baseline)}),
+            baseline=Baseline(**stored[BASELINE]) if BASELINE in stored else None,
+            warnings=warnings,
+        )
+        until_end.enter_context(search.attendance.during(search.decisively))
+        try:
+            finished = search.run()
+        finally:
+            search.garage.close()
+        return concluded(search, finished, listen)
+
+
+def as_trainer(given: Trainer | Callable[..., Any], metric: str) -> Trainer:
+    """The trainer given, or one for the generator function given.
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+    """
+    from lrtune.training.base import Trainer
+    from lrtune.training.generator import GeneratorTrainer
+
+    if isinstance(given, Trainer) and not isinstance(given, type):
+        return given
+    return GeneratorTrainer(given, metric=metric)
+
+
+def _strategy(given: str | Strategy, settings: Settings, prior: Any) -> Strategy:
+    if not isinstance(given, str):
+        return given
+    earlier = None if prior is None else prior_from(prior)
+    return make(given, prune=settings.prune, points=settings.points, prior=earlier)
+
+
+# -- opening ------------------------------------------------------------------------------------------
+
+
+def _stored_direction(storage: BaseStorage, name: str, metric: str) -> Direction | None:
+    """The direction of a study that is there already and watches the same metric: it goes on as it is."""
+    if not _is_there(storage, valid_name(name)):
+        return None
+    stored = optuna.load_study(study_name=name, storage=storage).user_attrs.get(SETTINGS)
+    if not isinstance(stored, dict) or stored.get("metric") != metric:
+        return None
+    return "maximize" if stored.get("direction") == "maximize" else "minimize"

@@ -1,0 +1,326 @@
+"""How each kind of scikit-learn estimator is made ready for a recipe and trained by one minibatch.
+
+Three kinds: the linear models trained by SGD, the multilayer perceptrons, and any other with
+``partial_fit``. A :class:`Kind` knows which parameter is the learning rate, which settings are lrtune's
+to own, and what a recipe may change; it is chosen once, by :func:`lrtune.training.estimators.adapter_factory.kind_of`.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone
+
+from lrtune.errors import RecipeError
+from lrtune.training.estimators.losses import Criterion, mean
+from lrtune.training.setups import plain
+
+if TYPE_CHECKING:
+    from lrtune.core.recipe import Recipe
+    from lrtune.training.base import Setup
+    from lrtune.training.estimators.arrays import Array, Table
+
+__all__ = ["Kind", "LinearKind", "PerceptronKind", "Stepper", "cloned"]
+
+MAX_SEED = 2**32  # NumPy's RandomState takes 32 bits
+OURS = ("learning_rate", "shuffle")
+"""Parameters that have to be as they are here for the learning rate and the order of the rows to be lrtune's."""
+
+
+@dataclass(slots=True)
+class Stepper:
+    """An estimator in training; one call of :meth:`step` is one minibatch.
+
+    Attributes
+    ----------
+    estimator
+        The user's, made ready for a recipe.
+    kind
+        Of what kind it is.
+    begun
+        Whether it has seen a minibatch.
+    """
+
+    estimator: Any
+    kind: Kind
+    begun: bool = False
+
+    def step(self, batch: Table, rate: float) -> float:
+        """Train by one minibatch at a learning rate; its mean loss before the update.
+
+        A minibatch whose weights are all zero changes nothing, and its loss is NaN.
+        """
+        if batch.weight is not None and not batch.weight.any():
+            if not self.begun:
+                self._fit(batch, 0.0, None)
+            return math.nan
+        loss = self.kind.loss_before(self, batch)
+        self._fit(batch, rate, batch.weight)
+        return self.kind.loss_after(self, batch) if loss is None else loss
+
+    def _fit(self, batch: Table, rate: float, weight: Array | None) -> None:
+        self.kind.set_rate(self.estimator, rate, len(batch))
+        extra: dict[str, Any] = {} if weight is None else {"sample_weight": weight}
+        if self.kind.classes is not None and not self.begun:
+            extra["classes"] = self.kind.classes
+        self.estimator.partial_fit(batch.X, batch.y, **extra)
+        self.begun = True
+
+    def losses(self, table: Table) -> float:
+        """The mean loss on a table."""
+        return mean(self.kind.criterion.rows(self.estimator, table.X, table.target), self.kind.weights(table))
+
+
+@dataclass(slots=True, kw_only=True)
+class Kind:
+    """Any estimator with ``partial_fit`` and a learning-rate parameter that the user names.
+
+    Attributes
+    ----------
+    template
+        The estimator, unfitted, with lrtune's settings.
+    rate
+        Name of its learning-rate parameter.
+    criterion
+        Its loss.
+    classes
+        The classes, or None for a regressor.
+    notices
+        What has been replaced, one sentence each.
+    """
+
+    draws: ClassVar[bool] = True
+    """Whether it may draw from the process's generators: nobody knows what a user's own estimator does."""
+
+    template: Any
+    rate: str
+    criterion: Criterion
+    classes: Array | None
+    notices: list[str] = field(default_factory=list)
+
+    @property
+    def kept_by(self) -> str | None:
+        """The attribute that holds the optimizer, which then has the learning rate; None where there is none."""
+        return None
+
+    @property
+    def name(self) -> str:
+        """The estimator's name."""
+        return type(self.template).__name__
+
+    @property
+    def class_weight(self) -> dict[Any, float] | None:
+        """Weights of the classes that have one in the loss that the estimator minimises."""
+        given = getattr(self.template, "class_weight", None)
+        return given if self.classes is not None and isinstance(given, dict) else None
+
+    def weights(self, table: Table) -> Array | None:
+        """Weight of each row in the loss, its class's included; None where all count alike."""
+        given = self.class_weight
+        if given is None or self.classes is None:
+            return table.weight
+        by_class = np.array([given.get(name, 1.0) for name in self.classes.tolist()], dtype=np.float64)[table.target]
+        return by_class if table.weight is None else by_class * table.weight
+
+    def stepper(self, recipe: Recipe) -> Stepper:
+        """A fresh estimator for a recipe.
+
+        Raises
+        ------
+        RecipeError
+            If the recipe asks for something that the estimator cannot do.
+        """
+        self.check(recipe)
+        estimator = cloned(self.template)
+        parameters = estimator.get_params(deep=False)
+        if "random_state" in parameters:
+            estimator.random_state = self.randomness(recipe.seed % MAX_SEED)
+        for name, value in estimator.get_params(deep=True).items():
+            if name.endswith("__random_state") and isinstance(value, np.random.RandomState):  # its state is not saved
+                estimator.set_params(**{name: recipe.seed % MAX_SEED})
+        for name, value in self.changes(recipe).items():
+            setattr(estimator, name, value)
+        return Stepper(estimator=estimator, kind=self)
+
+    def randomness(self, seed: int) -> Any:
+        """What the estimator is given as ``random_state``: a number holds no state that would have to be saved."""
+        return seed
+
+    def check(self, recipe: Recipe) -> None:
+        """Refuse what the estimator has no parameter for."""
+        parameters = self.template.get_params(deep=False)
+        if recipe.optimizer is not None:
+            self._check_optimizer(recipe)
+        if recipe.momentum and "momentum" not in parameters:
+            raise _refused(self.name, "momentum", recipe.momentum, "it has none; leave momentum out of the space")
+        if recipe.weight_decay is not None and "alpha" not in parameters:
+            raise _refused(
+                self.name, "weight_decay", recipe.weight_decay, "it has no penalty; leave it out of the space"
+            )
+        if recipe.layer_decay is not None:
+            raise _refused(self.name, "layer_decay", recipe.layer_decay, "only TorchTrainer knows layers; leave it out")
+
+    def _check_optimizer(self, recipe: Recipe) -> None:
+        if recipe.optimizer != "sgd":
+            raise _refused(self.name, "optimizer", recipe.optimizer, 'leave optimizer out of the space, or set "sgd"')
+
+    def changes(self, recipe: Recipe) -> dict[str, Any]:
+        """Parameters that a recipe sets, beyond the learning rate."""
+        changed: dict[str, Any] = {}
+        if recipe.weight_decay is not None:
+            changed["alpha"] = recipe.weight_decay
+        if recipe.momentum:
+            changed["momentum"] = recipe.momentum
+        return changed
+
+    def setup(self, recipe: Recipe, given: Any) -> Setup:
+        """How an estimator is trained under a recipe, beyond what its own parameters say.
+
+        Parameters
+        ----------
+        recipe
+            What it is told.
+        given
+            The estimator as the user made it.
+
+        Returns
+        -------
+        Setup
+            ``estimator``, its class's name; ``rate``, the name of its learning rate; ``kept_by``, the attribute that
+            holds the optimizer once there is one, or None; ``settings``, the parameters that are not the user's.
+        """
+        theirs = given.get_params(deep=False)
+        mine = self.stepper(recipe).estimator.get_params(deep=False)
+        settings = {name: plain(mine[name]) for name in OURS if name in mine and name != self.rate}
+        for name, value in mine.items():
+            if name not in {self.rate, "random_state"} and repr(value) != repr(theirs.get(name)):
+                settings[name] = plain(value)
+        if "random_state" in mine:
+            settings["random_state"] = recipe.seed % MAX_SEED
+        return {"estimator": self.name, "rate": self.rate, "kept_by": self.kept_by, "settings": settings}
+
+    def set_rate(self, estimator: Any, rate: float, rows: int) -> None:
+        """Set the learning rate of the next minibatch, of so many rows."""
+        del rows
+        if type(estimator).set_params is BaseEstimator.set_params:
+            setattr(estimator, self.rate, rate)
+        else:  # one that has to hand it on, as skorch's does to the optimizer that it made
+            estimator.set_params(**{self.rate: rate})
+
+    def loss_before(self, stepper: Stepper, batch: Table) -> float | None:
+        """The loss before the update; None if it comes out of the update itself."""
+        if not stepper.begun:
+            return self._untrained_loss(stepper, batch)
+        return stepper.losses(batch)
+
+    def _untrained_loss(self, stepper: Stepper, batch: Table) -> float | None:
+        """A twin that has seen the batch at a learning rate of zero is untrained, and can be asked."""
+        twin = Stepper(estimator=cloned(stepper.estimator), kind=self, begun=True)
+        extra = {} if self.classes is None else {"classes": self.classes}
+        try:
+            self.set_rate(twin.estimator, 0.0, len(batch))
+            twin.estimator.partial_fit(batch.X, batch.y, **extra)
+            return twin.losses(batch)
+        except (ArithmeticError, AttributeError, TypeError, ValueError):  # it takes no learning rate of zero
+            return None
+
+    def loss_after(self, stepper: Stepper, batch: Table) -> float:
+        """The loss where it was not known before the update."""
+        return stepper.losses(batch)
+
+
+class LinearKind(Kind):
+    """Linear models trained by SGD: an update after each row, whatever the batch."""
+
+    __slots__ = ()
+    draws = False
+
+    def randomness(self, seed: int) -> Any:
+        """A generator: seeding one anew each minibatch costs 60 us, and unshuffled only its first draws count."""
+        return np.random.RandomState(seed)
+
+    def loss_before(self, stepper: Stepper, batch: Table) -> float | None:
+        """From the coefficients, at the price of one product."""
+        return stepper.losses(batch)
+
+    def check(self, recipe: Recipe) -> None:
+        """Weight decay needs a penalty to scale."""
+        Kind.check(self, recipe)
+        if recipe.weight_decay is not None and self.template.penalty is None:
+            why = "its penalty is None; set penalty='l2' or leave weight_decay out of the space"
+            raise _refused(self.name, "weight_decay", recipe.weight_decay, why)
+
+
+class PerceptronKind(Kind):
+    """Multilayer perceptrons: the optimizer holds the learning rate once there is one."""
+
+    __slots__ = ()
+    draws = False
+
+    @property
+    def kept_by(self) -> str | None:
+        """Of scikit-learn's own."""
+        return "_optimizer"
+
+    def randomness(self, seed: int) -> Any:
+        """A generator: seeding one anew each minibatch costs 60 us, and unshuffled only its first draws count."""
+        return np.random.RandomState(seed)
+
+    def _check_optimizer(self, recipe: Recipe) -> None:
+        if recipe.optimizer not in {"sgd", "adam"}:
+            raise _refused(self.name, "optimizer", recipe.optimizer, 'choose "sgd" or "adam"')
+
+    def check(self, recipe: Recipe) -> None:
+        """Momentum belongs to SGD, and lies below 1."""
+        Kind.check(self, recipe)
+        if recipe.momentum is None:
+            return
+        if self._solver(recipe) != "sgd":
+            raise _refused(self.name, "momentum", recipe.momentum, "adam has none; leave it out, or choose sgd")
+        if recipe.momentum > 1:
+            raise _refused(self.name, "momentum", recipe.momentum, "it must lie in [0, 1]")
+
+    def _solver(self, recipe: Recipe) -> str:
+        return recipe.optimizer or str(self.template.solver)
+
+    def changes(self, recipe: Recipe) -> dict[str, Any]:
+        """Solver, momentum and penalty."""
+        changed = Kind.changes(self, recipe)
+        changed["solver"] = self._solver(recipe)
+        if recipe.momentum is not None:
+            changed["momentum"] = recipe.momentum
+        return changed
+
+    def set_rate(self, estimator: Any, rate: float, rows: int) -> None:
+        """On the optimizer where there is one; Adam computes its step from the initial rate."""
+        estimator.learning_rate_init = rate
+        estimator.batch_size = rows  # partial_fit would split a larger batch
+        optimizer = getattr(estimator, str(self.kept_by), None)
+        if optimizer is not None:
+            optimizer.learning_rate_init = optimizer.learning_rate = rate
+
+    def loss_before(self, stepper: Stepper, batch: Table) -> float | None:
+        """None: its own forward pass measures it before the update."""
+        del stepper, batch
+        return None
+
+    def loss_after(self, stepper: Stepper, batch: Table) -> float:
+        """What the forward pass measured before the update, its penalty included."""
+        del batch
+        stepper.estimator.loss_curve_ = []  # one number a minibatch, for ever
+        return float(stepper.estimator.loss_)
+
+
+def _refused(name: str, what: str, value: object, why: str) -> RecipeError:
+    return RecipeError(f"recipe: {name} cannot take {what} {value!r}: {why}")
+
+
+def cloned(estimator: Any) -> Any:
+    """A fresh copy, without the warning that a deprecated class gives whenever it is made."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return clone(estimator)

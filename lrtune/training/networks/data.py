@@ -1,0 +1,256 @@
+"""Where a run's batches come from: tensors in memory, a Dataset, or a DataLoader (see ``loaders``).
+
+A *source* is what the user gave, shared by all runs; a *feed* is one member's way through it. A feed is
+asked for the batch at (epoch, position): the order of an epoch is derived from the seed and the epoch,
+so going on from a checkpoint needs nothing but those two numbers.
+"""
+
+from __future__ import annotations
+
+import abc
+import hashlib
+import math
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, default_collate
+
+from lrtune.errors import DataError
+from lrtune.training.networks.data_samplers import generators_in, seed_all
+from lrtune.training.networks.nested import moved
+from lrtune.training.networks.rng import derived
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from lrtune.core.recipe import Recipe
+    from lrtune.training.networks.data_samplers import Drawing
+
+__all__ = ["DatasetSource", "Feed", "Source", "TensorSource", "order"]
+
+ORDER = 0x0DE5  # tells the stream of data orders from the others of a seed
+HASHED_WHOLE = 2**28
+"""Bytes of a tensor up to which all of them are hashed; beyond it, evenly spaced samples up to that size."""
+
+SHUFFLED_WHOLE = (2**25, 2**28)
+"""Bytes of data, on the host and on a GPU, up to which a run keeps a shuffled copy of them."""
+
+ON_DEVICE = 0.5
+"""Share of the device's free memory that the data may take; larger data stays on the host."""
+
+
+class Feed(Protocol):
+    """One member's way through the data."""
+
+    def batch(self, epoch: int, position: int, /) -> Any:
+        """The batch at that position of that epoch, on the run's device."""
+
+    def release(self) -> None:
+        """Let go of worker processes and buffers; the next batch brings them back."""
+
+
+class Source(Protocol):
+    """What the user gave as data."""
+
+    def batch_size(self, recipe: Recipe, default: int, /) -> int:
+        """Samples per optimizer step under a recipe."""
+
+    def steps(self, recipe: Recipe, default: int, /) -> int:
+        """Steps of one epoch under a recipe."""
+
+    def feed(self, recipe: Recipe, default: int, device: torch.device, /) -> Feed:
+        """A member's way through the data, reproducibly shuffled."""
+
+    def ordered(self, batch_size: int, device: torch.device, /) -> Iterator[Any]:
+        """All of it once, for evaluation."""
+
+    def describe(self) -> str:
+        """Size, kind and hash."""
+
+
+def order(samples: int, seed: int, epoch: int) -> torch.Tensor:
+    """The order of an epoch: a permutation of shape (samples,), a function of its arguments alone."""
+    generator = torch.Generator().manual_seed(derived(seed, epoch, ORDER))
+    return torch.randperm(samples, generator=generator)
+
+
+class Sized(abc.ABC):
+    """What sources of known length share: batch sizes, steps, and the order of the samples."""
+
+    samples: int
+    generators: Sequence[Drawing] = ()
+    """What the data itself draws from; seeded before each batch."""
+
+    def batch_size(self, recipe: Recipe, default: int) -> int:
+        """Samples per optimizer step: at most all there are."""
+        return min(recipe.batch_size or default, self.samples)
+
+    def steps(self, recipe: Recipe, default: int) -> int:
+        """Steps of one epoch; a last batch of a single sample is left out, BatchNorm cannot train on it."""
+        size = self.batch_size(recipe, default)
+        alone = size > 1 and self.samples % size == 1 and self.samples > 1
+        return self.samples // size if alone else math.ceil(self.samples / size)
+
+    @abc.abstractmethod
+    def take(self, indices: torch.Tensor, device: torch.device) -> Any:
+        """The samples of those indices, on the device."""
+
+    def feed(self, recipe: Recipe, default: int, device: torch.device) -> Feed:
+        """A member's way through the data."""
+        return Shuffled(self, self.batch_size(recipe, default), recipe.seed, device)
+
+
+class Shuffled:
+    """A feed over samples that can be taken by index."""
+
+    __slots__ = ("_batches", "_chunks", "_device", "_epoch", "_seed", "_size", "_source")
+
+    def __init__(self, source: Sized, size: int, seed: int, device: torch.device) -> None:
+        self._source, self._size, self._seed, self._device = source, size, seed, device
+        self._epoch = -1
+        self._chunks: Sequence[torch.Tensor] = ()
+        self._batches: list[Any] | None = None
+
+    def batch(self, epoch: int, position: int) -> Any:
+        """The batch at that position; the epoch's order is kept until the next one."""
+        if epoch != self._epoch:
+            self._turn(epoch)
+        if self._batches is not None:
+            return self._batches[position]
+        if self._source.generators:
+            seed_all(self._source.generators, derived(self._seed, epoch, position, ORDER))
+        return self._source.take(self._chunks[position], self._device)
+
+    def _turn(self, epoch: int) -> None:
+        """Order the samples for an epoch: small data at once, so that its batches are views that cost nothing."""
+        source = self._source
+        permutation = order(source.samples, self._seed, epoch)
+        if isinstance(source, TensorSource):
+            permutation = permutation.to(source.home(self._device))
+            if source.nbytes <= SHUFFLED_WHOLE[self._device.type == "cuda"]:
+                shuffled = source.take(permutation, self._device)
+                self._batches = list(zip(*(torch.split(tensor, self._size) for tensor in shuffled), strict=True))
+        if self._batches is None:
+            self._chunks = torch.split(permutation, self._size)
+        self._epoch = epoch
+
+    def release(self) -> None:
+        """Forget the order; it can be had again."""
+        self._epoch, self._chunks, self._batches = -1, (), None
+
+
+class TensorSource(Sized):
+    """Tensors in memory: they live on the device of the runs and are indexed there.
+
+    Parameters
+    ----------
+    tensors
+        Of equal first dimension: inputs, and the target last.
+    name
+        What the user called it, for messages.
+
+    Raises
+    ------
+    DataError
+        If there are none, their lengths differ, or there are no samples.
+    """
+
+    def __init__(self, tensors: Sequence[torch.Tensor], name: str) -> None:
+        lengths = [int(tensor.shape[0]) if tensor.ndim else 0 for tensor in tensors]
+        if not lengths or min(lengths) == 0:
+            msg = f"{name} is empty (lengths {lengths}); give tensors with at least one sample each"
+            raise DataError(msg)
+        if len(set(lengths)) > 1:
+            msg = f"{name}: the tensors must have as many samples each (got the lengths {lengths})"
+            raise DataError(msg)
+        self.samples = lengths[0]
+        self._tensors = tuple(tensor.detach() for tensor in tensors)
+        self._placed: dict[torch.device, tuple[torch.Tensor, ...]] = {}
+        self.nbytes = sum(tensor.nbytes for tensor in self._tensors)
+
+    def home(self, device: torch.device) -> torch.device:
+        """Where the tensors lie for runs on that device: there, or on the host if they are too large for it."""
+        return self._on(device)[0].device
+
+    def _on(self, device: torch.device) -> tuple[torch.Tensor, ...]:
+        if device not in self._placed:
+            self._placed[device] = self._place(device)
+        return self._placed[device]
+
+    def _place(self, device: torch.device) -> tuple[torch.Tensor, ...]:
+        if device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            if sum(tensor.nbytes for tensor in self._tensors if not tensor.is_cuda) > ON_DEVICE * free:
+                return self._tensors
+        return tuple(tensor.to(device) for tensor in self._tensors)
+
+    def take(self, indices: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, ...]:
+        """The samples of those indices."""
+        taken = tuple(tensor.index_select(0, indices) for tensor in self._on(device))
+        return taken if indices.device == device else moved(taken, device)
+
+    def ordered(self, batch_size: int, device: torch.device) -> Iterator[tuple[torch.Tensor, ...]]:
+        """All samples in their own order; copies, since models may work in place."""
+        tensors = self._on(device)
+        for begin in range(0, self.samples, batch_size):
+            yield moved(tuple(tensor[begin : begin + batch_size].clone() for tensor in tensors), device)
+
+    def describe(self) -> str:
+        """Shapes, types and the hash of the bytes."""
+        shapes = " ".join(f"{_shape(t)}:{str(t.dtype).removeprefix('torch.')}" for t in self._tensors)
+        return f"{shapes}, {_hashed(self._tensors)}"
+
+
+class DatasetSource(Sized):
+    """A map-style Dataset, indexed and collated in this process.
+
+    What it draws at random comes from the run's own stream, and generators that it holds itself are seeded before
+    each batch. For worker processes give a function that makes a DataLoader.
+    """
+
+    def __init__(self, dataset: Dataset[Any], name: str, collate: Callable[[list[Any]], Any] | None = None) -> None:
+        self.samples = len(dataset)  # type: ignore[arg-type]  # a map-style one has a length
+        if self.samples == 0:
+            msg = f"{name} is empty; give a Dataset with at least one sample"
+            raise DataError(msg)
+        self._dataset = dataset
+        self._collate = collate or default_collate
+        self.generators = generators_in(dataset)
+
+    def take(self, indices: torch.Tensor, device: torch.device) -> Any:
+        """The samples of those indices, collated."""
+        wanted = indices.tolist()
+        many = getattr(self._dataset, "__getitems__", None)
+        items = many(wanted) if many is not None else [self._dataset[index] for index in wanted]
+        return moved(self._collate(items), device)
+
+    def ordered(self, batch_size: int, device: torch.device) -> Iterator[Any]:
+        """All samples in their own order."""
+        for number, indices in enumerate(torch.split(torch.arange(self.samples), batch_size)):
+            seed_all(self.generators, derived(number, ORDER))
+            yield self.take(indices, device)
+
+    def describe(self) -> str:
+        """Class and length: what the samples are is known to the Dataset alone."""
+        return f"{self.samples} samples, {type(self._dataset).__name__}"
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return " x ".join(str(size) for size in tensor.shape)
+
+
+def _hashed(tensors: Sequence[torch.Tensor]) -> str:
+    """Sha256 of the bytes, or of evenly spaced samples where there are very many bytes."""
+    digest = hashlib.sha256()
+    sampled = False
+    for tensor in tensors:
+        rows = tensor
+        if tensor.nbytes > HASHED_WHOLE:
+            keep = max(2, int(len(tensor) * HASHED_WHOLE / tensor.nbytes))
+            rows = tensor[torch.from_numpy(np.linspace(0, len(tensor) - 1, keep).round().astype(np.int64))]
+            sampled = True
+        digest.update(f"{_shape(tensor)}{tensor.dtype}".encode())
+        plain = rows.to("cpu").contiguous()
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
+    return f"sha256 {'of evenly spaced samples ' if sampled else ''}{digest.hexdigest()[:16]}"

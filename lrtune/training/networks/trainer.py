@@ -1,0 +1,367 @@
+"""PyTorch modules as a trainer: models that the user makes, trained step by step, side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from lrtune.core.recipe import Recipe
+from lrtune.errors import DataError, InputError, RecipeError
+from lrtune.schedules import for_recipe
+from lrtune.training.base import Baseline
+from lrtune.training.networks.amp import checked_precision, chosen_device
+from lrtune.training.networks.build import Settings
+from lrtune.training.networks.constant_baseline import chance_of
+from lrtune.training.networks.data import DatasetSource, TensorSource
+from lrtune.training.networks.data_loaders import LoaderSource
+from lrtune.training.networks.loss import metrics_of, objective_of
+from lrtune.training.networks.optimizers import parsed
+from lrtune.training.networks.run import Member
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from lrtune.training.base import Report, Setup, State
+    from lrtune.training.networks.data import Source
+
+__all__ = ["NetworkRun", "TorchTrainer"]
+
+KIND = "torch-1"
+NOMINAL = Recipe(lr=1e-3)  # for what no recipe changes: the held-out part, the model's shapes
+MISLED = (
+    "BatchNorm under a schedule-free optimizer: its running averages belong to the weights that are trained, not to "
+    "the averaged ones that are judged, so the held-out loss may look worse than it is; GroupNorm has no such averages"
+)
+
+
+class TorchTrainer:
+    """Trains PyTorch modules.
+
+    Parameters
+    ----------
+    model
+        Makes a fresh module each time: ``model()`` or ``model(recipe)``. It may be a class. Lazy modules
+        get their shapes from a small batch before they are trained.
+    train_data
+        Tensors or arrays ``(inputs..., target)``, a ``Dataset``, a ``DataLoader``, or a function that
+        returns a ``DataLoader`` and takes any of ``recipe``, ``batch_size`` and ``generator`` by name. Each
+        run has a copy of a loader's samplers, seeded each epoch from the recipe; generators that a Dataset
+        holds are seeded before each batch.
+        Tensors, and those of a ``TensorDataset``, live on the device and are indexed there; an array of
+        float64 becomes a tensor of PyTorch's default type.
+    valid_data
+        The held-out part, likewise; None leaves the training loss alone.
+    loss
+        ``"cross_entropy"``, ``"mse"``, ``"l1"``, ``"huber"``, ``"bce_with_logits"``, a loss module or
+        function of PyTorch, a function ``(output, target)``, or ``(model, batch)`` for full control (its
+        first argument is called ``model``). A function returns the mean over the samples of the batch, or
+        ``(loss, weight)`` where it divides by something else, the weight being that number, zero where
+        nothing counts; ``(model, batch)`` may also return ``(loss, outputs, targets)``, of which metrics
+        are made, with or without the weight after them.
+    optimizer
+        The name of any of :mod:`torch.optim`, ``"prodigy"`` or ``"schedule-free-adamw"``, see
+        :mod:`lrtune.training.networks.optimizers`, or a callable ``(params, lr)``. The recipe's own optimizer,
+        momentum and weight decay go first. One that has ``train()`` and ``eval()`` is set to the latter
+        while the held-out part is evaluated. Before anything is trained, a few steps on small tensors tell whether
+        it reads its learning rate, follows a schedule, and can be saved; what it does not do is a notice.
+    optimizer_options
+        Options of the optimizer, by name.
+    metrics
+        Names out of ``"accuracy"`` and ``"error"``, see :mod:`lrtune.training.networks.accuracy`, or a mapping of
+        names to functions ``(outputs, targets)`` of all held-out samples, tensors on the host, that return
+        a number.
+    device
+        ``"auto"`` (the CUDA device if there is one), or a device's name.
+    precision
+        ``"float32"``, ``"bf16"`` or, on a GPU, ``"fp16"``: automatic mixed precision.
+    batch_size
+        Samples of an optimizer step where the recipe does not say.
+    eval_batch_size
+        Samples evaluated at once; halved when memory runs out. ``valid_loss`` does not depend on it, but
+        for a function that returns its loss alone and takes no mean over samples, of which you are told.
+    layer_decay
+        Each block's learning rate over that of the next one, e.g. 0.8; the last block has the recipe's.
+    param_groups
+        ``(model)`` or ``(model, recipe)``: parameter groups of one's own, with ``lr_ratio`` or ``lr``.
+        The schedule keeps their ratios.
+    clip_norm
+        Largest norm of the gradient; a greater one is scaled down to it.
+    accumulate
+        Micro-batches that each batch is cut into, or fewer of at least two samples under BatchNorm. More
+        are made of it where memory runs out; only BatchNorm can tell. Under a loss of which it is not
+        known what it divides by, batches are not cut, and you are told (see :mod:`lrtune.training.networks.step`).
+    compile
+        Whether to compile the model with ``torch.compile``, or its options, such as ``{"mode": ...}``.
+
+    Raises
+    ------
+    InputError
+        If something cannot be used: an unknown name, no such device, data that does not fit together.
+
+    Notes
+    -----
+    The same recipe and seed give the same curve on the CPU, bit for bit, for a fixed number of threads.
+    Neither the process's random generators nor its settings are changed. A schedule that listens
+    (``plateau``) hears the held-out loss at the end of each epoch, or the first metric for ``mode=max``.
+    """
+
+    saves = True
+    names_optimizers = True
+    """Whether a recipe may name any optimizer of :mod:`lrtune.training.networks.optimizers`."""
+
+    def __init__(
+        self,
+        *,
+        model: Callable[..., nn.Module],
+        train_data: Any,
+        valid_data: Any = None,
+        loss: str | Callable[..., Any] = "cross_entropy",
+        optimizer: str | Callable[..., torch.optim.Optimizer] = "sgd",
+        optimizer_options: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, Any] | Iterable[str] | None = None,
+        device: str | torch.device = "auto",
+        precision: str = "float32",
+        batch_size: int = 32,
+        eval_batch_size: int = 512,
+        layer_decay: float | None = None,
+        param_groups: Callable[..., Any] | None = None,
+        clip_norm: float | None = None,
+        accumulate: int = 1,
+        compile: bool | Mapping[str, Any] = False,  # noqa: A002 -- PyTorch's word
+    ) -> None:
+        if isinstance(model, nn.Module) or not callable(model):
+            got = type(model).__name__
+            msg = f"model must be a function that makes a fresh module, such as lambda: Net() (got {got})"
+            raise InputError(msg)
+        for name, value in (
+            ("batch_size", batch_size),
+            ("eval_batch_size", eval_batch_size),
+            ("accumulate", accumulate),
+        ):
+            _positive(name, value, whole=True)
+        for name, number in (("layer_decay", layer_decay), ("clip_norm", clip_norm)):
+            if number is not None:
+                _positive(name, number)
+        if isinstance(optimizer, str):
+            parsed(optimizer)
+        where = chosen_device(device)
+        objective = objective_of(loss, where)
+        self._notices: dict[str, None] = {}
+        self._settings = Settings(
+            model=model,
+            train=source_of(train_data, "train_data"),
+            valid=None if valid_data is None else source_of(valid_data, "valid_data"),
+            objective=objective,
+            metrics=metrics_of(metrics, objective),
+            optimizer=optimizer,
+            options=dict(optimizer_options or {}),
+            groups=param_groups,
+            device=where,
+            precision=checked_precision(precision, where),
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            layer_decay=layer_decay,
+            clip_norm=clip_norm,
+            accumulate=accumulate,
+            compiled=(dict(compile) if isinstance(compile, Mapping) else {} if compile else None),
+            made=WeakSet(),
+            notices=self._notices,
+            seen={},
+        )
+        self._print: dict[str, str] | None = None
+
+    @property
+    def notices(self) -> Sequence[str]:
+        """What the user should be told, one sentence each."""
+        return tuple(self._notices)
+
+    @property
+    def optimizer(self) -> str | None:
+        """The optimizer where a recipe names none; None where it is the user's own function."""
+        return self._settings.optimizer if isinstance(self._settings.optimizer, str) else None
+
+    def start(self, recipes: Sequence[Recipe], /) -> NetworkRun:
+        """Start a run: one model for each recipe.
+
+        Raises
+        ------
+        RecipeError
+            If a recipe asks for something that this trainer cannot do.
+        """
+        for recipe in recipes:
+            self._check(recipe)
+        members = [Member(number, recipe, self._settings) for number, recipe in enumerate(recipes)]
+        if any(member.misled for member in members):
+            self._notices[MISLED] = None
+        for member in members:
+            self._notices.update(dict.fromkeys(member.notices))
+        return NetworkRun(members)
+
+    def _check(self, recipe: Recipe) -> None:
+        if recipe.optimizer is not None:
+            parsed(recipe.optimizer)
+        if recipe.layer_decay == 0:
+            msg = "recipe: layer_decay must be above zero (got 0); leave it out, or give 1 for equal learning rates"
+            raise RecipeError(msg)
+        for_recipe(recipe, recipe.epochs * self.steps_per_epoch(recipe))
+        asked = recipe.batch_size or self._settings.batch_size
+        used = self._settings.train.batch_size(recipe, self._settings.batch_size)
+        if used < asked:
+            self._notices[f"a batch size of {asked} is more than the data has: {used} is used"] = None
+
+    def steps_per_epoch(self, recipe: Recipe, /) -> int:
+        """Steps of one epoch under that recipe."""
+        return self._settings.train.steps(recipe, self._settings.batch_size)
+
+    def baseline(self, recipe: Recipe, metric: str, /) -> Baseline:
+        """The untrained model's, and the best constant prediction's where it can be computed."""
+        if self._settings.valid is None:
+            return Baseline()
+        member = Member(0, recipe, self._settings)
+        try:
+            untrained = member.untrained().get(metric)
+        finally:
+            member.end()
+        undefined = untrained is not None and not math.isfinite(untrained)
+        chance = None if self._settings.objective.whole else chance_of(self._settings, metric)
+        return Baseline(untrained=None if undefined else untrained, chance=chance, undefined=undefined)
+
+    def fingerprint(self) -> Mapping[str, str]:
+        """Data (hashed where it is tensors), model (class and shapes) and loss."""
+        if self._print is None:
+            settings = self._settings
+            member = Member(0, NOMINAL, settings)
+            self._print = {
+                "data": settings.train.describe(),
+                "model": member.describe(),
+                "loss": settings.objective.name,
+            }
+            member.end()
+            if settings.valid is not None:
+                self._print["held-out"] = settings.valid.describe()
+        return dict(self._print)
+
+
+class NetworkRun:
+    """Models in training; see :class:`lrtune.training.base.Run` for what each method promises."""
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self._members = list(members)
+
+    @property
+    def recipes(self) -> Sequence[Recipe]:
+        """What each member was told."""
+        return tuple(member.recipe for member in self._members)
+
+    @property
+    def alive(self) -> tuple[int, ...]:
+        """The members that can go on."""
+        return tuple(member.number for member in self._members if not member.done)
+
+    def advance(self, steps: int, /, *, evaluate: bool = True) -> list[Report]:
+        """Train every member alive by up to `steps` minibatches; one report for each."""
+        reports = (member.advance(steps, evaluate=evaluate) for member in self._members)
+        return [report for report in reports if report is not None]
+
+    def drop(self, members: Iterable[int], /) -> None:
+        """Give members up and free their memory."""
+        for number in members:
+            self._members[number].end()
+
+    def setup(self) -> Setup:
+        """How the first member was set up beyond its recipe."""
+        return self._members[0].setup()
+
+    def state(self) -> State | None:
+        """A snapshot of every member; None where an optimizer keeps what cannot be saved."""
+        try:
+            return {"kind": KIND, "members": [member.state() for member in self._members]}
+        except TypeError:
+            return None
+
+    def restore(self, state: State, /) -> None:
+        """Go on from a state of the same recipes.
+
+        Raises
+        ------
+        InputError
+            If the state belongs to something else, or is damaged.
+        """
+        if state.get("kind") != KIND or len(state.get("members", ())) != len(self._members):
+            msg = f"the state is not one of {len(self._members)} models in training; start the run again"
+            raise InputError(msg)
+        try:
+            for member, saved in zip(self._members, state["members"], strict=True):
+                member.restore(saved)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            if isinstance(error, InputError):
+                raise
+            msg = f"the state is damaged ({type(error).__name__}: {error}); start the run again"
+            raise InputError(msg) from error
+
+    def park(self) -> None:
+        """Move everything to the host, end worker processes."""
+        for member in self._members:
+            member.park()
+
+    def close(self) -> None:
+        """Free everything."""
+        for member in self._members:
+            member.end()
+
+
+def _positive(name: str, value: object, *, whole: bool = False) -> None:
+    kinds = (int,) if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < math.inf:
+        msg = f"{name} must be a {'whole number of at least 1' if whole else 'positive, finite number'} (got {value!r})"
+        raise InputError(msg)
+
+
+def source_of(data: Any, name: str) -> Source:
+    """The source of batches that some data is.
+
+    Raises
+    ------
+    DataError
+        If it is nothing of the kind.
+    """
+    if isinstance(data, TensorDataset):
+        return TensorSource(data.tensors, name)
+    if isinstance(data, list | tuple):
+        return TensorSource([_tensor(item, name) for item in data], name)
+    if isinstance(data, IterableDataset):
+        msg = f"{name}: an IterableDataset has no samples to shuffle; give a DataLoader over it that has a length"
+        raise DataError(msg)
+    if isinstance(data, DataLoader):
+        return LoaderSource(data, name, NOMINAL)
+    if isinstance(data, Mapping):
+        msg = (
+            f"{name} must be no dict of columns (got {', '.join(map(repr, list(data)[:5]))}); give a Dataset over them"
+        )
+        raise DataError(msg)
+    indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, type)
+    if isinstance(data, Dataset) or indexed:
+        return DatasetSource(data, name)
+    if callable(data):
+        return LoaderSource(data, name, NOMINAL)
+    allowed = "tensors (inputs, target), a Dataset, a DataLoader or a function that returns one"
+    msg = f"{name} must be {allowed} (got {type(data).__name__})"
+    raise DataError(msg)
+
+
+def _tensor(item: Any, name: str) -> torch.Tensor:
+    if isinstance(item, torch.Tensor):
+        return item
+    try:
+        tensor = torch.as_tensor(np.asarray(item))
+    except (TypeError, ValueError) as error:
+        msg = f"{name} must hold tensors or arrays of numbers (got {type(item).__name__})"
+        raise DataError(msg) from error
+    return tensor.to(torch.get_default_dtype()) if tensor.dtype == torch.float64 else tensor

@@ -1,0 +1,1 @@
+"""Any trainer in a process of its own."""

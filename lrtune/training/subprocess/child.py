@@ -1,0 +1,204 @@
+"""A process that holds one run: asked over a pipe, ended with all that it left behind.
+
+What goes over the pipe is pickled by :mod:`multiprocessing`. Both ends are ours: the child is forked from the
+process that reads its answers, no file and no stranger comes between, and what is sent is recipes, reports,
+states as checkpoints hold them, and texts; see :mod:`lrtune.training.subprocess.messages`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import multiprocessing
+import os
+import sys
+import time
+import traceback
+import warnings
+from dataclasses import dataclass, field
+from multiprocessing import util
+from typing import TYPE_CHECKING, Any, NoReturn
+from weakref import WeakSet
+
+from lrtune.training.setups import setup_of
+from lrtune.training.subprocess.fork import check_forks, load_ahead, rest_threads, wake_threads
+from lrtune.training.subprocess.messages import Answer, Raised
+from lrtune.workers.process import DiedError, died, end_group, lead, settle
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import ForkProcess
+
+    from lrtune.training.base import Run, Trainer
+    from lrtune.workers.pool import Place
+
+__all__ = ["Child"]
+
+LOOK_SECONDS = 0.2
+"""How often a child that is silent is looked at: its end of the pipe may live on in what it has forked."""
+
+DEATH_SECONDS = 5.0
+"""For a child that has closed its end of the pipe to be gone; then it is ended."""
+
+RUNS = frozenset({"advance", "drop", "state", "restore", "park", "close"})
+
+
+class Child:
+    """The parent's side of a process that holds a trainer and, once started, a run.
+
+    Parameters
+    ----------
+    trainer
+        Who trains there.
+    place
+        Is told of the process, so that whoever supervises this one can end both.
+    stall_timeout
+        Seconds without an answer after which it is ended; None for none.
+
+    Raises
+    ------
+    InputError
+        If this process cannot be forked.
+    """
+
+    def __init__(self, trainer: Trainer, *, place: Place, stall_timeout: float | None = None) -> None:
+        check_forks()
+        load_ahead()
+        rest_threads()
+        self._place = place
+        self._stall = stall_timeout
+        fork = multiprocessing.get_context("fork")
+        self._pipe, theirs = fork.Pipe()
+        _open.add(self)
+        given = (trainer, theirs, os.getpid(), [child._pipe for child in _open])  # noqa: SLF001 -- its siblings
+        self._process = fork.Process(target=_live, args=given, name="lrtune-run", daemon=False)
+        try:
+            with warnings.catch_warnings():  # from Python 3.12 on: what it warns of has been put in order above
+                warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*multi-threaded.*fork")
+                self._process.start()
+        except OSError:  # no memory, or too many processes
+            self._pipe.close()
+            raise
+        finally:
+            theirs.close()
+        pid = self._process.pid or 0
+        lead(pid)
+        place.holds(pid)
+        self._end = util.Finalize(self, _ended, args=(self._process, self._pipe, place), exitpriority=100)
+
+    @property
+    def lives(self) -> bool:
+        """Whether it can be asked."""
+        return bool(self._end.still_active())
+
+    def ask(self, what: str, *given: Any, **named: Any) -> Answer:
+        """Have a method of the trainer or of its run called there.
+
+        Raises
+        ------
+        DiedError
+            If the process is gone, or was ended because it gave no answer in time.
+        """
+        try:
+            self._pipe.send((what, given, named))
+            return self._heard()
+        except (EOFError, OSError):
+            raise self._lost() from None
+        except BaseException:  # e.g. Ctrl-C: nobody knows where the run stands now
+            self.end()
+            raise
+
+    def _heard(self) -> Answer:
+        began = time.monotonic()
+        while not self._pipe.poll(LOOK_SECONDS):
+            if self._process.exitcode is not None and not self._pipe.poll():
+                raise EOFError
+            if self._stall is not None:
+                self._place.progressed()  # it is this process that keeps the time now
+                if time.monotonic() - began > self._stall:
+                    raise self._lost(self._stall)
+        answer: Answer = self._pipe.recv()
+        return answer
+
+    def _lost(self, stalled: float | None = None) -> DiedError:
+        """End what is left of it; how it died."""
+        if stalled is None:
+            self._process.join(DEATH_SECONDS)
+        code, pid = self._process.exitcode, self._process.pid or 0
+        self.end()
+        return DiedError(died(pid, -9 if code is None else code, stalled=stalled))
+
+    def end(self) -> None:
+        """End it and all that it left behind; may be called twice."""
+        self._end()
+
+
+_open: WeakSet[Child] = WeakSet()
+
+
+def _ended(process: ForkProcess, pipe: Connection[Any, Any], place: Place) -> None:
+    pid = process.pid or 0
+    end_group(pid)
+    process.kill()  # where it has left its group
+    process.join()
+    place.released(pid)
+    pipe.close()
+    process.close()
+
+
+# -- within the child ---------------------------------------------------------------------------------------
+
+
+def _live(trainer: Trainer, pipe: Connection[Any, Any], parent: int, inherited: list[Connection[Any, Any]]) -> NoReturn:
+    """The whole life of the process: it answers until it is ended."""
+    try:
+        settle(parent)
+        for other in inherited:
+            other.close()
+        wake_threads()
+        gc.freeze()  # what is the parent's is not to be cleared away here, and its memory stays shared
+        _serve(_Held(trainer), pipe)
+    except (EOFError, OSError):  # the parent is gone
+        os._exit(0)
+    except BaseException:  # noqa: BLE001 -- ours, not the user's
+        traceback.print_exc()
+    os._exit(1)
+
+
+def _serve(held: _Held, pipe: Connection[Any, Any]) -> NoReturn:
+    while True:
+        what, given, named = pipe.recv()
+        answer = held.answer(what, given, named)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError, OSError, ValueError):
+                stream.flush()
+        try:
+            pipe.send(answer)
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- a trainer of the user's that reports what cannot be sent
+            pipe.send(Answer(raised=Raised.of(error)))
+
+
+@dataclass(slots=True)
+class _Held:
+    """The trainer and its run, as they are here."""
+
+    trainer: Trainer
+    run: Run | None = field(default=None)
+
+    def answer(self, what: str, given: tuple[Any, ...], named: dict[str, Any]) -> Answer:
+        value, raised = None, None
+        try:
+            if what == "start":
+                self.run = self.trainer.start(*given)
+                value = setup_of(self.run)
+            else:
+                value = getattr(self.run if what in RUNS else self.trainer, what)(*given, **named)
+        except BaseException as error:  # noqa: BLE001 -- user code may raise anything
+            raised = Raised.of(error)
+        try:
+            alive = () if self.run is None else tuple(self.run.alive)
+            return Answer(value=value, alive=alive, notices=tuple(self.trainer.notices), raised=raised)
+        except BaseException as error:  # noqa: BLE001 -- likewise
+            return Answer(raised=raised or Raised.of(error))

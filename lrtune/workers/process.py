@@ -1,0 +1,121 @@
+"""Processes of one's own making: each in a group of its own, none outlives its parent, and how one died.
+
+What a process leaves behind (a data loader's workers, whatever user code has forked) stands in its group and
+is ended with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from dataclasses import dataclass
+
+__all__ = ["Death", "DiedError", "RemoteError", "died", "end_group", "lead", "settle"]
+
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Death:
+    """How a process died.
+
+    Attributes
+    ----------
+    pid, started
+        Which process; see :class:`lrtune.workers.lease.Lease`. No start for one that holds no lease.
+    why
+        A few words, e.g. ``"killed by SIGKILL"``.
+    stalled
+        Whether it was ended because it made no progress.
+    exited
+        Whether it left of its own accord, with ``os._exit``.
+    """
+
+    pid: int
+    started: str = ""
+    why: str
+    stalled: bool = False
+    exited: bool = False
+
+
+class DiedError(Exception):
+    """The process that trained a run is gone, and the run with it.
+
+    Parameters
+    ----------
+    death
+        How it died.
+    """
+
+    def __init__(self, death: Death) -> None:
+        super().__init__(death.why)
+        self.death = death
+
+
+class RemoteError(Exception):
+    """What the user's code raised in a process of its own: its kind may not be known here, its text is.
+
+    Parameters
+    ----------
+    message
+        The last line of the traceback.
+    user_traceback
+        All of it.
+    """
+
+    def __init__(self, message: str, *, user_traceback: str) -> None:
+        super().__init__(message)
+        self.user_traceback = user_traceback
+
+
+def died(pid: int, code: int, *, started: str = "", stalled: float | None = None) -> Death:
+    """How a process died, from its exit code (minus the signal's number, where a signal ended it).
+
+    Parameters
+    ----------
+    stalled
+        After how many seconds without progress it was ended; None where it was not.
+    """
+    if stalled is not None:
+        return Death(pid=pid, started=started, why=f"no progress for {stalled:g} s", stalled=True)
+    if code >= 0:
+        why = f"the training code ended the process (exit code {code})"
+        return Death(pid=pid, started=started, why=why, exited=True)
+    return Death(pid=pid, started=started, why=f"killed by {_name(-code)}")
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # the real-time signals have no names
+        return f"signal {number}"
+
+
+def lead(pid: int) -> None:
+    """Put a child at the head of a group of its own, as it does itself: whoever comes first."""
+    with contextlib.suppress(PermissionError, ProcessLookupError):
+        os.setpgid(pid, pid)
+
+
+def end_group(pid: int, number: int = signal.SIGKILL) -> None:
+    """Send a signal to a process and to all that it started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def settle(parent: int) -> None:
+    """In a forked child: stand in a group of one's own, with the signals as they were, and die with the parent."""
+    with contextlib.suppress(OSError):
+        os.setpgid(0, 0)
+    for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup's stays
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # it writes to the terminal from the background
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
