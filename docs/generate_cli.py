@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lrtune.cli import app
+from lrtune.cli.app import app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -70,19 +70,19 @@ __all__ = [
 ]
 
 _HOMES = {
-    "comparison": ("Comparison", "compare"),
-    "curve": ("Curve", "Point"),
+    "core.curve": ("Curve", "Point"),
+    "core.outcome": ("Outcome",),
+    "core.recipe": ("Recipe",),
+    "core.space": ("Space", "suggest"),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
-    "outcome": ("Outcome",),
-    "rangetest": ("RangeTest", "range_test"),
-    "recipe": ("Recipe",),
-    "result": ("Edge", "Result"),
-    "search.pruner": ("DivergencePruner",),
-    "space": ("Space", "suggest"),
-    "study": ("tune",),
-    "training.estimator": ("SklearnTrainer",),
-    "training.loop": ("GeneratorTrainer",),
-    "training.network": ("TorchTrainer",),
+    "search.lr_range.lr_range": ("RangeTest", "range_test"),
+    "search.samplers.pruner": ("DivergencePruner",),
+    "study.comparison": ("Comparison", "compare"),
+    "study.result": ("Edge", "Result"),
+    "study.tuning": ("tune",),
+    "training.estimators.trainer": ("SklearnTrainer",),
+    "training.generator": ("GeneratorTrainer",),
+    "training.networks.trainer": ("TorchTrainer",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lrtune.cli.command_list import COMMANDS
 from lrtune.cli.console import complain, guarded, say
 from lrtune.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["app", "main", "run"]
+__all__ = ["COMMANDS", "app", "main", "run"]
 
 USAGE = 2
+
+COMMANDS = ("optimize", "compare", "range_test", "report", "dashboard", "job", "storage")
+"""The commands, a module each: it has a function ``register(app)`` and loads, at its top, only typer and the standard
+library."""
 
 app = typer.Typer(
     name="lrtune",
@@ -33,7 +36,7 @@ app = typer.Typer(
 
 
 for _name in COMMANDS:
-    importlib.import_module(f"lrtune.cli.command_list.{_name}").register(app)
+    importlib.import_module(f"lrtune.cli.{_name}").register(app)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -30,7 +30,8 @@ def set_aside(storage: BaseStorage, name: str) -> None:
     """
     import optuna
 
-    from lrtune.storage import exclusive, quiet
+    from lrtune.core.optuna_logging import quiet
+    from lrtune.storage import exclusive
     from lrtune.study.trials.study_reader import unborn
 
     stamp = dt.datetime.now(tz=dt.UTC).strftime("%Y-%m-%d %H:%M:%S.%f")

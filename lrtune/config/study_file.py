@@ -78,7 +78,7 @@ class Training:
 class Search:
     """The table ``[search]``: how it is searched and when it ends; None leaves it to lrtune.
 
-    See :class:`lrtune.study.settings.Settings`; `storage` and `workers` are arguments of :func:`lrtune.study.tuning.tune`.
+    See :class:`lrtune.study.settings.Settings`; `storage` and `workers` are arguments of :func:`lrtune.tune`.
     """
 
     strategy: str | None = None

@@ -174,7 +174,7 @@ def read_job(path: Path) -> JobFile:
 
 
 def short_filename(name: str) -> str:
-    """A file name for a name: itself where it is a plain one, else as :func:`lrtune.core.names.safe_filename` makes it."""
+    """A file name for a name: itself if plain, else as :func:`lrtune.core.names.safe_filename` makes it."""
     safe = safe_filename(name)
     return name if name == name.lower() and safe.rpartition("-")[0] == name else safe
 

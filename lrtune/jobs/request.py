@@ -10,7 +10,6 @@ from lrtune.core.files import make_folder
 from lrtune.core.timestamps import stamp, utc_now
 from lrtune.jobs.lock import locked
 from lrtune.jobs.retention import REPORT
-from lrtune.jobs.schedule import Due
 from lrtune.workers.pool import Place
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lrtune.jobs.job_file import JobFile
+    from lrtune.jobs.schedule import Due
     from lrtune.jobs.state import Row
     from lrtune.study.events import Observer
     from lrtune.study.result import Result

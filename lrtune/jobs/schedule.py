@@ -15,7 +15,7 @@ from typing import Protocol
 
 from lrtune.errors import StudyFileError
 
-__all__ = ["Due", "Every", "Kind", "MONDAY", "Schedule", "due", "seconds_of"]
+__all__ = ["MONDAY", "Due", "Every", "Kind", "Schedule", "due", "seconds_of"]
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 MONDAY = dt.datetime(1970, 1, 5, tzinfo=dt.UTC)

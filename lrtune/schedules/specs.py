@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,9 +14,6 @@ from lrtune.schedules.base import Floats, Schedule, shown, suggestion
 from lrtune.schedules.plateau import Plateau
 from lrtune.schedules.sweep import Sweep
 from lrtune.schedules.warmup import Warmup, with_warmup
-
-if TYPE_CHECKING:
-    from lrtune.core.recipe import Recipe
 
 __all__ = ["SCHEDULES", "describe", "for_recipe", "multipliers", "parse"]
 
@@ -76,7 +73,19 @@ def parse(spec: str) -> Schedule:
     return kind(**options)
 
 
-def for_recipe(recipe: Recipe, total_steps: int) -> Schedule:
+class Scheduled(Protocol):
+    """What :func:`for_recipe` reads of a :class:`lrtune.Recipe`."""
+
+    @property
+    def schedule(self) -> str:
+        """A schedule as text, e.g. ``cosine(floor=0.1)``."""
+
+    @property
+    def warmup(self) -> float | int:
+        """A fraction of the run where it is a float, else a number of optimizer steps."""
+
+
+def for_recipe(recipe: Scheduled, total_steps: int) -> Schedule:
     """The schedule of a recipe with its warmup, for a run of so many optimizer steps.
 
     Raises

@@ -6,8 +6,6 @@ own public suite, and raises :class:`~lrtune.errors.StorageError` with one sente
 
 from __future__ import annotations
 
-from lrtune.core.locks import Held
-from lrtune.core.optuna_logging import quiet
 from lrtune.storage.error_mapping import is_missing
 from lrtune.storage.factory import open_storage
 from lrtune.storage.retry import RetryingStorage
@@ -18,7 +16,6 @@ from lrtune.storage.url import resolve_storage
 
 __all__ = [
     "Change",
-    "Held",
     "RetryingStorage",
     "Row",
     "Rows",
@@ -26,7 +23,6 @@ __all__ = [
     "file_of",
     "is_missing",
     "open_storage",
-    "quiet",
     "resolve_storage",
     "rows_of",
     "spans_machines",

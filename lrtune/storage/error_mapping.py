@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
-    "BrokenError",
     "LOW_BYTE",
+    "BrokenError",
     "TransientError",
     "damaged",
     "is_damaged",

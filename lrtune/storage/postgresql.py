@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy.exc
-
 from lrtune.storage.database import _watch
 from lrtune.storage.error_mapping import server_sentence
 
@@ -14,6 +12,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     import psycopg
+    import sqlalchemy.exc
 
     from lrtune.storage.url import ServerAddress
 

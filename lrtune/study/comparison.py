@@ -154,8 +154,8 @@ def compare(
         As for :func:`lrtune.study.tuning.tune`.
     strategies
         Names of :data:`lrtune.search.registry.NAMES`, and ``"prodigy"`` and ``"schedule-free-adamw"``, which
-        need no tuning and train once (see :mod:`lrtune.search.baselines.tuning_free`). The default is :data:`DEFAULT` and those two
-        where they can train the study.
+        need no tuning and train once (:mod:`lrtune.search.baselines.tuning_free`). By default :data:`DEFAULT` and
+        those two where they can train the study.
     seeds
         Searches of each strategy.
     budget

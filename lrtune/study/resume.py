@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -13,19 +12,21 @@ import optuna
 from lrtune.core.environment import environment
 from lrtune.core.files import passing_folder, sweep
 from lrtune.core.names import safe_filename
+from lrtune.core.optuna_logging import quiet
 from lrtune.core.os_errors import cure, reason
 from lrtune.core.space import Space
 from lrtune.errors import MismatchError, StorageError
-from lrtune.storage import exclusive, file_of, quiet, rows_of
-from lrtune.study.settings import Settings
+from lrtune.storage import exclusive, file_of, rows_of
 from lrtune.study.trials.stored_trial import RECORD
 from lrtune.study.trials.study_reader import IDENTITY, NOTICES, RANGE, SETTINGS, SPACE, checked, unborn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from optuna.storages import BaseStorage
 
+    from lrtune.study.settings import Settings
     from lrtune.training.base import Trainer
 
 __all__ = []

@@ -89,7 +89,7 @@ class Settings:
     checkpoints
         Folder of saved runs; None where nothing is saved.
     isolate
-        Whether each run has a process of its own, forked from this one; see :mod:`lrtune.training.subprocess.trainer`. A
+        Whether each run has a process of its own, forked (:mod:`lrtune.training.subprocess.trainer`). A
         paused run that is saved keeps none, and no memory, whatever `memory_limit` says.
     spent
         Full trainings that were spent on the question before the search, e.g. on a range test: they

@@ -34,7 +34,7 @@ arrays of numbers, nested at will. Never a pickle, never an object."""
 
 Setup: TypeAlias = dict[str, Any]
 """How a run was set up beyond its recipe, as plain JSON. ``library`` is ``"torch"``, ``"sklearn"`` or ``"generator"``,
-a key of :data:`lrtune.reporting.snippets.KINDS`; what else is in it is between the run and the writer of that library's code."""
+a key of :data:`lrtune.reporting.snippets.KINDS`; the rest is what that library's writer of code reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""How a run was set up beyond its recipe, as plain JSON: what :mod:`lrtune.reporting.snippets` needs to write it as code.
+"""How a run was set up beyond its recipe, as plain JSON, for :mod:`lrtune.reporting.snippets` to write it as code.
 
 A trainer knows things that no recipe holds: the options of its optimizer, parameter groups, which parameter of an
 estimator is the learning rate. The run reads them off what it really trains with and they are stored with the trial,

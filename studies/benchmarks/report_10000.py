@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 from plotly.offline import get_plotlyjs  # noqa: E402 -- after the path is set
 from recorded import simulated  # noqa: E402 -- found beside the tests

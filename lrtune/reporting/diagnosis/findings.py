@@ -1,4 +1,4 @@
-"""What a study can show, and what the rules need to know of its trials: see :mod:`lrtune.reporting.diagnosis.study_findings`."""
+"""What a study can show, and what the rules of :mod:`lrtune.reporting.diagnosis.study_findings` read of a trial."""
 
 from __future__ import annotations
 

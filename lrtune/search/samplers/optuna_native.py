@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import optuna
 from optuna.trial import TrialState
 
+from lrtune.core.optuna_logging import quiet
 from lrtune.core.outcome import Outcome
 from lrtune.search.base import Action, Continue, Finish, Start, Stop, Wait
 from lrtune.search.samplers.sampler_study import seed_of
-from lrtune.storage import quiet
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

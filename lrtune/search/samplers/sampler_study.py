@@ -22,9 +22,9 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
 from lrtune.core.divergence import told
+from lrtune.core.optuna_logging import quiet
 from lrtune.core.outcome import Outcome
 from lrtune.search.samplers.rungs import family, value_at
-from lrtune.storage import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -1,6 +1,6 @@
 """The ledger: what must outlive the process, written into Optuna trials and read back.
 
-The record of a trial (:mod:`lrtune.study.trials.stored_trial`) is written in one transaction, so a killed process leaves
+The record of a trial (:mod:`lrtune.study.trials.stored_trial`) is written in one transaction: a killed process leaves
 either the old record or the new one. Around it everything is plain Optuna: parameters, state, values,
 reports at the rungs, a constraint on diverged trials, and readable attributes for the dashboard.
 

@@ -39,7 +39,7 @@ def optimizer_setup(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[
     Returns
     -------
     list of Setup
-        One for each optimizer that it is composed of (:mod:`lrtune.training.networks.composed_optimizers`), in the order of their steps,
+        One for each part of a composed optimizer (:mod:`lrtune.training.networks.composed_optimizers`), in step order,
         or one alone. Each has ``optimizer``, a :func:`~lrtune.training.setups.reference` to its class; ``options`` of
         the constructor by name; ``unread``, names of those that the optimizer does not tell; ``groups``, each with its
         ``ratio`` to the recipe's learning rate, ``options`` of its own, and ``parameters``, their names, or of a

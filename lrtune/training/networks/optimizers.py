@@ -3,7 +3,7 @@
 A name is that of any class of :mod:`torch.optim`, in any case, with options or without, such as
 ``"adamw"`` or ``"sgd(momentum=0.9, nesterov=True)"``; ``"momentum"`` and ``"nesterov"`` are SGD with a
 momentum of 0.9; ``"prodigy"`` and ``"schedule-free-adamw"`` come from other packages, see
-:mod:`lrtune.training.networks.optimizer_packages`. The recipe's momentum is that of SGD and RMSprop, and the first beta of
+:mod:`lrtune.training.networks.optimizer_packages`. The recipe's momentum is SGD's and RMSprop's, and the first beta of
 the Adam family.
 
 Muon trains matrices only. ``'muon(others="adamw", others_lr_ratio=0.1)'`` gives every parameter that is not one
