@@ -30,7 +30,7 @@ from lrtune.study.trials.study_reader import read
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from lrtune.core.records import Record, StudyRecord
+    from lrtune.core.records import StudyRecord, TrialRecord
 
 HERE = Path(__file__).parent
 STUDIES = ("digits-sgd", "digits-mlp", "diabetes-sgd-regressor", "breast-cancer-csv", "python-lm")
@@ -222,7 +222,7 @@ def _edge(axes: Axes, lr: float | None) -> list[str]:
     return [path, _text(x, TOP - 6, "edge", fill=RED)]
 
 
-def _trial(axes: Axes, record: Record, metric: str) -> list[str]:
+def _trial(axes: Axes, record: TrialRecord, metric: str) -> list[str]:
     values = record.curve.of(metric)[1]
     x, last = axes.x(record.recipe.lr), float(values[-1]) if len(values) else math.inf
     y = axes.y(last)

@@ -31,11 +31,11 @@ def set_aside(storage: BaseStorage, name: str) -> None:
     import optuna
 
     from lrtune.core.optuna_logging import quiet
-    from lrtune.storage import exclusive
+    from lrtune.storage import study_lock
     from lrtune.study.trials.study_reader import unborn
 
     stamp = dt.datetime.now(tz=dt.UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
-    with exclusive(storage, name):
+    with study_lock(storage, name):
         if name not in {study.study_name for study in storage.get_all_studies()}:
             return
         study = optuna.load_study(study_name=name, storage=storage)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from optuna.storages import BaseStorage
 
-    from lrtune.cli.study_lookup import Place
+    from lrtune.cli.study_lookup import StudyLocation
 
 __all__ = ["register"]
 
@@ -48,7 +48,7 @@ def dashboard(
     _serve(_app(located(study, name=name, storage=storage, out=out)), port)
 
 
-def _app(place: Place) -> Any:
+def _app(place: StudyLocation) -> Any:
     from lrtune.cli.study_lookup import opened
 
     try:

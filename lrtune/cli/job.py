@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
     from lrtune.jobs.job_file import JobFile
-    from lrtune.jobs.request import Asked
-    from lrtune.workers.pool import Place
+    from lrtune.jobs.request import JobRequest
+    from lrtune.workers.pool import WorkerContext
     from lrtune.workers.signals import StopFlag
 
 __all__ = ["register"]
@@ -71,7 +71,7 @@ def run(
             told = read_job(job)
             line["job"] = told.name
             made_up = told.catch_up if catch_up is None else catch_up
-            ways = request.Asked(wait=wait, force=force, search=search, catch_up=made_up, log=_log)
+            ways = request.JobRequest(wait=wait, force=force, search=search, catch_up=made_up, log=_log)
             with stopping() as flag:
                 _locked(stack, told, ways, flag)
         # The parent holds the lock, whatever becomes of its workers; it has loaded nothing heavy.
@@ -98,7 +98,7 @@ def _say(line: dict[str, Any], code: int) -> None:
     say(jsonlib.dumps(clean(line | {"exit_code": code}), allow_nan=False))
 
 
-def _locked(stack: contextlib.ExitStack, job: JobFile, told: Asked, flag: StopFlag) -> None:
+def _locked(stack: contextlib.ExitStack, job: JobFile, told: JobRequest, flag: StopFlag) -> None:
     """Take the job's lock for as long as the stack lasts."""
     from lrtune.jobs.request import holding
 
@@ -110,7 +110,9 @@ def _locked(stack: contextlib.ExitStack, job: JobFile, told: Asked, flag: StopFl
         raise
 
 
-def _work(job: JobFile, told: Asked, storage: str | None, line: dict[str, Any], *, quiet: bool, place: Place) -> None:
+def _work(
+    job: JobFile, told: JobRequest, storage: str | None, line: dict[str, Any], *, quiet: bool, place: WorkerContext
+) -> None:
     """What one worker does; the first one does all but train beside others, and tells the outcome."""
     if place.index:
         _assist(job, told, storage, place)
@@ -121,7 +123,7 @@ def _work(job: JobFile, told: Asked, storage: str | None, line: dict[str, Any], 
 
 
 def _performed(
-    job: JobFile, told: Asked, storage: str | None, flag: StopFlag, *, quiet: bool, place: Place
+    job: JobFile, told: JobRequest, storage: str | None, flag: StopFlag, *, quiet: bool, place: WorkerContext
 ) -> dict[str, Any]:
     from lrtune.cli.progress_display import watching
     from lrtune.jobs import runner as running
@@ -134,7 +136,7 @@ def _performed(
     return ended.to_json(job)
 
 
-def _assist(job: JobFile, told: Asked, storage: str | None, place: Place) -> None:
+def _assist(job: JobFile, told: JobRequest, storage: str | None, place: WorkerContext) -> None:
     from lrtune.jobs import runner as running
 
     with stops() as flag, own_stdout():

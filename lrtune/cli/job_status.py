@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from lrtune.cli import formatting
 
 if TYPE_CHECKING:
-    from lrtune.jobs.state import Row
-    from lrtune.jobs.status import Standing
+    from lrtune.jobs.state import JobRun
+    from lrtune.jobs.status import JobStatus
 
 __all__ = ["text"]
 
@@ -19,7 +19,7 @@ WIDTH = 110
 STYLES = {"failed": "red", "skipped": "dim", "abandoned": "dim"}
 
 
-def text(told: Standing) -> str:
+def text(told: JobStatus) -> str:
     """Lines for a terminal."""
     lines = [f"job      {told.job}", f"last     {_last(told.rows)}"]
     if told.running is not None:
@@ -36,14 +36,14 @@ def text(told: Standing) -> str:
     return "\n".join(lines) + ("\n\n" + _table(told.rows) if told.rows else "")
 
 
-def _last(rows: tuple[Row, ...]) -> str:
+def _last(rows: tuple[JobRun, ...]) -> str:
     if not rows:
         return "never"
     row = rows[-1]
     return f"{row.finished}, {row.status}{f' ({row.verdict})' if row.verdict else ''}"
 
 
-def _table(rows: tuple[Row, ...]) -> str:
+def _table(rows: tuple[JobRun, ...]) -> str:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -63,7 +63,7 @@ def _table(rows: tuple[Row, ...]) -> str:
     )
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: JobRun) -> list[str]:
     done = row.status == "done"
     return [
         str(row.number or ""),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lrtune.study.events import Observer
     from lrtune.study.result import Result
     from lrtune.training.base import Trainer
-    from lrtune.workers.pool import Place
+    from lrtune.workers.pool import WorkerContext
     from lrtune.workers.signals import StopFlag
 
 __all__ = ["register"]
@@ -104,7 +104,7 @@ def optimize(
 ) -> None:
     """Find the learning rate of a study; the same command again goes on where it stopped."""
     given = dict(locals())
-    told = Told(
+    told = OptimizeCommand(
         study=study,
         given=given,
         storage=storage,
@@ -122,7 +122,7 @@ def optimize(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class OptimizeCommand:
     """What the command line said; `given` holds the options that stand over the study file."""
 
     study: Path | None
@@ -155,7 +155,7 @@ class Told:
         self.followers.check()
         crewed(self.work, study=self.study, given=self.given)
 
-    def work(self, place: Place) -> None:
+    def work(self, place: WorkerContext) -> None:
         """What one worker does; the first one speaks.
 
         Raises
@@ -193,7 +193,7 @@ class Told:
         result.demand_effect()
 
     @staticmethod
-    def _first(place: Place) -> bool:
+    def _first(place: WorkerContext) -> bool:
         """Whether this is the first worker of all: a successor goes on with what is there."""
         return place.index == 0 and not place.deaths
 
@@ -216,7 +216,7 @@ class Told:
         out: Path,
         spent: float,
         flag: StopFlag,
-        place: Place,
+        place: WorkerContext,
     ) -> Result:
         from lrtune.cli.progress_display import watching
         from lrtune.cli.study_lookup import ended
@@ -278,7 +278,7 @@ class Told:
         return load(place.storage, place.name)
 
 
-def _trainer(study: StudyFile, place: Place) -> contextlib.AbstractContextManager[Trainer]:
+def _trainer(study: StudyFile, place: WorkerContext) -> contextlib.AbstractContextManager[Trainer]:
     """The trainer, for the block; isolated where that is asked for, so that a range test is too."""
     from lrtune.study.tuning import as_trainer
     from lrtune.training.subprocess.trainer import isolating

@@ -14,13 +14,13 @@ from lrtune.errors import InputError
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Place", "ended", "load", "located", "opened"]
+__all__ = ["StudyLocation", "ended", "load", "located", "opened"]
 
 SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class StudyLocation:
     """Where a study is: its name, its storage, and the folder of what is written of it."""
 
     name: str
@@ -28,7 +28,7 @@ class Place:
     folder: Path
 
 
-def located(file: Path | None, *, name: str | None, storage: str | None, out: Path | None) -> Place:
+def located(file: Path | None, *, name: str | None, storage: str | None, out: Path | None) -> StudyLocation:
     """Where the study of a file is, or the study of that name that a command without a file has made.
 
     Raises
@@ -41,11 +41,11 @@ def located(file: Path | None, *, name: str | None, storage: str | None, out: Pa
             msg = "which study? give its study file, or its name with --study"
             raise InputError(msg)
         folder = out or default_out(valid_name(name))
-        return Place(name=name, storage=stored_at(storage, None, Path(), folder), folder=folder)
+        return StudyLocation(name=name, storage=stored_at(storage, None, Path(), folder), folder=folder)
     told = read_study(file, {"name": name})
     folder = out or default_out(told.question.name)
     where = stored_at(storage, told.search.storage, told.folder, folder)
-    return Place(name=told.question.name, storage=where, folder=folder)
+    return StudyLocation(name=told.question.name, storage=where, folder=folder)
 
 
 def opened(where: str) -> optuna.storages.BaseStorage:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
-    from lrtune.study.events import Ended, Progress
+    from lrtune.study.events import EndedTrial, Progress
 
 __all__ = ["trial_log"]
 
@@ -91,7 +91,7 @@ class _Log:
         self._read = 0
         self._there: set[tuple[Any, Any, Any]] = set()
 
-    def add(self, study: str, ended: Collection[Ended]) -> None:
+    def add(self, study: str, ended: Collection[EndedTrial]) -> None:
         """Append what is not there yet."""
         if not ended:
             return
@@ -101,7 +101,7 @@ class _Log:
             if lines:
                 self._write(lead + "".join(lines).encode())
 
-    def _has(self, study: str, trial: Ended) -> bool:
+    def _has(self, study: str, trial: EndedTrial) -> bool:
         if trial.number in self._known:
             return True
         return not self._there.isdisjoint({(study, trial.number, trial.started), (study, trial.number, None)})
@@ -155,7 +155,7 @@ class _Log:
                 fcntl.flock(self._file, fcntl.LOCK_UN)
 
 
-def _line(study: str, trial: Ended) -> str:
+def _line(study: str, trial: EndedTrial) -> str:
     row = {
         "study": study,
         "trial": trial.number,

@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from lrtune.workers.pool import Place
+    from lrtune.workers.pool import WorkerContext
 
 __all__ = ["crewed"]
 
 
-def crewed(work: Callable[[Place], object], *, study: Path | None, given: Mapping[str, Any] | None = None) -> None:
+def crewed(
+    work: Callable[[WorkerContext], object], *, study: Path | None, given: Mapping[str, Any] | None = None
+) -> None:
     """Have the work done; ends the command with the first worker's exit code.
 
     Parameters
@@ -29,10 +31,10 @@ def crewed(work: Callable[[Place], object], *, study: Path | None, given: Mappin
     given
         What stands over it.
     """
-    from lrtune.workers.pool import Place, can_supervise, supervise
+    from lrtune.workers.pool import WorkerContext, can_supervise, supervise
 
     if debugging() or not can_supervise():
-        work(Place())
+        work(WorkerContext())
         return
     count, stall_timeout = _size(study, given or {})
     code = supervise(

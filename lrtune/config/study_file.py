@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from lrtune.config.toml import Table, read
+from lrtune.config.toml import TomlTable, read
 from lrtune.core.names import valid_name
 from lrtune.errors import InputError, SpaceError, StudyFileError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lrtune.core.curve import Direction
     from lrtune.core.space import Space
 
-__all__ = ["Question", "Search", "StudyFile", "Training", "read_study"]
+__all__ = ["Question", "SearchTable", "StudyFile", "TrainTable", "read_study"]
 
 DEFAULT_EPOCHS = 27
 DEFAULT_LR = (1e-5, 10.0)
@@ -42,7 +42,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Training:
+class TrainTable:
     """The table ``[train]``: who trains, on what.
 
     Attributes
@@ -75,7 +75,7 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
+class SearchTable:
     """The table ``[search]``: how it is searched and when it ends; None leaves it to lrtune.
 
     See :class:`lrtune.study.settings.Settings`; `storage` and `workers` are arguments of :func:`lrtune.tune`.
@@ -120,9 +120,9 @@ class StudyFile:
     path: Path | None
     folder: Path
     question: Question
-    training: Training
+    training: TrainTable
     space: Space
-    search: Search
+    search: SearchTable
     places: Mapping[str, str] = field(default_factory=dict)
     lr_given: bool = True
 
@@ -216,7 +216,7 @@ def read_study(path: str | os.PathLike[str] | None, given: Mapping[str, Any] | N
     """
     given = {} if given is None else given
     path = None if path is None else Path(path)
-    top = Table({}) if path is None else read(path)
+    top = TomlTable({}) if path is None else read(path)
     tables = {name: top.table(name).overlaid(_of(name, given)) for name in SECTIONS}
     top.done()
     question = _question(tables["study"], tables["train"], path)
@@ -238,14 +238,14 @@ def read_study(path: str | os.PathLike[str] | None, given: Mapping[str, Any] | N
 
 def _of(section: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """What the command line gave for a table."""
-    fields = {"study": Question, "train": Training, "search": Search}
+    fields = {"study": Question, "train": TrainTable, "search": SearchTable}
     if section == "space":
         return {"lr": given["lr"]} if given.get("lr") is not None else {}
     names = [spec.name for spec in dataclasses.fields(fields[section])]
     return {name: given[name] for name in names if given.get(name) is not None}
 
 
-def _question(table: Table, train: Table, path: Path | None) -> Question:
+def _question(table: TomlTable, train: TomlTable, path: Path | None) -> Question:
     from lrtune.core.curve import ValueRule
     from lrtune.core.directions import better_side
     from lrtune.study import settings
@@ -276,7 +276,7 @@ def _question(table: Table, train: Table, path: Path | None) -> Question:
     )
 
 
-def _default_name(train: Table, path: Path | None) -> str:
+def _default_name(train: TomlTable, path: Path | None) -> str:
     """The file's own name; without a file, that of the data and the estimator."""
     if path is not None:
         return path.resolve().parent.name if path.stem == "study" else path.stem
@@ -285,10 +285,10 @@ def _default_name(train: Table, path: Path | None) -> str:
     return "-".join(part for part in parts if part) or "lrtune"
 
 
-def _training(table: Table) -> Training:
+def _training(table: TomlTable) -> TrainTable:
     trainer = table.text("trainer", 'a text such as "train.py:trainer"')
     estimator = table.text("estimator", 'a text such as "sklearn.linear_model:SGDClassifier"')
-    training = Training(
+    training = TrainTable(
         trainer=trainer,
         estimator=estimator,
         options=table.table("options").plain(),
@@ -314,7 +314,7 @@ def _training(table: Table) -> Training:
     return training
 
 
-def _texts(table: Table, key: str) -> Sequence[str]:
+def _texts(table: TomlTable, key: str) -> Sequence[str]:
     values = table.raw(key)
     if values is None:
         return []
@@ -324,14 +324,14 @@ def _texts(table: Table, key: str) -> Sequence[str]:
     raise table.refused(key, allowed)
 
 
-def _search(table: Table) -> Search:
+def _search(table: TomlTable) -> SearchTable:
     from lrtune.search.registry import NAMES
     from lrtune.study import settings
 
     def seconds(key: str) -> float | None:
         return table.number(key, high=settings.MOST_TIMEOUT, above=True)
 
-    return Search(
+    return SearchTable(
         strategy=table.choice("strategy", NAMES),
         budget=table.number("budget", low=1, high=settings.MOST_BUDGET),
         trials=table.whole("trials", least=1, most=settings.MOST_TRIALS),
@@ -351,7 +351,7 @@ def _search(table: Table) -> Search:
     )
 
 
-def _space(table: Table, *, needed: bool) -> Space:
+def _space(table: TomlTable, *, needed: bool) -> Space:
     from lrtune.core.space import Space
 
     told = table.plain()
@@ -368,7 +368,7 @@ def _space(table: Table, *, needed: bool) -> Space:
         ) from None
 
 
-def _range(table: Table, key: str, text: str) -> list[float]:
+def _range(table: TomlTable, key: str, text: str) -> list[float]:
     """``"1e-5,10"``, as the command line gives it."""
     parts = text.replace(":", ",").split(",")
     try:

@@ -1,7 +1,7 @@
 """A TOML file, read with suspicion: every refusal is one sentence that names the file, the line and the key.
 
-:func:`read` gives a :class:`Table`; its readers (:meth:`Table.number`, :meth:`Table.text`, ...) take one
-key each, and :meth:`Table.done` refuses what nobody has asked for.
+:func:`read` gives a :class:`TomlTable`; its readers (:meth:`TomlTable.number`, :meth:`TomlTable.text`, ...) take one
+key each, and :meth:`TomlTable.done` refuses what nobody has asked for.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import NoReturn
 
-__all__ = ["Table", "glance", "read", "suggestion"]
+__all__ = ["TomlTable", "glance", "read", "suggestion"]
 
 MOST_BYTES = 1_000_000
 OPTION = {"name": "study"}  # where the command line has another word for a key
@@ -33,7 +33,7 @@ SQLITE = b"SQLite format 3\0"
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
-def read(path: Path) -> Table:
+def read(path: Path) -> TomlTable:
     """The file's top table.
 
     Raises
@@ -42,7 +42,7 @@ def read(path: Path) -> Table:
         If it cannot be read, is not UTF-8, or is not TOML; names the line.
     """
     text = _decoded(path, _bytes(path))
-    return Table(_parsed(path, text), path=path, lines=_lines(text))
+    return TomlTable(_parsed(path, text), path=path, lines=_lines(text))
 
 
 def glance(path: Path, table: str) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
 
 
-class Table:
+class TomlTable:
     """One table of a file, whose keys are taken one by one.
 
     Parameters
@@ -200,19 +200,19 @@ class Table:
         self._asked[key] = None
         return self._data.get(key)
 
-    def table(self, key: str) -> Table:
+    def table(self, key: str) -> TomlTable:
         """The table of that name, empty where it is missing."""
         value = self.raw(key)
         if value is not None and not isinstance(value, dict):
             raise self.refused(key, f"a table; write [{'.'.join((*self.section, key))}] and its keys below")
-        return Table(value or {}, path=self.path, lines=self._lines, section=(*self.section, key))
+        return TomlTable(value or {}, path=self.path, lines=self._lines, section=(*self.section, key))
 
-    def overlaid(self, given: Mapping[str, Any]) -> Table:
+    def overlaid(self, given: Mapping[str, Any]) -> TomlTable:
         """The same under what the command line gave: a mapping from keys to values, None where not given."""
         given = {key: value for key, value in given.items() if value is not None}
         options = {key: f"--{OPTION.get(key, key).replace('_', '-')}" for key in given}
         data = {**self._data, **given}
-        return Table(data, path=self.path, lines=self._lines, section=self.section, options=options)
+        return TomlTable(data, path=self.path, lines=self._lines, section=self.section, options=options)
 
     def plain(self) -> dict[str, Any]:
         """All of it, as it stands; every key counts as asked for."""

@@ -4,7 +4,7 @@ Three looks at a run, from near to far:
 
 * :class:`StepGuard` sees every training loss and answers at the step;
 * :func:`judge` sees the curve after every report, before anything else is done with it;
-* :func:`told` turns a trial's end into what a sampler may learn from: a fair value, or *infeasible*.
+* :func:`sampler_feedback` turns a trial's end into what a sampler may learn from: a fair value, or *infeasible*.
 
 What is worth nothing is measured, not assumed: the first training loss of a run is that of the
 untrained model, and a :class:`Baseline` holds the metric of the untrained model and of a constant
@@ -29,7 +29,16 @@ if TYPE_CHECKING:
 
     from lrtune.core.curve import Curve, Direction, Point
 
-__all__ = ["STUCK_SHARE", "Baseline", "Judgement", "StepGuard", "Told", "judge", "learned", "told"]
+__all__ = [
+    "STUCK_SHARE",
+    "Baseline",
+    "Judgement",
+    "SamplerFeedback",
+    "StepGuard",
+    "judge",
+    "learned",
+    "sampler_feedback",
+]
 
 EXPLODED_STEP = 100.0
 """Spreads above the untrained loss at which a step counts as exploded. Large: at the edge of stability
@@ -286,7 +295,7 @@ def learned(values: npt.NDArray[np.float64], baseline: Baseline | None, directio
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class SamplerFeedback:
     """What a sampler is told of a trial's end.
 
     Attributes
@@ -301,7 +310,7 @@ class Told:
     violation: float = 0.0
 
 
-def told(
+def sampler_feedback(
     outcome: Outcome,
     value: float | None,
     *,
@@ -309,7 +318,7 @@ def told(
     known: Sequence[float],
     direction: Direction,
     expected: float | None = None,
-) -> Told:
+) -> SamplerFeedback:
     """What a sampler is told of a trial that ended.
 
     A diverged trial is never a silent failure: it is infeasible, the more so the sooner it diverged,
@@ -335,12 +344,12 @@ def told(
     worst = (max if direction == "minimize" else min)(finite, default=None)
     best = (min if direction == "minimize" else max)(finite, default=None)
     if outcome.diverged or outcome is Outcome.OUT_OF_MEMORY:
-        return Told(value=worst, violation=2.0 - min(max(trained, 0.0), 1.0))
+        return SamplerFeedback(value=worst, violation=2.0 - min(max(trained, 0.0), 1.0))
     if outcome is Outcome.COMPLETED:
-        return Told(value=value)
+        return SamplerFeedback(value=value)
     if outcome is Outcome.PRUNED and value is not None and math.isfinite(value):
         guess = value if expected is None else expected
         if best is not None:
             guess = max(guess, best) if direction == "minimize" else min(guess, best)
-        return Told(value=guess)
-    return Told(value=None)
+        return SamplerFeedback(value=guess)
+    return SamplerFeedback(value=None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["FLAG", "MAPPING", "NOTHING", "NUMBER", "TEXT", "WHOLE", "Each", "Named", "Row", "Shape", "wrong"]
+__all__ = ["FLAG", "MAPPING", "NOTHING", "NUMBER", "TEXT", "WHOLE", "Each", "FixedList", "Named", "Shape", "wrong"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class FixedList:
     """A list of a fixed length; each item has a shape of its own."""
 
     items: tuple[Shape, ...]
@@ -63,7 +63,7 @@ class Row:
         return _first(wrong(v, s, f"{where}[{i}]") for i, (v, s) in enumerate(zip(value, self.items, strict=True)))
 
 
-Shape: TypeAlias = "Plain | Each | Named | Row | tuple[Shape, ...] | Mapping[str, Shape]"
+Shape: TypeAlias = "Plain | Each | Named | FixedList | tuple[Shape, ...] | Mapping[str, Shape]"
 """A tuple names alternatives; a mapping the keys that are needed, those that end in ``?`` only if they are there."""
 
 NOTHING = Plain("null", lambda value: value is None)

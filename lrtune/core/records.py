@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from lrtune.core.recipe import Recipe
     from lrtune.core.space import Space
 
-__all__ = ["Piece", "Record", "StudyRecord"]
+__all__ = ["Segment", "StudyRecord", "TrialRecord"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
+class Segment:
     """One uninterrupted piece of training of one trial.
 
     Attributes
@@ -51,7 +51,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class TrialRecord:
     """One trial, as it was recorded.
 
     Attributes
@@ -72,8 +72,8 @@ class Record:
         Its result under the study's value rule; None where it has none (diverged, failed, no report).
     trained
         Epochs that were paid for it, those trained again after an interruption included.
-    pieces
-        The pieces of its training, in the order of time.
+    segments
+        The segments of its training, in the order of time.
     started, finished
         Seconds since 1970 (UTC); None where it has not.
     setup
@@ -88,7 +88,7 @@ class Record:
     why: str = ""
     value: float | None = None
     trained: float = 0.0
-    pieces: tuple[Piece, ...] = ()
+    segments: tuple[Segment, ...] = ()
     started: float | None = None
     finished: float | None = None
     setup: Mapping[str, Any] = field(default_factory=dict)
@@ -130,7 +130,7 @@ class StudyRecord:
     space: Space
     seed: int = 0
     strategy: str = ""
-    records: tuple[Record, ...] = ()
+    records: tuple[TrialRecord, ...] = ()
     baseline: Baseline | None = None
     notices: tuple[str, ...] = ()
     result: Mapping[str, Any] = field(default_factory=dict)
@@ -147,7 +147,7 @@ class StudyRecord:
         return 1.0 if self.direction == "minimize" else -1.0
 
     @property
-    def best(self) -> Record | None:
+    def best(self) -> TrialRecord | None:
         """The record of the answer.
 
         The best completed one under the recipe that `result` names where it does, else the best completed one.

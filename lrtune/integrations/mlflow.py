@@ -13,7 +13,7 @@ from lrtune.integrations.trackers import MLFLOW, _missing, _numbers, _run_name, 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from lrtune.study.events import Ended, Progress
+    from lrtune.study.events import EndedTrial, Progress
     from lrtune.study.result import Result
 
 __all__ = ["MLflowTracker"]
@@ -52,7 +52,7 @@ class MLflowTracker(_Tracker):
         self._make: Callable[[], Any] = lambda: MlflowClient(tracking_uri=anchored)
         self._held: tuple[Any, str, str] | None = None
 
-    def _trial(self, progress: Progress, ended: Ended) -> None:
+    def _trial(self, progress: Progress, ended: EndedTrial) -> None:
         client, experiment, search = self._opened(progress.name)
         identity = f"{ended.number}@{ended.started}"
         if self._known(client, experiment, "lrtune.trial", identity) is not None:
@@ -107,7 +107,7 @@ def _anchored(uri: str) -> str:
     return uri if ":" in uri or uri == "databricks" else str(Path(uri).absolute())
 
 
-def _metrics(ended: Ended, metric: str) -> Iterator[Any]:
+def _metrics(ended: EndedTrial, metric: str) -> Iterator[Any]:
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)

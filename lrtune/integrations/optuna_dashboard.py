@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from optuna.storages import BaseStorage
 
-    from lrtune.core.records import Record, StudyRecord
+    from lrtune.core.records import StudyRecord, TrialRecord
     from lrtune.reporting.diagnosis import Verdict
     from lrtune.study.events import Progress
 
@@ -287,7 +287,7 @@ def _thinned(record: StudyRecord, most: int) -> StudyRecord:
         return record
     answer = record.best
 
-    def goodness(trial: Record) -> tuple[bool, float]:
+    def goodness(trial: TrialRecord) -> tuple[bool, float]:
         return trial is not answer, math.inf if trial.value is None else record.sign * trial.value
 
     ranked = sorted(record.records, key=goodness)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Drift", "Look", "Profile", "Verdict", "judge"]
+__all__ = ["Drift", "DriftCheck", "DriftVerdict", "Profile", "judge"]
 
 SAME = 0.08  # of the way from untrained to the best: a neighbour that gained less has gained nothing
 GONE = 0.25  # one that gained so much, and leads, is better; the first look alone is too noisy to say so
@@ -27,7 +27,7 @@ NEAR = 1.3  # fractions of a training within this factor are compared
 FALLEN = 1.0  # what a diverged run is worth: as much as the untrained model
 
 
-class Verdict(Enum):
+class DriftVerdict(Enum):
     """What the test says."""
 
     UNCHANGED = "unchanged"
@@ -36,7 +36,7 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class DriftCheck:
     """What three runs showed at one fraction of a training; smaller is better.
 
     Attributes
@@ -68,7 +68,7 @@ class Profile:
         Of the learning rate itself after a full training, where it is known.
     """
 
-    looks: tuple[Look, ...] = ()
+    looks: tuple[DriftCheck, ...] = ()
     untrained: float | None = None
     end: float | None = None
 
@@ -81,7 +81,7 @@ class Profile:
     def from_json(cls, data: Mapping[str, Any]) -> Profile:
         """What :meth:`to_json` wrote."""
         looks = tuple(
-            Look(
+            DriftCheck(
                 fraction=float(row["fraction"]),
                 low=_meant(row["low"]),
                 mid=_meant(row["mid"]),
@@ -96,7 +96,7 @@ class Profile:
 class Drift:
     """A verdict, and one sentence with its numbers."""
 
-    verdict: Verdict
+    verdict: DriftVerdict
     why: str
 
 
@@ -115,12 +115,12 @@ def judge(today: Profile, before: Profile | None = None, *, last: bool = False) 
     """
     look = today.looks[-1]
     if look.mid is None:
-        return Drift(verdict=Verdict.CANNOT_TELL, why="last time's learning rate could not be trained")
+        return Drift(verdict=DriftVerdict.CANNOT_TELL, why="last time's learning rate could not be trained")
     if math.isinf(look.mid):
-        return Drift(verdict=Verdict.MOVED, why="last time's learning rate diverges on today's data")
+        return Drift(verdict=DriftVerdict.MOVED, why="last time's learning rate diverges on today's data")
     scale = _scale(today, look)
     if scale is None:
-        return Drift(verdict=Verdict.CANNOT_TELL, why="nothing has begun to learn yet")
+        return Drift(verdict=DriftVerdict.CANNOT_TELL, why="nothing has begun to learn yet")
     then = _matching(before, look.fraction)
     now = _excess(look, look.mid, scale)
     if before is None or then is None or then.mid is None or math.isinf(then.mid):
@@ -133,11 +133,11 @@ def _other_scale(now: float, then: float) -> Drift | None:
     level = now / then if now > 0 < then else 1.0
     if 1 / LEVEL <= level <= LEVEL:
         return None
-    return Drift(verdict=Verdict.CANNOT_TELL, why=f"it shows {level:.2g} times what it showed when it was found")
+    return Drift(verdict=DriftVerdict.CANNOT_TELL, why=f"it shows {level:.2g} times what it showed when it was found")
 
 
 def _beside(
-    now: Sequence[float | None], then: Look, mid: float, before: Profile, today: Profile, *, last: bool
+    now: Sequence[float | None], then: DriftCheck, mid: float, before: Profile, today: Profile, *, last: bool
 ) -> Drift:
     scale = _scale(before, then)
     if scale is None:
@@ -152,34 +152,34 @@ def _compared(now: Sequence[float | None], then: Sequence[float | None], *, firs
         if now_ is not None and then_ is not None
     ]
     if not known:
-        return Drift(verdict=Verdict.CANNOT_TELL, why="it has no neighbours to be compared with")
+        return Drift(verdict=DriftVerdict.CANNOT_TELL, why="it has no neighbours to be compared with")
     gain, lead, name = max(known)
     said = f"the {name} learning rate gained {gain:+.2f} on it since it was found"
     if gain >= GONE and lead < 0 and (last or not first):
-        return Drift(verdict=Verdict.MOVED, why=f"{said}, and leads")
+        return Drift(verdict=DriftVerdict.MOVED, why=f"{said}, and leads")
     lost, _, other = min(known)
     if lost < -STRANGE:  # one that fell far behind: the edge has come closer, or the scale of things has changed
         return Drift(
-            verdict=Verdict.CANNOT_TELL, why=f"the {other} learning rate lost {-lost:.2f} on it: all is different"
+            verdict=DriftVerdict.CANNOT_TELL, why=f"the {other} learning rate lost {-lost:.2f} on it: all is different"
         )
     if gain <= SAME or (last and all(now_ > SAME for _, now_, _ in known)):
-        return Drift(verdict=Verdict.UNCHANGED, why=said)
-    return Drift(verdict=Verdict.CANNOT_TELL, why=said)
+        return Drift(verdict=DriftVerdict.UNCHANGED, why=said)
+    return Drift(verdict=DriftVerdict.CANNOT_TELL, why=said)
 
 
 def _alone(now: Sequence[float | None]) -> Drift:
     """Without a profile of before: a clear bracket, or a neighbour that is far better."""
     known = [value for value in now if value is not None]
     if len(known) == len(now) and all(value > SAME for value in known):
-        return Drift(verdict=Verdict.UNCHANGED, why="both neighbours are worse")
+        return Drift(verdict=DriftVerdict.UNCHANGED, why="both neighbours are worse")
     if known and min(known) < -GONE:
-        return Drift(verdict=Verdict.MOVED, why=f"a neighbour is better by {-min(known):.2f}")
+        return Drift(verdict=DriftVerdict.MOVED, why=f"a neighbour is better by {-min(known):.2f}")
     return Drift(
-        verdict=Verdict.CANNOT_TELL, why="its neighbours are about as good, and there is nothing to compare with"
+        verdict=DriftVerdict.CANNOT_TELL, why="its neighbours are about as good, and there is nothing to compare with"
     )
 
 
-def _excess(look: Look, mid: float, scale: float) -> tuple[float | None, float | None]:
+def _excess(look: DriftCheck, mid: float, scale: float) -> tuple[float | None, float | None]:
     """By how much each neighbour is worse, in shares of the way learned; None where it is not known."""
     return _worse(look.low, mid, scale), _worse(look.high, mid, scale)
 
@@ -190,7 +190,7 @@ def _worse(value: float | None, mid: float, scale: float) -> float | None:
     return min(FALLEN, (value - mid) / scale)
 
 
-def _scale(profile: Profile, look: Look) -> float | None:
+def _scale(profile: Profile, look: DriftCheck) -> float | None:
     """What counts as all: the way from the untrained model to the best of the three, else what is seen to differ."""
     values = [value for value in (look.low, look.mid, look.high) if value is not None and math.isfinite(value)]
     best = min(values)
@@ -201,7 +201,7 @@ def _scale(profile: Profile, look: Look) -> float | None:
     return max(left, max(values) - best, 0.1 * abs(best)) or None
 
 
-def _matching(profile: Profile | None, fraction: float) -> Look | None:
+def _matching(profile: Profile | None, fraction: float) -> DriftCheck | None:
     looks = () if profile is None else profile.looks
     near = [look for look in looks if 1 / NEAR <= look.fraction / fraction <= NEAR]
     return min(near, key=lambda look: abs(math.log(look.fraction / fraction)), default=None)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lrtune.jobs.job_file import Publishing
-    from lrtune.jobs.state import Row
+    from lrtune.jobs.state import JobRun
 
 __all__ = ["HookError", "environment", "run_hook"]
 
@@ -31,7 +31,7 @@ class HookError(LrtuneError):
     exit_code = 4
 
 
-def environment(told: Publishing, job: str, row: Row, *, previous_lr: float | None) -> dict[str, str]:
+def environment(told: Publishing, job: str, row: JobRun, *, previous_lr: float | None) -> dict[str, str]:
     """What the hook finds in its environment, besides lrtune's own: LRTUNE_LR, LRTUNE_FILE and so on."""
     settings = {f"LRTUNE_{name.upper()}": text for name, text in shell_safe(settings_of(row)).items()}
     found = {

@@ -7,11 +7,11 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lrtune.config.toml import Table, read
+from lrtune.config.toml import TomlTable, read
 from lrtune.core.names import safe_filename, valid_name
 from lrtune.errors import InputError, StudyFileError
 from lrtune.jobs.cron import WORDS, Cron
-from lrtune.jobs.schedule import MONDAY, Every, Schedule, seconds_of
+from lrtune.jobs.schedule import MONDAY, Every, JobSchedule, seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,7 +107,7 @@ class JobFile:
     study: Path
     out: Path
     storage: str | None
-    schedule: Schedule
+    schedule: JobSchedule
     expression: str
     zone: str
     late: float | None
@@ -179,7 +179,7 @@ def short_filename(name: str) -> str:
     return name if name == name.lower() and safe.rpartition("-")[0] == name else safe
 
 
-def _name(table: Table, path: Path) -> str:
+def _name(table: TomlTable, path: Path) -> str:
     name = table.text("name") or path.stem
     try:
         valid_name(name, what="job name")
@@ -191,14 +191,14 @@ def _name(table: Table, path: Path) -> str:
     return name
 
 
-def _confirm(table: Table) -> int:
+def _confirm(table: TomlTable) -> int:
     if isinstance(table.raw("confirm"), bool):
         return int(table.flag("confirm") or False)
     given = table.whole("confirm", least=0, most=MOST_RUNS)
     return CONFIRM if given is None else given
 
 
-def _study(table: Table, path: Path) -> Path:
+def _study(table: TomlTable, path: Path) -> Path:
     text = table.text("study", 'the path of a study file, such as "study.toml"')
     if text is None:
         msg = f'{table.where("study")} is missing; name the study file, e.g. study = "study.toml"'
@@ -209,7 +209,7 @@ def _study(table: Table, path: Path) -> Path:
 # -- when ---------------------------------------------------------------------------------------------
 
 
-def _schedule(table: Table) -> tuple[Schedule, str, str]:
+def _schedule(table: TomlTable) -> tuple[JobSchedule, str, str]:
     every, cron = table.text("every", 'a text such as "weekly" or "7d"'), table.text("cron", "a cron expression")
     if (every is None) == (cron is None):
         both = "both are given; keep one" if every else "neither is given"
@@ -227,7 +227,7 @@ def _schedule(table: Table) -> tuple[Schedule, str, str]:
         raise StudyFileError(msg) from None
 
 
-def _cron(table: Table, text: str, zone: ZoneInfo) -> tuple[Schedule, str, str]:
+def _cron(table: TomlTable, text: str, zone: ZoneInfo) -> tuple[JobSchedule, str, str]:
     if "start" in table:
         msg = f'{table.where("start")} goes with a length such as every = "7d"; leave it out'
         raise StudyFileError(msg)
@@ -235,7 +235,7 @@ def _cron(table: Table, text: str, zone: ZoneInfo) -> tuple[Schedule, str, str]:
     return cron, " ".join(cron.fields), zone.key
 
 
-def _zone(table: Table) -> ZoneInfo:
+def _zone(table: TomlTable) -> ZoneInfo:
     import zoneinfo
 
     name = table.text("timezone", 'a time zone such as "Europe/Berlin"') or "UTC"
@@ -246,7 +246,7 @@ def _zone(table: Table) -> ZoneInfo:
         raise table.refused("timezone", allowed) from None  # noqa: EM101 -- the key's name
 
 
-def _start(table: Table) -> dt.datetime:
+def _start(table: TomlTable) -> dt.datetime:
     value = table.raw("start")
     if value is None:
         return MONDAY
@@ -256,7 +256,7 @@ def _start(table: Table) -> dt.datetime:
     raise table.refused("start", allowed)  # noqa: EM101 -- the key's name
 
 
-def _duration(table: Table, key: str) -> int | None:
+def _duration(table: TomlTable, key: str) -> int | None:
     text = table.text(key, 'a length of time such as "6h"')
     if text is None:
         return None
@@ -270,7 +270,7 @@ def _duration(table: Table, key: str) -> int | None:
 # -- how much, what then ------------------------------------------------------------------------------
 
 
-def _limits(table: Table) -> dict[str, float]:
+def _limits(table: TomlTable) -> dict[str, float]:
     from lrtune.study import settings
 
     timeout: float | None
@@ -286,7 +286,7 @@ def _limits(table: Table) -> dict[str, float]:
     return {name: value for name, value in told.items() if value is not None}
 
 
-def _publishing(table: Table, folder: Path, out: Path) -> Publishing:
+def _publishing(table: TomlTable, folder: Path, out: Path) -> Publishing:
     text, kind = table.text("file", "a path"), table.choice("format", FORMATS)
     file = out / "lr.json" if text is None else folder / text
     if kind is None:
@@ -303,7 +303,7 @@ def _publishing(table: Table, folder: Path, out: Path) -> Publishing:
     )
 
 
-def _keys(table: Table) -> dict[str, str]:
+def _keys(table: TomlTable) -> dict[str, str]:
     import dataclasses
 
     from lrtune.core.recipe import Recipe
@@ -319,7 +319,7 @@ def _keys(table: Table) -> dict[str, str]:
     return found
 
 
-def _hook(table: Table) -> tuple[str, ...]:
+def _hook(table: TomlTable) -> tuple[str, ...]:
     value: Any = table.raw("hook")
     if value is None:
         return ()
@@ -330,7 +330,7 @@ def _hook(table: Table) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _keep(table: Table) -> Keep:
+def _keep(table: TomlTable) -> Keep:
     usual = Keep()
     return Keep(
         studies=_kept(table, "studies", usual.studies),
@@ -339,7 +339,9 @@ def _keep(table: Table) -> Keep:
     )
 
 
-def _kept(table: Table, key: str, usual: tuple[int | None, int | None] | None) -> tuple[int | None, int | None] | None:
+def _kept(
+    table: TomlTable, key: str, usual: tuple[int | None, int | None] | None
+) -> tuple[int | None, int | None] | None:
     value = table.raw(key)
     if value is None:
         return usual

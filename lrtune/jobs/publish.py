@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lrtune.jobs.job_file import Publishing
-    from lrtune.jobs.state import Row
+    from lrtune.jobs.state import JobRun
 
 __all__ = ["publish", "rendered", "settings_of", "shell_safe"]
 
@@ -24,7 +24,7 @@ LEFT_OUT = ("epochs", "seed")  # of the search, not of the answer
 BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
-def publish(told: Publishing, job: str, row: Row) -> None:
+def publish(told: Publishing, job: str, row: JobRun) -> None:
     """Write the answer.
 
     Raises
@@ -54,13 +54,13 @@ def _mode(file: Path) -> int:
         return 0o666 & ~mask
 
 
-def settings_of(row: Row) -> dict[str, Any]:
+def settings_of(row: JobRun) -> dict[str, Any]:
     """What a training is told: the recipe's fields that have a value."""
     recipe = row.recipe or {}
     return {name: value for name, value in recipe.items() if name not in LEFT_OUT and value is not None}
 
 
-def rendered(told: Publishing, job: str, row: Row) -> str:
+def rendered(told: Publishing, job: str, row: JobRun) -> str:
     """The text of the file."""
     settings = {told.keys.get(name, name): value for name, value in settings_of(row).items()}
     if told.format == "hydra":
@@ -73,7 +73,7 @@ def rendered(told: Publishing, job: str, row: Row) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _about(job: str, row: Row) -> dict[str, Any]:
+def _about(job: str, row: JobRun) -> dict[str, Any]:
     return {
         "job": job,
         "study": row.study,

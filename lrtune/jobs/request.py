@@ -10,7 +10,7 @@ from lrtune.core.files import make_folder
 from lrtune.core.timestamps import stamp, utc_now
 from lrtune.jobs.lock import locked
 from lrtune.jobs.retention import REPORT
-from lrtune.workers.pool import Place
+from lrtune.workers.pool import WorkerContext
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
     from lrtune.jobs.job_file import JobFile
     from lrtune.jobs.schedule import Due
-    from lrtune.jobs.state import Row
+    from lrtune.jobs.state import JobRun
     from lrtune.study.events import Observer
     from lrtune.study.result import Result
 
-__all__ = ["STATE", "Asked", "Ended", "holding", "state_path"]
+__all__ = ["STATE", "JobOutcome", "JobRequest", "holding", "state_path"]
 
 LOCK = "lock"
 STATE = "state.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class JobRequest:
     """How a run is to go.
 
     Attributes
@@ -63,11 +63,11 @@ class Asked:
     should_stop: Callable[[], bool] | None = None
     observer: Observer | None = None
     log: Callable[[str], None] = field(default=lambda _line: None)
-    place: Place = field(default_factory=Place)
+    place: WorkerContext = field(default_factory=WorkerContext)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class JobOutcome:
     """How a run ended.
 
     Attributes
@@ -83,7 +83,7 @@ class Ended:
     """
 
     status: str
-    row: Row | None
+    row: JobRun | None
     due: Due
     result: Result | None = None
 
@@ -101,7 +101,7 @@ class Ended:
 
 
 @contextlib.contextmanager
-def holding(job: JobFile, asked: Asked) -> Iterator[None]:
+def holding(job: JobFile, asked: JobRequest) -> Iterator[None]:
     """The job's lock, for the block: one run at a time.
 
     Raises

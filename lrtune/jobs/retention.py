@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
     from lrtune.jobs.job_file import JobFile
-    from lrtune.jobs.state import Row, State
+    from lrtune.jobs.state import JobRun, State
 
 __all__ = ["CHECKPOINTS", "FILES", "REPORT", "RESULT", "outdated", "tidy"]
 
@@ -49,14 +49,14 @@ def outdated(state: State, rule: tuple[int | None, int | None] | None, now: dt.d
     return frozenset(row.number for row in _beyond(rows, *rule, now) if row.number not in standing)
 
 
-def _beyond(rows: Sequence[Row], count: int | None, seconds: int | None, now: dt.datetime) -> Iterator[Row]:
+def _beyond(rows: Sequence[JobRun], count: int | None, seconds: int | None, now: dt.datetime) -> Iterator[JobRun]:
     if count is not None:
         yield from rows[:-count]
     if seconds is not None:
         yield from (row for row in rows if (now - utc(row.finished)).total_seconds() > seconds)
 
 
-def _remove(kind: str, row: Row, job: JobFile, storage: BaseStorage) -> bool:
+def _remove(kind: str, row: JobRun, job: JobFile, storage: BaseStorage) -> bool:
     """Whether it is gone now; a file that cannot be deleted is tried again next time."""
     if kind == "study":
         return _remove_study(storage, row.study)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from lrtune.core.files import clean, make_folder, write_atomically
 from lrtune.core.timestamps import stamp, utc
 from lrtune.errors import LrtuneError, MismatchError, SearchError, StorageError
-from lrtune.jobs.drift import Profile, Verdict
+from lrtune.jobs.drift import DriftVerdict, Profile
 from lrtune.jobs.drift_strategy import Last, Recheck
 from lrtune.jobs.hook import HookError, environment, run_hook
 from lrtune.jobs.publish import publish
-from lrtune.jobs.request import Asked, Ended, holding, state_path
+from lrtune.jobs.request import JobOutcome, JobRequest, holding, state_path
 from lrtune.jobs.retention import CHECKPOINTS, REPORT, RESULT, tidy
-from lrtune.jobs.schedule import Due, Kind, due
-from lrtune.jobs.state import Row, Running, State, load, save
+from lrtune.jobs.schedule import Due, DueKind, due
+from lrtune.jobs.state import JobRun, Running, State, load, save
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ ATTEMPTS = 3
 spend a full search each time."""
 
 
-def run(job: JobFile, open_store: Callable[[], BaseStorage], asked: Asked | None = None) -> Ended:
+def run(job: JobFile, open_store: Callable[[], BaseStorage], asked: JobRequest | None = None) -> JobOutcome:
     """Do what is due, once.
 
     Parameters
@@ -58,17 +58,17 @@ def run(job: JobFile, open_store: Callable[[], BaseStorage], asked: Asked | None
     HookError
         If the answer is published but the hook did not succeed; the next call runs the hook alone.
     """
-    asked = asked or Asked()
+    asked = asked or JobRequest()
     with holding(job, asked):
         return perform(job, open_store, asked)
 
 
-def perform(job: JobFile, open_store: Callable[[], BaseStorage], asked: Asked) -> Ended:
+def perform(job: JobFile, open_store: Callable[[], BaseStorage], asked: JobRequest) -> JobOutcome:
     """As :func:`run`, where the lock is held already, by this process or its parent."""
     return _Run(job, open_store, asked).go()
 
 
-def assist(job: JobFile, open_store: Callable[[], BaseStorage], asked: Asked) -> None:
+def assist(job: JobFile, open_store: Callable[[], BaseStorage], asked: JobRequest) -> None:
     """Train beside the first worker, who looks after all else, until the search of its run has ended.
 
     Raises
@@ -82,7 +82,7 @@ def assist(job: JobFile, open_store: Callable[[], BaseStorage], asked: Asked) ->
 class _Run:
     """One call, under the lock."""
 
-    def __init__(self, job: JobFile, open_store: Callable[[], BaseStorage], asked: Asked) -> None:
+    def __init__(self, job: JobFile, open_store: Callable[[], BaseStorage], asked: JobRequest) -> None:
         self.job = job
         self._open_store = open_store
         self._storage: BaseStorage | None = None
@@ -94,22 +94,22 @@ class _Run:
         self._storage = self._storage or self._open_store()
         return self._storage
 
-    def go(self) -> Ended:
+    def go(self) -> JobOutcome:
         """Do what is due."""
         task = self._due()
-        if task.kind is Kind.DONE:
+        if task.kind is DueKind.DONE:
             self._hook()
-            return Ended(status="nothing to do", row=self.state.answer, due=task)
-        if task.kind is Kind.SKIP:
+            return JobOutcome(status="nothing to do", row=self.state.answer, due=task)
+        if task.kind is DueKind.SKIP:
             return self._skipped(task)
         if task.missed:
             self.asked.log(f"{task.missed} periods were missed; this one run makes up for them")
         self._refuse_hopeless(task)
         result, row = self._searched(task)
         if row is None:
-            return Ended(status="interrupted", row=self.state.answer, due=task, result=result)
+            return JobOutcome(status="interrupted", row=self.state.answer, due=task, result=result)
         self._conclude(row, result)
-        return Ended(status="done", row=self.state.answer, due=task, result=result)
+        return JobOutcome(status="done", row=self.state.answer, due=task, result=result)
 
     def _due(self) -> Due:
         running = self.state.running
@@ -121,13 +121,13 @@ class _Run:
             catch_up=self.asked.catch_up,
             late=self.job.late,
         )
-        again = (self.asked.force or self.asked.search) and task.kind in (Kind.DONE, Kind.SKIP)
-        return dataclasses.replace(task, kind=Kind.RUN) if again else task
+        again = (self.asked.force or self.asked.search) and task.kind in (DueKind.DONE, DueKind.SKIP)
+        return dataclasses.replace(task, kind=DueKind.RUN) if again else task
 
-    def _skipped(self, task: Due) -> Ended:
+    def _skipped(self, task: Due) -> JobOutcome:
         self.asked.log(f"{task.missed} periods were missed and are skipped; the next one begins {stamp(task.next)}")
         at = stamp(self.asked.now())
-        row = Row(
+        row = JobRun(
             number=0,
             study="",
             period=stamp(task.period),
@@ -138,7 +138,7 @@ class _Run:
             why="it was not to be caught up",
         )
         self._save(dataclasses.replace(self.state.with_row(row), last=row.period, running=None))
-        return Ended(status="skipped", row=self.state.answer, due=task)
+        return JobOutcome(status="skipped", row=self.state.answer, due=task)
 
     def _refuse_hopeless(self, task: Due) -> None:
         failed = [row for row in self.state.rows if row.status == "failed" and row.period == stamp(task.period)]
@@ -155,14 +155,14 @@ class _Run:
 
     # -- the search --------------------------------------------------------------------------------
 
-    def _searched(self, task: Due) -> tuple[Result | None, Row | None]:
+    def _searched(self, task: Due) -> tuple[Result | None, JobRun | None]:
         """The run of a period; no row where it was interrupted."""
         from lrtune.config.study_file import read_study
 
         study = read_study(self.job.study)
         trainer = study.make_trainer()
         storage = self.storage()
-        resumed = task.kind is Kind.RESUME
+        resumed = task.kind is DueKind.RESUME
         running = self.state.running if resumed and self.state.running else self._begin(task, storage)
         if resumed and not self.asked.place.deaths:
             self.asked.log(f"run {running.number} was interrupted and goes on")
@@ -188,7 +188,7 @@ class _Run:
         if self.state.running is not None:
             old = self.state.running
             why = "it was interrupted, and not gone on with in its period"
-            row = Row(**dataclasses.asdict(old), finished=stamp(self.asked.now()), status="abandoned", why=why)
+            row = JobRun(**dataclasses.asdict(old), finished=stamp(self.asked.now()), status="abandoned", why=why)
             self.state = dataclasses.replace(self.state.with_row(row), running=None)
         taken = {study.study_name for study in storage.get_all_studies()}
         number = self.state.highest + 1
@@ -205,14 +205,14 @@ class _Run:
 
     def _tune(
         self, study: StudyFile, trainer: Any, storage: BaseStorage, running: Running, task: Due
-    ) -> tuple[Result | None, Row | None]:
+    ) -> tuple[Result | None, JobRun | None]:
         strategy = self._strategy(study)
         try:
             result = self._search(study, trainer, storage, running, strategy)
             result.demand_effect()
         except SearchError as error:
             found: Result | None = error.result
-            stands = strategy.said is not None and strategy.said.verdict is Verdict.UNCHANGED
+            stands = strategy.said is not None and strategy.said.verdict is DriftVerdict.UNCHANGED
             if not (stands and found is not None):
                 self._failed(running, error, found)
                 raise
@@ -262,15 +262,15 @@ class _Run:
         why = " ".join(str(error).split())[:500]
         told = dataclasses.asdict(running)
         cost = 0.0 if found is None else found.cost
-        row = Row(**told, finished=stamp(self.asked.now()), status="failed", why=why, cost=cost)
+        row = JobRun(**told, finished=stamp(self.asked.now()), status="failed", why=why, cost=cost)
         self._save(dataclasses.replace(self.state.with_row(row), running=None))
         if found is not None and found.study is not None:
             self._write_report(running.number, found)
 
-    def _row(self, running: Running, task: Due, strategy: Recheck, result: Result, study: StudyFile) -> Row:
+    def _row(self, running: Running, task: Due, strategy: Recheck, result: Result, study: StudyFile) -> JobRun:
         before, said = self.state.answer, strategy.said
-        stands = said is not None and said.verdict is Verdict.UNCHANGED and before is not None
-        row = Row(
+        stands = said is not None and said.verdict is DriftVerdict.UNCHANGED and before is not None
+        row = JobRun(
             **dataclasses.asdict(running),
             finished=stamp(self.asked.now()),
             status="done",
@@ -297,7 +297,7 @@ class _Run:
 
     # -- what is done with it ----------------------------------------------------------------------
 
-    def _conclude(self, row: Row, result: Result | None) -> None:
+    def _conclude(self, row: JobRun, result: Result | None) -> None:
         """Write the report, publish, note that the period is done, run the hook, tidy up; in this order.
 
         Killed in between, the next call goes on: the study is complete and trains nothing, and what was written is
@@ -352,7 +352,7 @@ class _Run:
             self._save(state)
 
 
-def _inner(study: StudyFile, answer: Row | None) -> Strategy:
+def _inner(study: StudyFile, answer: JobRun | None) -> Strategy:
     """The strategy of the search, told what is known from last time where it can use it."""
     from lrtune.search.registry import DEFAULT, make
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from lrtune.errors import StudyFileError
 
-__all__ = ["MONDAY", "Due", "Every", "Kind", "Schedule", "due", "seconds_of"]
+__all__ = ["MONDAY", "Due", "DueKind", "Every", "JobSchedule", "due", "seconds_of"]
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 MONDAY = dt.datetime(1970, 1, 5, tzinfo=dt.UTC)
@@ -24,7 +24,7 @@ MOST_COUNTED = 10_000
 LATE_SHARE = 0.1  # of a period: a run that starts later than that is a catch-up
 
 
-class Schedule(Protocol):
+class JobSchedule(Protocol):
     """Cuts time into periods; a period begins at each time that it fires, and is named after it."""
 
     def previous(self, at: dt.datetime, /) -> dt.datetime:
@@ -67,7 +67,7 @@ def seconds_of(text: str) -> int:
     return seconds
 
 
-class Kind(Enum):
+class DueKind(Enum):
     """What is to be done now."""
 
     RUN = "it is due"
@@ -93,14 +93,14 @@ class Due:
         When the next period begins.
     """
 
-    kind: Kind
+    kind: DueKind
     period: dt.datetime
     missed: int
     next: dt.datetime
 
 
 def due(
-    schedule: Schedule,
+    schedule: JobSchedule,
     now: dt.datetime,
     *,
     last: dt.datetime | None = None,
@@ -128,17 +128,17 @@ def due(
     period = schedule.previous(now)
     following = schedule.next(now)
     if last is not None and period <= last:  # "<": the clock was set back
-        return Due(kind=Kind.DONE, period=last, missed=0, next=schedule.next(max(now, last)))
+        return Due(kind=DueKind.DONE, period=last, missed=0, next=schedule.next(max(now, last)))
     if running == period:
-        return Due(kind=Kind.RESUME, period=period, missed=0, next=following)
+        return Due(kind=DueKind.RESUME, period=period, missed=0, next=following)
     allowed = LATE_SHARE * (following - period).total_seconds() if late is None else late
     is_late = last is not None and (now - period).total_seconds() > allowed
     missed = 0 if last is None else _between(schedule, last, period) + is_late
-    kind = Kind.SKIP if is_late and not catch_up else Kind.RUN
+    kind = DueKind.SKIP if is_late and not catch_up else DueKind.RUN
     return Due(kind=kind, period=period, missed=missed, next=following)
 
 
-def _between(schedule: Schedule, last: dt.datetime, period: dt.datetime) -> int:
+def _between(schedule: JobSchedule, last: dt.datetime, period: dt.datetime) -> int:
     """Periods that began after `last` and before `period`; 10,000 at most."""
     if isinstance(schedule, Every):
         return max(0, (period - last) // dt.timedelta(seconds=schedule.seconds) - 1)

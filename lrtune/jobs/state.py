@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["Row", "Running", "State", "load", "save"]
+__all__ = ["JobRun", "Running", "State", "load", "save"]
 
 SCHEMA = 1
 MOST_ROWS = 2000
@@ -38,7 +38,7 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class JobRun:
     """One run that has ended.
 
     Attributes
@@ -129,10 +129,10 @@ class State:
     last: str | None = None
     running: Running | None = None
     hook_due: bool = False
-    rows: tuple[Row, ...] = ()
+    rows: tuple[JobRun, ...] = ()
 
     @property
-    def answer(self) -> Row | None:
+    def answer(self) -> JobRun | None:
         """The row of the answer that stands."""
         return next((row for row in reversed(self.rows) if row.status == "done" and row.recipe is not None), None)
 
@@ -146,7 +146,7 @@ class State:
         """The last period that is done."""
         return None if self.last is None else utc(self.last)
 
-    def with_row(self, row: Row) -> State:
+    def with_row(self, row: JobRun) -> State:
         """The state with one row more; the oldest rows beyond 2,000 go."""
         return dataclasses.replace(self, rows=(*self.rows, row)[-MOST_ROWS:])
 
@@ -214,15 +214,15 @@ def _read(data: Any, path: Path, job: str) -> State:
     return state
 
 
-def _row(data: Mapping[str, Any]) -> Row:
-    band, known = data.get("band"), {spec.name for spec in dataclasses.fields(Row)}
+def _row(data: Mapping[str, Any]) -> JobRun:
+    band, known = data.get("band"), {spec.name for spec in dataclasses.fields(JobRun)}
     told = {name: value for name, value in data.items() if name in known}
     texts = ("study", "period", "started", "finished", "status", "verdict", "why", "metric", "direction")
     odd = next((name for name in texts if not isinstance(told.get(name, ""), str)), None)
     if odd is not None:
         msg = f"{odd} of a run is {told[odd]!r}, not a text"
         raise TypeError(msg)
-    row = Row(**{**told, "band": None if band is None else (band[0], band[1]), "removed": tuple(told["removed"])})
+    row = JobRun(**{**told, "band": None if band is None else (band[0], band[1]), "removed": tuple(told["removed"])})
     if row.lr is not None and not row.lr > 0:
         msg = f"run {row.number} has the learning rate {row.lr!r}"
         raise ValueError(msg)

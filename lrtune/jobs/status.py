@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from lrtune.core.timestamps import stamp, utc, utc_now
 from lrtune.jobs.request import state_path
-from lrtune.jobs.schedule import Kind, due
-from lrtune.jobs.state import Row, Running, load
+from lrtune.jobs.schedule import DueKind, due
+from lrtune.jobs.state import JobRun, Running, load
 
 if TYPE_CHECKING:
     import datetime as dt
 
     from lrtune.jobs.job_file import JobFile
 
-__all__ = ["Standing", "points", "standing"]
+__all__ = ["JobStatus", "points", "standing"]
 
 LEFT_OUT = ("profile", "params")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class JobStatus:
     """How a job stands.
 
     Attributes
@@ -44,8 +44,8 @@ class Standing:
     """
 
     job: str
-    rows: tuple[Row, ...]
-    answer: Row | None
+    rows: tuple[JobRun, ...]
+    answer: JobRun | None
     running: Running | None
     due: bool
     missed: int
@@ -59,7 +59,7 @@ class Standing:
         return {**told, "answer": answer, "runs": [_plain(row) for row in self.rows]}
 
 
-def standing(job: JobFile, now: dt.datetime | None = None) -> Standing:
+def standing(job: JobFile, now: dt.datetime | None = None) -> JobStatus:
     """How it stands.
 
     Raises
@@ -70,18 +70,18 @@ def standing(job: JobFile, now: dt.datetime | None = None) -> Standing:
     state = load(state_path(job), job.name)
     running = None if state.running is None else utc(state.running.period)
     task = due(job.schedule, now or utc_now(), last=state.last_period(), running=running, late=job.late)
-    return Standing(
+    return JobStatus(
         job=job.name,
         rows=state.rows,
         answer=state.answer,
         running=state.running,
-        due=task.kind is not Kind.DONE,
+        due=task.kind is not DueKind.DONE,
         missed=task.missed,
         next=stamp(task.next),
     )
 
 
-def points(rows: tuple[Row, ...]) -> list[dict[str, Any]]:
+def points(rows: tuple[JobRun, ...]) -> list[dict[str, Any]]:
     """The runs that have an answer, as rows for :func:`lrtune.reporting.figures.history.history`."""
     found = [row for row in rows if row.status == "done" and row.lr is not None]
     return [
@@ -99,5 +99,5 @@ def points(rows: tuple[Row, ...]) -> list[dict[str, Any]]:
     ]
 
 
-def _plain(row: Row) -> dict[str, Any]:
+def _plain(row: JobRun) -> dict[str, Any]:
     return {name: value for name, value in dataclasses.asdict(row).items() if name not in LEFT_OUT}

@@ -1,7 +1,7 @@
 """The contract of the family: what a strategy is shown, and what it may answer.
 
 A strategy owns nothing that it could not rebuild from the study: :meth:`Strategy.next` is a function
-of the :class:`Situation` alone (and of the seed in it), so a killed search goes on exactly where it
+of the :class:`SearchContext` alone (and of the seed in it), so a killed search goes on exactly where it
 stood, and a second worker needs no messages from the first.
 """
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from lrtune.core.recipe import Recipe
     from lrtune.core.space import Space
 
-__all__ = ["Action", "Continue", "Finish", "Seen", "Situation", "Start", "Stop", "Strategy", "Wait"]
+__all__ = ["Action", "Continue", "Finish", "SearchContext", "Start", "Stop", "Strategy", "TrialView", "Wait"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class TrialView:
     """One trial, as a strategy sees it.
 
     Attributes
@@ -53,7 +53,7 @@ class Seen:
         Up to which epoch it is being trained right now by some worker; None when nobody trains it.
     mine
         Whether whoever asks may continue it: a generator's run lives in one process and waits for it.
-    again
+    repaid_epochs
         Epochs that continuing it would train a second time, because its state was lost; they are paid.
     """
 
@@ -65,7 +65,7 @@ class Seen:
     result: float | None = None
     until: float | None = None
     mine: bool = True
-    again: float = 0.0
+    repaid_epochs: float = 0.0
     reached: float = 0.0
 
     @property
@@ -80,7 +80,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Situation:
+class SearchContext:
     """All that a strategy may base its next decision on.
 
     Attributes
@@ -116,7 +116,7 @@ class Situation:
     space: Space
     epochs: int
     direction: Literal["minimize", "maximize"] = "minimize"
-    trials: Sequence[Seen] = ()
+    trials: Sequence[TrialView] = ()
     spent: float = 0.0
     budget: float | None = None
     self_stopping: bool = False
@@ -140,12 +140,12 @@ class Situation:
         if any(seen.outcome is Outcome.COMPLETED for seen in self.trials):
             return 0.0
         pending = [seen for seen in self.trials if seen.outcome is None]
-        done = [max(seen.trained - seen.again, seen.until or 0.0) for seen in pending]
+        done = [max(seen.trained - seen.repaid_epochs, seen.until or 0.0) for seen in pending]
         return 1 - max(done, default=0.0) / self.epochs
 
-    def leaves_an_end(self, trained: float, until: float, again: float = 0.0) -> bool:
+    def leaves_an_end(self, trained: float, until: float, repaid_epochs: float = 0.0) -> bool:
         """Whether the budget holds a piece of one run, and then what the run nearest to its end still needs."""
-        price = (until - trained + again) / self.epochs
+        price = (until - trained + repaid_epochs) / self.epochs
         needed = min(self.to_finish, 1 - until / self.epochs)
         return price + needed <= self.left * (1 + 1e-9)
 
@@ -233,5 +233,5 @@ class Strategy(Protocol):
     def name(self) -> str:
         """The name under which a study file selects it."""
 
-    def next(self, situation: Situation, /) -> Action:
+    def next(self, context: SearchContext, /) -> Action:
         """The next piece of work; a function of the situation alone."""

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 from lrtune.storage.error_mapping import is_missing
 from lrtune.storage.factory import open_storage
+from lrtune.storage.locking import file_of, spans_machines, study_lock
 from lrtune.storage.retry import RetryingStorage
 from lrtune.storage.sqlite_rows import rows_of
-from lrtune.storage.study_lock import exclusive, file_of, spans_machines
-from lrtune.storage.trial_rows import Change, Row, Rows
+from lrtune.storage.trial_rows import Rows, TrialChange, TrialRow
 from lrtune.storage.url import resolve_storage
 
 __all__ = [
-    "Change",
     "RetryingStorage",
-    "Row",
     "Rows",
-    "exclusive",
+    "TrialChange",
+    "TrialRow",
     "file_of",
     "is_missing",
     "open_storage",
     "resolve_storage",
     "rows_of",
     "spans_machines",
+    "study_lock",
 ]

@@ -24,7 +24,7 @@ from lrtune.storage.url import FileAddress, parse
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-__all__ = ["Checked", "check_storage", "damage_in"]
+__all__ = ["StorageContents", "check_storage", "damage_in"]
 
 Judge: TypeAlias = "Callable[[int | None, Mapping[str, Any]], str]"
 
@@ -50,7 +50,7 @@ HELD = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
+class StorageContents:
     """What a sound storage holds.
 
     Attributes
@@ -68,7 +68,7 @@ class Checked:
     studies: dict[str, dict[str, int]]
 
 
-def check_storage(where: str, *, judge: Judge | None = None) -> Checked:
+def check_storage(where: str, *, judge: Judge | None = None) -> StorageContents:
     """Look at a storage, read-only.
 
     Parameters
@@ -106,10 +106,10 @@ def check_storage(where: str, *, judge: Judge | None = None) -> Checked:
         raise StorageError(database.sentence(error, 0.0)) from None
     finally:
         engine.dispose()
-    return Checked(shown=str(address), what=found.value, studies=_counted(rows))
+    return StorageContents(shown=str(address), what=found.value, studies=_counted(rows))
 
 
-def _file(address: FileAddress, judge: Judge | None) -> Checked:
+def _file(address: FileAddress, judge: Judge | None) -> StorageContents:
     path, shown = address.path, str(address)
     found = inspect_file(path, shown)
     if found is Found.NOTHING:
@@ -126,7 +126,7 @@ def _file(address: FileAddress, judge: Judge | None) -> Checked:
                 _check_rows(connection.execute, shown, judge)
     except sqlite3.Error as error:
         raise StorageError(read_sentence(error, shown)) from None
-    return Checked(shown=shown, what=f"{found.value}, sound", studies=_counted(rows))
+    return StorageContents(shown=shown, what=f"{found.value}, sound", studies=_counted(rows))
 
 
 def _check_rows(execute: Callable[[str], Iterable[Any]], shown: str, judge: Judge | None) -> None:

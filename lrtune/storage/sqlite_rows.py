@@ -25,7 +25,7 @@ from lrtune.errors import StorageError
 from lrtune.storage.error_mapping import damaged
 from lrtune.storage.retry import RetryingStorage
 from lrtune.storage.sqlite import SqliteDatabase
-from lrtune.storage.trial_rows import AnyRows, Change, Row, Rows, constraint_key
+from lrtune.storage.trial_rows import AnyRows, Rows, TrialChange, TrialRow, constraint_key
 
 if TYPE_CHECKING:
     import sqlite3
@@ -128,10 +128,10 @@ class FileRows:
         """See :class:`~lrtune.storage.trial_rows.Rows`."""
         return self._mark is not None and self._mark == self._storage.retry(self._version)
 
-    def read(self, name: str) -> tuple[dict[str, Any], list[Row]]:
+    def read(self, name: str) -> tuple[dict[str, Any], list[TrialRow]]:
         """See :class:`~lrtune.storage.trial_rows.Rows`."""
 
-        def read() -> tuple[int, list[Any], list[Row]]:
+        def read() -> tuple[int, list[Any], list[TrialRow]]:
             version = self._version()
             connection = self._connected()
             self._demand_study(connection)
@@ -142,7 +142,7 @@ class FileRows:
         self._mark, attributes, trials = self._storage.retry(read)
         return {key: self._parsed(key, text) for key, text in attributes}, trials
 
-    def look(self, trial_id: int, name: str) -> Row:
+    def look(self, trial_id: int, name: str) -> TrialRow:
         """See :class:`~lrtune.storage.trial_rows.Rows`."""
         asked = (name, trial_id, self._study_id)
         found = self._storage.retry(lambda: self._connected().execute(READ_TRIAL, asked).fetchall())
@@ -150,10 +150,10 @@ class FileRows:
             raise KeyError(_GONE)
         return self._row(*found[0])
 
-    def _row(self, trial_id: int, number: int, state: str, record: str | None) -> Row:
+    def _row(self, trial_id: int, number: int, state: str, record: str | None) -> TrialRow:
         if state not in TrialState.__members__:
             raise StorageError(damaged(self._database.shown, f"trial {number} is in the state {state!r}"))
-        return Row(trial_id=trial_id, number=number, state=TrialState[state], record=record)
+        return TrialRow(trial_id=trial_id, number=number, state=TrialState[state], record=record)
 
     def _parsed(self, key: str, text: str) -> Any:
         try:
@@ -177,7 +177,7 @@ class FileRows:
 
         return self._transaction(add)
 
-    def change(self, trial_id: int, change: Change) -> None:
+    def change(self, trial_id: int, change: TrialChange) -> None:
         """See :class:`~lrtune.storage.trial_rows.Rows`."""
 
         def write(connection: sqlite3.Connection) -> None:
@@ -259,7 +259,7 @@ def _begun(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _write(connection: sqlite3.Connection, trial_id: int, change: Change) -> None:
+def _write(connection: sqlite3.Connection, trial_id: int, change: TrialChange) -> None:
     if change.reports:
         connection.executemany(SET_REPORT, [(trial_id, step, *_stored(v)) for step, v in change.reports.items()])
     if change.attributes:

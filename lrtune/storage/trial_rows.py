@@ -1,7 +1,7 @@
 """The rows of one study, as the ledger reads and writes them: whole changes, and reads only where something changed.
 
 Optuna's public calls write one value each, in a transaction of several statements each. What lrtune writes
-of a trial belongs together, so here a :class:`Change` is one call. The family's contract: two members that
+of a trial belongs together, so here a :class:`TrialChange` is one call. The family's contract: two members that
 are told the same leave the same study behind, for plain Optuna and for its dashboard.
 """
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial, TrialState
 
-__all__ = ["AnyRows", "Change", "Row", "Rows", "constraint_key"]
+__all__ = ["AnyRows", "Rows", "TrialChange", "TrialRow", "constraint_key"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class TrialRow:
     """What the ledger reads of one trial.
 
     Attributes
@@ -49,7 +49,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class TrialChange:
     """What is written of one trial: everything or nothing, where the storage has transactions.
 
     Attributes
@@ -81,7 +81,7 @@ class Rows(Protocol):
     def unchanged(self) -> bool:
         """Whether certainly nobody else has written anything since the last :meth:`read`."""
 
-    def read(self, name: str) -> tuple[dict[str, Any], list[Row]]:
+    def read(self, name: str) -> tuple[dict[str, Any], list[TrialRow]]:
         """The study's user attributes, and every trial with that attribute of its own, by number.
 
         Raises
@@ -90,7 +90,7 @@ class Rows(Protocol):
             If the study is gone.
         """
 
-    def look(self, trial_id: int, name: str) -> Row:
+    def look(self, trial_id: int, name: str) -> TrialRow:
         """One trial as it is now.
 
         Raises
@@ -108,7 +108,7 @@ class Rows(Protocol):
             If the study is gone.
         """
 
-    def change(self, trial_id: int, change: Change) -> None:
+    def change(self, trial_id: int, change: TrialChange) -> None:
         """Write a change of a trial.
 
         Raises
@@ -140,14 +140,14 @@ class AnyRows:
         """Never certain: no public call says so."""
         return False
 
-    def read(self, name: str) -> tuple[dict[str, Any], list[Row]]:
+    def read(self, name: str) -> tuple[dict[str, Any], list[TrialRow]]:
         """See :class:`Rows`."""
         attributes = self._storage.get_study_user_attrs(self._study_id)
         trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
         self._known = len(trials)
         return attributes, [_row(trial, name) for trial in trials]
 
-    def look(self, trial_id: int, name: str) -> Row:
+    def look(self, trial_id: int, name: str) -> TrialRow:
         """See :class:`Rows`."""
         return _row(self._storage.get_trial(trial_id), name)
 
@@ -160,7 +160,7 @@ class AnyRows:
                 return trial_id, known
         return trial_id, storage.get_trial_number_from_id(trial_id)
 
-    def change(self, trial_id: int, change: Change) -> None:
+    def change(self, trial_id: int, change: TrialChange) -> None:
         """See :class:`Rows`."""
         storage = self._storage
         for step, value in change.reports.items():
@@ -184,9 +184,9 @@ class AnyRows:
         """Nothing is held."""
 
 
-def _row(trial: FrozenTrial, name: str) -> Row:
+def _row(trial: FrozenTrial, name: str) -> TrialRow:
     found = trial.user_attrs.get(name)
-    return Row(trial_id=trial._trial_id, number=trial.number, state=trial.state, record=found)  # noqa: SLF001 -- no public way
+    return TrialRow(trial_id=trial._trial_id, number=trial.number, state=trial.state, record=found)  # noqa: SLF001 -- no public way
 
 
 @functools.cache

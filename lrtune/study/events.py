@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from lrtune.core.recipe import Recipe
     from lrtune.study.result import Result
 
-__all__ = ["Ended", "Observer", "Progress", "Training"]
+__all__ = ["EndedTrial", "Observer", "Progress", "RunningTrial"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Training:
+class RunningTrial:
     """One run that is being trained right now.
 
     Attributes
@@ -41,7 +41,7 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class EndedTrial:
     """One trial that has just been told to the storage as finished.
 
     Attributes
@@ -119,8 +119,8 @@ class Progress:
     best_value: float | None = None
     best_curve: tuple[tuple[float, float], ...] = ()
     band: tuple[float, float] | None = None
-    training: tuple[Training, ...] = ()
-    ended: tuple[Ended, ...] = ()
+    training: tuple[RunningTrial, ...] = ()
+    ended: tuple[EndedTrial, ...] = ()
     warnings: tuple[str, ...] = ()
     result: Result | None = None
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lrtune.core.outcome import Ending, Outcome
 from lrtune.core.recipe import Recipe
 from lrtune.errors import SearchError
+from lrtune.search.freeze_thaw.answer import Edge
 
 if TYPE_CHECKING:
     import os
@@ -21,23 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["Edge", "Result"]
 
 GROUPS = tuple(dict.fromkeys(outcome.group for outcome in Outcome))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Edge:
-    """Where training begins to diverge.
-
-    Attributes
-    ----------
-    lr
-        The best guess; None where nothing diverged.
-    low, high
-        The interval it lies in; None where it is open.
-    """
-
-    lr: float | None = None
-    low: float | None = None
-    high: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from lrtune.core.optuna_logging import quiet
 from lrtune.core.os_errors import cure, reason
 from lrtune.core.space import Space
 from lrtune.errors import MismatchError, StorageError
-from lrtune.storage import exclusive, file_of, rows_of
+from lrtune.storage import file_of, rows_of, study_lock
 from lrtune.study.trials.stored_trial import RECORD
 from lrtune.study.trials.study_reader import IDENTITY, NOTICES, RANGE, SETTINGS, SPACE, checked, unborn
 
@@ -42,7 +42,7 @@ def _opened(trainer: Trainer, space: Space, settings: Settings, storage: BaseSto
     Its settings are the last thing that is written when a study is made. Whoever was killed before, or found the
     disk full, has left nothing of value: such a study is made anew.
     """
-    with exclusive(storage, settings.name):
+    with study_lock(storage, settings.name):
         if _is_there(storage, settings.name):
             study = optuna.load_study(study_name=settings.name, storage=storage)
             if not unborn(study):

@@ -22,16 +22,16 @@ from lrtune.storage import RetryingStorage, open_storage
 from lrtune.study.engine.finalize import concluded
 from lrtune.study.engine.loop import Search
 from lrtune.study.engine.notifier import listener
-from lrtune.study.engine.run_cache import Garage
+from lrtune.study.engine.run_cache import RunCache
 from lrtune.study.resume import _folder, _is_there, _opened, _reseeded
 from lrtune.study.settings import Limits, Settings
-from lrtune.study.trials.active_searches import Attendance
+from lrtune.study.trials.active_searches import ActiveSearches
 from lrtune.study.trials.recovery import at_work
 from lrtune.study.trials.study_reader import BASELINE, IDENTITY, SETTINGS, SPACE
-from lrtune.study.trials.trial_store import Ledger
+from lrtune.study.trials.trial_store import TrialStore
 from lrtune.study.warm_start import prior_from
 from lrtune.training.subprocess.trainer import isolating
-from lrtune.workers.pool import Place
+from lrtune.workers.pool import WorkerContext
 
 if TYPE_CHECKING:
     import os
@@ -65,7 +65,7 @@ def tune(
     checkpoints: str | os.PathLike[str] | None = None,
     observer: Observer | None = None,
     should_stop: Callable[[], bool] | None = None,
-    place: Place | None = None,
+    place: WorkerContext | None = None,
     prior: Any = None,
     **options: Any,
 ) -> Result:
@@ -159,7 +159,7 @@ def conduct(
     strategy: Strategy | None = None,
     observer: Observer | None = None,
     should_stop: Callable[[], bool] | None = None,
-    place: Place | None = None,
+    place: WorkerContext | None = None,
 ) -> Result:
     """Search with everything made and checked; see :func:`tune`.
 
@@ -169,7 +169,7 @@ def conduct(
         If no trial completed. Its attribute ``result`` holds what can be said all the same.
     """
     started = time.monotonic()
-    place = place or Place()
+    place = place or WorkerContext()
     space = space.for_optimizer(getattr(trainer, "optimizer", None))
     with contextlib.ExitStack() as until_end:
         if isinstance(storage, RetryingStorage):
@@ -183,19 +183,19 @@ def conduct(
         listen = listener(observer, started)
         folder = until_end.enter_context(_folder(settings, storage))
         me = until_end.enter_context(at_work())
-        ledger = Ledger(storage=storage, study=study, settings=settings, me=me, deaths=place.deaths)
-        until_end.callback(ledger.close)
-        stored = ledger.attributes()
+        trial_store = TrialStore(storage=storage, study=study, settings=settings, me=me, deaths=place.deaths)
+        until_end.callback(trial_store.close)
+        stored = trial_store.attributes()
         warnings = [*_reseeded(stored, settings), *contradiction(settings.metric, settings.direction, trainer)]
         search = Search(
             trainer=used,
             settings=settings,
             strategy=strategy or make(settings.strategy, prune=settings.prune, points=settings.points),
             space=Space.from_json(stored[SPACE]),
-            ledger=ledger,
+            trial_store=trial_store,
             place=place,
-            attendance=Attendance.of(ledger, place),
-            garage=Garage(
+            active_searches=ActiveSearches.of(trial_store, place),
+            run_cache=RunCache(
                 trainer=used,
                 folder=folder,
                 memory_limit=0 if settings.isolate else settings.memory_limit,
@@ -205,16 +205,16 @@ def conduct(
             should_stop=should_stop or bool,
             deadline=deadline,
             listen=listen,
-            widened=lambda wider: ledger.describe({SPACE: wider.to_json()}),
-            learned=lambda baseline: ledger.describe({BASELINE: dataclasses.asdict(baseline)}),
+            widened=lambda wider: trial_store.describe({SPACE: wider.to_json()}),
+            learned=lambda baseline: trial_store.describe({BASELINE: dataclasses.asdict(baseline)}),
             baseline=Baseline(**stored[BASELINE]) if BASELINE in stored else None,
             warnings=warnings,
         )
-        until_end.enter_context(search.attendance.during(search.decisively))
+        until_end.enter_context(search.active_searches.during(search.with_study_lock))
         try:
             finished = search.run()
         finally:
-            search.garage.close()
+            search.run_cache.close()
         return concluded(search, finished, listen)
 
 

@@ -110,7 +110,7 @@ class Run(Protocol):
             If the state belongs to something else, or is damaged.
         """
 
-    def park(self) -> None:
+    def suspend(self) -> None:
         """Let go of what is scarce while the run is paused (GPU memory moves to the host)."""
 
     def close(self) -> None:

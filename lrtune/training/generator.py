@@ -98,7 +98,7 @@ class _Member:
 
 
 @dataclass(slots=True)
-class _Stop(Exception):  # noqa: N818 -- a message within this module, not an error
+class _LoopStopped(Exception):  # noqa: N818 -- a message within this module, not an error
     """The member ends, and how; it never leaves this module."""
 
     outcome: Outcome
@@ -150,7 +150,7 @@ class GeneratorRun:
     def _step(self, number: int, member: _Member) -> Report:
         try:
             values = self._next(member)
-        except _Stop as stop:
+        except _LoopStopped as stop:
             # A generator that has returned stands where it stood; one that failed did so in its next epoch.
             at = member.yields if stop.returned else member.yields + 1
             self._end(member)
@@ -167,7 +167,7 @@ class GeneratorRun:
         return Report(member=number, point=point, outcome=Outcome.COMPLETED)
 
     def _next(self, member: _Member) -> dict[str, float]:
-        """The numbers of the next yield, or a `_Stop` that says how the member ends."""
+        """The numbers of the next yield, or a `_LoopStopped` that says how the member ends."""
         where = f"in epoch {member.yields + 1}"
         try:
             if member.iterator is None:
@@ -177,12 +177,12 @@ class GeneratorRun:
             raise self._returned(member) from None
         except SystemExit as error:
             code = "" if error.code is None else repr(error.code)
-            raise _Stop(Outcome.FAILED, f"the training code called sys.exit({code}) {where}") from None
+            raise _LoopStopped(Outcome.FAILED, f"the training code called sys.exit({code}) {where}") from None
         except GeneratorExit:
-            raise _Stop(Outcome.FAILED, f"the training code raised GeneratorExit {where}") from None
+            raise _LoopStopped(Outcome.FAILED, f"the training code raised GeneratorExit {where}") from None
         except Exception as error:
             if is_out_of_memory(error):
-                raise _Stop(Outcome.OUT_OF_MEMORY, f"memory ran out {where}: {first_line(error)}") from None
+                raise _LoopStopped(Outcome.OUT_OF_MEMORY, f"memory ran out {where}: {first_line(error)}") from None
             raise
         return self._numbers(yielded, where)
 
@@ -196,29 +196,29 @@ class GeneratorRun:
             raise InputError(msg)
         return iterator
 
-    def _returned(self, member: _Member) -> _Stop:
+    def _returned(self, member: _Member) -> _LoopStopped:
         if member.yields == 0:
-            return _Stop(Outcome.FAILED, "the training code returned without one yield; yield once an epoch")
+            return _LoopStopped(Outcome.FAILED, "the training code returned without one yield; yield once an epoch")
         epochs = member.recipe.epochs
         why = f"the training code returned after {member.yields} of {epochs} epochs"
         self._notices[f"{why}: such a run counts as trained to its end"] = None
-        return _Stop(Outcome.COMPLETED, why, returned=True)
+        return _LoopStopped(Outcome.COMPLETED, why, returned=True)
 
     def _numbers(self, yielded: object, where: str) -> dict[str, float]:
         pairs: Mapping[Any, Any] = yielded if isinstance(yielded, Mapping) else {self._metric: yielded}
         if not pairs:
-            raise _Stop(Outcome.FAILED, f"the training code must yield numbers, got an empty mapping {where}")
+            raise _LoopStopped(Outcome.FAILED, f"the training code must yield numbers, got an empty mapping {where}")
         numbers: dict[str, float] = {}
         for name, value in pairs.items():
             if not isinstance(name, str):
                 why = f"the training code must yield numbers under names, got {name!r} for a name {where}"
-                raise _Stop(Outcome.FAILED, why, numbers)
+                raise _LoopStopped(Outcome.FAILED, why, numbers)
             try:
                 numbers[name] = number(value)
             except ValueError as error:
                 under = f" for {name!r}" if isinstance(yielded, Mapping) else ""
                 why = f"the training code must yield numbers, got {error}{under} {where}"
-                raise _Stop(Outcome.FAILED, why, numbers) from None
+                raise _LoopStopped(Outcome.FAILED, why, numbers) from None
         return numbers
 
     def _end(self, member: _Member) -> None:
@@ -260,7 +260,7 @@ class GeneratorRun:
         msg = "a generator function cannot be restored from a state; the run starts again with the same recipe"
         raise InputError(msg)
 
-    def park(self) -> None:
+    def suspend(self) -> None:
         """Nothing to do: what a suspended generator holds is its own."""
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lrtune.workers.lease import process_start
-from lrtune.workers.process import died, end_group, lead, settle
+from lrtune.workers.process import die_with_parent, died, end_group, set_process_group
 from lrtune.workers.signals import StopFlag, stopping
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from lrtune.workers.process import Death
 
-__all__ = ["Place", "can_supervise", "supervise"]
+__all__ = ["WorkerContext", "can_supervise", "supervise"]
 
 GRACE_SECONDS = 4.5
 """Between a signal and the end of a worker that does not hear it."""
@@ -52,7 +52,7 @@ GROUP = re.compile(rb"([+-])(\d+);")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class WorkerContext:
     """What a worker knows of where it stands.
 
     Attributes
@@ -161,7 +161,7 @@ def can_supervise() -> bool:
 
 
 def supervise(
-    body: Callable[[Place], int],
+    body: Callable[[WorkerContext], int],
     *,
     count: int = 1,
     stall_timeout: float | None = None,
@@ -184,7 +184,7 @@ def supervise(
     note
         Called with one line when something had to be done about a worker.
     """
-    crew = _Crew(body=body, count=count, stall_timeout=stall_timeout, ahead=ahead, note=note)
+    crew = WorkerPool(body=body, count=count, stall_timeout=stall_timeout, ahead=ahead, note=note)
     with stopping(crew.signalled, at_once=crew.kill) as flag:
         try:
             return crew.run(flag)
@@ -193,10 +193,10 @@ def supervise(
 
 
 @dataclass(slots=True, kw_only=True)
-class _Crew:
+class WorkerPool:
     """The workers; `waiting` are those whose turn has not come, whether they are there already or not."""
 
-    body: Callable[[Place], int]
+    body: Callable[[WorkerContext], int]
     count: int
     stall_timeout: float | None
     ahead: Callable[[], object] | None
@@ -331,9 +331,9 @@ class _Crew:
                 os.close(other.pipe)
                 other.forget()
             self.workers.clear()
-            settle(parent)
+            die_with_parent(parent)
             _share(index, self.count)
-            place = Place(index=index, count=self.count, deaths=tuple(self.deaths), _pipe=writer)
+            place = WorkerContext(index=index, count=self.count, deaths=tuple(self.deaths), _pipe=writer)
             if ahead is not None:
                 os.close(giver)
                 _prepare(ahead, turn)
@@ -342,11 +342,11 @@ class _Crew:
         os.set_blocking(reader, False)
         if ahead is not None:
             os.close(turn)
-        lead(pid)
+        set_process_group(pid)
         started = process_start(pid) or ""
         self.workers[index] = _Worker(index=index, pid=pid, pipe=reader, started=started, turn=giver)
 
-    def _live(self, place: Place) -> None:
+    def _live(self, place: WorkerContext) -> None:
         """The whole life of a worker process; does not return."""
         code = 1
         try:

@@ -13,7 +13,7 @@ import signal
 import sys
 from dataclasses import dataclass
 
-__all__ = ["Death", "DiedError", "RemoteError", "died", "end_group", "lead", "settle"]
+__all__ = ["Death", "DiedError", "RemoteError", "die_with_parent", "died", "end_group", "set_process_group"]
 
 PR_SET_PDEATHSIG = 1
 
@@ -94,7 +94,7 @@ def _name(number: int) -> str:
         return f"signal {number}"
 
 
-def lead(pid: int) -> None:
+def set_process_group(pid: int) -> None:
     """Put a child at the head of a group of its own, as it does itself: whoever comes first."""
     with contextlib.suppress(PermissionError, ProcessLookupError):
         os.setpgid(pid, pid)
@@ -106,7 +106,7 @@ def end_group(pid: int, number: int = signal.SIGKILL) -> None:
         os.killpg(pid, number)
 
 
-def settle(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
     """In a forked child: stand in a group of one's own, with the signals as they were, and die with the parent."""
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)

@@ -24,7 +24,7 @@ import numpy as np
 
 from lrtune.core.outcome import Outcome
 from lrtune.core.space import Space
-from lrtune.search.base import Seen, Situation, Start
+from lrtune.search.base import SearchContext, Start, TrialView
 from lrtune.search.freeze_thaw.strategy import FreezeThaw
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def curve(recipe: Recipe, x: float, rng: np.random.Generator) -> np.ndarray:
     return values
 
 
-def seen(number: int, space: Space, params: Mapping[str, Any], trained: int, rng: np.random.Generator) -> Seen:
+def seen(number: int, space: Space, params: Mapping[str, Any], trained: int, rng: np.random.Generator) -> TrialView:
     """A run that was trained so far, or until it diverged."""
     recipe = space.recipe(params, epochs=EPOCHS)
     values = curve(recipe, math.log10(space.scaled_lr(params)), rng)[:trained]
@@ -70,13 +70,13 @@ def seen(number: int, space: Space, params: Mapping[str, Any], trained: int, rng
         values, outcome = values[: bad[0] + 1], Outcome.NON_FINITE
     result = float(values[-1]) if outcome is Outcome.COMPLETED else None
     epochs = np.arange(1.0, len(values) + 1)
-    return Seen(number=number, recipe=recipe, epochs=epochs, values=values, outcome=outcome, result=result)
+    return TrialView(number=number, recipe=recipe, epochs=epochs, values=values, outcome=outcome, result=result)
 
 
-def situation(space: Space, size: int, seed: int) -> Situation:
+def context(space: Space, size: int, seed: int) -> SearchContext:
     """The first looks that the search itself asks for, then runs around the best and everywhere else in the range."""
     rng = np.random.default_rng([seed, size])
-    shown = Situation(space=space, epochs=EPOCHS, budget=10.0, untrained=1.1)
+    shown = SearchContext(space=space, epochs=EPOCHS, budget=10.0, untrained=1.1)
     while len(shown.trials) < size:
         action = FreezeThaw().next(shown)
         if not isinstance(action, Start) or action.params is None:
@@ -93,14 +93,14 @@ def situation(space: Space, size: int, seed: int) -> Situation:
     return shown
 
 
-def with_run(shown: Situation, params: Mapping[str, Any], trained: int, rng: np.random.Generator) -> Situation:
+def with_run(shown: SearchContext, params: Mapping[str, Any], trained: int, rng: np.random.Generator) -> SearchContext:
     """The same with one more run, paid for out of a budget that grew with it."""
     run = seen(len(shown.trials), shown.space, params, trained, rng)
     spent = shown.spent + run.trained / EPOCHS
     return dataclasses.replace(shown, trials=[*shown.trials, run], spent=spent, budget=spent + 10)
 
 
-def decided(shown: Situation) -> tuple[float, float]:
+def decided(shown: SearchContext) -> tuple[float, float]:
     """Seconds of CPU and by the clock of one decision, from trials that nothing has been remembered of."""
     fresh = dataclasses.replace(shown, trials=[dataclasses.replace(trial) for trial in shown.trials])
     cpu, clock = time.process_time(), time.perf_counter()
@@ -112,7 +112,7 @@ def measured(space: Space, size: int, seeds: int, repeats: int) -> tuple[float, 
     """Median seconds of CPU and by the clock."""
     times = []
     for seed in range(seeds):
-        shown = situation(space, size, seed)
+        shown = context(space, size, seed)
         decided(shown)  # what is loaded or worked out once a search
         times += [decided(shown) for _ in range(repeats)]
     cpu, clock = (median(column) for column in zip(*times, strict=True))
@@ -124,7 +124,7 @@ def report(name: str, space: Space, sizes: Sequence[int], seeds: int, repeats: i
     before: tuple[int, float] | None = None
     for size in sizes:
         cpu, clock = measured(space, size, seeds, repeats)
-        states = [trial.outcome for trial in situation(space, size, 0).trials]
+        states = [trial.outcome for trial in context(space, size, 0).trials]
         counts = f"{states.count(Outcome.COMPLETED)} complete, {states.count(Outcome.NON_FINITE)} diverged"
         grown = "" if before is None else f", grows as n^{math.log(cpu / before[1]) / math.log(size / before[0]):.2f}"
         print(f"{name}, {size} runs ({counts}): {1e3 * cpu:.1f} ms CPU, {1e3 * clock:.1f} ms by the clock{grown}")
@@ -135,7 +135,7 @@ def report(name: str, space: Space, sizes: Sequence[int], seeds: int, repeats: i
 
 def profiled(space: Space, size: int) -> None:
     """Where one decision spends its time."""
-    shown = situation(space, size, 0)
+    shown = context(space, size, 0)
     decided(shown)
     with cProfile.Profile() as profile:
         decided(shown)

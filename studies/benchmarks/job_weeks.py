@@ -24,7 +24,7 @@ import numpy as np
 
 from lrtune.jobs import read_job
 from lrtune.jobs.drift_strategy import Last, Recheck
-from lrtune.jobs.request import Asked
+from lrtune.jobs.request import JobRequest
 from lrtune.jobs.runner import run
 from lrtune.search.base import Finish
 from lrtune.storage import open_storage
@@ -171,7 +171,7 @@ def weeks(task: str, decades: float, seed: int, confirm: int) -> list[Any]:
             told = {"task": task, "week": week, "scale": scale(decades if week >= DRIFT_WEEK else 0.0), "seed": seed}
             (folder / "week.json").write_text(json.dumps(told))
             now = FIRST + dt.timedelta(weeks=week)
-            rows.append(run(job, lambda: storage, Asked(now=lambda now=now: now)).row)
+            rows.append(run(job, lambda: storage, JobRequest(now=lambda now=now: now)).row)
         return rows
 
 
@@ -226,9 +226,9 @@ class Nothing:
 
     name = "nothing"
 
-    def next(self, situation: object, /) -> Finish:
+    def next(self, context: object, /) -> Finish:
         """The end."""
-        del situation
+        del context
         return Finish(why="the test is over")
 
 

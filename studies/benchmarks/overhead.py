@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from lrtune.config.study_file import StudyFile
-    from lrtune.core.records import Record
+    from lrtune.core.records import TrialRecord
     from lrtune.training.base import Trainer
 
 STUDY = Path(__file__).parents[1] / "digits-mlp" / "study.toml"
@@ -108,7 +108,9 @@ def on_digits(rounds: int, strategy: str, trials: int, epochs: int | None) -> No
     )
 
 
-def searched(study: StudyFile, trainer: Trainer, strategy: str, trials: int, seed: int) -> tuple[Spent, list[Record]]:
+def searched(
+    study: StudyFile, trainer: Trainer, strategy: str, trials: int, seed: int
+) -> tuple[Spent, list[TrialRecord]]:
     """What a search took, and what it trained."""
     with tempfile.TemporaryDirectory() as folder:
         told = study.arguments() | {"strategy": strategy, "trials": trials, "seed": seed, "prune": False}
@@ -118,7 +120,7 @@ def searched(study: StudyFile, trainer: Trainer, strategy: str, trials: int, see
         return watch.read(), read(result.study).records
 
 
-def trained(record: Record, trainer: Trainer, model: nn.Module, data: Sequence[torch.Tensor]) -> Spent:
+def trained(record: TrialRecord, trainer: Trainer, model: nn.Module, data: Sequence[torch.Tensor]) -> Spent:
     """The same training as anybody would write it: steps, the schedule, and as many evaluations."""
     x_train, x_valid, y_train, y_valid = data
     recipe = record.recipe

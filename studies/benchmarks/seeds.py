@@ -80,9 +80,9 @@ def searched(name: str, seed: int, budget: float) -> list[float]:
 
 def finished(record: StudyRecord) -> list[tuple[float, float]]:
     """(Full trainings paid by then, value) of each complete trial, in the order of their ends."""
-    pieces = [(piece.at + piece.seconds, piece.epochs) for one in record.records for piece in one.pieces]
+    pieces = [(piece.at + piece.seconds, piece.epochs) for one in record.records for piece in one.segments]
     done = [one for one in record.records if one.outcome is Outcome.COMPLETED and one.value is not None]
-    ends = [(max(piece.at + piece.seconds for piece in one.pieces), float(one.value or 0.0)) for one in done]
+    ends = [(max(piece.at + piece.seconds for piece in one.segments), float(one.value or 0.0)) for one in done]
     return [(sum(epochs for at, epochs in pieces if at <= end) / record.epochs, value) for end, value in sorted(ends)]
 
 

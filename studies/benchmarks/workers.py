@@ -65,7 +65,7 @@ def searched(workers: int, *, budget: float, seed: int, strategy: str) -> Throug
 def trained_for(path: Path, workers: int) -> float:
     """Seconds from the beginning of the first piece of training to the end of the last."""
     study = optuna.load_study(study_name=None, storage=open_storage(path))
-    pieces = [piece for record in read(study).records for piece in record.pieces]
+    pieces = [piece for record in read(study).records for piece in record.segments]
     names = {piece.worker for piece in pieces}
     if len(names) != workers:
         print(f"  {len(names)} of {workers} workers have trained")

@@ -28,8 +28,8 @@ def judged(task: tuple[str, Problem, int], options: argparse.Namespace) -> dict[
     """One search that ends by itself, and its answer beside the table."""
     _, problem, seed = task
     played = play(FreezeThaw(), problem, seed=seed, budget=None, self_stopping=True, workers=options.workers)
-    situation = situation_of(problem, played.trials, played.cost, seed=seed)
-    found = answer(situation)
+    context = situation_of(problem, played.trials, played.cost, seed=seed)
+    found = answer(context)
     if found.best is None or found.band is None:
         return {
             "problem": problem.name,
@@ -39,7 +39,7 @@ def judged(task: tuple[str, Problem, int], options: argparse.Namespace) -> dict[
             "inside": [],
             "width": 0,
         }
-    params = situation.space.params(played.trials[found.best].recipe)
+    params = context.space.params(played.trials[found.best].recipe)
     regrets = problem.regrets_under(params)
     low, high = (math.log10(lr) for lr in found.band)
     best = int(np.argmin(regrets))

@@ -10,7 +10,7 @@ import numpy as np
 
 from lrtune.core.outcome import Outcome
 from lrtune.core.space import Space
-from lrtune.search.base import Finish, Seen, Situation, Start, Stop, Wait
+from lrtune.search.base import Finish, SearchContext, Start, Stop, TrialView, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,7 +32,7 @@ class Play:
     finished: list[tuple[float, float]] = field(default_factory=list)
     cost: float = 0.0
     why: str = "budget"
-    trials: list[Seen] = field(default_factory=list)
+    trials: list[TrialView] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
@@ -48,9 +48,9 @@ class _Job:
     ends: float
 
 
-def situation_of(problem: Problem, trials: Iterable[Seen], spent: float, **limits: Any) -> Situation:
+def situation_of(problem: Problem, trials: Iterable[TrialView], spent: float, **limits: Any) -> SearchContext:
     """What a strategy, or who reads the answer, is shown."""
-    return Situation(
+    return SearchContext(
         space=Space(lr=problem.lr_range, **problem.choices),
         epochs=problem.epochs,
         direction=problem.direction,
@@ -60,7 +60,7 @@ def situation_of(problem: Problem, trials: Iterable[Seen], spent: float, **limit
     )
 
 
-def _advance(problem: Problem, seen: Seen, params: dict[str, Any], until: float) -> Seen:
+def _advance(problem: Problem, seen: TrialView, params: dict[str, Any], until: float) -> TrialView:
     curve = problem.curve(params)
     sign = 1 if problem.direction == "minimize" else -1
     upto = min(problem.epochs, round(until))
@@ -73,7 +73,7 @@ def _advance(problem: Problem, seen: Seen, params: dict[str, Any], until: float)
         outcome = Outcome.NON_FINITE
     elif upto >= problem.epochs:
         outcome = Outcome.COMPLETED
-    return Seen(
+    return TrialView(
         number=seen.number,
         recipe=seen.recipe,
         epochs=np.arange(1, upto + 1, dtype=float),
@@ -97,7 +97,7 @@ def play(  # noqa: C901, PLR0912, PLR0915 -- one loop, told as one story
     import time
 
     space = Space(lr=problem.lr_range, **problem.choices)
-    trials: dict[int, Seen] = {}
+    trials: dict[int, TrialView] = {}
     params: dict[int, dict[str, Any]] = {}
     jobs: list[_Job] = []
     result = Play()
@@ -106,7 +106,7 @@ def play(  # noqa: C901, PLR0912, PLR0915 -- one loop, told as one story
     while True:
         done = False
         while len(jobs) < workers and not done:
-            situation = situation_of(
+            context = situation_of(
                 problem,
                 trials.values(),
                 spent,
@@ -116,7 +116,7 @@ def play(  # noqa: C901, PLR0912, PLR0915 -- one loop, told as one story
                 untrained=problem.untrained if untrained else None,
             )
             begun = time.perf_counter()
-            action = strategy.next(situation)
+            action = strategy.next(context)
             result.seconds.append(time.perf_counter() - begun)
             stale += 1
             if stale > 2000:
@@ -130,14 +130,14 @@ def play(  # noqa: C901, PLR0912, PLR0915 -- one loop, told as one story
                 break
             elif isinstance(action, Stop):
                 old = trials[action.number]
-                trials[action.number] = Seen(
+                trials[action.number] = TrialView(
                     number=old.number, recipe=old.recipe, epochs=old.epochs, values=old.values, outcome=action.outcome
                 )
             else:
                 if isinstance(action, Start):
                     number = len(trials)
                     params[number] = dict(action.params or {})
-                    trials[number] = Seen(
+                    trials[number] = TrialView(
                         number=number,
                         recipe=space.recipe(params[number], epochs=problem.epochs, seed=action.seed),
                         epochs=np.array([]),
@@ -158,7 +158,7 @@ def play(  # noqa: C901, PLR0912, PLR0915 -- one loop, told as one story
                     msg = f"{strategy.name} asks for nothing: {action}"
                     raise RuntimeError(msg)
                 spent += price
-                trials[number] = Seen(
+                trials[number] = TrialView(
                     number=number, recipe=old.recipe, epochs=old.epochs, values=old.values, until=until
                 )
                 jobs.append(_Job(number, until, clock + price))

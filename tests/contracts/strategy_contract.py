@@ -19,7 +19,7 @@ import optuna
 from lrtune.core.outcome import Outcome
 from lrtune.core.recipe import Recipe
 from lrtune.core.space import Space
-from lrtune.search.base import Action, Continue, Finish, Seen, Situation, Start, Stop, Strategy, Wait
+from lrtune.search.base import Action, Continue, Finish, SearchContext, Start, Stop, Strategy, TrialView, Wait
 from lrtune.search.registry import make
 
 __all__ = ["JOINT", "LR_ONLY", "Laboratory", "basin", "law", "mirrored", "started"]
@@ -84,7 +84,7 @@ class Laboratory:
     points: int | None = None
     check_purity: bool = True
     every: int = 1
-    seen: list[Seen] = field(default_factory=list)
+    seen: list[TrialView] = field(default_factory=list)
     paid: float = 0.0
     actions: list[Action] = field(default_factory=list)
     working: list[int] = field(default_factory=list)
@@ -96,10 +96,10 @@ class Laboratory:
         low, high = self.space.lr_range
         self.origin = math.log10(low), math.log10(high)
 
-    def situation(self) -> Situation:
+    def context(self) -> SearchContext:
         low, high = (math.log10(end) for end in self.space.lr_range)
         used = (self.origin[0] - low) + (high - self.origin[1])
-        return Situation(
+        return SearchContext(
             space=self.space,
             epochs=self.epochs,
             direction=self.direction,
@@ -116,7 +116,7 @@ class Laboratory:
 
     def _spent(self) -> float:
         busy = [seen for seen in self.seen if seen.until is not None]
-        claimed = sum(seen.until - seen.trained + seen.again for seen in busy if seen.until is not None)
+        claimed = sum(seen.until - seen.trained + seen.repaid_epochs for seen in busy if seen.until is not None)
         return (self.paid + claimed) / self.epochs
 
     # -- the loop -------------------------------------------------------------------------------------
@@ -140,25 +140,25 @@ class Laboratory:
 
     def decide(self) -> Action:
         """One decision, checked and carried out."""
-        situation = self.situation()
-        action = self.mind.next(situation)
+        context = self.context()
+        action = self.mind.next(context)
         if self.check_purity:
-            again = copy.deepcopy(situation)
+            again = copy.deepcopy(context)
             assert make(self.strategy, points=self.points).next(again) == action, "not a function of the situation"
         self.actions.append(action)
         if isinstance(action, Start):
-            self._start(action, situation)
+            self._start(action, context)
         elif isinstance(action, Continue):
-            self._continue(action, situation)
+            self._continue(action, context)
         elif isinstance(action, Stop):
             self._open(action.number)
             self._end(action.number, outcome=action.outcome)
         return action
 
-    def _start(self, action: Start, situation: Situation) -> None:
-        assert not situation.exhausted, "started a trial beyond the limit on trials"
+    def _start(self, action: Start, context: SearchContext) -> None:
+        assert not context.exhausted, "started a trial beyond the limit on trials"
         assert action.params is not None
-        self._affordable(action.until / self.epochs, situation)
+        self._affordable(action.until / self.epochs, context)
         assert 0 < action.until <= self.epochs
         lr = action.params["lr"]
         if not self.space.contains(action.params):
@@ -166,7 +166,7 @@ class Laboratory:
             wider = self.space.reaching(lr)
             assert any(abs(math.log10(b / a)) > 1e-3 for a, b in zip(self.space.lr_range, wider.lr_range, strict=True))
             self.space = wider
-            assert self.situation().widen >= situation.widen - self.widen, "widened too far"
+            assert self.context().widen >= context.widen - self.widen, "widened too far"
         assert self.space.contains(action.params), f"{action.params} is no point of {self.space}"
         frozen = optuna.trial.create_trial(
             value=0.0, params=dict(action.params), distributions=dict(self.space.distributions())
@@ -176,25 +176,25 @@ class Laboratory:
         assert all(seen.recipe != recipe for seen in self.seen if seen.outcome is not Outcome.FAILED), "the same twice"
         empty = np.array([])
         self.seen.append(
-            Seen(number=len(self.seen), recipe=recipe, epochs=empty, values=empty, until=float(action.until))
+            TrialView(number=len(self.seen), recipe=recipe, epochs=empty, values=empty, until=float(action.until))
         )
         self.working.append(len(self.seen) - 1)
 
-    def _continue(self, action: Continue, situation: Situation) -> None:
+    def _continue(self, action: Continue, context: SearchContext) -> None:
         seen = self._open(action.number)
         assert seen.trained < action.until <= self.epochs
-        self._affordable((action.until - seen.trained + seen.again) / self.epochs, situation)
+        self._affordable((action.until - seen.trained + seen.repaid_epochs) / self.epochs, context)
         self.seen[action.number] = dataclasses.replace(seen, until=float(action.until))
         self.working.append(action.number)
 
-    def _open(self, number: int) -> Seen:
+    def _open(self, number: int) -> TrialView:
         seen = self.seen[number]
         assert seen.open, f"trial {number} is not open ({seen.outcome}, until {seen.until})"
         return seen
 
     @staticmethod
-    def _affordable(price: float, situation: Situation) -> None:
-        assert price <= situation.left * (1 + 1e-9) + 1e-9, f"{price} asked for with {situation.left} left"
+    def _affordable(price: float, context: SearchContext) -> None:
+        assert price <= context.left * (1 + 1e-9) + 1e-9, f"{price} asked for with {context.left} left"
 
     # -- training -------------------------------------------------------------------------------------
 
@@ -215,24 +215,24 @@ class Laboratory:
             if not math.isfinite(values[-1]):
                 outcome = Outcome.NON_FINITE
                 break
-        self.paid += reached - seen.trained + seen.again
+        self.paid += reached - seen.trained + seen.repaid_epochs
         if outcome is None and reached >= self.epochs - 1e-9:
             outcome = Outcome.COMPLETED
         self.seen[number] = dataclasses.replace(
-            seen, epochs=np.array(epochs), values=np.array(values), until=None, again=0.0, reached=reached
+            seen, epochs=np.array(epochs), values=np.array(values), until=None, repaid_epochs=0.0, reached=reached
         )
         if outcome is not None:
             self._end(number, outcome=outcome)
         elif self.forgets:
-            self.seen[number] = dataclasses.replace(self.seen[number], again=reached)
+            self.seen[number] = dataclasses.replace(self.seen[number], repaid_epochs=reached)
 
     def _end(self, number: int, *, outcome: Outcome) -> None:
         seen = self.seen[number]
         result = float(seen.values[-1]) if outcome is Outcome.COMPLETED else None
-        self.seen[number] = dataclasses.replace(seen, outcome=outcome, result=result, again=0.0)
+        self.seen[number] = dataclasses.replace(seen, outcome=outcome, result=result, repaid_epochs=0.0)
 
     @property
-    def completed(self) -> list[Seen]:
+    def completed(self) -> list[TrialView]:
         """The trials that were trained to their end."""
         return [seen for seen in self.seen if seen.outcome is Outcome.COMPLETED]
 

@@ -105,7 +105,7 @@ class TrainerContract(Contract):
     def test_dropping_some_leaves_the_others_unchanged(self) -> None:
         whole = train(self.start())
         run = self.start()
-        begun = train(run, pieces=2)
+        begun = train(run, segments=2)
         run.drop([0])
         assert 0 not in run.alive
         rest = train(run)
@@ -182,8 +182,8 @@ class TrainerContract(Contract):
     def test_parking_changes_nothing(self) -> None:
         whole = train(self.start())
         run = self.start()
-        begun = train(run, pieces=2)
-        run.park()
+        begun = train(run, segments=2)
+        run.suspend()
         rest = train(run)
         for member, curve in whole.items():
             assert {**begun[member], **rest.get(member, {})} == curve
@@ -219,7 +219,7 @@ class SavingContract(Contract):
         assert self.trainer().saves
         whole = train(self.start())
         run = self.start()
-        begun = train(run, pieces=cut)
+        begun = train(run, segments=cut)
         state = run.state()
         assert state is not None
         path = tmp_path / "run.npz"
@@ -236,17 +236,17 @@ class SavingContract(Contract):
     def test_restoring_over_a_run_that_went_on(self) -> None:
         whole = train(self.start())
         run = self.start()
-        train(run, pieces=2)
+        train(run, segments=2)
         state = run.state()
         assert state is not None
-        train(run, pieces=2)
+        train(run, segments=2)
         run.restore(state)
         for member, curve in train(run).items():
             assert all(whole[member][step] == said for step, said in curve.items())
 
     def test_a_state_is_a_snapshot(self, tmp_path: Path) -> None:
         run = self.start()
-        train(run, pieces=1)
+        train(run, segments=1)
         state = run.state()
         assert state is not None
         checkpoint.save(tmp_path / "before.npz", state)
@@ -257,7 +257,7 @@ class SavingContract(Contract):
 
     def test_who_was_dropped_stays_dropped(self) -> None:
         run = self.start()
-        train(run, pieces=1)
+        train(run, segments=1)
         run.drop([0])
         state = run.state()
         assert state is not None

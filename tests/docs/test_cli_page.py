@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lrtune.config.study_file import Question, Search, Training
+from lrtune.config.study_file import Question, SearchTable, TrainTable
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,7 +21,7 @@ def test_the_page_is_current() -> None:
     assert ran.returncode == 0, ran.stderr
 
 
-@pytest.mark.parametrize("table", [Question, Training, Search])
+@pytest.mark.parametrize("table", [Question, TrainTable, SearchTable])
 def test_the_page_names_every_key(table: type) -> None:
     page = (ROOT / "docs" / "cli.md").read_text()
     assert [field.name for field in dataclasses.fields(table) if f"`{field.name}`" not in page] == []

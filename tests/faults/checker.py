@@ -125,7 +125,7 @@ def _paid(lab: Lab, study: optuna.Study, *, once: bool, kills: int) -> None:
         assert all(count == 1 for count in recipes.values()), f"I3: a recipe was completed twice: {recipes}"
         ended = Counter(line[1] for line in lab.books if line[0] == "end")
         assert sum(count - 1 for count in ended.values()) <= kills, f"I3: trained to the end twice: {ended}"
-    search, epochs = lab.told["search"], lab.told["study"]["epochs"]
+    search, epochs = lab.closed["search"], lab.closed["study"]["epochs"]
     if search.get("trials"):
         assert len(study.trials) <= search["trials"], "I4"
     if search.get("budget"):

@@ -131,11 +131,11 @@ class Lab:
         tables = {name: dict(table) for name, table in STUDY.items()}
         for name, table in changes.items():
             tables[name].update(table)
-        self.told = {
+        self.closed = {
             name: {k: v for k, v in table.items() if v is not None and v != ""} for name, table in tables.items()
         }
         text = ""
-        for name, table in self.told.items():
+        for name, table in self.closed.items():
             text += f"[{name}]\n" + "".join(f"{key} = {_toml(value)}\n" for key, value in table.items())
         (self.folder / file).write_text(text)
 

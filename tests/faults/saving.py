@@ -65,7 +65,7 @@ class Run:
             raise InputError(msg)
         self.step, self.mark = state["step"], state["mark"]
 
-    def park(self) -> None:
+    def suspend(self) -> None:
         pass
 
     def close(self) -> None:

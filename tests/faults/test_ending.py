@@ -87,11 +87,11 @@ def test_a_step_that_does_not_come_back_is_left_after_the_grace(lab: Lab, saw: C
 def test_a_worker_that_was_asleep(lab: Lab, saw: Callable[..., None]) -> None:
     running = lab.start("--workers", "2", sleep=0.05, hold=8)
     lab.trained(3)
-    asleep = int(next(line for line in lab.books if line[0] == "begin")[2])
-    os.kill(asleep, signal.SIGSTOP)
+    plateaued = int(next(line for line in lab.books if line[0] == "begin")[2])
+    os.kill(plateaued, signal.SIGSTOP)
     lab.go()
     time.sleep(3)
-    os.kill(asleep, signal.SIGCONT)
+    os.kill(plateaued, signal.SIGCONT)
     assert running.wait() == 0, running.err
     check(lab, trials=6)
     saw("3 s asleep beside a second worker: its trial stayed its own, exit 0, 6 of 6 once")

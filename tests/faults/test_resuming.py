@@ -52,7 +52,7 @@ def test_one_cell_of_the_data_is_another(lab: Lab, saw: Callable[..., None]) -> 
     assert [(trial.params, trial.value) for trial in check(lab, trials=3).trials] == before
     data.write_text(table())
     lab.run("--trials", "5")
-    lab.told["search"]["trials"] = 5
+    lab.closed["search"]["trials"] = 5
     study = check(lab, trials=5)
     assert [(trial.params, trial.value) for trial in study.trials[:3]] == before
     saw(f"exit 5, {refused.last.partition('error: ')[2]!r}; with the cell put back it went on: exit 0, 5 of 5")

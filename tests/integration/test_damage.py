@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import lrtune
 from lrtune import cli
 from lrtune.cli.study_lookup import load
-from lrtune.core.json_shapes import NOTHING, NUMBER, TEXT, Each, Named, Row, wrong
+from lrtune.core.json_shapes import NOTHING, NUMBER, TEXT, Each, FixedList, Named, wrong
 from lrtune.errors import LrtuneError, MismatchError, StorageError
 from lrtune.study.trials.stored_trial import RECORD, damage, decode, encode, parse
 from lrtune.study.trials.study_reader import BASELINE, NOTICES, RANGE, RESULT, SEARCHES, SETTINGS, SPACE, read
@@ -252,10 +252,10 @@ def test_a_study_of_others_with_odd_attributes_is_sound(tmp_path: Path) -> None:
         ({"a": None}, {"a": NUMBER}, "a is null, not a finite number"),
         ({"a": True}, {"a": NUMBER}, "a is true, not a finite number"),
         ({"a": {"b": [1, "x"]}}, {"a": Named(Each(NUMBER))}, "a.b[1] is a text, not a finite number"),
-        ([1], Row((NUMBER, TEXT)), "it is a list of 1, not a list of 2"),
+        ([1], FixedList((NUMBER, TEXT)), "it is a list of 1, not a list of 2"),
         ("x", (NOTHING, NUMBER), "it is a text, not a finite number"),
         ({}, {"a?": NUMBER}, ""),
-        ([1, "x"], Row((NUMBER, TEXT)), ""),
+        ([1, "x"], FixedList((NUMBER, TEXT)), ""),
     ],
 )
 def test_what_does_not_fit_is_named_by_its_place(value: Any, shape: Any, told: str) -> None:

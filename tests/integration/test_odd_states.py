@@ -25,14 +25,14 @@ from lrtune.search.freeze_thaw.strategy import FreezeThaw, Prior
 from lrtune.search.registry import NAMES
 from lrtune.study.engine import scheduler
 from lrtune.study.tuning import tune
-from lrtune.workers.pool import Place
+from lrtune.workers.pool import WorkerContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from lrtune.core.recipe import Recipe
-    from lrtune.search.base import Action, Situation
+    from lrtune.search.base import Action, SearchContext
 
 SPACE = lrtune.Space(lr=(1e-4, 1.0), batch_size=[16, 32], momentum=(0.5, 0.9))
 
@@ -189,7 +189,7 @@ def test_two_workers_do_not_share_one_budget_to_pieces(tmp_path: Path, strategy:
     found: list[dict[str, int]] = []
 
     def work(index: int) -> None:
-        place = Place(index=index, count=2)
+        place = WorkerContext(index=index, count=2)
         result = tune(
             descent,
             lrtune.Space(lr=(1e-4, 0.3)),
@@ -285,15 +285,15 @@ class Stubborn:
 
     name = "stubborn"
 
-    def __init__(self, answer: Callable[[Situation], Action]) -> None:
+    def __init__(self, answer: Callable[[SearchContext], Action]) -> None:
         self.answer = answer
         self.asked = 0
 
-    def next(self, situation: Situation) -> Action:
-        if not situation.trials:
+    def next(self, context: SearchContext) -> Action:
+        if not context.trials:
             return Start(params={"lr": 0.1}, until=1.0)
         self.asked += 1
-        return self.answer(situation)
+        return self.answer(context)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 
 from lrtune.core.recipe import Recipe
 from lrtune.reporting.snippets import snippet
-from lrtune.training.estimators.adapters import Stepper
+from lrtune.training.estimators.adapters import EstimatorStepper
 from lrtune.training.estimators.run import quiet
 from lrtune.training.estimators.trainer import SklearnTrainer
 from lrtune.training.setups import setup_of
@@ -119,7 +119,7 @@ def trained(trainer: SklearnTrainer, recipe: Recipe) -> tuple[list[tuple[float, 
 def measured(trainer: SklearnTrainer, what: str) -> Callable[[Any], float]:
     def measure(model: Any) -> float:
         with quiet():
-            return trainer.evaluate(Stepper(estimator=model, kind=trainer.kind, begun=True))[what]
+            return trainer.evaluate(EstimatorStepper(estimator=model, kind=trainer.kind, begun=True))[what]
 
     return measure
 

@@ -12,7 +12,7 @@ import lrtune
 from lrtune.cli import run
 from lrtune.core.space import Space
 from lrtune.reporting.figures import sweeps
-from lrtune.search.lr_range.lr_range import RangeTest, Sweep, central
+from lrtune.search.lr_range.lr_range import RangeSweep, RangeTest, central
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,7 +104,7 @@ def test_the_middle_of_a_space() -> None:
 
 def _found(losses: list[float], interval: tuple[float, float] | None) -> RangeTest:
     lrs = tuple(10.0 ** (-5 + 0.05 * k) for k in range(len(losses)))
-    sweep = Sweep(seed=0, lrs=lrs, losses=tuple(losses), ended="<b>user's</b> %{text}")
+    sweep = RangeSweep(seed=0, lrs=lrs, losses=tuple(losses), ended="<b>user's</b> %{text}")
     return RangeTest(
         interval=interval,
         confidence="fair" if interval else "unreliable here",

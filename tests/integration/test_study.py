@@ -24,16 +24,16 @@ from lrtune.search.base import Continue, Finish, Start, Wait
 from lrtune.search.registry import NAMES
 from lrtune.study.trials.stored_trial import RECORD
 from lrtune.study.trials.study_reader import SEARCHES, read
-from lrtune.study.trials.trial_store import Ledger
+from lrtune.study.trials.trial_store import TrialStore
 from lrtune.study.tuning import tune
-from lrtune.workers.pool import Place
+from lrtune.workers.pool import WorkerContext
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from lrtune.core.recipe import Recipe
-    from lrtune.search.base import Action, Situation
+    from lrtune.search.base import Action, SearchContext
     from lrtune.study.events import Progress
 
 SPACE = lrtune.Space(lr=(1e-5, 10.0))
@@ -266,7 +266,7 @@ def test_only_training_can_stall_and_neither_storing_nor_showing(monkeypatch: py
     """What is written for a dashboard, or waits for a storage, is not ended as a training that makes no progress."""
     said: list[str] = []
 
-    class Told(Place):
+    class Told(WorkerContext):
         def _say(self, word: bytes) -> None:
             said.append({b"w": "working", b"i": "idle"}.get(word, ""))
 
@@ -281,12 +281,12 @@ def test_only_training_can_stall_and_neither_storing_nor_showing(monkeypatch: py
     def observe(_progress: Progress) -> None:
         seen["observer"].add(now())
 
-    def stored(ledger: Ledger, *arguments: Any, _whole: Any = Ledger.write) -> Any:
+    def stored(trial_store: TrialStore, *arguments: Any, _whole: Any = TrialStore.write) -> Any:
         seen["storage"].add(now())
-        return _whole(ledger, *arguments)
+        return _whole(trial_store, *arguments)
 
     seen: dict[str, set[str]] = {"training": set(), "observer": set(), "storage": set()}
-    monkeypatch.setattr(Ledger, "write", stored)
+    monkeypatch.setattr(TrialStore, "write", stored)
     tune(train, SPACE, epochs=5, strategy="freeze-thaw", budget=3.0, place=Told(), observer=observe)
     assert seen == {"training": {"working"}, "observer": {"idle"}, "storage": {"idle"}}
 
@@ -397,10 +397,10 @@ class Patient:
     def __init__(self) -> None:
         self.paused, self.gone = threading.Event(), threading.Event()
 
-    def next(self, situation: Situation, /) -> Action:
-        if not situation.trials:
+    def next(self, context: SearchContext, /) -> Action:
+        if not context.trials:
             return Start(params={"lr": 0.05}, until=1.0)
-        first = situation.trials[0]
+        first = context.trials[0]
         if first.open and not self.gone.is_set():
             self.paused.set()
             return Wait()
@@ -453,12 +453,12 @@ class Steady:
 
     name = "steady"
 
-    def next(self, situation: Situation, /) -> Action:
-        if not situation.trials:
+    def next(self, context: SearchContext, /) -> Action:
+        if not context.trials:
             return Start(params={"lr": 0.05}, until=3.0)
-        first = situation.trials[0]
-        price = situation.epochs if first.again else situation.epochs - first.trained
-        affordable = situation.left * situation.epochs >= price
+        first = context.trials[0]
+        price = context.epochs if first.repaid_epochs else context.epochs - first.trained
+        affordable = context.left * context.epochs >= price
         return Continue(number=0, until=4.0) if first.open and affordable else Finish()
 
 

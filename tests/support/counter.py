@@ -52,7 +52,7 @@ class Counter:
             raise CheckpointError(msg)
         self.count = int(state["count"])
 
-    def park(self) -> None:
+    def suspend(self) -> None:
         pass
 
     def close(self) -> None:

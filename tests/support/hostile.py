@@ -22,7 +22,7 @@ def hostile(record: StudyRecord, text: str = HOSTILE) -> StudyRecord:
         dataclasses.replace(
             trial,
             why=text,
-            pieces=tuple(dataclasses.replace(p, worker=text, why=text) for p in trial.pieces),
+            segments=tuple(dataclasses.replace(p, worker=text, why=text) for p in trial.segments),
             curve=Curve(
                 dataclasses.replace(p, values={text: p.values["valid_loss"], "train_loss": p.values["train_loss"]})
                 for p in trial.curve

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrtune.core.timestamps import utc
 from lrtune.jobs import read_job
-from lrtune.jobs.request import Asked, Ended, state_path
+from lrtune.jobs.request import JobOutcome, JobRequest, state_path
 from lrtune.jobs.runner import run
 from lrtune.jobs.state import State, load
 from lrtune.storage import open_storage
@@ -113,7 +113,7 @@ class Folder:
         """Let time go by."""
         self.now += dt.timedelta(weeks=count)
 
-    def run(self, **asked: Any) -> Ended:
+    def run(self, **asked: Any) -> JobOutcome:
         """One run."""
-        told = Asked(now=lambda: self.now, log=self.log.append, **asked)
+        told = JobRequest(now=lambda: self.now, log=self.log.append, **asked)
         return run(self.job, lambda: self.storage, told)

@@ -12,7 +12,7 @@ import numpy as np
 from lrtune.core.curve import Curve, Direction, Point, ValueRule
 from lrtune.core.divergence import Baseline
 from lrtune.core.outcome import Outcome
-from lrtune.core.records import Piece, Record, StudyRecord
+from lrtune.core.records import Segment, StudyRecord, TrialRecord
 from lrtune.core.space import Space
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def finished(record: StudyRecord, **result: Any) -> StudyRecord:
     return dataclasses.replace(record, result={**answer, **result})
 
 
-def study(records: Sequence[Record] = (), *, space: Space | None = None, **fields: Any) -> StudyRecord:
+def study(records: Sequence[TrialRecord] = (), *, space: Space | None = None, **fields: Any) -> StudyRecord:
     """A study of these records, every other field with a sensible value."""
     usual: dict[str, Any] = {
         "name": "digits-mlp",
@@ -143,7 +143,7 @@ def _trial(
     exponent: float,
     flat: bool,
     prune: bool,
-) -> tuple[Record, float]:
+) -> tuple[TrialRecord, float]:
     params = _params(space, rng)
     recipe = space.recipe(params, epochs=epochs, seed=0)
     batch = recipe.batch_size or 64
@@ -171,7 +171,7 @@ def _trial(
     values, train = values[:end], train[:end]
     curve = _curve(recipe, values, train, batch)
     pieces, clock = _pieces(end, number, clock, rng)
-    return Record(
+    return TrialRecord(
         number=number,
         recipe=recipe,
         params=params,
@@ -180,7 +180,7 @@ def _trial(
         why=why,
         value=float(values[-1]) if outcome is Outcome.COMPLETED else None,
         trained=float(end),
-        pieces=pieces,
+        segments=pieces,
         started=pieces[0].at,
         finished=clock,
     ), clock
@@ -228,22 +228,24 @@ def _applied(recipe: Recipe, progress: float) -> float:
     return recipe.lr * (0.5 * (1 + math.cos(math.pi * progress)) if recipe.schedule.startswith("cosine") else 1.0)
 
 
-def _pieces(end: int, number: int, clock: float, rng: np.random.Generator) -> tuple[tuple[Piece, ...], float]:
+def _pieces(end: int, number: int, clock: float, rng: np.random.Generator) -> tuple[tuple[Segment, ...], float]:
     cuts = [0, *[c for c in (1, 3, 9) if c < end], end]
     pieces = []
     for begin, until in itertools.pairwise(cuts):
         seconds = (until - begin) * float(rng.uniform(0.8, 1.2))
         why = "first look" if begin == 0 else "promising"
-        pieces.append(Piece(at=clock, seconds=seconds, begin=begin, end=until, worker=f"worker-{number % 2}", why=why))
+        pieces.append(
+            Segment(at=clock, seconds=seconds, begin=begin, end=until, worker=f"worker-{number % 2}", why=why)
+        )
         clock += seconds / 2
     return tuple(pieces), clock
 
 
-def _opened(record: Record) -> Record:
+def _opened(record: TrialRecord) -> TrialRecord:
     return dataclasses.replace(record, outcome=None, value=None, why="", finished=None)
 
 
-def _mirrored(record: Record) -> Record:
+def _mirrored(record: TrialRecord) -> TrialRecord:
     """The same run, seen through an accuracy."""
     points = [
         dataclasses.replace(p, values={**p.values, "valid_accuracy": 1 - p.values["valid_loss"] / UNTRAINED * 0.9})

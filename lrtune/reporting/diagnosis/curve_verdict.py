@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lrtune.reporting.diagnosis.disturbances import edge as at_edge
 from lrtune.reporting.diagnosis.disturbances import noisy, overfitting, spiked
 from lrtune.reporting.diagnosis.endings import broken, non_finite, slow, too_short
-from lrtune.reporting.diagnosis.prepared_curve import Look, Verdict, VerdictKind, look_at
+from lrtune.reporting.diagnosis.prepared_curve import PreparedCurve, Verdict, VerdictKind, look_at
 from lrtune.reporting.diagnosis.progress import falling, flat, healthy
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RULES", "Verdict", "VerdictKind", "judge"]
 
-RULES: tuple[Callable[[Look], Verdict | None], ...] = (
+RULES: tuple[Callable[[PreparedCurve], Verdict | None], ...] = (
     non_finite,
     slow,
     broken,

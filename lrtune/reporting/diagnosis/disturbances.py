@@ -12,7 +12,7 @@ from lrtune.reporting.diagnosis import features
 from lrtune.reporting.diagnosis.prepared_curve import (
     MIN_REPORTS,
     TREND_P,
-    Look,
+    PreparedCurve,
     Verdict,
     VerdictKind,
     lower,
@@ -38,7 +38,7 @@ HALF_NORMAL = 0.954  # the median of |N(0, 2)|
 TINY = 1e-12
 
 
-def overfitting(look: Look) -> Verdict | None:
+def overfitting(look: PreparedCurve) -> Verdict | None:
     """Whether the held-out metric turned for good while the training loss went on falling."""
     course = look.course
     turn = int(np.argmin(course))
@@ -58,17 +58,17 @@ def overfitting(look: Look) -> Verdict | None:
         kind=VerdictKind.OVERFITTING,
         evidence={
             "step": step,
-            "best": look.told(float(course[turn])),
-            "last": look.told(look.level),
+            "best": look.reported(float(course[turn])),
+            "last": look.reported(look.level),
             "train_fell": fell,
         },
-        why=f"the held-out metric was best at step {step} ({number(look.told(float(course[turn])))}) and ended at "
-        f"{number(look.told(look.level))} while the training loss fell by another {number(fell)}",
+        why=f"the held-out metric was best at step {step} ({number(look.reported(float(course[turn])))}) and ended at "
+        f"{number(look.reported(look.level))} while the training loss fell by another {number(fell)}",
         advice=f'stop near step {step} (value = "best"), add weight decay or data augmentation, or use fewer epochs',
     )
 
 
-def edge(look: Look) -> Verdict | None:
+def edge(look: PreparedCurve) -> Verdict | None:
     """Whether it oscillates, or bursts again and again: the learning rate is near 2 / curvature (Cohen et al. 2021)."""
     for values, course, name in _series(look):
         if len(values) < 2 * MIN_REPORTS:
@@ -93,7 +93,7 @@ def edge(look: Look) -> Verdict | None:
     return None
 
 
-def _series(look: Look) -> tuple[tuple[Floats, Floats, str], ...]:
+def _series(look: PreparedCurve) -> tuple[tuple[Floats, Floats, str], ...]:
     """What is looked at for disturbances: each series, the same smoothed, and its name."""
     return (look.values, look.course, "metric"), (look.train, look.train_course, "training loss")
 
@@ -104,7 +104,7 @@ def _quiet(values: Floats) -> float:
     return features.middle(steps) / HALF_NORMAL if len(steps) else 0.0
 
 
-def spiked(look: Look) -> Verdict | None:
+def spiked(look: PreparedCurve) -> Verdict | None:
     """Whether it rose once or twice and came back."""
     for values, course, name in _series(look):
         if len(values) < MIN_REPORTS:
@@ -125,7 +125,7 @@ def spiked(look: Look) -> Verdict | None:
     return None
 
 
-def noisy(look: Look) -> Verdict | None:
+def noisy(look: PreparedCurve) -> Verdict | None:
     """Whether one report says little: on both parts, or on the held-out part alone."""
     share = look.sigma / look.learned
     if share < NOISE_SHARE:

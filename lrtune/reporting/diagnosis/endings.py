@@ -10,7 +10,7 @@ from lrtune.reporting.diagnosis.prepared_curve import (
     MIN_REPORTS,
     STUCK_SHARE,
     TREND_P,
-    Look,
+    PreparedCurve,
     Verdict,
     VerdictKind,
     far_below,
@@ -29,7 +29,7 @@ FEWEST = 3  # reports that make a level
 SLOW_SHARE = 0.1  # of the untrained level
 
 
-def non_finite(look: Look) -> Verdict | None:
+def non_finite(look: PreparedCurve) -> Verdict | None:
     """Whether a number became NaN or infinite."""
     if look.bad_step is None and look.outcome is not Outcome.NON_FINITE:
         return None
@@ -44,7 +44,7 @@ def non_finite(look: Look) -> Verdict | None:
     )
 
 
-def broken(look: Look) -> Verdict | None:
+def broken(look: PreparedCurve) -> Verdict | None:
     """Whether it exploded, or stands at the level of knowing nothing."""
     if look.outcome is Outcome.EXPLODED or (look.outcome is not Outcome.STUCK and _has_exploded(look)):
         return _exploded(look)
@@ -53,7 +53,7 @@ def broken(look: Look) -> Verdict | None:
     return None
 
 
-def _has_exploded(look: Look) -> bool:
+def _has_exploded(look: PreparedCurve) -> bool:
     if len(look.values) < FEWEST:
         return False
     end = features.middle(look.values[-3:])
@@ -64,21 +64,21 @@ def _has_exploded(look: Look) -> bool:
     return rising > 0 and p_value < TREND_P and end > look.start + STUCK_SHARE * scale + NOISE_SIGMAS * look.sigma
 
 
-def _exploded(look: Look) -> Verdict:
+def _exploded(look: PreparedCurve) -> Verdict:
     below = [i for i, value in enumerate(look.values) if value <= look.start]
     onset = min(below[-1] + 1, len(look.steps) - 1) if below else 0
     step = int(look.steps[onset]) if len(look.steps) else 0
     last = float(look.values[-1]) if len(look.values) else math.nan
     return Verdict(
         kind=VerdictKind.EXPLODED,
-        evidence={"step": step, "last": look.told(last), "untrained": look.told(look.start)},
-        why=f"it left the level of the untrained model ({number(look.told(look.start))}) for good by step {step} "
-        f"and stood at {number(look.told(last))} at its end",
+        evidence={"step": step, "last": look.reported(last), "untrained": look.reported(look.start)},
+        why=f"it left the level of the untrained model ({number(look.reported(look.start))}) for good by step {step} "
+        f"and stood at {number(look.reported(last))} at its end",
         advice=lower(look, "or warm up over 5 % of the steps, or clip the gradient"),
     )
 
 
-def _is_stuck(look: Look) -> bool:
+def _is_stuck(look: PreparedCurve) -> bool:
     n = len(look.values)
     if n <= FEWEST:
         return False
@@ -93,21 +93,21 @@ def _is_stuck(look: Look) -> bool:
     return not far_below(look) and (rose or not (direction < 0 and p_value < TREND_P))
 
 
-def _stuck(look: Look) -> Verdict:
+def _stuck(look: PreparedCurve) -> Verdict:
     level = look.level if len(look.values) else math.nan
-    story = f", after it had been at {number(look.told(look.floor))}" if lost(look) else " and never left it"
+    story = f", after it had been at {number(look.reported(look.floor))}" if lost(look) else " and never left it"
     return Verdict(
         kind=VerdictKind.STUCK,
-        evidence={"level": look.told(level), "untrained": look.told(look.start)},
-        why=f"it ended at {number(look.told(level))}, "
-        f"the level of knowing nothing ({number(look.told(look.start))}){story}",
+        evidence={"level": look.reported(level), "untrained": look.reported(look.start)},
+        why=f"it ended at {number(look.reported(level))}, "
+        f"the level of knowing nothing ({number(look.reported(look.start))}){story}",
         advice=higher(look)
         if far_below(look)
         else lower(look, "units that died at a high learning rate stay dead, so start again"),
     )
 
 
-def slow(look: Look) -> Verdict | None:
+def slow(look: PreparedCurve) -> Verdict | None:
     """A learning rate so small that there is nothing to see: its noise is no noise, its level no chance."""
     diverged = look.outcome is not None and look.outcome.diverged
     moved = look.start - look.level
@@ -118,12 +118,12 @@ def slow(look: Look) -> Verdict | None:
     return Verdict(
         kind=VerdictKind.STILL_FALLING,
         evidence={"moved": moved},
-        why=f"it had hardly moved: from {number(look.told(look.start))} to {number(look.told(look.level))}",
+        why=f"it had hardly moved: from {number(look.reported(look.start))} to {number(look.reported(look.level))}",
         advice=higher(look),
     )
 
 
-def too_short(look: Look) -> Verdict | None:
+def too_short(look: PreparedCurve) -> Verdict | None:
     """Whether there are too few reports for anything else."""
     n = len(look.values)
     if n >= MIN_REPORTS:

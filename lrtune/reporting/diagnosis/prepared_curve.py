@@ -22,7 +22,7 @@ __all__ = [
     "MIN_REPORTS",
     "STUCK_SHARE",
     "TREND_P",
-    "Look",
+    "PreparedCurve",
     "Verdict",
     "VerdictKind",
     "far_below",
@@ -90,7 +90,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class PreparedCurve:
     """A curve, made ready to be judged: smaller is better, and everything before the first fault."""
 
     values: Floats  # the metric, finite
@@ -112,7 +112,7 @@ class Look:
     outcome: Outcome | None
     part: float  # of a full training, NaN where unknown
 
-    def told(self, value: float) -> float:
+    def reported(self, value: float) -> float:
         """A value in the metric's own sign."""
         return self.sign * value
 
@@ -128,7 +128,7 @@ def look_at(
     best_lr: float | None,
     edge: float | None,
     outcome: Outcome | None,
-) -> Look:
+) -> PreparedCurve:
     """A curve, ready to be judged; the parameters are those of :func:`lrtune.reporting.diagnosis.judge`."""
     sign = 1.0 if direction == "minimize" else -1.0
     held = [point for point in curve if metric in point.values]
@@ -143,7 +143,7 @@ def look_at(
     course = features.smooth(values) if len(values) else values
     floor = float(course.min()) if len(values) else math.nan
     train = _train(curve, metric)
-    return Look(
+    return PreparedCurve(
         values=values,
         course=course,
         train=train,
@@ -172,19 +172,19 @@ def _train(curve: Curve, metric: str) -> Floats:
     return np.asarray(values[np.isfinite(values)], dtype=np.float64)
 
 
-def lost(look: Look) -> bool:
+def lost(look: PreparedCurve) -> bool:
     """Whether it had learned something, and has it no more."""
     if len(look.values) < features.SHORTEST or look.learned < STUCK_SHARE * abs(look.start):
         return False
     return look.level - look.floor > max(look.learned / 2, LOST_SIGMAS * look.sigma)
 
 
-def far_below(look: Look) -> bool:
+def far_below(look: PreparedCurve) -> bool:
     """Whether the learning rate is far below the best one that is known."""
     return look.lr is not None and look.best_lr is not None and look.lr < FAR_BELOW * look.best_lr
 
 
-def lower(look: Look, otherwise: str) -> str:
+def lower(look: PreparedCurve, otherwise: str) -> str:
     """Advice to lower the learning rate, as concrete as the study allows."""
     if look.lr is None:
         return f"lower the learning rate to a third; {otherwise}"
@@ -196,7 +196,7 @@ def lower(look: Look, otherwise: str) -> str:
     return f"lower the learning rate to about {number(target, 1)}; {otherwise}"
 
 
-def higher(look: Look) -> str:
+def higher(look: PreparedCurve) -> str:
     """Advice to raise the learning rate, not beyond the edge."""
     if look.lr is None:
         return "raise the learning rate threefold, or train longer"

@@ -8,7 +8,7 @@ from lrtune.reporting.diagnosis import features
 from lrtune.reporting.diagnosis.prepared_curve import (
     MIN_REPORTS,
     TREND_P,
-    Look,
+    PreparedCurve,
     Verdict,
     VerdictKind,
     higher,
@@ -22,7 +22,7 @@ FALLING_SHARE = 0.10  # gained in the last third: an exponential with a time con
 FLAT_SHARE = 0.01  # gained in the second half: one with a time constant below T / 9 gains less
 
 
-def falling(look: Look) -> Verdict | None:
+def falling(look: PreparedCurve) -> Verdict | None:
     """Whether it was still getting better when it ended."""
     third = max(2, len(look.values) // 3)
     course = look.course
@@ -42,7 +42,7 @@ def falling(look: Look) -> Verdict | None:
     )
 
 
-def flat(look: Look) -> Verdict | None:
+def flat(look: PreparedCurve) -> Verdict | None:
     """Whether its second half brought nothing."""
     half = len(look.values) // 2
     course = look.course
@@ -55,13 +55,13 @@ def flat(look: Look) -> Verdict | None:
     return Verdict(
         kind=VerdictKind.PLATEAUED,
         evidence={"gained": gained, "share": share, "step": step},
-        why=f"it has been at its final level ({number(look.told(look.level))}) since step {step}; "
+        why=f"it has been at its final level ({number(look.reported(look.level))}) since step {step}; "
         f"the second half of the reports brought {percent(max(share, 0.0))} of all that was learned",
         advice="fewer epochs would do, or a schedule that decays in the time left",
     )
 
 
-def healthy(look: Look) -> Verdict:
+def healthy(look: PreparedCurve) -> Verdict:
     """What is left: it learned, and is done."""
     third = max(2, len(look.values) // 3)
     gained = float(look.course[-third]) - look.level

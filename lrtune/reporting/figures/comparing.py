@@ -70,7 +70,7 @@ def compared(searches: Mapping[str, Sequence[StudyRecord]], *, best: float, end:
 
 
 def _axis(top: float) -> dict[str, object]:
-    axis = theme.Range(low=SMALLEST, high=max(100 * SMALLEST, top), log=True).axis()
+    axis = theme.AxisRange(low=SMALLEST, high=max(100 * SMALLEST, top), log=True).axis()
     axis["ticktext"] = [f"\N{LESS-THAN OR EQUAL TO} {axis['ticktext'][0]}", *axis["ticktext"][1:]]
     return axis
 

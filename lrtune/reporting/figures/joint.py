@@ -20,7 +20,7 @@ from lrtune.reporting.tables.trials import baseline_value
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lrtune.core.records import Record, StudyRecord
+    from lrtune.core.records import StudyRecord, TrialRecord
 
 __all__ = ["contour", "label_of", "parallel", "slices"]
 
@@ -62,7 +62,7 @@ def contour(record: StudyRecord) -> go.Figure | None:
     return figure
 
 
-def _height(trial: Record, record: StudyRecord) -> float:
+def _height(trial: TrialRecord, record: StudyRecord) -> float:
     """The result in the metric's own sign; the level of knowing nothing, else infinity, where it diverged."""
     worst = baseline_value(record)
     if trial.outcome is not None and trial.outcome.diverged:
@@ -73,7 +73,7 @@ def _height(trial: Record, record: StudyRecord) -> float:
     return float(values[-1]) if trial.outcome is Outcome.PRUNED and len(values) else math.nan
 
 
-def _surface(x: Floats, y: Floats, z: Floats, record: StudyRecord, shown: theme.Range) -> go.Contour:
+def _surface(x: Floats, y: Floats, z: Floats, record: StudyRecord, shown: theme.AxisRange) -> go.Contour:
     # The lower envelope: the better one of neighbours in a cell, or pruned trials would hide the good ones.
     cells: dict[tuple[int, float], float] = {}
     for log_lr, log_batch, height in zip(x, y, z, strict=True):
@@ -111,7 +111,7 @@ def _surface(x: Floats, y: Floats, z: Floats, record: StudyRecord, shown: theme.
     )
 
 
-def _dots(trials: Sequence[Record], record: StudyRecord) -> go.Scatter:
+def _dots(trials: Sequence[TrialRecord], record: StudyRecord) -> go.Scatter:
     looks = [theme.OUTCOMES["open" if t.outcome is None else t.outcome.key] for t in trials]
     return go.Scatter(
         x=[t.recipe.lr for t in trials],
@@ -293,7 +293,7 @@ def _share(values: Sequence[Any]) -> tuple[Floats, list[tuple[float, str]]]:
     return (numbers - low) / span, [(s, theme.number(low + s * span, 2)) for s in (0.0, 0.5, 1.0)]
 
 
-def _draw_lines(figure: go.Figure, drawn: Sequence[Record], places: Floats, record: StudyRecord) -> None:
+def _draw_lines(figure: go.Figure, drawn: Sequence[TrialRecord], places: Floats, record: StudyRecord) -> None:
     """Lines of shape (columns, trials), slightly spread where settings coincide, a trace for every colour."""
     spread = np.random.default_rng(0).uniform(-0.03, 0.03, size=places.shape) * _coincide(places)[:, None]
     low, high = (math.log10(end) for end in record.space.lr_range)

@@ -103,7 +103,9 @@ def _say(figure: go.Figure, at: float, text: str, colour: str) -> None:
     )
 
 
-def _points(table: pd.DataFrame, rows: list[int], heights: Any, look: theme.Look, record: StudyRecord) -> go.Scatter:
+def _points(
+    table: pd.DataFrame, rows: list[int], heights: Any, look: theme.OutcomeStyle, record: StudyRecord
+) -> go.Scatter:
     part = table.iloc[rows]
     return go.Scatter(
         x=part["lr"].round(12).tolist(),

@@ -58,7 +58,7 @@ def regret(records: StudyRecord | Mapping[str, StudyRecord], *, best: float | No
             )
     if normal:
         top = max([100 * SMALLEST, *(float(table[column].max()) for table in tables.values() if len(table))])
-        axis = theme.Range(low=SMALLEST, high=top, log=True).axis()
+        axis = theme.AxisRange(low=SMALLEST, high=top, log=True).axis()
         axis["ticktext"] = [f"\N{LESS-THAN OR EQUAL TO} {axis['ticktext'][0]}", *axis["ticktext"][1:]]
         figure.update_yaxes(**axis)
     figure.update_layout(showlegend=len(tables) > 1)
@@ -113,7 +113,7 @@ def _unit(seconds: float) -> tuple[float, str]:
     return 1.0, "seconds"
 
 
-def _bars(part: pd.DataFrame, look: theme.Look, span: float, workers: list[str]) -> go.Bar:
+def _bars(part: pd.DataFrame, look: theme.OutcomeStyle, span: float, workers: list[str]) -> go.Bar:
     return go.Bar(
         base=(part["second"] / span).round(5).tolist(),
         x=(part["seconds"] / span).round(5).tolist(),

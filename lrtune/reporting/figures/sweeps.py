@@ -13,7 +13,7 @@ from lrtune.reporting.figures import theme
 from lrtune.search.lr_range import curve_reading
 
 if TYPE_CHECKING:
-    from lrtune.search.lr_range.lr_range import RangeTest, Sweep
+    from lrtune.search.lr_range.lr_range import RangeSweep, RangeTest
 
 __all__ = ["sweeps"]
 
@@ -45,7 +45,7 @@ def sweeps(found: RangeTest) -> go.Figure:
     return figure
 
 
-def _draw(figure: go.Figure, sweep: Sweep, level: theme.Floats, shown: theme.Range, colour: str) -> None:
+def _draw(figure: go.Figure, sweep: RangeSweep, level: theme.Floats, shown: theme.AxisRange, colour: str) -> None:
     name = theme.label(f"seed {sweep.seed}")
     held = np.isfinite(np.asarray(sweep.losses))
     lrs = np.asarray(sweep.lrs)
@@ -76,7 +76,7 @@ def _draw(figure: go.Figure, sweep: Sweep, level: theme.Floats, shown: theme.Ran
     )
 
 
-def _start(found: tuple[Sweep, ...]) -> float | None:
+def _start(found: tuple[RangeSweep, ...]) -> float | None:
     """The loss before anything happened, so that an explosion does not set the scale."""
     firsts = [loss for sweep in found for loss in sweep.losses[:10] if math.isfinite(loss)]
     if not firsts:

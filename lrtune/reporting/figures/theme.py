@@ -24,8 +24,8 @@ __all__ = [
     "MUTED",
     "OUTCOMES",
     "SCALE",
-    "Look",
-    "Range",
+    "AxisRange",
+    "OutcomeStyle",
     "blank",
     "colours",
     "decades",
@@ -60,7 +60,7 @@ SCALE = [[0.0, "#4747b8"], [0.25, "#2f7fc8"], [0.5, "#1f9e95"], [0.75, "#74b03f"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class OutcomeStyle:
     """How an outcome is drawn and called."""
 
     name: str
@@ -69,17 +69,17 @@ class Look:
 
 
 # Okabe and Ito's palette; every outcome has its own symbol as well, so that colour is never alone.
-OUTCOMES: dict[str, Look] = {
-    "completed": Look(name="completed", colour="#2f6fd0", symbol="circle"),
-    "pruned": Look(name="stopped early", colour="#8b93a1", symbol="circle-open"),
-    "open": Look(name="paused or running", colour="#56a3d9", symbol="diamond-open"),
-    "non_finite": Look(name="diverged: non-finite", colour="#d55e00", symbol="x-thin"),
-    "exploded": Look(name="diverged: exploded", colour="#d55e00", symbol="triangle-up"),
-    "stuck": Look(name="stuck at chance", colour="#cc7a1e", symbol="square-open"),
-    "out_of_memory": Look(name="out of memory", colour="#b0609a", symbol="hexagon-open"),
-    "stalled": Look(name="stalled", colour="#b0609a", symbol="hourglass-open"),
-    "interrupted": Look(name="interrupted", colour="#8b93a1", symbol="line-ew-open"),
-    "failed": Look(name="failed", colour="#b0609a", symbol="cross-thin"),
+OUTCOMES: dict[str, OutcomeStyle] = {
+    "completed": OutcomeStyle(name="completed", colour="#2f6fd0", symbol="circle"),
+    "pruned": OutcomeStyle(name="stopped early", colour="#8b93a1", symbol="circle-open"),
+    "open": OutcomeStyle(name="paused or running", colour="#56a3d9", symbol="diamond-open"),
+    "non_finite": OutcomeStyle(name="diverged: non-finite", colour="#d55e00", symbol="x-thin"),
+    "exploded": OutcomeStyle(name="diverged: exploded", colour="#d55e00", symbol="triangle-up"),
+    "stuck": OutcomeStyle(name="stuck at chance", colour="#cc7a1e", symbol="square-open"),
+    "out_of_memory": OutcomeStyle(name="out of memory", colour="#b0609a", symbol="hexagon-open"),
+    "stalled": OutcomeStyle(name="stalled", colour="#b0609a", symbol="hourglass-open"),
+    "interrupted": OutcomeStyle(name="interrupted", colour="#8b93a1", symbol="line-ew-open"),
+    "failed": OutcomeStyle(name="failed", colour="#b0609a", symbol="cross-thin"),
 }
 
 
@@ -180,7 +180,7 @@ def colours(lrs: Sequence[float] | Floats, lr_range: tuple[float, float]) -> lis
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Range:
+class AxisRange:
     """What a value axis shows: from low to high, on a log scale or not."""
 
     low: float
@@ -215,7 +215,7 @@ class Range:
         return np.asarray(np.clip(filled, self.low, self.high), dtype=np.float64)
 
 
-def robust(values: Floats, *, sign: float, worst: float | None = None) -> Range:
+def robust(values: Floats, *, sign: float, worst: float | None = None) -> AxisRange:
     """A range that one exploded trial cannot flatten.
 
     From the best value to the level of knowing nothing (`worst`, in the metric's own sign) where that is known, else to
@@ -223,7 +223,7 @@ def robust(values: Floats, *, sign: float, worst: float | None = None) -> Range:
     """
     finite = sign * values[np.isfinite(values)]
     if not len(finite):
-        return Range(low=0.0, high=1.0, log=False)
+        return AxisRange(low=0.0, high=1.0, log=False)
     best, middle = float(finite.min()), float(np.median(finite))
     reach = best + 5.0 * max(middle - best, 1e-9 * max(1.0, abs(best)))
     top = min(float(finite.max()), reach)
@@ -233,7 +233,7 @@ def robust(values: Floats, *, sign: float, worst: float | None = None) -> Range:
         top = best + max(abs(best) * 0.1, 1e-6)
     low, high = sorted((sign * best, sign * top))
     # Nearly a decade reads better on a log scale.
-    return Range(low=low, high=high, log=low > 0 and high / low > LOG_FROM)
+    return AxisRange(low=low, high=high, log=low > 0 and high / low > LOG_FROM)
 
 
 def thinned(count: int, most: int, keep: Sequence[int] = ()) -> list[int]:

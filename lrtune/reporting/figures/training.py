@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lrtune.core.curve import Curve
-    from lrtune.core.records import Record, StudyRecord
+    from lrtune.core.records import StudyRecord, TrialRecord
     from lrtune.reporting.diagnosis import Verdict
 
 __all__ = ["curves", "schedule"]
@@ -34,7 +34,7 @@ AXES = (("epochs", "epoch"), ("samples", "samples seen"), ("steps", "optimizer s
 class _Drawn:
     """One run as it is drawn."""
 
-    trial: Record
+    trial: TrialRecord
     curve: Curve
     hue: str
     verdict: Verdict
@@ -107,7 +107,7 @@ def _chosen(record: StudyRecord, held: list[int]) -> list[int]:
     return chosen if winner is None else [*(i for i in chosen if i != winner), winner]
 
 
-def _range(record: StudyRecord, trials: Sequence[Record]) -> theme.Range:
+def _range(record: StudyRecord, trials: Sequence[TrialRecord]) -> theme.AxisRange:
     parts = [t.curve.of(record.metric)[1] for t in trials if not (t.outcome is not None and t.outcome.diverged)]
     return theme.robust(np.concatenate([np.array([]), *parts]), sign=record.sign, worst=baseline_value(record))
 
@@ -144,12 +144,12 @@ def _line(record: StudyRecord, run: _Drawn, name: str) -> go.Scatter:
     )
 
 
-def _settings(trial: Record) -> str:
+def _settings(trial: TrialRecord) -> str:
     shown = [f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in trial.params.items() if k != "lr"]
     return ", ".join(shown) or "nothing else searched"
 
 
-def _ends(record: StudyRecord, drawn: Sequence[_Drawn], shown: theme.Range) -> list[tuple[str, go.Scatter]]:
+def _ends(record: StudyRecord, drawn: Sequence[_Drawn], shown: theme.AxisRange) -> list[tuple[str, go.Scatter]]:
     """Marks where curves ended before their time, one trace an outcome, named ``end:`` and the outcome's word."""
     found = []
     for outcome, look in theme.OUTCOMES.items():
@@ -285,7 +285,7 @@ def schedule(record: StudyRecord) -> go.Figure:
             )
         )
     if applied:
-        figure.update_yaxes(**theme.Range(low=min(applied), high=max(*applied, 2 * min(applied)), log=True).axis())
+        figure.update_yaxes(**theme.AxisRange(low=min(applied), high=max(*applied, 2 * min(applied)), log=True).axis())
     note = f"{len(chosen)} of {len(held):,} schedules are drawn." if len(chosen) < len(held) else ""
     figure.update_layout(showlegend=False, meta={"note": note})
     return figure

@@ -9,7 +9,7 @@ from lrtune.reporting.snippets import snippet
 
 if TYPE_CHECKING:
     from lrtune.core.records import StudyRecord
-    from lrtune.reporting.html.plain_text import Answer
+    from lrtune.reporting.html.plain_text import AnswerText
     from lrtune.reporting.snippets import Kind
 
 __all__ = ["first_screen"]
@@ -20,7 +20,7 @@ ANYWHERE = ("torch", "sklearn")
 """Libraries whose code can be written of a recipe alone, whoever trained it."""
 
 
-def first_screen(record: StudyRecord, said: Answer) -> dict[str, Any]:
+def first_screen(record: StudyRecord, said: AnswerText) -> dict[str, Any]:
     """What the template takes beside the answer: findings with their tone, why it stopped, and the lines to paste."""
     return {
         "verdicts": [("calm" if found.kind.key in CALM else "grave", found) for found in said.findings],

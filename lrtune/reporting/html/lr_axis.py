@@ -11,7 +11,7 @@ from lrtune.reporting.figures.theme import decades, thinned
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lrtune.core.records import Record, StudyRecord
+    from lrtune.core.records import StudyRecord, TrialRecord
 
 __all__ = ["ruler"]
 
@@ -48,7 +48,7 @@ def ruler(record: StudyRecord) -> dict[str, Any]:
     }
 
 
-def _kind(trial: Record) -> str:
+def _kind(trial: TrialRecord) -> str:
     if trial.outcome is not None and trial.outcome.diverged:
         return "lost"
     return "other" if trial.outcome is None or trial.value is None else "ok"

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lrtune.core.records import StudyRecord
-    from lrtune.reporting.html.plain_text import Answer
+    from lrtune.reporting.html.plain_text import AnswerText
 
 __all__ = ["as_code", "as_markdown", "markdown"]
 
@@ -49,7 +49,7 @@ def markdown(record: StudyRecord, state: str = "") -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _head(record: StudyRecord, said: Answer) -> Iterator[str]:
+def _head(record: StudyRecord, said: AnswerText) -> Iterator[str]:
     if said.lr is None:
         yield "# No learning rate yet"
         yield f"Nothing was trained to its end. Diverges from: **{as_markdown(said.edge)}**."
@@ -61,7 +61,7 @@ def _head(record: StudyRecord, said: Answer) -> Iterator[str]:
     yield f"Reached {reached} with {settings}." if settings else f"Reached {reached}."
 
 
-def _verdict(said: Answer) -> Iterator[str]:
+def _verdict(said: AnswerText) -> Iterator[str]:
     """What the study shows, the gravest first, and what the user should know."""
     lines = [
         f"- **{as_markdown(plain_text.sentence(found.kind.value))}** {as_markdown(plain_text.sentence(found.why))} "
@@ -76,7 +76,7 @@ def _verdict(said: Answer) -> Iterator[str]:
     yield "\n".join(lines)
 
 
-def _table(record: StudyRecord, said: Answer, state: str) -> str:
+def _table(record: StudyRecord, said: AnswerText, state: str) -> str:
     """What it took, a line each; no lines of code, because one that is wide makes all of the note too wide to read."""
     stopped = "" if state else str(record.result.get("stopped_because") or "")
     rows = [

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lrtune.core.recipe import Recipe
-    from lrtune.core.records import Record, StudyRecord
+    from lrtune.core.records import StudyRecord, TrialRecord
     from lrtune.reporting.diagnosis import Finding
 
-__all__ = ["Answer", "answer", "number", "plain", "sentence", "text"]
+__all__ = ["AnswerText", "answer", "number", "plain", "sentence", "text"]
 
 DIGITS = 3
 CLEARLY_MORE = 1.05  # times a learning rate: less is the same one, rounded
@@ -33,7 +33,7 @@ COUNTED = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class AnswerText:
     """What the first screen says, each part as text without markup; None or empty where there is nothing to say.
 
     Attributes
@@ -66,14 +66,14 @@ class Answer:
     warnings: Sequence[str]
 
 
-def answer(record: StudyRecord) -> Answer:
+def answer(record: StudyRecord) -> AnswerText:
     """The parts of the answer."""
     best = record.best
     counts = record.counts()
     inert = has_no_effect(record)
     found = findings(record)
     said = [*(str(w) for w in record.result.get("warnings") or ()), *record.notices]
-    return Answer(
+    return AnswerText(
         lr=None if best is None or inert else number(best.recipe.lr),
         nothing="any: all runs are equal" if inert else "none yet: nothing was trained to its end",
         value=None if best is None else number(best.value, 4),
@@ -133,7 +133,7 @@ def _lived(record: StudyRecord, low: float) -> str:
     return f": full trainings up to {number(low)}, shorter or other runs up to {number(most)}"
 
 
-def _died(record: Record) -> bool:
+def _died(record: TrialRecord) -> bool:
     return record.outcome is not None and record.outcome.diverged
 
 

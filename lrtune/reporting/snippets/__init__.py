@@ -41,7 +41,7 @@ def snippet(
     total_steps
         Optimizer steps of the run; by default the code counts them itself.
     setup
-        How such a run was set up beyond the recipe (:attr:`lrtune.core.records.Record.setup`): then the code sets
+        How such a run was set up beyond the recipe (:attr:`lrtune.core.records.TrialRecord.setup`): then the code sets
         up the same. Without it the code is of the recipe alone.
 
     Raises

@@ -17,7 +17,7 @@ from lrtune.core.outcome import Outcome
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lrtune.core.records import Record, StudyRecord
+    from lrtune.core.records import StudyRecord, TrialRecord
 
 __all__ = ["importance"]
 
@@ -70,7 +70,7 @@ def importance(record: StudyRecord, *, resamples: int = 200, seed: int = 0) -> p
     return frame
 
 
-def _score(trial: Record, record: StudyRecord) -> float | None:
+def _score(trial: TrialRecord, record: StudyRecord) -> float | None:
     """Smaller is better; infinite where it diverged, None where it says nothing (failed, interrupted)."""
     if trial.outcome is not None and trial.outcome.diverged:
         return math.inf
@@ -82,7 +82,7 @@ def _score(trial: Record, record: StudyRecord) -> float | None:
     return record.sign * float(values[-1]) if len(values) and math.isfinite(values[-1]) else math.inf
 
 
-def _ranks(closed: Sequence[Record], record: StudyRecord) -> Floats:
+def _ranks(closed: Sequence[TrialRecord], record: StudyRecord) -> Floats:
     scores = np.array([_score(trial, record) for trial in closed], dtype=np.float64)
     completed = [s for t, s in zip(closed, scores, strict=True) if t.outcome is Outcome.COMPLETED]
     middle = float(np.median(completed)) if completed else -math.inf
@@ -147,7 +147,7 @@ def _optuna(record: StudyRecord, names: Sequence[str]) -> dict[str, float]:
     return {name: float(value) for name, value in found.items()}
 
 
-def _warning(frame: pd.DataFrame, closed: Sequence[Record]) -> str:
+def _warning(frame: pd.DataFrame, closed: Sequence[TrialRecord]) -> str:
     if len(frame) < 2 or frame["optuna"].isna().any():  # noqa: PLR2004 -- nothing to disagree about
         return ""
     ours, theirs = str(frame["setting"].iloc[0]), str(frame["setting"].iloc[int(frame["optuna"].argmax())])

@@ -15,7 +15,7 @@ from lrtune.core.outcome import Outcome
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lrtune.core.records import Record, StudyRecord
+    from lrtune.core.records import StudyRecord, TrialRecord
 
 __all__ = ["batch_exponent", "worth"]
 
@@ -73,11 +73,11 @@ def worth(record: StudyRecord, *, resamples: int = 300, seed: int = 0) -> pd.Dat
     return pd.DataFrame(rows, columns=["setting", "level", "trials", "completed", "best", "loss", "low", "high"])
 
 
-def _done(trial: Record) -> bool:
+def _done(trial: TrialRecord) -> bool:
     return trial.outcome is Outcome.COMPLETED and trial.value is not None
 
 
-def _value(trial: Record, record: StudyRecord) -> float:
+def _value(trial: TrialRecord, record: StudyRecord) -> float:
     return record.sign * trial.value if _done(trial) and trial.value is not None else math.inf
 
 
@@ -85,7 +85,7 @@ def _best_of(values: Floats, each: int, rng: np.random.Generator) -> float:
     return float(values[rng.integers(len(values), size=each)].min())
 
 
-def _levels(trials: Sequence[Record], name: str) -> dict[str, list[Record]]:
+def _levels(trials: Sequence[TrialRecord], name: str) -> dict[str, list[TrialRecord]]:
     """Trials by level of a setting, in the order of the levels."""
     held = [t for t in trials if t.params.get(name) is not None]
     distinct = sorted({t.params[name] for t in held}, key=lambda v: (isinstance(v, str), v))

@@ -14,7 +14,7 @@ from lrtune.core.outcome import Outcome
 from lrtune.reporting.tables.trials import baseline_value
 
 if TYPE_CHECKING:
-    from lrtune.core.records import Record, StudyRecord
+    from lrtune.core.records import StudyRecord, TrialRecord
 
 __all__ = ["regret", "sensitivity"]
 
@@ -75,7 +75,7 @@ def _points(record: StudyRecord) -> Floats:
     return np.array([pair for pair in pairs if not math.isnan(pair[1])], dtype=np.float64).reshape(-1, 2)
 
 
-def _result(trial: Record, record: StudyRecord) -> float:
+def _result(trial: TrialRecord, record: StudyRecord) -> float:
     if trial.outcome is not None and trial.outcome.diverged:
         return math.inf
     if trial.value is not None:
@@ -133,7 +133,7 @@ def regret(record: StudyRecord, *, best: float | None = None) -> pd.DataFrame:
 def _spent(record: StudyRecord) -> dict[int, float]:
     """Full trainings that had been spent when each trial ended; by the clock where it was kept, else in order."""
     ends = [
-        (piece.at + piece.seconds, piece.epochs, trial.number) for trial in record.records for piece in trial.pieces
+        (piece.at + piece.seconds, piece.epochs, trial.number) for trial in record.records for piece in trial.segments
     ]
     if len({number for _, _, number in ends}) < len(record.records):
         ends = [(float(trial.number), trial.trained, trial.number) for trial in record.records]

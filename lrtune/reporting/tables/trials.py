@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from lrtune.core.curve import Curve
     from lrtune.core.effect import Alike
-    from lrtune.core.records import Record, StudyRecord
+    from lrtune.core.records import StudyRecord, TrialRecord
 
 __all__ = [
     "SETTINGS",
@@ -71,7 +71,7 @@ def trials(record: StudyRecord, judged: Iterable[Verdict] | None = None) -> pd.D
             "last": _last(trial, record.metric),
             "epochs": trial.curve.trained,
             "cost": trial.trained / record.epochs,
-            "seconds": sum(piece.seconds for piece in trial.pieces),
+            "seconds": sum(piece.seconds for piece in trial.segments),
             "started": trial.started,
             "finished": trial.finished,
             "verdict": verdict.kind.value,
@@ -211,7 +211,7 @@ def timeline(record: StudyRecord) -> pd.DataFrame:
     rows = []
     for trial in record.records:
         reached = 0.0
-        for piece in trial.pieces:
+        for piece in trial.segments:
             again = max(0.0, min(reached, piece.end) - piece.begin)
             reached = max(reached, piece.end)
             rows.append(
@@ -248,7 +248,7 @@ def costs(record: StudyRecord) -> pd.DataFrame:
         Epochs that had to be trained a second time are in the row of their trial's outcome.
     """
     rows = [
-        (outcome_word(trial), trial.trained, sum(piece.seconds for piece in trial.pieces)) for trial in record.records
+        (outcome_word(trial), trial.trained, sum(piece.seconds for piece in trial.segments)) for trial in record.records
     ]
     frame = pd.DataFrame(rows, columns=["outcome", "epochs", "seconds"])
     table = frame.groupby("outcome", as_index=False).agg(
@@ -260,7 +260,7 @@ def costs(record: StudyRecord) -> pd.DataFrame:
     return table.sort_values("epochs", ascending=False, ignore_index=True)
 
 
-def outcome_word(trial: Record) -> str:
+def outcome_word(trial: TrialRecord) -> str:
     """How it ended, as one word; ``"open"`` while it may go on."""
     return "open" if trial.outcome is None else trial.outcome.key
 
@@ -283,6 +283,6 @@ def storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _last(trial: Record, metric: str) -> float:
+def _last(trial: TrialRecord, metric: str) -> float:
     values = trial.curve.of(metric)[1]
     return float(values[-1]) if len(values) else math.nan

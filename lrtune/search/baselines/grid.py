@@ -15,7 +15,7 @@ from lrtune.search.base import Action, Continue, Finish, Start, Wait
 
 if TYPE_CHECKING:
     from lrtune.core.space import Space
-    from lrtune.search.base import Seen, Situation
+    from lrtune.search.base import SearchContext, TrialView
 
 __all__ = ["LR_POINTS", "Grid", "cells"]
 
@@ -45,35 +45,35 @@ class Grid:
     points: int | None = None
     name: str = "grid"
 
-    def next(self, situation: Situation, /) -> Action:
+    def next(self, context: SearchContext, /) -> Action:
         """Finish what is open, else start the next cell that has no completed trial."""
-        for seen in situation.trials:
+        for seen in context.trials:
             if seen.open:
-                price = (situation.epochs - seen.trained + seen.again) / situation.epochs
-                if price <= situation.left * (1 + 1e-9):
-                    return Continue(number=seen.number, until=float(situation.epochs), why="a cell of the grid")
-        todo = [cell for cell in self._cells(situation) if self._wanted(cell, situation)]
-        busy = any(seen.until is not None for seen in situation.trials)
+                price = (context.epochs - seen.trained + seen.repaid_epochs) / context.epochs
+                if price <= context.left * (1 + 1e-9):
+                    return Continue(number=seen.number, until=float(context.epochs), why="a cell of the grid")
+        todo = [cell for cell in self._cells(context) if self._wanted(cell, context)]
+        busy = any(seen.until is not None for seen in context.trials)
         if not todo:
             return Wait() if busy else Finish(why="the grid is complete")
-        if situation.exhausted or situation.left < 1 - 1e-9:
-            limit = "the number of trials" if situation.exhausted else f"the budget of {situation.budget:g} trainings"
+        if context.exhausted or context.left < 1 - 1e-9:
+            limit = "the number of trials" if context.exhausted else f"the budget of {context.budget:g} trainings"
             return Wait() if busy else Finish(why=f"{limit} ended with {len(todo)} cells of the grid to go")
-        return Start(params=todo[0], until=float(situation.epochs), why="a cell of the grid")
+        return Start(params=todo[0], until=float(context.epochs), why="a cell of the grid")
 
-    def _cells(self, situation: Situation) -> list[dict[str, Any]]:
-        budget = situation.budget
-        return cells(situation.space, self.points, math.inf if budget is None else budget)
+    def _cells(self, context: SearchContext) -> list[dict[str, Any]]:
+        budget = context.budget
+        return cells(context.space, self.points, math.inf if budget is None else budget)
 
-    def _wanted(self, cell: dict[str, Any], situation: Situation) -> bool:
-        tried = [seen for seen in situation.trials if _same(situation.space.params(seen.recipe), cell)]
+    def _wanted(self, cell: dict[str, Any], context: SearchContext) -> bool:
+        tried = [seen for seen in context.trials if _same(context.space.params(seen.recipe), cell)]
         lost = [seen for seen in tried if seen.outcome in LOST]
         return len(lost) == len(tried) < ATTEMPTS
 
     @staticmethod
-    def coverage(situation: Situation, cell_count: int) -> float:
+    def coverage(context: SearchContext, cell_count: int) -> float:
         """Share of the cells that were trained, 0 to 1."""
-        done: list[Seen] = [seen for seen in situation.trials if seen.outcome is Outcome.COMPLETED]
+        done: list[TrialView] = [seen for seen in context.trials if seen.outcome is Outcome.COMPLETED]
         return len(done) / cell_count if cell_count else 1.0
 
 

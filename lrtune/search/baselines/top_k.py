@@ -11,7 +11,7 @@ from lrtune.search.base import Action, Continue, Finish, Start, Stop, Wait
 from lrtune.search.baselines.grid import LR_POINTS, cells
 
 if TYPE_CHECKING:
-    from lrtune.search.base import Seen, Situation
+    from lrtune.search.base import SearchContext, TrialView
 
 __all__ = ["TopK"]
 
@@ -31,33 +31,33 @@ class TopK:
     points: int | None = None
     name: str = "top-k"
 
-    def next(self, situation: Situation, /) -> Action:
+    def next(self, context: SearchContext, /) -> Action:
         """Look at every cell, then finish the best ones, then end."""
-        budget = UNLIMITED_BUDGET if situation.budget is None else situation.budget
-        look = min(1.0, float(situation.epochs))
-        todo = self._cells(situation, budget, look)[len(situation.trials) :]
-        left = budget - situation.spent
-        capped = dataclasses.replace(situation, budget=budget)
-        if todo and not situation.exhausted and capped.leaves_an_end(0.0, look):
+        budget = UNLIMITED_BUDGET if context.budget is None else context.budget
+        look = min(1.0, float(context.epochs))
+        todo = self._cells(context, budget, look)[len(context.trials) :]
+        left = budget - context.spent
+        capped = dataclasses.replace(context, budget=budget)
+        if todo and not context.exhausted and capped.leaves_an_end(0.0, look):
             return Start(params=todo[0], until=look, why="one epoch")
-        if any(seen.until is not None for seen in situation.trials):
+        if any(seen.until is not None for seen in context.trials):
             return Wait()
-        paused = [seen for seen in situation.trials if seen.open]
-        best = min(paused, key=lambda seen: _last(seen, situation), default=None)
+        paused = [seen for seen in context.trials if seen.open]
+        best = min(paused, key=lambda seen: _last(seen, context), default=None)
         if best is None:
             return Finish(why="the best are trained to their end")
-        price = (situation.epochs - best.trained + best.again) / situation.epochs
+        price = (context.epochs - best.trained + best.repaid_epochs) / context.epochs
         if price <= left * (1 + 1e-9):
-            return Continue(number=best.number, until=float(situation.epochs), why="among the best after one epoch")
+            return Continue(number=best.number, until=float(context.epochs), why="among the best after one epoch")
         return Stop(number=best.number, why="not among the best after one epoch")
 
-    def _cells(self, situation: Situation, budget: float, look: float) -> list[dict[str, Any]]:
-        affordable = budget / 2 * situation.epochs / look
-        others = len(cells(situation.space, 2)) // 2
+    def _cells(self, context: SearchContext, budget: float, look: float) -> list[dict[str, Any]]:
+        affordable = budget / 2 * context.epochs / look
+        others = len(cells(context.space, 2)) // 2
         points = self.points or max(2, min(LR_POINTS, int(affordable / others)))
-        return cells(situation.space, points)
+        return cells(context.space, points)
 
 
-def _last(seen: Seen, situation: Situation) -> float:
-    value = situation.sign * float(seen.values[-1]) if len(seen.values) else math.inf
+def _last(seen: TrialView, context: SearchContext) -> float:
+    value = context.sign * float(seen.values[-1]) if len(seen.values) else math.inf
     return value if math.isfinite(value) else math.inf

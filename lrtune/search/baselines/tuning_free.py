@@ -14,7 +14,7 @@ from lrtune.errors import RecipeError
 from lrtune.search.base import Action, Continue, Finish, Start, Wait
 
 if TYPE_CHECKING:
-    from lrtune.search.base import Situation
+    from lrtune.search.base import SearchContext
 
 __all__ = ["WAYS", "TuningFree", "refusal"]
 
@@ -57,13 +57,16 @@ class TuningFree:
             **kept,
         )
 
-    def next(self, situation: Situation, /) -> Action:
+    def next(self, context: SearchContext, /) -> Action:
         """One training to its end."""
-        if not situation.trials and situation.left >= 1 - 1e-9:
-            return Start(params={"lr": self.lr}, until=float(situation.epochs), why="as its authors recommend")
-        for seen in situation.trials:
-            if seen.open and (situation.epochs - seen.trained + seen.again) / situation.epochs <= situation.left + 1e-9:
-                return Continue(number=seen.number, until=float(situation.epochs), why="to its end")
+        if not context.trials and context.left >= 1 - 1e-9:
+            return Start(params={"lr": self.lr}, until=float(context.epochs), why="as its authors recommend")
+        for seen in context.trials:
+            if (
+                seen.open
+                and (context.epochs - seen.trained + seen.repaid_epochs) / context.epochs <= context.left + 1e-9
+            ):
+                return Continue(number=seen.number, until=float(context.epochs), why="to its end")
             if seen.until is not None:
                 return Wait()
         return Finish(why="there is nothing to tune")

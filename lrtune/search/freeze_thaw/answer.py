@@ -21,8 +21,8 @@ from lrtune.search.freeze_thaw.observations import alikeness
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lrtune.search.base import Situation
-    from lrtune.search.freeze_thaw.observations import Arm
+    from lrtune.search.base import SearchContext
+    from lrtune.search.freeze_thaw.observations import Observation
 
 __all__ = ["Answer", "Edge", "answer"]
 
@@ -72,7 +72,15 @@ JOINT = Reading(width=0.2, chance=(0.25, 0.25), margin=(0.13, 0.13))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
-    """Where divergence begins; None where it is open."""
+    """Where training begins to diverge.
+
+    Attributes
+    ----------
+    lr
+        The best guess; None where nothing diverged.
+    low, high
+        The interval it lies in; None where it is open.
+    """
 
     lr: float | None = None
     low: float | None = None
@@ -111,10 +119,10 @@ class Answer:
 
 
 @own_errstate()
-def answer(situation: Situation) -> Answer:
+def answer(context: SearchContext) -> Answer:
     """Read the answer off the trials of any strategy."""
-    reading = ALONE if set(situation.space.names) <= {"lr"} else JOINT
-    beliefs = Beliefs(situation, width=reading.width)
+    reading = ALONE if set(context.space.names) <= {"lr"} else JOINT
+    beliefs = Beliefs(context, width=reading.width)
     if not beliefs.view.alive:
         return Answer(edge=_all_diverged(beliefs), warnings=tuple(_hopeless(beliefs)))
     edge = _edge(beliefs)
@@ -122,10 +130,12 @@ def answer(situation: Situation) -> Answer:
     if not teams:
         return Answer(edge=edge, warnings=("no run was trained to its end; give the search a larger budget",))
     best, rest = teams[0], teams[1:]
-    compared = len({arm.seen.recipe.lr for arm in beliefs.view.arms}) > 1  # one alone says nothing of any other
+    compared = (
+        len({observation.seen.recipe.lr for observation in beliefs.view.arms}) > 1
+    )  # one alone says nothing of any other
     return Answer(
         best=best[0].number,
-        value=situation.sign * _mean(beliefs, best),
+        value=context.sign * _mean(beliefs, best),
         band=_band(beliefs, best, reading) if compared else None,
         edge=edge,
         runner_up=rest[0][0].number if rest else None,
@@ -134,30 +144,30 @@ def answer(situation: Situation) -> Answer:
     )
 
 
-def _teams(beliefs: Beliefs) -> list[list[Arm]]:
+def _teams(beliefs: Beliefs) -> list[list[Observation]]:
     """Completed arms by recipe, repeats under other seeds together, the best first.
 
     A mean over seeds is not compared with a lucky single run: where anything was repeated, only what
     was repeated can win.
     """
-    teams: dict[Any, list[Arm]] = {}
-    for arm in beliefs.view.completed:
-        teams.setdefault(arm.seen.recipe.with_seed(0), []).append(arm)
+    teams: dict[Any, list[Observation]] = {}
+    for observation in beliefs.view.completed:
+        teams.setdefault(observation.seen.recipe.with_seed(0), []).append(observation)
     most = min(2, max((len(team) for team in teams.values()), default=0))
     return sorted(teams.values(), key=lambda team: (-min(len(team), most), _mean(beliefs, team), team[0].number))
 
 
-def _mean(beliefs: Beliefs, team: Sequence[Arm]) -> float:
+def _mean(beliefs: Beliefs, team: Sequence[Observation]) -> float:
     """Mean result of a recipe, smaller is better."""
-    return statistics.fmean(_value(beliefs, arm) for arm in team)
+    return statistics.fmean(_value(beliefs, observation) for observation in team)
 
 
-def _value(beliefs: Beliefs, arm: Arm) -> float:
-    given = arm.seen.result
-    return float(arm.values[-1]) if given is None else beliefs.situation.sign * given
+def _value(beliefs: Beliefs, observation: Observation) -> float:
+    given = observation.seen.result
+    return float(observation.values[-1]) if given is None else beliefs.context.sign * given
 
 
-def _noise(beliefs: Beliefs, teams: Sequence[Sequence[Arm]]) -> float | None:
+def _noise(beliefs: Beliefs, teams: Sequence[Sequence[Observation]]) -> float | None:
     """Standard deviation of one result, in the metric's unit: from repeats, else from the roughness of the curves."""
     spreads = [statistics.variance([_value(beliefs, a) for a in team]) for team in teams if len(team) > 1]
     if spreads:
@@ -168,7 +178,7 @@ def _noise(beliefs: Beliefs, teams: Sequence[Sequence[Arm]]) -> float | None:
     return statistics.median(rough) * (beliefs.view.high - beliefs.view.low)
 
 
-def _differ(beliefs: Beliefs, best: Sequence[Arm], other: Sequence[Arm]) -> bool | None:
+def _differ(beliefs: Beliefs, best: Sequence[Observation], other: Sequence[Observation]) -> bool | None:
     """Whether two recipes differ beyond noise."""
     noise = _noise(beliefs, [best, other])
     if noise is None:
@@ -177,30 +187,32 @@ def _differ(beliefs: Beliefs, best: Sequence[Arm], other: Sequence[Arm]) -> bool
     return apart > SIGMAS * noise * math.sqrt(1 / len(best) + 1 / len(other))
 
 
-def _band(beliefs: Beliefs, best: Sequence[Arm], reading: Reading) -> tuple[float, float]:
+def _band(beliefs: Beliefs, best: Sequence[Observation], reading: Reading) -> tuple[float, float]:
     """Learning rates as good as the best within noise, under its other settings."""
-    arm = best[0]
-    if arm not in beliefs.learning:  # completed, yet at the level of an untrained model
-        return arm.seen.recipe.lr, arm.seen.recipe.lr
-    shift = beliefs.shift(arm.key)
-    low, high = (math.log10(lr) for lr in beliefs.situation.space.lr_range)
-    middle = math.log10(arm.seen.recipe.lr)
+    observation = best[0]
+    if observation not in beliefs.learning:  # completed, yet at the level of an untrained model
+        return observation.seen.recipe.lr, observation.seen.recipe.lr
+    shift = beliefs.shift(observation.key)
+    low, high = (math.log10(lr) for lr in beliefs.context.space.lr_range)
+    middle = math.log10(observation.seen.recipe.lr)
     steps = np.arange(-round(REACH / STEP), round(REACH / STEP) + 1) * STEP + middle
     xs = np.unique(np.clip(steps[(steps > low - STEP) & (steps < high + STEP)], low, high))
-    known = [a for a in beliefs.learning if a.key == arm.key]
+    known = [a for a in beliefs.learning if a.key == observation.key]
     candidates = [Candidate(a.x, a.seen.recipe, a.key, a) for a in known]
-    candidates += [Candidate(float(x) - shift, beliefs.recipe(float(x), arm.key), arm.key, None) for x in xs]
+    candidates += [
+        Candidate(float(x) - shift, beliefs.recipe(float(x), observation.key), observation.key, None) for x in xs
+    ]
     fallen, _, _ = beliefs.draws(candidates)
     target = float(beliefs.view.scaled(_mean(beliefs, best)))
     places = np.array([c.x + shift for c in candidates])
     good = (fallen <= target + TOLERANCE).mean(axis=0) >= np.where(places < middle, *reading.chance)
     sure = np.array([c.completed for c in candidates])
-    right = middle + max(_flat(beliefs, arm, known, target), _led(beliefs, arm))
+    right = middle + max(_flat(beliefs, observation, known, target), _led(beliefs, observation))
     good |= ~sure & (places >= middle) & (places <= min(right, beliefs.edge + shift - GAP))
     return _around(places, good, sure, middle, reading.margin)
 
 
-def _flat(beliefs: Beliefs, best: Arm, known: Sequence[Arm], target: float) -> float:
+def _flat(beliefs: Beliefs, best: Observation, known: Sequence[Observation], target: float) -> float:
     """Decades to the right of the best within which the other runs say that nothing differs.
 
     Where one so far away differs by so little, at its end or at the furthest common fraction, a parabola through both
@@ -208,21 +220,25 @@ def _flat(beliefs: Beliefs, best: Arm, known: Sequence[Arm], target: float) -> f
     same slope; of what lies to the right it sees early losses, which mislead where curves swing.
     """
     vouched = 0.0
-    for arm in known:
-        if arm.completed:
-            apart = beliefs.result(arm) - target
-        elif arm.seen.trained >= LATE * beliefs.length:
-            apart = abs(beliefs.behind(arm, best))
+    for observation in known:
+        if observation.completed:
+            apart = beliefs.result(observation) - target
+        elif observation.seen.trained >= LATE * beliefs.length:
+            apart = abs(beliefs.behind(observation, best))
         else:
             continue
         if apart < TOLERANCE:
-            vouched = max(vouched, abs(arm.x - best.x) * math.sqrt(TOLERANCE / max(apart, TIED)))
+            vouched = max(vouched, abs(observation.x - best.x) * math.sqrt(TOLERANCE / max(apart, TIED)))
     return VOUCHED * vouched
 
 
-def _led(beliefs: Beliefs, best: Arm) -> float:
+def _led(beliefs: Beliefs, best: Observation) -> float:
     """Decades to the right of the best within which a run leads it as far as it came, and came far enough to tell."""
-    leads = [arm.x - best.x for arm in beliefs.ahead(best) if arm.seen.trained >= TOLD * beliefs.length]
+    leads = [
+        observation.x - best.x
+        for observation in beliefs.ahead(best)
+        if observation.seen.trained >= TOLD * beliefs.length
+    ]
     return min(LEAD, max(leads, default=0.0))
 
 
@@ -257,16 +273,16 @@ def _closer(places: Floats, proven: npt.NDArray[np.bool_], i: int, middle: float
 
 def _edge(beliefs: Beliefs) -> Edge:
     """Where divergence begins, under the settings of the best run, and the interval it lies in."""
-    arm = min(beliefs.view.completed or [beliefs.best], key=lambda a: (_value(beliefs, a), a.number))
-    shift = beliefs.shift(arm.key)
-    dead = [a for a in beliefs.view.arms if a.x > arm.x and _dead(beliefs, a)]
-    doubtful = _doubtful(beliefs, arm, dead)
+    observation = min(beliefs.view.completed or [beliefs.best], key=lambda a: (_value(beliefs, a), a.number))
+    shift = beliefs.shift(observation.key)
+    dead = [a for a in beliefs.view.arms if a.x > observation.x and _dead(beliefs, a)]
+    doubtful = _doubtful(beliefs, observation, dead)
     unsure = {a.number for a in doubtful}
     dead = [a for a in dead if a.number not in unsure]
-    mine = [a for a in dead if a.key == arm.key]
+    mine = [a for a in dead if a.key == observation.key]
     lives = [a for a in beliefs.view.alive if not _dead(beliefs, a) and a.number not in unsure]
-    dead = mine or _foreign(beliefs, arm, dead, lives)
-    lives = [a for a in lives if a.key == arm.key]
+    dead = mine or _foreign(beliefs, observation, dead, lives)
+    lives = [a for a in lives if a.key == observation.key]
     if not dead and not lives:  # the best so far looks stuck itself: nothing is known
         return Edge()
     if not dead:
@@ -274,13 +290,15 @@ def _edge(beliefs: Beliefs) -> Edge:
     grain = GRAIN if mine else FOREIGN  # the edge under other settings says less
     high = min(a.x for a in dead)
     first = min([high, *(a.x for a in doubtful)])
-    low = max([arm.x, *(_lives_to(beliefs, a) for a in lives if a.x < first)])
-    low = max(arm.x, min(low, first - GRAIN / 2))  # whatever died close by: the best was trained to its end
+    low = max([observation.x, *(_lives_to(beliefs, a) for a in lives if a.x < first)])
+    low = max(observation.x, min(low, first - GRAIN / 2))  # whatever died close by: the best was trained to its end
     ends = (low + shift, (low + first) / 2 + shift, high + grain + shift)
     return Edge(low=float(10 ** ends[0]), lr=float(10 ** ends[1]), high=float(10 ** ends[2]))
 
 
-def _foreign(beliefs: Beliefs, best: Arm, dead: Sequence[Arm], lives: Sequence[Arm]) -> list[Arm]:
+def _foreign(
+    beliefs: Beliefs, best: Observation, dead: Sequence[Observation], lives: Sequence[Observation]
+) -> list[Observation]:
     """The dead under other settings than the best one's, but for those that a run under more similar ones outlives.
 
     One that lives a little below where they died does: so close, runs live and die by chance.
@@ -291,12 +309,12 @@ def _foreign(beliefs: Beliefs, best: Arm, dead: Sequence[Arm], lives: Sequence[A
     return [d for d in dead if not any(near > alike[d.key] and d.x < x for near, x in to)]
 
 
-def _doubtful(beliefs: Beliefs, best: Arm, dead: Sequence[Arm]) -> list[Arm]:
+def _doubtful(beliefs: Beliefs, best: Observation, dead: Sequence[Observation]) -> list[Observation]:
     """Runs right of the best that share a level worse than its own, and better than that of those right of them.
 
     They may have learned a constant, or be where they began: only the level of the untrained model could tell.
     """
-    if beliefs.situation.untrained is not None:
+    if beliefs.context.untrained is not None:
         return []
     right = sorted((a for a in beliefs.view.alive if a.x > best.x and a.key == best.key), key=lambda a: a.x)
     shared = next(filter(None, (_level(beliefs, right[k:]) for k in range(len(right)))), [])
@@ -306,18 +324,20 @@ def _doubtful(beliefs: Beliefs, best: Arm, dead: Sequence[Arm]) -> list[Arm]:
     return shared if any(a.x > last for a in dead) else []
 
 
-def _level(beliefs: Beliefs, arms: Sequence[Arm]) -> list[Arm]:
-    return beliefs.view.level({arm.number: float(arm.values[-1]) for arm in arms})
+def _level(beliefs: Beliefs, arms: Sequence[Observation]) -> list[Observation]:
+    return beliefs.view.level({observation.number: float(observation.values[-1]) for observation in arms})
 
 
-def _dead(beliefs: Beliefs, arm: Arm) -> bool:
+def _dead(beliefs: Beliefs, observation: Observation) -> bool:
     """Whether a run surely does not learn: one report at the level of the untrained model may be a bad start."""
-    return arm.diverged or (beliefs.stuck(arm) and (arm.completed or len(arm.values) >= SURE))
+    return observation.diverged or (
+        beliefs.stuck(observation) and (observation.completed or len(observation.values) >= SURE)
+    )
 
 
-def _lives_to(beliefs: Beliefs, arm: Arm) -> float:
+def _lives_to(beliefs: Beliefs, observation: Observation) -> float:
     """Up to where runs surely live, if this one does: less than its own place while it may still diverge."""
-    return arm.x - LATER * (1 - arm.seen.trained / beliefs.length)
+    return observation.x - LATER * (1 - observation.seen.trained / beliefs.length)
 
 
 def _all_diverged(beliefs: Beliefs) -> Edge:
@@ -334,16 +354,16 @@ def _hopeless(beliefs: Beliefs) -> list[str]:
     return ["no run reported anything; look at the outcomes of the trials"]
 
 
-def _warnings(beliefs: Beliefs, best: Arm) -> list[str]:
+def _warnings(beliefs: Beliefs, best: Observation) -> list[str]:
     found = []
-    low, high = beliefs.situation.space.lr_range
+    low, high = beliefs.context.space.lr_range
     lr = best.seen.recipe.lr
     if math.log10(lr / low) < END and not math.isclose(low, high):
         found.append(f"the best learning rate, {lr:g}, lies at the low end of the range; search below {low:g} too")
     if math.log10(high / lr) < END:
         found.append(f"the best learning rate, {lr:g}, lies at the high end of the range; search above {high:g} too")
-    plateau = beliefs.situation.untrained
-    if plateau is not None and _value(beliefs, best) > beliefs.situation.sign * plateau - 1e-3 * abs(plateau):
+    plateau = beliefs.context.untrained
+    if plateau is not None and _value(beliefs, best) > beliefs.context.sign * plateau - 1e-3 * abs(plateau):
         found.append(
             "no run became better than the untrained model; train for longer, or look at the data and the model"
         )

@@ -18,7 +18,15 @@ import numpy.typing as npt
 
 from lrtune.search.blas_threads import one_thread
 from lrtune.search.freeze_thaw.model import NOISE, Landscape
-from lrtune.search.freeze_thaw.observations import SETTINGS, Arm, View, alikeness, points, profile, settings
+from lrtune.search.freeze_thaw.observations import (
+    SETTINGS,
+    Observation,
+    Observations,
+    alikeness,
+    points,
+    profile,
+    settings,
+)
 from lrtune.search.freeze_thaw.prior import Earlier
 
 if TYPE_CHECKING:
@@ -26,7 +34,7 @@ if TYPE_CHECKING:
 
     from lrtune.core.recipe import Recipe
     from lrtune.core.space import Space
-    from lrtune.search.base import Situation
+    from lrtune.search.base import SearchContext
     from lrtune.search.freeze_thaw.prior import Prior
 
 __all__ = ["Beliefs", "Candidate", "warmup"]
@@ -60,22 +68,22 @@ class Candidate:
     x: float
     recipe: Recipe
     key: tuple[Any, ...]
-    arm: Arm | None
+    observation: Observation | None
 
     @property
     def trained(self) -> float:
         """Epochs that are paid already."""
-        return 0.0 if self.arm is None else self.arm.seen.trained
+        return 0.0 if self.observation is None else self.observation.seen.trained
 
     @property
     def completed(self) -> bool:
         """Whether its end is known."""
-        return self.arm is not None and self.arm.completed
+        return self.observation is not None and self.observation.completed
 
     @property
     def busy(self) -> bool:
         """Whether somebody trains it."""
-        return self.arm is not None and self.arm.seen.until is not None
+        return self.observation is not None and self.observation.seen.until is not None
 
 
 class Beliefs:
@@ -88,38 +96,38 @@ class Beliefs:
     earlier
         What an earlier study found; None without one.
     combos
-        The combinations of the other settings, each a key as in :class:`~lrtune.search.freeze_thaw.observations.Arm`.
+        The combinations of the other settings, each a key as in :class:`.Observation`.
     length
         Epochs of a full training.
     width
         Decades: how well the best place is known from runs that are complete.
     """
 
-    def __init__(self, situation: Situation, prior: Prior | None = None, *, width: float = WIDTH) -> None:
-        self.situation = situation
+    def __init__(self, context: SearchContext, prior: Prior | None = None, *, width: float = WIDTH) -> None:
+        self.context = context
         self.width = width
-        self.earlier = None if prior is None else Earlier(prior, situation.space)
-        self.view = View(situation)
-        self.length = float(situation.epochs)
-        self.combos = _combos(situation.space, situation.seed)
+        self.earlier = None if prior is None else Earlier(prior, context.space)
+        self.view = Observations(context)
+        self.length = float(context.epochs)
+        self.combos = _combos(context.space, context.seed)
         self._likings: dict[tuple[Any, ...], float] = {}
         self._shifts: dict[tuple[Any, ...], float] = {}
-        self.rng = np.random.default_rng([situation.seed, 1 + sum(len(t.epochs) for t in situation.trials)])
+        self.rng = np.random.default_rng([context.seed, 1 + sum(len(t.epochs) for t in context.trials)])
 
     # -- places ------------------------------------------------------------------------------------
 
     def recipe(self, x: float, key: tuple[Any, ...]) -> Recipe:
         """The recipe at log10 of a learning rate (as it is trained with) under other settings."""
         values = dict(zip(SETTINGS, key, strict=True))
-        params = {n: values[n] for n in self.situation.space.names if n != "lr"}
-        space = self.situation.space
-        return space.recipe({"lr": space.lr_at(x), **params}, epochs=self.situation.epochs)
+        params = {n: values[n] for n in self.context.space.names if n != "lr"}
+        space = self.context.space
+        return space.recipe({"lr": space.lr_at(x), **params}, epochs=self.context.epochs)
 
     def shift(self, key: tuple[Any, ...]) -> float:
         """Decades between the learning rate and the batch-scaled one."""
         if key not in self._shifts:
-            params = self.situation.space.params(self.recipe(0.0, key))
-            self._shifts[key] = -math.log10(self.situation.space.scaled_lr(params))
+            params = self.context.space.params(self.recipe(0.0, key))
+            self._shifts[key] = -math.log10(self.context.space.scaled_lr(params))
         return self._shifts[key]
 
     def liking(self, key: tuple[Any, ...]) -> float:
@@ -158,7 +166,7 @@ class Beliefs:
     # -- what the runs say without a model -----------------------------------------------------------
 
     @functools.cached_property
-    def best(self) -> Arm:
+    def best(self) -> Observation:
         """The arm with the best value so far."""
         if self.view.best is None:
             msg = "no run is alive"
@@ -171,31 +179,31 @@ class Beliefs:
         bad = [a.x for a in self.view.arms if a.x > self.best.x and (a.diverged or self.stuck(a))]
         return min(bad, default=math.inf)
 
-    def stuck(self, arm: Arm) -> bool:
+    def stuck(self, observation: Observation) -> bool:
         """Whether it is where it began although the best one, at the same fraction, has learned."""
-        if not len(arm.values) or self.view.asleep:
+        if not len(observation.values) or self.view.plateaued:
             return False
-        fraction = min(arm.seen.trained, self.best.seen.trained) / self.length
-        here, there = self.view.at(arm, fraction), self.view.at(self.best, fraction)
+        fraction = min(observation.seen.trained, self.best.seen.trained) / self.length
+        here, there = self.view.at(observation, fraction), self.view.at(self.best, fraction)
         return there < LEARNED and here > 1 - STUCK * (1 - there)
 
     @functools.cached_property
-    def learning(self) -> list[Arm]:
+    def learning(self) -> list[Observation]:
         """Arms left of the edge; the best one is always among them."""
         return [a for a in self.view.alive if a.x < self.edge]
 
     @functools.cached_property
-    def furthest(self) -> Arm:
+    def furthest(self) -> Observation:
         """The arm that came furthest, the best of those that came so far."""
         return min(self.learning, key=lambda a: (-a.seen.trained, float(a.values[-1]), a.number))
 
     @functools.cached_property
-    def champion(self) -> Arm:
+    def champion(self) -> Observation:
         """The arm that lost its comparisons by least, each at the furthest common fraction, under one setting."""
         arms = [a for a in self.learning if a.key == self.furthest.key][:BELIEVED]
         return min(arms, key=lambda one: (self._loss(one, arms), -one.seen.trained, one.number))
 
-    def _loss(self, one: Arm, arms: Sequence[Arm]) -> float:
+    def _loss(self, one: Observation, arms: Sequence[Observation]) -> float:
         worst = 0.0
         for two in arms:
             worst = max(worst, self.behind(one, two))
@@ -204,8 +212,8 @@ class Beliefs:
     @functools.cached_property
     def expected(self) -> tuple[float, float]:
         """Where the best run is expected (x), and with which standard deviation, in decades."""
-        if self.turned is not None:
-            place, spread = self.turned, self.width + TURNED
+        if self.overfit_from is not None:
+            place, spread = self.overfit_from, self.width + TURNED
             return (place, spread) if self.earlier is None else self.earlier.averaged(place, spread, least=self.width)
         champion = self.champion
         trained = max(1e-3, champion.seen.trained / self.length)
@@ -217,19 +225,19 @@ class Beliefs:
         return (place, spread) if self.earlier is None else self.earlier.averaged(place, spread, least=self.width)
 
     @functools.cached_property
-    def turned(self) -> float | None:
+    def overfit_from(self) -> float | None:
         """X of the full run that ends where the one that came furthest was best, if that has become worse since.
 
         A run that overfits has had too much of the learning rate summed over it, which is what regularises gradient
         descent (Yao, Rosasco and Caponnetto 2007, "On Early Stopping in Gradient Descent Learning", section 2).
         """
-        arm = self.furthest
-        best = self.view.turned(arm)
+        observation = self.furthest
+        best = self.view.overfit_from(observation)
         if best is None:
             return None
-        area, _ = profile(arm.seen.recipe.schedule, arm.seen.recipe.warmup)
+        area, _ = profile(observation.seen.recipe.schedule, observation.seen.recipe.warmup)
         then = float(np.interp(best * (len(area) - 1), np.arange(len(area)), area))
-        return arm.x - math.log10(max(1e-3, float(area[-1])) / max(1e-3, then))
+        return observation.x - math.log10(max(1e-3, float(area[-1])) / max(1e-3, then))
 
     @functools.cached_property
     def confirmed(self) -> bool:
@@ -242,12 +250,14 @@ class Beliefs:
         best = min(self.view.completed, key=self.result)
         return self.earlier.confirmed_by(best.x, best.key) and all(self._worse(best, side) for side in (-1, 1))
 
-    def _worse(self, best: Arm, side: int) -> bool:
+    def _worse(self, best: Observation, side: int) -> bool:
         """Whether a run on that side of the best one is clearly worse; true where nothing made anybody look there."""
-        beside = [arm for arm in self.view.arms if side * (arm.x - best.x) > 0]
-        return not beside or any(arm.diverged or self.behind(arm, best) > CLEARLY for arm in beside)
+        beside = [observation for observation in self.view.arms if side * (observation.x - best.x) > 0]
+        return not beside or any(
+            observation.diverged or self.behind(observation, best) > CLEARLY for observation in beside
+        )
 
-    def ahead(self, best: Arm) -> list[Arm]:
+    def ahead(self, best: Observation) -> list[Observation]:
         """Paused runs right of a complete one that are ahead of it as far as they came, up to the first that is not.
 
         That refutes the model where it says that they will lose. Under a schedule that decays it says nothing: there
@@ -259,10 +269,10 @@ class Beliefs:
         right = sorted((a for a in self.learning if a.key == best.key and a.x > best.x), key=lambda a: (a.x, a.number))
         return list(itertools.takewhile(lambda a: not a.completed and self.behind(a, best) < 0, right))
 
-    def behind(self, arm: Arm, best: Arm) -> float:
+    def behind(self, observation: Observation, best: Observation) -> float:
         """By how much it is worse at the furthest common fraction."""
-        common = min(arm.seen.trained, best.seen.trained) / self.length
-        return self.view.at(arm, common) - self.view.at(best, common) if common > 0 else 0.0
+        common = min(observation.seen.trained, best.seen.trained) / self.length
+        return self.view.at(observation, common) - self.view.at(best, common) if common > 0 else 0.0
 
     # -- what the model says ---------------------------------------------------------------------------
 
@@ -280,7 +290,7 @@ class Beliefs:
         keys = list(dict.fromkeys([c.key for c in candidates] + [a.key for a in self.learning]))
         index = {key: i for i, key in enumerate(keys)}
         model = self._model(index)
-        runs = [-1 - j if c.arm is None else c.arm.number for j, c in enumerate(candidates)]
+        runs = [-1 - j if c.observation is None else c.observation.number for j, c in enumerate(candidates)]
         ends = np.ones(len(candidates))
         whens = np.concatenate([ends, ends if until is None else until / self.length])
         groups = [index[c.key] for c in candidates]
@@ -290,33 +300,33 @@ class Beliefs:
         noise = self.rng.standard_normal((DRAWS, len(candidates)))  # drawn in any case: what follows is the same
         looks = looks if until is None else looks + NOISE * noise
         for j, c in enumerate(candidates):
-            if c.arm is not None and c.completed:
-                smooth[:, j] = self.result(c.arm)
+            if c.observation is not None and c.completed:
+                smooth[:, j] = self.result(c.observation)
         smooth = smooth + self._before(candidates)
         return self._with_cliff(smooth.copy(), candidates), smooth, looks
 
-    def result(self, arm: Arm) -> float:
+    def result(self, observation: Observation) -> float:
         """What a completed arm ended at, in the view's measure."""
-        given = arm.seen.result
-        value = float(arm.values[-1]) if given is None else self.situation.sign * given
+        given = observation.seen.result
+        value = float(observation.values[-1]) if given is None else self.context.sign * given
         return float(self.view.scaled(value))
 
     def _model(self, index: dict[tuple[Any, ...], int]) -> Landscape:
         arms = sorted(self.learning, key=lambda a: (-a.seen.trained, float(a.values[-1]), a.number))[:BELIEVED]
-        looks = [(arm, *look) for arm in arms for look in self.view.looks(arm)]
-        mine = [arm for arm, _, _ in looks]
+        looks = [(observation, *look) for observation in arms for look in self.view.looks(observation)]
+        mine = [observation for observation, _, _ in looks]
         seen = points(
-            [arm.x for arm in mine],
+            [observation.x for observation in mine],
             np.array([t for _, t, _ in looks]),
-            [arm.seen.recipe for arm in mine],
-            [index[arm.key] for arm in mine],
-            [arm.number for arm in mine],
+            [observation.seen.recipe for observation in mine],
+            [index[observation.key] for observation in mine],
+            [observation.number for observation in mine],
         )
         y = np.array([min(value, CEILING) for _, _, value in looks])
         near = (seen.t[None, :] > seen.t[:, None] / 1.2) & (seen.t[None, :] < seen.t[:, None] * 1.2)
         gap = y - np.where(near, y[None, :], np.inf).min(axis=1)
-        rough = {arm.number: self.view.roughness(arm) for arm in arms}
-        noise = np.array([rough[arm.number] for arm in mine])
+        rough = {observation.number: self.view.roughness(observation) for observation in arms}
+        noise = np.array([rough[observation.number] for observation in mine])
         return Landscape(seen, y, gap=gap, rough=noise, alike=alikeness(list(index)))
 
     def _before(self, candidates: Sequence[Candidate]) -> Floats:

@@ -30,7 +30,7 @@ class Pace:
 
     def __init__(self, beliefs: Beliefs) -> None:
         self._beliefs = beliefs
-        self._situation = beliefs.situation
+        self._situation = beliefs.context
         self.length = beliefs.length
         self.first = self.round(max(self._situation.finest, FIRST * self.length, self._beyond_warmup()))
 
@@ -62,7 +62,7 @@ class Pace:
 
     def price(self, candidate: Candidate, until: float) -> float:
         """Full trainings that training it up to an epoch costs."""
-        again = 0.0 if candidate.arm is None else candidate.arm.seen.again
+        again = 0.0 if candidate.observation is None else candidate.observation.seen.repaid_epochs
         return max(0.0, until - candidate.trained + again) / self.length
 
     def affords(self, price: float) -> bool:
@@ -86,9 +86,9 @@ class Pace:
         """Train it up to an epoch, from where it stands or from the beginning."""
         if not self.affords(self.price(candidate, until)):
             return self.end("the budget ends before another run can be finished")
-        if candidate.arm is None:
+        if candidate.observation is None:
             return Start(params=self._situation.space.params(candidate.recipe), until=until, why=why)
-        return Continue(number=candidate.arm.number, until=until, why=why)
+        return Continue(number=candidate.observation.number, until=until, why=why)
 
     def end(self, why: str, *, settled: bool = False) -> Action:
         """End the search, once nobody trains any more."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from lrtune.search.freeze_thaw.beliefs import Beliefs
-    from lrtune.search.freeze_thaw.observations import Arm
+    from lrtune.search.freeze_thaw.observations import Observation
 
 __all__ = ["APART", "FINEST", "Places", "free"]
 
@@ -45,8 +45,8 @@ class Places:
     def __init__(self, beliefs: Beliefs) -> None:
         self.beliefs = beliefs
         self.view = beliefs.view
-        self.situation = beliefs.situation
-        low, high = self.situation.space.lr_range
+        self.context = beliefs.context
+        low, high = self.context.space.lr_range
         self.range = math.log10(low), math.log10(high)
 
     def candidates(self) -> list[Candidate]:
@@ -67,10 +67,13 @@ class Places:
 
     def _enclosed(self, apart: float, within: Callable[[float, Key], bool]) -> list[Candidate]:
         """Those within, new ones so far apart."""
-        found = [Candidate(arm.x, arm.seen.recipe, arm.key, arm) for arm in self._known(within)]
-        return found if self.situation.exhausted else [*found, *self._new(apart, within)]
+        found = [
+            Candidate(observation.x, observation.seen.recipe, observation.key, observation)
+            for observation in self._known(within)
+        ]
+        return found if self.context.exhausted else [*found, *self._new(apart, within)]
 
-    def _known(self, within: Callable[[float, Key], bool]) -> list[Arm]:
+    def _known(self, within: Callable[[float, Key], bool]) -> list[Observation]:
         """The best complete runs, and the paused ones within that came furthest."""
         beliefs = self.beliefs
         done = sorted(self.view.completed, key=beliefs.result)[:MOST_ARMS]
@@ -81,8 +84,8 @@ class Places:
     def _new(self, apart: float, within: Callable[[float, Key], bool]) -> Iterator[Candidate]:
         beliefs = self.beliefs
         taken: dict[Key, list[float]] = {}
-        for arm in self.view.arms:
-            taken.setdefault(arm.key, []).append(math.log10(arm.seen.recipe.lr))
+        for observation in self.view.arms:
+            taken.setdefault(observation.key, []).append(math.log10(observation.seen.recipe.lr))
         bisect = (max(a.x for a in beliefs.learning) + beliefs.edge) / 2 if self.view.completed else math.inf
         for key, middle, steps in self._around():
             shift = beliefs.shift(key)
@@ -106,20 +109,24 @@ class Places:
     def _basins(self) -> dict[Key, tuple[float, float]]:
         """Under each combination of settings, the nearest complete runs (x) left and right that end clearly worse."""
         found = {}
-        for key in {arm.key for arm in self.view.completed}:
-            done = [arm for arm in self.view.completed if arm.key == key]
+        for key in {observation.key for observation in self.view.completed}:
+            done = [observation for observation in self.view.completed if observation.key == key]
             best = min(done, key=self.beliefs.result)
-            worse = [arm for arm in done if self._loses(arm, best)]
+            worse = [observation for observation in done if self._loses(observation, best)]
             # one that has had too much training itself is no end of the basin towards less of it
-            left = [arm.x for arm in worse if arm.x < best.x and self.view.turned(arm) is None]
-            right = [arm.x for arm in worse if arm.x > best.x]
+            left = [
+                observation.x
+                for observation in worse
+                if observation.x < best.x and self.view.overfit_from(observation) is None
+            ]
+            right = [observation.x for observation in worse if observation.x > best.x]
             found[key] = max(left, default=-math.inf), min(right, default=math.inf)
         return found
 
-    def _loses(self, arm: Arm, best: Arm) -> bool:
+    def _loses(self, observation: Observation, best: Observation) -> bool:
         """Whether a complete run ends clearly worse than the best one."""
-        noise = math.hypot(self.view.roughness(arm), self.view.roughness(best))
-        return self.beliefs.result(arm) > self.beliefs.result(best) + WALL + SIGMAS * noise
+        noise = math.hypot(self.view.roughness(observation), self.view.roughness(best))
+        return self.beliefs.result(observation) > self.beliefs.result(best) + WALL + SIGMAS * noise
 
     # -- the grid ----------------------------------------------------------------------------------
 
@@ -127,7 +134,7 @@ class Places:
         """Where runs may be started: combinations of the other settings, a middle (x), steps to both its sides."""
         beliefs = self.beliefs
         if len(beliefs.combos) == 1:
-            middles = [beliefs.best.x] if beliefs.turned is None else [beliefs.best.x, beliefs.turned]
+            middles = [beliefs.best.x] if beliefs.overfit_from is None else [beliefs.best.x, beliefs.overfit_from]
             return [(beliefs.combos[0], middle, STEPS) for middle in middles]
         expected, _ = beliefs.expected
         order = sorted(beliefs.learning, key=lambda a: (-a.seen.trained, float(a.values[-1]), a.number))
@@ -149,7 +156,7 @@ class Places:
         if len(steps) < len(STEPS):
             return inner
         place = self.beliefs.champion.x
-        lowest, highest = self.situation.reach
+        lowest, highest = self.context.reach
         beyond = [x for x in near if lowest <= x < low - FINEST and place < low + APART]
         beyond += [x for x in near if high + FINEST < x <= highest and place > high - APART]
         return [low, *inner, high, *beyond]
@@ -157,7 +164,7 @@ class Places:
 
 def free(candidate: Candidate) -> bool:
     """Whether whoever asks may train it."""
-    return candidate.arm is None or candidate.arm.seen.open
+    return candidate.observation is None or candidate.observation.seen.open
 
 
 def _room(candidates: list[Candidate]) -> bool:

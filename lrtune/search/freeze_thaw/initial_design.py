@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from lrtune.search.freeze_thaw.beliefs import Beliefs
     from lrtune.search.freeze_thaw.budget import Pace
-    from lrtune.search.freeze_thaw.observations import Arm
+    from lrtune.search.freeze_thaw.observations import Observation
 
 __all__ = ["Opening"]
 
@@ -40,9 +40,9 @@ class Opening:
     def __init__(self, beliefs: Beliefs, pace: Pace) -> None:
         self.beliefs = beliefs
         self.view = beliefs.view
-        self.situation = beliefs.situation
+        self.context = beliefs.context
         self.pace = pace
-        low, high = self.situation.space.lr_range
+        low, high = self.context.space.lr_range
         self.range = math.log10(low), math.log10(high)
         self.home = self._home()
 
@@ -56,11 +56,15 @@ class Opening:
     def look(self) -> Action | None:
         """The next first look, until the best of them lies between worse ones."""
         spots = self._spots()
-        arms = [arm for arm in self.view.arms if arm.key == self.home]
+        arms = [observation for observation in self.view.arms if observation.key == self.home]
         if len(arms) > 2 * len(spots) or self.view.completed:
             return None
-        taken = {_nearest(spots, math.log10(arm.seen.recipe.lr)): arm for arm in reversed(arms)}
-        scores = {i: self._score(arm) for i, arm in taken.items() if arm.diverged or len(arm.values)}
+        taken = {_nearest(spots, math.log10(observation.seen.recipe.lr)): observation for observation in reversed(arms)}
+        scores = {
+            i: self._score(observation)
+            for i, observation in taken.items()
+            if observation.diverged or len(observation.values)
+        }
         if not scores:
             return self._blind(spots, taken)
         best = min(scores, key=lambda i: (scores[i], i))
@@ -79,7 +83,7 @@ class Opening:
         best = self._earlier()
         if best is not None and low <= best <= high:
             return [best + step * k for k in range(-count, count + 1) if low <= best + step * k <= high]
-        jitter = np.random.default_rng([self.situation.seed, 0]).uniform(-JITTER, JITTER)
+        jitter = np.random.default_rng([self.context.seed, 0]).uniform(-JITTER, JITTER)
         return [float(v) for v in low + step * (np.arange(count) + 0.5 + jitter)]
 
     def _earlier(self) -> float | None:
@@ -87,17 +91,19 @@ class Opening:
         earlier = self.beliefs.earlier
         return None if earlier is None else earlier.x + self.beliefs.shift(self.home)
 
-    def _blind(self, spots: Sequence[float], taken: dict[int, Arm]) -> Action | None:
+    def _blind(self, spots: Sequence[float], taken: dict[int, Observation]) -> Action | None:
         """Nothing is seen yet: from the middle outwards, or from where an earlier study found its best.
 
         A run that has not reported the metric by its first look goes on until it does.
         """
-        silent = [arm for arm in self.view.arms if arm.seen.open and not len(arm.values)]
+        silent = [
+            observation for observation in self.view.arms if observation.seen.open and not len(observation.values)
+        ]
         if silent:
-            arm = max(silent, key=lambda arm: (arm.seen.trained, -arm.number))
-            until = self.pace.after(arm.seen.trained)
-            if self.situation.leaves_an_end(arm.seen.trained, until, arm.seen.again):
-                return Continue(number=arm.number, until=until, why="it has not reported the metric yet")
+            observation = max(silent, key=lambda observation: (observation.seen.trained, -observation.number))
+            until = self.pace.after(observation.seen.trained)
+            if self.context.leaves_an_end(observation.seen.trained, until, observation.seen.repaid_epochs):
+                return Continue(number=observation.number, until=until, why="it has not reported the metric yet")
         earlier = self._earlier()
         middle = len(spots) // 2 if earlier is None else _nearest(spots, earlier)
         order = sorted(set(range(len(spots))) - set(taken), key=lambda i: abs(i - middle))
@@ -105,21 +111,23 @@ class Opening:
             return self._first(spots[order[0]])
         return Wait() if self.pace.busy else None
 
-    def _descend(self, spots: Sequence[float], taken: dict[int, Arm], arms: Sequence[Arm]) -> Action | None:
+    def _descend(
+        self, spots: Sequence[float], taken: dict[int, Observation], arms: Sequence[Observation]
+    ) -> Action | None:
         """Nothing lives yet: the cliff lies to the left, at last below the range."""
         left = min(taken) - 1
         if left >= 0:
             return self._first(spots[left])
-        lowest = min(math.log10(arm.seen.recipe.lr) for arm in arms)
-        for x in (self.range[0], self.situation.reach[0]):
+        lowest = min(math.log10(observation.seen.recipe.lr) for observation in arms)
+        for x in (self.range[0], self.context.reach[0]):
             if x < lowest - FINEST:
                 return self._first(x)
         return None
 
-    def _between(self, arms: Sequence[Arm]) -> Action | None:
+    def _between(self, arms: Sequence[Observation]) -> Action | None:
         """Half-way from the best first look to its neighbours, or beyond the range."""
-        arms = sorted(arms, key=lambda arm: arm.seen.recipe.lr)
-        xs = [math.log10(arm.seen.recipe.lr) for arm in arms]
+        arms = sorted(arms, key=lambda observation: observation.seen.recipe.lr)
+        xs = [math.log10(observation.seen.recipe.lr) for observation in arms]
         best = min(range(len(arms)), key=lambda i: (self._score(arms[i]), i))
         for other in (best + 1, best - 1):
             if 0 <= other < len(xs) and abs(xs[other] - xs[best]) > HALVED * SPACING:
@@ -129,7 +137,7 @@ class Opening:
     def _beyond(self, xs: Sequence[float], best: int) -> Action | None:
         """The end of the range, and what lies beyond, where no look bounds the best one."""
         low, high = self.range
-        lowest, highest = self.situation.reach
+        lowest, highest = self.context.reach
         if best == len(xs) - 1 and xs[best] < high - APART:
             return self._first(high)
         if best == len(xs) - 1 and highest > high + FINEST:
@@ -138,53 +146,59 @@ class Opening:
             return self._first(low if low + FINEST < xs[best] else max(low - SPACING, lowest))
         return None
 
-    def _score(self, arm: Arm) -> float:
-        if arm.diverged or not len(arm.values):
+    def _score(self, observation: Observation) -> float:
+        if observation.diverged or not len(observation.values):
             return math.inf
-        return self.view.at(arm, min(arm.seen.trained, self.pace.first) / self.pace.length)
+        return self.view.at(observation, min(observation.seen.trained, self.pace.first) / self.pace.length)
 
     def _first(self, x: float) -> Action | None:
-        lr = self.situation.space.lr_at(x)
-        if any(arm.key == self.home and arm.seen.recipe.lr == lr for arm in self.view.arms):
+        lr = self.context.space.lr_at(x)
+        if any(observation.key == self.home and observation.seen.recipe.lr == lr for observation in self.view.arms):
             return None  # in a range so narrow that its ends are one
         return self.pace.look(x, self.home)
 
     # -- 2. wait on a plateau ----------------------------------------------------------------------
 
-    def wake(self) -> Action | None:
+    def train_past_plateau(self) -> Action | None:
         """Where nothing has begun to learn: train all on, and the lowest learning rate with them, until one does."""
         limit = self.pace.round(WAKE * self.pace.length)
-        asleep, stalled = self.view.plateau, self.view.stalled
-        if asleep or stalled is not None:
-            if not any(self._lowest(arm) for arm in self.view.arms):
+        plateaued, stalled = self.view.plateau, self.view.stalled
+        if plateaued or stalled is not None:
+            if not any(self._lowest(observation) for observation in self.view.arms):
                 return self._first(self.range[0])
-            limit = limit if asleep or stalled is None else min(limit, stalled.seen.trained)
-            asleep = asleep + [arm for arm in self.view.alive if self._lowest(arm)]
+            limit = limit if plateaued or stalled is None else min(limit, stalled.seen.trained)
+            plateaued = plateaued + [observation for observation in self.view.alive if self._lowest(observation)]
         else:
-            asleep = self.view.left_behind
+            plateaued = self.view.left_behind
             limit = min(limit, self.beliefs.best.seen.trained)
-        ready = [arm for arm in _spread(asleep) if arm.seen.open and arm.seen.trained < limit]
+        ready = [
+            observation
+            for observation in _spread(plateaued)
+            if observation.seen.open and observation.seen.trained < limit
+        ]
         if not ready:
             return None
-        arm = min(ready, key=lambda arm: (arm.seen.trained, arm.x))
-        until = min(self.pace.after(arm.seen.trained), limit)
-        if (until - arm.seen.trained + arm.seen.again) / self.pace.length + 1 > self.situation.left:
+        observation = min(ready, key=lambda observation: (observation.seen.trained, observation.x))
+        until = min(self.pace.after(observation.seen.trained), limit)
+        if (
+            until - observation.seen.trained + observation.seen.repaid_epochs
+        ) / self.pace.length + 1 > self.context.left:
             return None
-        return Continue(number=arm.number, until=until, why="nothing learns yet")
+        return Continue(number=observation.number, until=until, why="nothing learns yet")
 
-    def _lowest(self, arm: Arm) -> bool:
+    def _lowest(self, observation: Observation) -> bool:
         """Whether it is at the low end of the range."""
-        return math.log10(arm.seen.recipe.lr) <= self.range[0] + LOWEST
+        return math.log10(observation.seen.recipe.lr) <= self.range[0] + LOWEST
 
 
 def _nearest(spots: Sequence[float], x: float) -> int:
     return int(np.argmin([abs(s - x) for s in spots]))
 
 
-def _spread(arms: Sequence[Arm]) -> list[Arm]:
+def _spread(arms: Sequence[Observation]) -> list[Observation]:
     """Those of them that stand apart, the furthest trained first."""
-    found: list[Arm] = []
-    for arm in sorted(arms, key=lambda arm: (-arm.seen.trained, arm.x)):
-        if all(abs(arm.x - other.x) >= SPREAD * SPACING for other in found):
-            found.append(arm)
+    found: list[Observation] = []
+    for observation in sorted(arms, key=lambda observation: (-observation.seen.trained, observation.x)):
+        if all(abs(observation.x - other.x) >= SPREAD * SPACING for other in found):
+            found.append(observation)
     return found

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from lrtune.core.recipe import Recipe
-    from lrtune.search.base import Seen, Situation
+    from lrtune.search.base import SearchContext, TrialView
 
-__all__ = ["SETTINGS", "Arm", "View", "alikeness", "place", "points", "profile", "settings"]
+__all__ = ["SETTINGS", "Observation", "Observations", "alikeness", "place", "points", "profile", "settings"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -39,7 +39,7 @@ GRID = 128  # points at which a schedule is summed
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
+class Observation:
     """One run as the model sees it.
 
     Attributes
@@ -54,7 +54,7 @@ class Arm:
         Its curve, smaller is better; finite values only.
     """
 
-    seen: Seen
+    seen: TrialView
     x: float
     key: tuple[Any, ...]
     values: Floats
@@ -75,9 +75,9 @@ class Arm:
         return self.seen.outcome is not None and self.seen.outcome.diverged
 
 
-def place(recipe: Recipe, situation: Situation) -> float:
+def place(recipe: Recipe, context: SearchContext) -> float:
     """log10 of the learning rate, scaled by the batch size where that is searched."""
-    space = situation.space
+    space = context.space
     return math.log10(space.scaled_lr(space.params(recipe)))
 
 
@@ -86,7 +86,7 @@ def settings(recipe: Recipe) -> tuple[Any, ...]:
     return tuple(getattr(recipe, name) for name in SETTINGS)
 
 
-class View:
+class Observations:
     """All arms of a situation, and the measure in which they are compared.
 
     Attributes
@@ -101,42 +101,49 @@ class View:
         The values that are 0 and 1 in the model's measure.
     """
 
-    def __init__(self, situation: Situation) -> None:
-        self.situation = situation
-        self.length = float(situation.epochs)
-        self.arms = [self._arm(seen) for seen in situation.trials]
-        self.alive = [arm for arm in self.arms if len(arm.values) and not arm.diverged]
-        self.completed = [arm for arm in self.alive if arm.completed]
-        self.best = min(self.alive, key=lambda arm: (float(arm.values[-1]), arm.number), default=None)
+    def __init__(self, context: SearchContext) -> None:
+        self.context = context
+        self.length = float(context.epochs)
+        self.arms = [self._arm(seen) for seen in context.trials]
+        self.alive = [observation for observation in self.arms if len(observation.values) and not observation.diverged]
+        self.completed = [observation for observation in self.alive if observation.completed]
+        self.best = min(
+            self.alive, key=lambda observation: (float(observation.values[-1]), observation.number), default=None
+        )
         self._shown: dict[tuple[int, float], float] = {}
-        self._turned: dict[int, float | None] = {}
+        self._overfit_from: dict[int, float | None] = {}
         self._measure()
 
-    def _arm(self, seen: Seen) -> Arm:
-        values = self.situation.sign * np.asarray(seen.values, dtype=np.float64)
+    def _arm(self, seen: TrialView) -> Observation:
+        values = self.context.sign * np.asarray(seen.values, dtype=np.float64)
         finite = np.isfinite(values)
         upto = len(values) if finite.all() else int(np.argmin(finite))
         values = np.clip(values[:upto], -HUGE, HUGE)
-        return Arm(seen, place(seen.recipe, self.situation), settings(seen.recipe), values)
+        return Observation(seen, place(seen.recipe, self.context), settings(seen.recipe), values)
 
     def _measure(self) -> None:
         self.low = 0.0 if self.best is None else float(self.best.values[-1])
-        given = self.situation.untrained
+        given = self.context.untrained
         if given is not None and math.isfinite(given):
-            high = self.situation.sign * given
+            high = self.context.sign * given
         else:
             high = self._high_from_firsts(self.best)
         self.high = high if high > self.low else self.low + max(abs(self.low), 1e-12)
 
-    def _high_from_firsts(self, best: Arm | None) -> float:
+    def _high_from_firsts(self, best: Observation | None) -> float:
         """About what the untrained model showed: what slow runs, and those stuck at chance, showed first.
 
         What has exploded showed more, and is left out.
         """
-        above = sorted(float(arm.values[0]) - self.low for arm in self.alive if arm.values[0] > self.low)
+        above = sorted(
+            float(observation.values[0]) - self.low for observation in self.alive if observation.values[0] > self.low
+        )
         if best is None or not above:
             return self.low
-        slow = max((float(arm.values[0]) - self.low for arm in self.alive if arm.x <= best.x), default=0.0)
+        slow = max(
+            (float(observation.values[0]) - self.low for observation in self.alive if observation.x <= best.x),
+            default=0.0,
+        )
         allowed = EXPLODED * (slow if slow > 0 else above[0])
         return self.low + max(rise for rise in above if rise <= max(allowed, above[0]))
 
@@ -144,61 +151,63 @@ class View:
         """0 the best seen so far, 1 the untrained model."""
         return (value - self.low) / (self.high - self.low)
 
-    def at(self, arm: Arm, fraction: float) -> float:
+    def at(self, observation: Observation, fraction: float) -> float:
         """What an arm showed at a fraction of the training, scaled; infinite where it has not been or diverged."""
-        asked = arm.number, fraction
+        asked = observation.number, fraction
         if asked not in self._shown:  # all arms are compared with each other, at few fractions
-            self._shown[asked] = self._at(arm, fraction)
+            self._shown[asked] = self._at(observation, fraction)
         return self._shown[asked]
 
-    def _at(self, arm: Arm, fraction: float) -> float:
-        epochs = arm.seen.epochs[: len(arm.values)]
-        if arm.diverged or not len(epochs) or arm.seen.trained < fraction * self.length - 1e-9:
+    def _at(self, observation: Observation, fraction: float) -> float:
+        epochs = observation.seen.epochs[: len(observation.values)]
+        if observation.diverged or not len(epochs) or observation.seen.trained < fraction * self.length - 1e-9:
             return math.inf  # beyond its last report it stands where that left it
         upto = fraction * self.length
         held = _held(epochs, upto)
-        value = _mean(arm.values[held]) if held.stop > held.start else np.interp(upto, epochs, arm.values)
+        value = (
+            _mean(observation.values[held]) if held.stop > held.start else np.interp(upto, epochs, observation.values)
+        )
         return float(self.scaled(value))
 
-    def roughness(self, arm: Arm) -> float:
+    def roughness(self, observation: Observation) -> float:
         """Noise of one report of an arm, scaled: what is left of its curve beside its neighbours."""
-        if len(arm.values) <= FEW:
+        if len(observation.values) <= FEW:
             return 0.0
-        bends = arm.values[1:-1] - 0.5 * (arm.values[:-2] + arm.values[2:])
+        bends = observation.values[1:-1] - 0.5 * (observation.values[:-2] + observation.values[2:])
         late = bends[len(bends) // 3 :]
         spread = float(np.median(np.abs(late))) / 0.6745 / math.sqrt(1.5)
         return min(1.0, spread / (self.high - self.low))
 
-    def turned(self, arm: Arm) -> float | None:
+    def overfit_from(self, observation: Observation) -> float | None:
         """The fraction of the training at which an arm was best, if it has become clearly worse since."""
-        if arm.number not in self._turned:  # asked for every run that may have had less than it
-            self._turned[arm.number] = self._turn(arm)
-        return self._turned[arm.number]
+        if observation.number not in self._overfit_from:  # asked for every run that may have had less than it
+            self._overfit_from[observation.number] = self._turn(observation)
+        return self._overfit_from[observation.number]
 
-    def _turn(self, arm: Arm) -> float | None:
-        epochs = arm.seen.epochs[: len(arm.values)]
+    def _turn(self, observation: Observation) -> float | None:
+        epochs = observation.seen.epochs[: len(observation.values)]
         if len(epochs) < FEW:
             return None
-        means = np.array([_mean(arm.values[_held(epochs, float(upto))]) for upto in epochs])
+        means = np.array([_mean(observation.values[_held(epochs, float(upto))]) for upto in epochs])
         best = int(np.argmin(means))
         lost = float(means[-1] - means[best]) / (self.high - self.low)
-        if lost <= TURN + 2 * self.roughness(arm):
+        if lost <= TURN + 2 * self.roughness(observation):
             return None
         return float(epochs[best]) / self.length
 
     @property
-    def asleep(self) -> bool:
+    def plateaued(self) -> bool:
         """Whether nothing has learned: the best is where the untrained model was, but for noise."""
         return self.high - self.low <= FLAT * max(abs(self.low), abs(self.high))
 
     @property
-    def plateau(self) -> list[Arm]:
+    def plateau(self) -> list[Observation]:
         """The best arms where they show the same over a decade: nothing learns yet, and looks tell nothing."""
-        held = self.level({arm.number: float(arm.values[-1]) for arm in self.alive})
-        return [] if any(arm.completed for arm in held) else held
+        held = self.level({observation.number: float(observation.values[-1]) for observation in self.alive})
+        return [] if any(observation.completed for observation in held) else held
 
     @property
-    def stalled(self) -> Arm | None:
+    def stalled(self) -> Observation | None:
         """The best arm where it has not become better since its first report: it may have learned all, or nothing."""
         best = self.best
         if best is None or self.completed or len(best.values) < FEW:
@@ -206,20 +215,26 @@ class View:
         return best if float(best.values[0] - best.values[-1]) <= FLAT * abs(float(best.values[-1])) else None
 
     @property
-    def left_behind(self) -> list[Arm]:
+    def left_behind(self) -> list[Observation]:
         """Neighbours of the best arm still on a plateau that it has left since: they were not seen so late."""
         best = self.best
         if best is None or self.completed:
             return []
-        behind = [arm for arm in self.alive if arm.seen.trained < best.seen.trained]
+        behind = [observation for observation in self.alive if observation.seen.trained < best.seen.trained]
         if not behind:
             return []
-        then = np.interp(max(arm.seen.trained for arm in behind), best.seen.epochs[: len(best.values)], best.values)
-        held = self.level({arm.number: float(arm.values[-1]) for arm in behind} | {best.number: float(then)})
-        near = [arm for arm in held if arm is not best and abs(arm.x - best.x) <= NEIGHBOURS]
+        then = np.interp(
+            max(observation.seen.trained for observation in behind), best.seen.epochs[: len(best.values)], best.values
+        )
+        held = self.level(
+            {observation.number: float(observation.values[-1]) for observation in behind} | {best.number: float(then)}
+        )
+        near = [
+            observation for observation in held if observation is not best and abs(observation.x - best.x) <= NEIGHBOURS
+        ]
         return near if best in held else []
 
-    def level(self, values: Mapping[int, float]) -> list[Arm]:
+    def level(self, values: Mapping[int, float]) -> list[Observation]:
         """The arms that show about the best of these values, if they span a range over which a basin is never flat.
 
         `values` holds what arms show, by number; none where the arms at the best of it are too few or too close.
@@ -228,21 +243,23 @@ class View:
             return []
         best = min(values.values())
         level = max(abs(v) for v in values.values() if v - best <= FLAT * abs(v))
-        held = [arm for arm in self.alive if values.get(arm.number, math.inf) - best <= FLAT * level]
-        span = max(arm.x for arm in held) - min(arm.x for arm in held)
+        held = [
+            observation for observation in self.alive if values.get(observation.number, math.inf) - best <= FLAT * level
+        ]
+        span = max(observation.x for observation in held) - min(observation.x for observation in held)
         return held if len(held) >= FEW and span >= BROAD else []
 
-    def looks(self, arm: Arm) -> list[tuple[float, float]]:
+    def looks(self, observation: Observation) -> list[tuple[float, float]]:
         """Points of its curve for the model: (fraction of the training, scaled value), the latest first."""
-        epochs = arm.seen.epochs[: len(arm.values)]
+        epochs = observation.seen.epochs[: len(observation.values)]
         found: list[tuple[float, float]] = []
         limit = float(epochs[-1])
         for k in range(LOOKS):
             held = _held(epochs, limit)
             if held.stop <= held.start:
                 break
-            exact = k == 0 and arm.completed
-            value = arm.values[-1] if exact else _mean(arm.values[held])
+            exact = k == 0 and observation.completed
+            value = observation.values[-1] if exact else _mean(observation.values[held])
             when = epochs[-1] if exact else _mean(epochs[held])
             found.append((float(when) / self.length, float(self.scaled(value))))
             earlier = int(np.searchsorted(epochs, limit / 2 + 1e-9, side="right"))

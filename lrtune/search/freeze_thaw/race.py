@@ -75,8 +75,8 @@ class Race:
 
     def _beside(self, candidates: Sequence[Candidate], leader: int, fallen: Floats) -> Action:
         """The leader is somebody else's: the next best, no further than the leader, and what the leader still needs."""
-        arm = candidates[leader].arm
-        claimed = None if arm is None else arm.seen.until
+        observation = candidates[leader].observation
+        claimed = None if observation is None else observation.seen.until
         target = self.pace.length if claimed is None else claimed
         reserve = self.pace.price(candidates[leader], self.pace.length) - self.pace.price(
             candidates[leader], claimed or 0

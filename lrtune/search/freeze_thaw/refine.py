@@ -48,7 +48,7 @@ class Refinement:
     def __init__(self, beliefs: Beliefs, pace: Pace) -> None:
         self.beliefs = beliefs
         self.view = beliefs.view
-        self.situation = beliefs.situation
+        self.context = beliefs.context
         self.pace = pace
 
     def next(self, candidates: Sequence[Candidate]) -> Action:
@@ -62,7 +62,7 @@ class Refinement:
             return self._follow(candidates) or self.pace.end("the budget leaves no room for another full training")
         worth = np.where(ready, gain / np.maximum(remaining, CHEAPEST), -np.inf)
         pick = int(np.argmax(worth))
-        if self.situation.spent >= LEAST_SPENT and (led := self._follow(candidates, reserve=float(remaining[pick]))):
+        if self.context.spent >= LEAST_SPENT and (led := self._follow(candidates, reserve=float(remaining[pick]))):
             return led
         if self._enough(float(gain[pick]), float(remaining[pick])):
             return self.pace.end("what the model still expects to gain is below the noise", settled=True)
@@ -77,14 +77,14 @@ class Refinement:
         """Draws in which a run that is late and behind a complete one, of its schedule if possible, stays behind it."""
         done = sorted(self.view.completed, key=self.beliefs.result)
         for j, c in enumerate(candidates):
-            if c.arm is None or c.completed or c.trained < LATE * self.pace.length or not done:
+            if c.observation is None or c.completed or c.trained < LATE * self.pace.length or not done:
                 continue
             kind = (c.recipe.schedule, c.recipe.warmup)
             kin = next((a for a in done if (a.seen.recipe.schedule, a.seen.recipe.warmup) == kind), None)
             ahead = kin or done[0]
-            if c.x < ahead.x and self.view.turned(ahead) is not None:
+            if c.x < ahead.x and self.view.overfit_from(ahead) is not None:
                 continue  # it has had too much of what this one has had less of
-            behind = self.beliefs.behind(c.arm, ahead) - (0.0 if kin else ACROSS)
+            behind = self.beliefs.behind(c.observation, ahead) - (0.0 if kin else ACROSS)
             if behind > 0:
                 fallen[:, j] = np.maximum(fallen[:, j], self.beliefs.result(ahead) + KEPT * behind)
         return fallen
@@ -94,9 +94,7 @@ class Refinement:
         worth, least = WORTH * (1 + PER_TENFOLD * math.log10(len(self.beliefs.combos))), LEAST_SPENT
         if self.beliefs.confirmed:
             worth, least = STRICTER * worth, LEAST_CONFIRMED
-        return (
-            self.situation.self_stopping and self.situation.spent >= least and gain < worth * max(remaining, CHEAPEST)
-        )
+        return self.context.self_stopping and self.context.spent >= least and gain < worth * max(remaining, CHEAPEST)
 
     def _follow(self, candidates: Sequence[Candidate], reserve: float = 0.0) -> Action | None:
         """The next piece of a run right of the best that nothing has refuted: it leads, as far as it came.
@@ -104,8 +102,12 @@ class Refinement:
         It leaves the budget for `reserve` full trainings.
         """
         best = min(self.view.completed, key=lambda a: (self.beliefs.result(a), a.number))
-        ahead = {arm.number for arm in self.beliefs.ahead(best)}
-        legs = [(self.pace.after(c.trained), c) for c in candidates if c.arm and c.arm.number in ahead and free(c)]
+        ahead = {observation.number for observation in self.beliefs.ahead(best)}
+        legs = [
+            (self.pace.after(c.trained), c)
+            for c in candidates
+            if c.observation and c.observation.number in ahead and free(c)
+        ]
         legs = [(until, c) for until, c in legs if until <= FOLLOWED * self.pace.length]
         legs = [(until, c) for until, c in legs if self.pace.affords(self.pace.price(c, until) + reserve)]
         if not legs:
@@ -121,26 +123,26 @@ class Refinement:
 
     def _unseen(self, candidates: Sequence[Candidate]) -> npt.NDArray[np.bool_]:
         """Which would be the first run with some value of a setting, shape (candidates,)."""
-        tried = [set(values) for values in zip(*(arm.key for arm in self.view.arms), strict=True)]
+        tried = [set(values) for values in zip(*(observation.key for observation in self.view.arms), strict=True)]
         fresh = {
             key: any(value not in known for value, known in zip(key, tried, strict=True))
             for key in {c.key for c in candidates}
         }
-        return np.array([c.arm is None and fresh[c.key] for c in candidates])
+        return np.array([c.observation is None and fresh[c.key] for c in candidates])
 
     def _repeat(self, gain: float) -> Action | None:
         """One of the two best once more, where the end of the budget is near and little is left to gain."""
-        if self.situation.self_stopping or self.situation.left >= NEAR_END or gain >= CONFIRM:
+        if self.context.self_stopping or self.context.left >= NEAR_END or gain >= CONFIRM:
             return None
-        base = min(t.recipe.seed for t in self.situation.trials)
-        known = {(t.recipe.with_seed(0), t.recipe.seed - base) for t in self.situation.trials}
+        base = min(t.recipe.seed for t in self.context.trials)
+        known = {(t.recipe.with_seed(0), t.recipe.seed - base) for t in self.context.trials}
         tops = sorted((a for a in self.view.completed if a.seen.recipe.seed == base), key=self.beliefs.result)[:2]
         for seed in range(1, REPEATS + 1):
-            for arm in tops:
-                if (arm.seen.recipe.with_seed(0), seed) in known or self.situation.exhausted:
+            for observation in tops:
+                if (observation.seen.recipe.with_seed(0), seed) in known or self.context.exhausted:
                     continue
                 if not self.pace.affords(1):
                     return None
-                params = self.situation.space.params(arm.seen.recipe)
+                params = self.context.space.params(observation.seen.recipe)
                 return Start(params=params, until=self.pace.length, seed=seed, why="paired repeat")
         return None

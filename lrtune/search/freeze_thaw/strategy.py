@@ -22,7 +22,7 @@ from lrtune.search.freeze_thaw.race import Race
 from lrtune.search.freeze_thaw.refine import Refinement
 
 if TYPE_CHECKING:
-    from lrtune.search.base import Action, Situation
+    from lrtune.search.base import Action, SearchContext
 
 __all__ = ["FreezeThaw", "Prior"]
 
@@ -43,23 +43,25 @@ class FreezeThaw:
     def __init__(self, prior: Prior | None = None) -> None:
         self.prior = prior
 
-    def next(self, situation: Situation, /) -> Action:
+    def next(self, context: SearchContext, /) -> Action:
         """The next piece of work; a function of the situation alone."""
-        beliefs = Beliefs(situation, self.prior)
+        beliefs = Beliefs(context, self.prior)
         pace = Pace(beliefs)
-        if situation.self_stopping and situation.spent >= LONGEST and beliefs.view.completed:
+        if context.self_stopping and context.spent >= LONGEST and beliefs.view.completed:
             return pace.end(f"{LONGEST:g} full trainings are spent")
         opening = Opening(beliefs, pace)
-        return opening.look() or _hopeless(beliefs, pace) or opening.wake() or _compare(beliefs, pace)
+        return opening.look() or _hopeless(beliefs, pace) or opening.train_past_plateau() or _compare(beliefs, pace)
 
 
 def _hopeless(beliefs: Beliefs, pace: Pace) -> Action | None:
     """The end where nothing lives, and nowhere is left to look."""
     if beliefs.view.alive:
         return None
-    if not beliefs.situation.trials:
+    if not beliefs.context.trials:
         return pace.end("the budget leaves no room for a first look")
-    lowest = min((arm.seen.recipe.lr for arm in beliefs.view.arms if arm.diverged), default=None)
+    lowest = min(
+        (observation.seen.recipe.lr for observation in beliefs.view.arms if observation.diverged), default=None
+    )
     if lowest is None:
         return pace.end("no run has reported the metric, and nowhere is left to look")
     return pace.end(f"every run diverged, down to a learning rate of {lowest:g}")

@@ -145,7 +145,7 @@ READERS: Mapping[str, Callable[[Numbers, Numbers], float | None]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
+class _CleanSweep:
     """A sweep as it is looked at: log10 lr; losses without spikes and infinities, and without explosions too.
 
     `start` is their level before anything happens, `noise` the standard deviation around their trend.
@@ -202,7 +202,7 @@ def _fall(lrs: Numbers, losses: Numbers) -> _Fall | None:
     )
 
 
-def _prepared(lrs: Numbers, losses: Numbers) -> _Seen:
+def _prepared(lrs: Numbers, losses: Numbers) -> _CleanSweep:
     """The sweep as it is looked at; all NaN where there are too few finite losses."""
     rates, y = np.asarray(lrs, dtype=np.float64), np.array(losses, dtype=np.float64)
     if rates.shape != y.shape or rates.ndim != 1:
@@ -214,13 +214,13 @@ def _prepared(lrs: Numbers, losses: Numbers) -> _Seen:
     held = np.flatnonzero(np.isfinite(y))
     x, quiet = np.log10(rates), np.full(len(y), np.nan)
     if len(held) < FEWEST:
-        return _Seen(x=x, quiet=quiet, clean=quiet)
+        return _CleanSweep(x=x, quiet=quiet, clean=quiet)
     start = float(np.median(y[held][: _starting(len(y))]))
     # The median of the differences of normal noise is 0.954 standard deviations; of the first half, before all moves.
     noise = float(np.median(np.abs(np.diff(y[held][: max(FEWEST, len(y) // 2)]))) / 0.954)
     quiet[held] = _median_of_five(y[held])
     ceiling = start + CEILING * max(start - float(quiet[held].min()), noise)
-    return _Seen(x=x, quiet=quiet, clean=np.minimum(quiet, ceiling), start=start, noise=noise)
+    return _CleanSweep(x=x, quiet=quiet, clean=np.minimum(quiet, ceiling), start=start, noise=noise)
 
 
 def _starting(steps: int) -> int:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lrtune.core.space import Space
     from lrtune.training.base import Report, Run
 
-__all__ = ["RangeTest", "Sweep", "central", "check_trainer", "range_test"]
+__all__ = ["RangeSweep", "RangeTest", "central", "check_trainer", "range_test"]
 
 Confidence: TypeAlias = Literal["good", "fair", "unreliable here"]
 
@@ -65,7 +65,7 @@ LOST_STEPS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sweep:
+class RangeSweep:
     """One sweep.
 
     Attributes
@@ -123,7 +123,7 @@ class RangeTest:
     why: str
     swept: tuple[float, float]
     edge: float | None
-    sweeps: tuple[Sweep, ...]
+    sweeps: tuple[RangeSweep, ...]
     cost: float
 
     @property
@@ -272,7 +272,7 @@ def _recipe(recipe: Recipe, low: float, high: float, steps: int, per_epoch: int)
     return dataclasses.replace(recipe, lr=high, schedule=str(schedule), warmup=0.0, epochs=epochs)
 
 
-def _swept(trainer: Trainer, recipe: Recipe, steps: int, per_epoch: int) -> Sweep:
+def _swept(trainer: Trainer, recipe: Recipe, steps: int, per_epoch: int) -> RangeSweep:
     """Run one sweep; whatever the user's code raises ends it and nothing else."""
     lrs: list[float] = []
     losses: list[float] = []
@@ -293,7 +293,7 @@ def _swept(trainer: Trainer, recipe: Recipe, steps: int, per_epoch: int) -> Swee
     finally:
         if run is not None:
             run.close()
-    return Sweep(seed=recipe.seed, lrs=tuple(lrs), losses=tuple(losses), ended=ended)
+    return RangeSweep(seed=recipe.seed, lrs=tuple(lrs), losses=tuple(losses), ended=ended)
 
 
 def _steps(run: Run, recipe: Recipe, per_epoch: int) -> Iterator[tuple[float, float, str]]:
@@ -355,7 +355,9 @@ def _lost(losses: Sequence[float]) -> str:
     return f"the loss stayed above {limit:.4g}, having started at {origin:.4g}" if lost else ""
 
 
-def _verdict(sweeps: Sequence[Sweep], swept: tuple[float, float]) -> tuple[tuple[float, float] | None, Confidence, str]:
+def _verdict(
+    sweeps: Sequence[RangeSweep], swept: tuple[float, float]
+) -> tuple[tuple[float, float] | None, Confidence, str]:
     """The interval, the confidence and the sentence with its reasons."""
     read = [sweep.readings for sweep in sweeps]
     falls = [(r["valley"], 10 * r["minimum / 10"]) for r in read if r["valley"] and r["minimum / 10"]]
@@ -387,7 +389,7 @@ def _middle(values: Sequence[float]) -> float:
     return float(10 ** np.median(np.log10(values)))
 
 
-def _rows(sweep: Sweep) -> list[dict[str, float | int]]:
+def _rows(sweep: RangeSweep) -> list[dict[str, float | int]]:
     level, _ = curve_reading.smooth(sweep.lrs, sweep.losses)
     return [
         {"seed": sweep.seed, "step": step, "lr": lr, "loss": loss, "smooth": float(smooth)}

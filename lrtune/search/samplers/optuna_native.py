@@ -22,7 +22,7 @@ from lrtune.search.samplers.sampler_study import seed_of
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-    from lrtune.search.base import Seen, Situation
+    from lrtune.search.base import SearchContext, TrialView
 
 __all__ = ["PlainOptuna"]
 
@@ -35,54 +35,54 @@ class PlainOptuna:
 
     name: str = "optuna"
 
-    def next(self, situation: Situation, /) -> Action:
+    def next(self, context: SearchContext, /) -> Action:
         """Go on with the open trial unless the pruner stops it; else ask for the next."""
-        if situation.budget is None:
-            situation = dataclasses.replace(situation, budget=UNLIMITED_BUDGET)
-        busy = any(seen.until is not None for seen in situation.trials)
-        look = min(1.0, float(situation.epochs))
-        for seen in situation.trials:
+        if context.budget is None:
+            context = dataclasses.replace(context, budget=UNLIMITED_BUDGET)
+        busy = any(seen.until is not None for seen in context.trials)
+        look = min(1.0, float(context.epochs))
+        for seen in context.trials:
             if seen.open:
-                return self._go_on(seen, situation, busy=busy)
-        if situation.exhausted or not situation.leaves_an_end(0.0, look):
+                return self._go_on(seen, context, busy=busy)
+        if context.exhausted or not context.leaves_an_end(0.0, look):
             return Wait() if busy else Finish(why="the budget is spent")
         with quiet():
-            sampler = optuna.samplers.TPESampler(seed=seed_of(situation.seed, "plain", len(situation.trials)))
-            study = self._study(situation, sampler)
-            trial = study.ask(_axes(situation))
+            sampler = optuna.samplers.TPESampler(seed=seed_of(context.seed, "plain", len(context.trials)))
+            study = self._study(context, sampler)
+            trial = study.ask(_axes(context))
         return Start(params=trial.params, until=look, why="next point")
 
-    def _go_on(self, seen: Seen, situation: Situation, *, busy: bool) -> Action:
-        until = min(math.floor(seen.trained + 1e-9) + 1.0, float(situation.epochs))
-        if not situation.leaves_an_end(seen.trained, until, seen.again):
+    def _go_on(self, seen: TrialView, context: SearchContext, *, busy: bool) -> Action:
+        until = min(math.floor(seen.trained + 1e-9) + 1.0, float(context.epochs))
+        if not context.leaves_an_end(seen.trained, until, seen.repaid_epochs):
             return Wait() if busy else Stop(number=seen.number, why="the budget is spent")
         with quiet():
-            study = self._study(situation, optuna.samplers.RandomSampler(seed=0))
+            study = self._study(context, optuna.samplers.RandomSampler(seed=0))
             frozen = next(t for t in study.get_trials(deepcopy=False) if t.user_attrs.get("number") == seen.number)
             if len(frozen.intermediate_values) and optuna.pruners.MedianPruner().prune(study, frozen):
                 return Stop(number=seen.number, why="pruned by the median rule")
         return Continue(number=seen.number, until=until, why="next epoch")
 
     @staticmethod
-    def _study(situation: Situation, sampler: optuna.samplers.BaseSampler) -> optuna.Study:
-        study = optuna.create_study(direction=situation.direction, sampler=sampler)
-        for seen in situation.trials:
-            study.add_trial(_trial(seen, situation))
+    def _study(context: SearchContext, sampler: optuna.samplers.BaseSampler) -> optuna.Study:
+        study = optuna.create_study(direction=context.direction, sampler=sampler)
+        for seen in context.trials:
+            study.add_trial(_trial(seen, context))
         return study
 
 
-def _axes(situation: Situation) -> dict[str, BaseDistribution]:
-    return dict(situation.space.distributions())
+def _axes(context: SearchContext) -> dict[str, BaseDistribution]:
+    return dict(context.space.distributions())
 
 
-def _trial(seen: Seen, situation: Situation) -> optuna.trial.FrozenTrial:
+def _trial(seen: TrialView, context: SearchContext) -> optuna.trial.FrozenTrial:
     reports = {math.ceil(e): float(v) for e, v in zip(seen.epochs, seen.values, strict=True) if math.isfinite(v)}
     states = {None: TrialState.RUNNING, Outcome.COMPLETED: TrialState.COMPLETE, Outcome.PRUNED: TrialState.PRUNED}
     state = states.get(seen.outcome, TrialState.FAIL)
     return optuna.trial.create_trial(
         state=state,
-        params=situation.space.params(seen.recipe),
-        distributions=_axes(situation),
+        params=context.space.params(seen.recipe),
+        distributions=_axes(context),
         value=seen.result if state is TrialState.COMPLETE else None,
         intermediate_values=reports,
         user_attrs={"number": seen.number},

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lrtune.core.recipe import Recipe
-    from lrtune.search.base import Seen, Situation
+    from lrtune.search.base import SearchContext, TrialView
 
 __all__ = ["REDUCTION", "family", "next_rung", "rungs", "should_stop", "value_at"]
 
@@ -56,7 +56,7 @@ def family(recipe: Recipe) -> tuple[str, float]:
     return schedules.parse(recipe.schedule).family, recipe.warmup
 
 
-def value_at(seen: Seen, epoch: float) -> float | None:
+def value_at(seen: TrialView, epoch: float) -> float | None:
     """The metric where the run stood at an epoch (the last report at or before it); None before its first."""
     index = int(np.searchsorted(seen.epochs, epoch * (1 + 1e-9), side="right")) - 1
     if index < 0 or seen.trained < epoch * (1 - 1e-9):
@@ -65,21 +65,21 @@ def value_at(seen: Seen, epoch: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def should_stop(candidate: Seen, situation: Situation) -> bool:
+def should_stop(candidate: TrialView, context: SearchContext) -> bool:
     """Whether a paused run should be given up at the rung where it stands."""
     epoch = candidate.trained
-    if epoch <= _warmup_epochs(candidate.recipe, situation.epochs):
+    if epoch <= _warmup_epochs(candidate.recipe, context.epochs):
         return False
     value = value_at(candidate, epoch)
     if value is None:
         return False
-    peers = [peer for peer in situation.trials if peer.number != candidate.number]
+    peers = [peer for peer in context.trials if peer.number != candidate.number]
     near = _values([p for p in peers if family(p.recipe) == family(candidate.recipe)], epoch)
     if len(near) + 1 >= FAMILY_PEERS:
-        return _rank(value, near, situation.sign) >= max(1, (len(near) + 1) // REDUCTION)
-    pooled = _values([p for p in peers if epoch > _warmup_epochs(p.recipe, situation.epochs)], epoch)
+        return _rank(value, near, context.sign) >= max(1, (len(near) + 1) // REDUCTION)
+    pooled = _values([p for p in peers if epoch > _warmup_epochs(p.recipe, context.epochs)], epoch)
     if len(pooled) + 1 >= POOLED_PEERS:
-        return _rank(value, pooled, situation.sign) >= (len(pooled) + 1) // 2
+        return _rank(value, pooled, context.sign) >= (len(pooled) + 1) // 2
     return False
 
 
@@ -87,7 +87,7 @@ def _warmup_epochs(recipe: Recipe, epochs: float) -> float:
     return recipe.warmup * epochs if recipe.warmup < 1 else 0.0
 
 
-def _values(peers: Sequence[Seen], epoch: float) -> list[float]:
+def _values(peers: Sequence[TrialView], epoch: float) -> list[float]:
     found = (value_at(peer, epoch) for peer in peers if peer.outcome is None or not peer.outcome.diverged)
     return [value for value in found if value is not None]
 

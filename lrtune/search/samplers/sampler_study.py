@@ -5,7 +5,7 @@ from: pruned trials are invisible to some and ranked by their last step by other
 be *infeasible* and not failed, and the learning rate is entangled with the batch size. So a sampler is
 asked in a study of its own, in memory, made anew from the real one at each question: in decoupled
 coordinates (:meth:`lrtune.core.space.Space.decoupled`), every ended trial told as
-:func:`lrtune.core.divergence.told` decides, every running one as running. The real study keeps what truly
+:func:`lrtune.core.divergence.sampler_feedback` decides, every running one as running. The real study keeps what truly
 happened. And because the sampler is seeded from the search's seed and the number of trials, neither a
 second worker nor a resumed search ever repeats a point.
 """
@@ -21,7 +21,7 @@ import optuna
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
-from lrtune.core.divergence import told
+from lrtune.core.divergence import sampler_feedback
 from lrtune.core.optuna_logging import quiet
 from lrtune.core.outcome import Outcome
 from lrtune.search.samplers.rungs import family, value_at
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from optuna.distributions import BaseDistribution
 
-    from lrtune.search.base import Seen, Situation
+    from lrtune.search.base import SearchContext, TrialView
 
 __all__ = ["expected_end", "propose", "seed_of"]
 
@@ -47,7 +47,7 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big")
 
 
-def propose(situation: Situation, sampler: Callable[[int], optuna.samplers.BaseSampler]) -> dict[str, Any]:
+def propose(context: SearchContext, sampler: Callable[[int], optuna.samplers.BaseSampler]) -> dict[str, Any]:
     """The next point of the space, as a sampler made for this very question proposes it.
 
     Parameters
@@ -57,41 +57,41 @@ def propose(situation: Situation, sampler: Callable[[int], optuna.samplers.BaseS
     sampler
         Makes a sampler from a seed.
     """
-    known = _known(situation)
-    axes = _axes(situation)
+    known = _known(context)
+    axes = _axes(context)
     params: dict[str, Any] = {}
-    tried = [situation.space.params(seen.recipe) for seen in situation.trials]
+    tried = [context.space.params(seen.recipe) for seen in context.trials]
     for attempt in range(ATTEMPTS):
-        seed = seed_of(situation.seed, len(situation.trials), *([attempt] if attempt else []))
+        seed = seed_of(context.seed, len(context.trials), *([attempt] if attempt else []))
         with quiet():
-            shadow = optuna.create_study(direction=situation.direction, sampler=sampler(seed))
-            for seen in situation.trials:
-                _copy(shadow, seen, situation, known, axes)
+            shadow = optuna.create_study(direction=context.direction, sampler=sampler(seed))
+            for seen in context.trials:
+                _copy(shadow, seen, context, known, axes)
             trial = shadow.ask(axes)
-        params = situation.space.from_decoupled(trial.params)
-        if situation.space.scaled_lr(params) < _edge(params, situation) and params not in tried:
+        params = context.space.from_decoupled(trial.params)
+        if context.space.scaled_lr(params) < _edge(params, context) and params not in tried:
             break
     return params
 
 
-def _axes(situation: Situation) -> dict[str, BaseDistribution]:
+def _axes(context: SearchContext) -> dict[str, BaseDistribution]:
     """The decoupled space; where nothing but the learning rate (and the batch) is searched, up to the edge."""
-    axes: dict[str, BaseDistribution] = dict(situation.space.decoupled())
+    axes: dict[str, BaseDistribution] = dict(context.space.decoupled())
     lr = axes["lr"]
     if set(axes) <= SCALED and isinstance(lr, FloatDistribution):
-        edge = _edge({}, situation)
+        edge = _edge({}, context)
         axes["lr"] = FloatDistribution(lr.low, min(lr.high, edge), log=True) if edge > lr.low else lr
     return axes
 
 
-def _edge(params: Mapping[str, Any], situation: Situation) -> float:
+def _edge(params: Mapping[str, Any], context: SearchContext) -> float:
     """The scaled learning rate from which a point can only diverge: one did there, and none lives beyond.
 
     Compared at the same other settings: a run that diverged tells much about everything to its right,
     and little about other schedules or optimizers. Infinite while nothing has diverged.
     """
-    space = situation.space
-    alike = [seen for seen in situation.trials if _alike(space.params(seen.recipe), params)]
+    space = context.space
+    alike = [seen for seen in context.trials if _alike(space.params(seen.recipe), params)]
     lrs = {seen.number: space.scaled_lr(space.params(seen.recipe)) for seen in alike}
     bad = {seen.number for seen in alike if seen.outcome is not None and seen.outcome.diverged}
     reach = max((lrs[seen.number] for seen in alike if seen.number not in bad and len(seen.values)), default=0.0)
@@ -102,7 +102,7 @@ def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return all(one.get(name) == value for name, value in other.items() if name not in SCALED)
 
 
-def expected_end(seen: Seen, situation: Situation) -> float | None:
+def expected_end(seen: TrialView, context: SearchContext) -> float | None:
     """What a run would reach at its end if it went on as its completed peers did from where it stands.
 
     Its own last value plus the median of what they gained from there; peers of its schedule family
@@ -110,32 +110,32 @@ def expected_end(seen: Seen, situation: Situation) -> float | None:
     """
     if not len(seen.values):
         return None
-    ends = [peer for peer in situation.trials if peer.outcome is Outcome.COMPLETED and len(peer.values)]
+    ends = [peer for peer in context.trials if peer.outcome is Outcome.COMPLETED and len(peer.values)]
     near = [peer for peer in ends if family(peer.recipe) == family(seen.recipe)] or ends
     gains = [float(peer.values[-1]) - then for peer in near if (then := value_at(peer, seen.trained)) is not None]
     last = float(seen.values[-1])
     return last + float(np.median(gains)) if gains else last
 
 
-def _known(situation: Situation) -> list[float]:
+def _known(context: SearchContext) -> list[float]:
     return [
-        float(seen.result) for seen in situation.trials if seen.outcome is Outcome.COMPLETED and seen.result is not None
+        float(seen.result) for seen in context.trials if seen.outcome is Outcome.COMPLETED and seen.result is not None
     ]
 
 
 def _copy(
     shadow: optuna.Study,
-    seen: Seen,
-    situation: Situation,
+    seen: TrialView,
+    context: SearchContext,
     known: Sequence[float],
     axes: dict[str, BaseDistribution],
 ) -> None:
     """Add one trial to the shadow, as the sampler should see it."""
-    params = situation.space.params(seen.recipe)
-    if seen.outcome in {Outcome.FAILED, Outcome.INTERRUPTED, Outcome.STALLED} or not situation.space.contains(params):
+    params = context.space.params(seen.recipe)
+    if seen.outcome in {Outcome.FAILED, Outcome.INTERRUPTED, Outcome.STALLED} or not context.space.contains(params):
         return
-    point = situation.space.to_decoupled(params)
-    whole, lr = situation.space.decoupled()["lr"], axes["lr"]
+    point = context.space.to_decoupled(params)
+    whole, lr = context.space.decoupled()["lr"], axes["lr"]
     if isinstance(lr, FloatDistribution) and isinstance(whole, FloatDistribution):
         point["lr"] = min(max(point["lr"], whole.low), whole.high)  # scaling may round it out of the range
         if not lr.low <= point["lr"] <= lr.high:
@@ -150,13 +150,13 @@ def _copy(
         return
     copy = shadow.get_trials(deepcopy=False)[-1]
     last = float(seen.values[-1]) if len(seen.values) else None
-    verdict = told(
+    verdict = sampler_feedback(
         seen.outcome,
         seen.result if seen.outcome is Outcome.COMPLETED else last,
-        trained=seen.trained / situation.epochs,
+        trained=seen.trained / context.epochs,
         known=known,
-        direction=situation.direction,
-        expected=expected_end(seen, situation),
+        direction=context.direction,
+        expected=expected_end(seen, context),
     )
     # Every trial carries the constraint, the feasible ones below zero: the GP sampler wants it of all or of none.
     trial = optuna.trial.Trial(shadow, copy._trial_id)  # noqa: SLF001 -- Trial is public, a trial's id is not

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from lrtune.core.space import Space
-    from lrtune.search.base import Situation
+    from lrtune.search.base import SearchContext
 
 __all__ = ["GP", "QMC", "TPE", "RandomSearch", "Sampled", "from_unit"]
 
@@ -48,55 +48,55 @@ class Sampled:
     """
 
     name: str
-    sample: Callable[[Situation], Mapping[str, Any]]
+    sample: Callable[[SearchContext], Mapping[str, Any]]
     prune: bool = True
 
-    def next(self, situation: Situation, /) -> Action:
+    def next(self, context: SearchContext, /) -> Action:
         """Continue what is paused or give it up; else start the next point."""
-        for seen in situation.trials:
-            if seen.open and len(seen.epochs) and self.prune and should_stop(seen, situation):
+        for seen in context.trials:
+            if seen.open and len(seen.epochs) and self.prune and should_stop(seen, context):
                 return Stop(number=seen.number, why="fell behind")
-        for seen in situation.trials:
+        for seen in context.trials:
             if seen.open:
-                until = self._until(seen.trained, situation)
-                price = (until - seen.trained + seen.again) / situation.epochs
-                if price <= situation.left * (1 + 1e-9):
+                until = self._until(seen.trained, context)
+                price = (until - seen.trained + seen.repaid_epochs) / context.epochs
+                if price <= context.left * (1 + 1e-9):
                     return Continue(number=seen.number, until=until, why="next rung" if self.prune else "to its end")
                 return Stop(number=seen.number, why="the budget ends before it could be trained to its end")
-        return self._start(situation)
+        return self._start(context)
 
-    def _start(self, situation: Situation) -> Action:
-        busy = any(seen.until is not None for seen in situation.trials)
-        ending = self._ending(situation)
+    def _start(self, context: SearchContext) -> Action:
+        busy = any(seen.until is not None for seen in context.trials)
+        ending = self._ending(context)
         if ending:
             return Wait() if busy else Finish(why=ending)
-        until = self._until(0.0, situation)
-        return Start(params=self.sample(situation), until=until, why="next point")
+        until = self._until(0.0, context)
+        return Start(params=self.sample(context), until=until, why="next point")
 
-    def _ending(self, situation: Situation) -> str:
-        if situation.exhausted:
+    def _ending(self, context: SearchContext) -> str:
+        if context.exhausted:
             return "the number of trials is reached"
-        budget = UNLIMITED_BUDGET if situation.budget is None and situation.self_stopping else situation.budget
+        budget = UNLIMITED_BUDGET if context.budget is None and context.self_stopping else context.budget
         if budget is None:
             return ""
-        running = sum(1 - seen.trained / situation.epochs for seen in situation.trials if seen.outcome is None)
-        if budget - situation.spent - running < 1 - 1e-9:
+        running = sum(1 - seen.trained / context.epochs for seen in context.trials if seen.outcome is None)
+        if budget - context.spent - running < 1 - 1e-9:
             return f"the budget of {budget:g} full trainings is used: what is left is no full training"
         return ""
 
-    def _until(self, trained: float, situation: Situation) -> float:
+    def _until(self, trained: float, context: SearchContext) -> float:
         if not self.prune:
-            return float(situation.epochs)
-        return next_rung(trained, situation.epochs, situation.finest)
+            return float(context.epochs)
+        return next_rung(trained, context.epochs, context.finest)
 
 
 def TPE(*, prune: bool = True) -> Sampled:  # noqa: N802 -- named like a class, as the contract has it
     """Tree-structured Parzen estimator (Bergstra et al. 2011; Watanabe 2023), Optuna's own."""
 
-    def sample(situation: Situation) -> Mapping[str, Any]:
-        if len(situation.trials) < STARTUP:
-            return _sobol(situation)
-        return propose(situation, lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP))
+    def sample(context: SearchContext) -> Mapping[str, Any]:
+        if len(context.trials) < STARTUP:
+            return _sobol(context)
+        return propose(context, lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP))
 
     return Sampled(name="tpe", sample=sample, prune=prune)
 
@@ -104,11 +104,11 @@ def TPE(*, prune: bool = True) -> Sampled:  # noqa: N802 -- named like a class, 
 def GP(*, prune: bool = True) -> Sampled:  # noqa: N802 -- named as what it makes
     """Gaussian process with log expected improvement, Optuna's own; pruned trials at a fair value."""
 
-    def sample(situation: Situation) -> Mapping[str, Any]:
-        if len(situation.trials) < STARTUP:
-            return _sobol(situation)
+    def sample(context: SearchContext) -> Mapping[str, Any]:
+        if len(context.trials) < STARTUP:
+            return _sobol(context)
         return propose(
-            situation,
+            context,
             lambda seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP, deterministic_objective=False),
         )
 
@@ -123,21 +123,21 @@ def QMC(*, prune: bool = True) -> Sampled:  # noqa: N802 -- named as what it mak
 def RandomSearch(*, prune: bool = False) -> Sampled:  # noqa: N802 -- named as what it makes
     """Uniform random points (Bergstra and Bengio 2012), each from a seed of its own; an honest baseline."""
 
-    def sample(situation: Situation) -> Mapping[str, Any]:
-        draws = np.random.default_rng(seed_of(situation.seed, "random", len(situation.trials)))
-        return from_unit(situation.space, draws.random(len(situation.space.names)))
+    def sample(context: SearchContext) -> Mapping[str, Any]:
+        draws = np.random.default_rng(seed_of(context.seed, "random", len(context.trials)))
+        return from_unit(context.space, draws.random(len(context.space.names)))
 
     return Sampled(name="random", sample=sample, prune=prune)
 
 
-def _sobol(situation: Situation) -> Mapping[str, Any]:
+def _sobol(context: SearchContext) -> Mapping[str, Any]:
     """Point number n of the scrambled sequence, n the number of trials so far."""
     from scipy.stats import qmc
 
-    sequence = qmc.Sobol(len(situation.space.names), scramble=True, rng=seed_of(situation.seed, "qmc"))
-    if situation.trials:
-        sequence.fast_forward(len(situation.trials))
-    return from_unit(situation.space, sequence.random(1)[0])
+    sequence = qmc.Sobol(len(context.space.names), scramble=True, rng=seed_of(context.seed, "qmc"))
+    if context.trials:
+        sequence.fast_forward(len(context.trials))
+    return from_unit(context.space, sequence.random(1)[0])
 
 
 def from_unit(space: Space, unit: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, Any]:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from lrtune.core.numpy_errors import users_errstate
 from lrtune.core.outcome import Outcome
-from lrtune.core.records import Piece
+from lrtune.core.records import Segment
 from lrtune.errors import InputError, StorageError
 from lrtune.study.engine.notifier import line
-from lrtune.study.engine.segment import PieceEnd, Watch, failed, train
-from lrtune.study.trials.recovery import bereaved
+from lrtune.study.engine.segment import SegmentMonitor, SegmentResult, failed, train
+from lrtune.study.trials.recovery import after_worker_death
 from lrtune.training.setups import setup_of
 from lrtune.workers.process import DiedError
 
@@ -21,72 +21,79 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lrtune.core.recipe import Recipe
-    from lrtune.study.engine.run_cache import Parked
-    from lrtune.study.engine.scheduler import Work
-    from lrtune.study.engine.search_state import Standing
-    from lrtune.study.trials.stored_trial import Entry
+    from lrtune.study.engine.run_cache import PausedRun
+    from lrtune.study.engine.scheduler import NextSegment
+    from lrtune.study.engine.search_state import SearchState
+    from lrtune.study.trials.stored_trial import StoredTrial
 
 __all__ = ["perform"]
 
 RENEW_SECONDS = 30.0
 
 
-def perform(search: Standing, work: Work) -> None:
+def perform(search: SearchState, work: NextSegment) -> None:
     """Train a claimed piece and write what came of it."""
     entry = work.entry
     recipe = entry.record.recipe
     began, clock = time.time(), time.monotonic()
     search.training = (entry, work.until)
     search.listen("", search)
-    parked: Parked | None = None
+    paused: PausedRun | None = None
     begin, spe = 0.0, 1
     raised: BaseException | None = None
     try:
         with _working(search):
             _learn_baseline(search, recipe)
             spe = search.trainer.steps_per_epoch(recipe)
-            parked = search.garage.fetch(entry.number, recipe, entry.record.curve)
-            entry = _set_up(entry, parked)
+            paused = search.run_cache.fetch(entry.number, recipe, entry.record.curve)
+            entry = _set_up(entry, paused)
             work = dataclasses.replace(work, entry=entry)
             # what a process that died had trained beyond the record is paid here, unless it is trained again
-            begin = min(parked.step / spe, entry.stands)
-            behind = begin < entry.stands * (1 - 1e-9) and entry.claim is not None and not entry.claim.again
-            end = PieceEnd() if behind else train(parked, recipe, work.until, _watch(search, entry, spe))
+            begin = min(paused.step / spe, entry.trained_epochs)
+            behind = (
+                begin < entry.trained_epochs * (1 - 1e-9) and entry.claim is not None and not entry.claim.repaid_epochs
+            )
+            end = SegmentResult() if behind else train(paused, recipe, work.until, _watch(search, entry, spe))
         if behind:
-            _behind(search, entry, parked)
+            _behind(search, entry, paused)
             return
     except (StorageError, KeyboardInterrupt) as error:
-        raised, end = error, PieceEnd(interrupted=True)
+        raised, end = error, SegmentResult(interrupted=True)
     except DiedError as error:
-        entry = bereaved(entry, error.death)
+        entry = after_worker_death(entry, error.death)
         if entry.record.outcome is None:
             _lost(search, entry, error)
             return
-        work, end = dataclasses.replace(work, entry=entry), PieceEnd(outcome=entry.record.outcome, why=str(error))
+        work, end = dataclasses.replace(work, entry=entry), SegmentResult(outcome=entry.record.outcome, why=str(error))
     except InputError as error:
-        raised, end = error, PieceEnd(outcome=Outcome.FAILED, why=str(error))
+        raised, end = error, SegmentResult(outcome=Outcome.FAILED, why=str(error))
     except BaseException as error:  # noqa: BLE001 -- user code may raise anything, SystemExit too
         raised, end = failed(error, first=not any(len(entry.record.curve) for entry in search.entries))
-    at = parked.step / spe if parked is not None else begin
-    piece = Piece(
-        at=began, seconds=time.monotonic() - clock, begin=begin, end=at, worker=search.ledger.me.worker, why=work.why
+    at = paused.step / spe if paused is not None else begin
+    piece = Segment(
+        at=began,
+        seconds=time.monotonic() - clock,
+        begin=begin,
+        end=at,
+        worker=search.trial_store.me.worker,
+        why=work.why,
     )
     if isinstance(raised, StorageError):
         raise raised
-    _write(search, work, parked, end, piece)
+    _write(search, work, paused, end, piece)
     if raised is not None:
         raise raised
 
 
-def _set_up(entry: Entry, parked: Parked) -> Entry:
+def _set_up(entry: StoredTrial, paused: PausedRun) -> StoredTrial:
     """The entry, which knows how its run was set up when it took its first step."""
-    if entry.record.setup and parked.step:
+    if entry.record.setup and paused.step:
         return entry
-    return dataclasses.replace(entry, record=dataclasses.replace(entry.record, setup=setup_of(parked.run)))
+    return dataclasses.replace(entry, record=dataclasses.replace(entry.record, setup=setup_of(paused.run)))
 
 
 @contextlib.contextmanager
-def _working(search: Standing) -> Iterator[None]:
+def _working(search: SearchState) -> Iterator[None]:
     """Within the block the training code is at work, and may stall."""
     search.place.working()
     try:
@@ -96,54 +103,54 @@ def _working(search: Standing) -> Iterator[None]:
         search.place.idle()
 
 
-def _lost(search: Standing, entry: Entry, error: DiedError) -> None:
+def _lost(search: SearchState, entry: StoredTrial, error: DiedError) -> None:
     """The run is gone with its process, and the trial is to be tried again: from its last checkpoint, if any."""
 
     def write() -> None:
         search.training = None
-        if entry.claim is None or not search.ledger.holds(entry):
+        if entry.claim is None or not search.trial_store.holds(entry):
             return
-        again = dataclasses.replace(entry, claim=None, holder=None, resume=entry.claim.until)
-        search.replace(search.ledger.write(again))
+        again = dataclasses.replace(entry, claim=None, owner=None, resume=entry.claim.until)
+        search.replace(search.trial_store.write(again))
         search.listen(f"trial {entry.number}: {error}; it is tried once more", search)
 
-    search.decisively(write)
+    search.with_study_lock(write)
 
 
-def _behind(search: Standing, entry: Entry, parked: Parked) -> None:
+def _behind(search: SearchState, entry: StoredTrial, paused: PausedRun) -> None:
     """The checkpoint is damaged, gone, old, or in another command's folder: what it costs to go on is decided anew."""
     with contextlib.suppress(Exception):
-        parked.run.close()
+        paused.run.close()
 
     def write() -> None:
         search.training = None
-        if search.ledger.holds(entry):
-            again = dataclasses.replace(entry, claim=None, holder=None, saved=False)
-            search.replace(search.ledger.write(again))
+        if search.trial_store.holds(entry):
+            again = dataclasses.replace(entry, claim=None, owner=None, saved=False)
+            search.replace(search.trial_store.write(again))
 
-    search.decisively(write)
+    search.with_study_lock(write)
 
 
-def _learn_baseline(search: Standing, recipe: Recipe) -> None:
+def _learn_baseline(search: SearchState, recipe: Recipe) -> None:
     if search.baseline is None:
         search.baseline = search.trainer.baseline(recipe, search.settings.metric)
         search.learned(search.baseline)
 
 
-def _watch(search: Standing, entry: Entry, spe: int) -> Watch:
+def _watch(search: SearchState, entry: StoredTrial, spe: int) -> SegmentMonitor:
     renewed = [time.monotonic()]
 
     def renew() -> None:
-        search.attendance.renew()
-        if search.ledger.holds(entry):
-            search.ledger.renew(entry)
+        search.active_searches.renew()
+        if search.trial_store.holds(entry):
+            search.trial_store.renew(entry)
 
     def progressed(_epoch: float) -> None:
         # neither a storage that is away nor a figure that is drawn for a note is a training that makes no progress
         search.place.idle()
         if time.monotonic() - renewed[0] > RENEW_SECONDS:
             renewed[0] = time.monotonic()
-            search.decisively(renew)
+            search.with_study_lock(renew)
         search.listen("", search)
         search.place.working()
 
@@ -151,47 +158,57 @@ def _watch(search: Standing, entry: Entry, spe: int) -> Watch:
         late = search.deadline is not None and time.monotonic() >= search.deadline
         return late or search.should_stop()
 
-    return Watch(
+    return SegmentMonitor(
         settings=search.settings,
         steps_per_epoch=spe,
         baseline=search.baseline,
         learned_above=search.learned_above(entry.record.recipe),
         should_stop=stop,
-        save=lambda parked: search.garage.save(entry.number, parked),
+        save=lambda paused: search.run_cache.save(entry.number, paused),
         progressed=progressed,
-        seconds=sum(piece.seconds for piece in entry.record.pieces),
+        seconds=sum(piece.seconds for piece in entry.record.segments),
     )
 
 
-def _write(search: Standing, work: Work, parked: Parked | None, end: PieceEnd, piece: Piece) -> None:
+def _write(
+    search: SearchState, work: NextSegment, paused: PausedRun | None, end: SegmentResult, piece: Segment
+) -> None:
     """Write what came of a piece, unless somebody else has taken the trial over."""
-    if parked is not None and end.outcome is not None:
+    if paused is not None and end.outcome is not None:
         with contextlib.suppress(Exception):  # how it ended is known; what its clean-up says changes nothing
-            parked.run.close()
-    saved = parked is not None and end.outcome is None and search.garage.park(work.entry.number, parked)
-    entry = _after(search, work.entry, parked, end, piece, saved=saved)
+            paused.run.close()
+    saved = paused is not None and end.outcome is None and search.run_cache.suspend(work.entry.number, paused)
+    entry = _after(search, work.entry, paused, end, piece, saved=saved)
 
     def write() -> None:
         search.training = None
         stored = None
-        if not search.ledger.holds(work.entry) and (stored := search.ledger.stored(entry)) is None:
+        if not search.trial_store.holds(work.entry) and (stored := search.trial_store.stored(entry)) is None:
             search.warnings.append(f"trial {work.entry.number} was taken over while this process slept")
-            search.garage.forget(work.entry.number)
+            search.run_cache.forget(work.entry.number)
             return
         if entry.record.outcome is None:
-            written = search.ledger.report(entry)
+            written = search.trial_store.report(entry)
         else:
-            written = stored if stored is not None and stored.told else search.ledger.end(entry)
-            search.garage.forget(entry.number)
+            written = stored if stored is not None and stored.closed else search.trial_store.end(entry)
+            search.run_cache.forget(entry.number)
         search.replace(written)
         search.listen(line(written, search.settings), search)
 
-    search.decisively(write)
+    search.with_study_lock(write)
 
 
-def _after(search: Standing, entry: Entry, parked: Parked | None, end: PieceEnd, piece: Piece, *, saved: bool) -> Entry:
+def _after(
+    search: SearchState,
+    entry: StoredTrial,
+    paused: PausedRun | None,
+    end: SegmentResult,
+    piece: Segment,
+    *,
+    saved: bool,
+) -> StoredTrial:
     record = entry.record
-    curve = parked.curve if parked is not None else record.curve
+    curve = paused.curve if paused is not None else record.curve
     outcome, why, value = end.outcome, end.why, None
     if outcome is Outcome.COMPLETED:
         value = search.settings.value.of(curve.of(search.settings.metric)[1], search.settings.direction)
@@ -204,14 +221,14 @@ def _after(search: Standing, entry: Entry, parked: Parked | None, end: PieceEnd,
         why=why,
         value=value,
         trained=record.trained + piece.epochs,
-        pieces=(*record.pieces, piece),
+        segments=(*record.segments, piece),
     )
-    live = outcome is None and not saved and parked is not None
+    live = outcome is None and not saved and paused is not None
     return dataclasses.replace(
         entry,
         record=record,
         claim=None,
         saved=saved,
-        holder=search.ledger.me if live else None,
+        owner=search.trial_store.me if live else None,
         resume=entry.claim.until if end.interrupted and entry.claim else None,
     )

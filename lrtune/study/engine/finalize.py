@@ -33,7 +33,7 @@ def concluded(search: Search, finished: Finished, listen: Listener) -> Result:
     SearchError
         If no trial completed. Its attribute ``result`` holds what can be said all the same.
     """
-    result, same = search.decisively(lambda: _conclude(search, finished))
+    result, same = search.with_study_lock(lambda: _conclude(search, finished))
     listen("", search, result)
     if result.best_recipe is None and not finished.interrupted:
         said = f"{finished.why}; {_advice(search, finished.why)}" if same is None else str(same)
@@ -47,12 +47,12 @@ def _conclude(search: Search, finished: Finished) -> tuple[Result, Alike | None]
     """Under the study's lock: the answer, and the runs that show that the learning rate changes nothing."""
     search.refresh()
     if not finished.interrupted:
-        (_end_open if search.attendance.alone() else _leave_open)(search)
+        (_end_open if search.active_searches.alone() else _leave_open)(search)
     same = None if finished.interrupted else search.alike()
     same = same if same is not None and same.sure else None
     result = _result(search, finished, same)
-    search.ledger.describe({RESULT: result.to_json()})
-    search.attendance.leave()
+    search.trial_store.describe({RESULT: result.to_json()})
+    search.active_searches.leave()
     return result, same
 
 
@@ -60,16 +60,16 @@ def _end_open(search: Search) -> None:
     for entry in search.entries:
         if entry.record.outcome is None and entry.claim is None:
             record = dataclasses.replace(entry.record, outcome=Outcome.PRUNED, why="the search ended")
-            search.ledger.end(dataclasses.replace(entry, record=record))
-            search.garage.forget(entry.number)
+            search.trial_store.end(dataclasses.replace(entry, record=record))
+            search.run_cache.forget(entry.number)
     search.refresh()
 
 
 def _leave_open(search: Search) -> None:
     """Let go of the runs that live in this memory, so that another search may train them again."""
     for entry in search.entries:
-        if entry.holder is not None and entry.holder.same_holder(search.ledger.me):
-            search.replace(search.ledger.write(dataclasses.replace(entry, holder=None)))
+        if entry.owner is not None and entry.owner.same_holder(search.trial_store.me):
+            search.replace(search.trial_store.write(dataclasses.replace(entry, owner=None)))
 
 
 def _advice(search: Search, said: str) -> str:
@@ -104,7 +104,7 @@ def _limits(search: Search) -> str:
 
 def _result(search: Search, finished: Finished, same: Alike | None) -> Result:
     entries, settings = search.entries, search.settings
-    found = answer(search.situation())
+    found = answer(search.context())
     best = next((e.record for e in entries if found.best is not None and e.number == found.best), None)
     counts = Counter(entry.record.outcome.group for entry in entries if entry.record.outcome is not None)
     said = [*search.warnings, *found.warnings]
@@ -118,12 +118,12 @@ def _result(search: Search, finished: Finished, same: Alike | None) -> Result:
         best_recipe=None if best is None else best.recipe,
         best_value=None if best is None else best.value,
         band=found.band if same is None else None,
-        edge=Edge(lr=found.edge.lr, low=found.edge.low, high=found.edge.high) if same is None else Edge(),
+        edge=found.edge if same is None else Edge(),
         cost=epochs / settings.epochs,
         epochs_trained=epochs,
         trials_by_outcome=dict(counts),
         stopped_because=finished.why,
         ending=finished.ending if same is None else Ending.NO_EFFECT,
         warnings=tuple(dict.fromkeys([*search.space.warnings, *search.trainer.notices, *said])),
-        study=search.ledger.study,
+        study=search.trial_store.study,
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from lrtune.study.engine.executor import perform
 from lrtune.study.engine.scheduler import Finished, decide
-from lrtune.study.engine.search_state import Standing
+from lrtune.study.engine.search_state import SearchState
 
 __all__ = ["Search"]
 
@@ -19,7 +19,7 @@ IDLE_SECONDS = 0.05
 
 
 @dataclass(slots=True, kw_only=True)
-class Search(Standing):
+class Search(SearchState):
     """One process's part of a search, from where it stands to its end."""
 
     def run(self) -> Finished:
@@ -33,7 +33,7 @@ class Search(Standing):
             Whatever else makes going on useless.
         """
         while True:
-            decision = self.decisively(lambda: decide(self))
+            decision = self.with_study_lock(lambda: decide(self))
             if isinstance(decision, Finished):
                 return decision
             if decision is None:

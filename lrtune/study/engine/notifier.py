@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lrtune.core.outcome import Outcome
 from lrtune.search.freeze_thaw.answer import answer
-from lrtune.study.events import Ended, Progress, Training
+from lrtune.study.events import EndedTrial, Progress, RunningTrial
 
 if TYPE_CHECKING:
-    from lrtune.search.base import Situation
+    from lrtune.search.base import SearchContext
     from lrtune.study.events import Observer
     from lrtune.study.result import Result
     from lrtune.study.settings import Settings
-    from lrtune.study.trials.stored_trial import Entry
-    from lrtune.study.trials.trial_store import Ledger
+    from lrtune.study.trials.stored_trial import StoredTrial
+    from lrtune.study.trials.trial_store import TrialStore
 
 __all__ = ["Listener", "Watched", "line", "listener"]
 
@@ -25,12 +25,12 @@ class Watched(Protocol):
     """What of the loop can be watched."""
 
     settings: Settings
-    ledger: Ledger
-    entries: list[Entry]
+    trial_store: TrialStore
+    entries: list[StoredTrial]
     warnings: list[str]
-    training: tuple[Entry, float] | None
+    training: tuple[StoredTrial, float] | None
 
-    def situation(self) -> Situation:
+    def context(self) -> SearchContext:
         """All that is known."""
 
 
@@ -58,9 +58,9 @@ def _progress(event: str, search: Watched, started: float, memory: dict[str, Any
     sign = 1.0 if settings.direction == "minimize" else -1.0
     best = min(done, key=lambda record: sign * float(record.value or 0.0), default=None)
     if best is not None and memory.get("best") != len(done):
-        memory.update(best=len(done), band=answer(search.situation()).band)
+        memory.update(best=len(done), band=answer(search.context()).band)
     told = memory.setdefault("told", set())
-    fresh = [e for e in entries if e.told and e.number not in told]
+    fresh = [e for e in entries if e.closed and e.number not in told]
     told.update(e.number for e in fresh)
     curve: tuple[tuple[float, float], ...] = ()
     if best is not None:
@@ -75,7 +75,7 @@ def _progress(event: str, search: Watched, started: float, memory: dict[str, Any
         budget=settings.limits.budget,
         timeout=settings.limits.timeout,
         trials_limit=settings.limits.trials,
-        spent=search.ledger.spent(entries),
+        spent=search.trial_store.spent(entries),
         elapsed=time.monotonic() - started,
         counts=dict(Counter("open" if e.record.outcome is None else e.record.outcome.group for e in entries)),
         best=None if best is None else best.recipe,
@@ -89,18 +89,18 @@ def _progress(event: str, search: Watched, started: float, memory: dict[str, Any
     )
 
 
-def _training(search: Watched) -> tuple[Training, ...]:
+def _training(search: Watched) -> tuple[RunningTrial, ...]:
     mine = [search.training] if search.training is not None else []
     others = [(e, e.claim.until) for e in search.entries if e.claim and all(e.number != m.number for m, _ in mine)]
     return tuple(
-        Training(number=e.number, recipe=e.record.recipe, trained=e.record.curve.trained, until=until)
+        RunningTrial(number=e.number, recipe=e.record.recipe, trained=e.record.curve.trained, until=until)
         for e, until in [*mine, *others]
     )
 
 
-def _ended(entry: Entry) -> Ended:
+def _ended(entry: StoredTrial) -> EndedTrial:
     record = entry.record
-    return Ended(
+    return EndedTrial(
         number=record.number,
         recipe=record.recipe,
         outcome=record.outcome or Outcome.INTERRUPTED,
@@ -111,7 +111,7 @@ def _ended(entry: Entry) -> Ended:
     )
 
 
-def line(entry: Entry, settings: Settings) -> str:
+def line(entry: StoredTrial, settings: Settings) -> str:
     """One plain line about what a trial has just done."""
     record = entry.record
     head = f"trial {record.number}: lr {record.recipe.lr:.3g}"

@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from lrtune.core.recipe import Recipe
     from lrtune.training.base import Run, State, Trainer
 
-__all__ = ["Garage", "Parked"]
+__all__ = ["PausedRun", "RunCache"]
 
 NAMED = 12
 """Digits of a study's identity in the names of its checkpoints."""
 
 
 @dataclass(slots=True, kw_only=True)
-class Parked:
+class PausedRun:
     """A run of one recipe, with what it has reported and where it stands.
 
     Attributes
@@ -56,7 +56,7 @@ class Parked:
 
 
 @dataclass(slots=True, kw_only=True)
-class Garage:
+class RunCache:
     """Keeps paused runs and brings them back.
 
     Attributes
@@ -78,7 +78,7 @@ class Garage:
     memory_limit: int = 2**30
     study: str | None = None
     warn: Callable[[str], object] = str
-    _live: OrderedDict[int, Parked] = field(default_factory=OrderedDict)
+    _live: OrderedDict[int, PausedRun] = field(default_factory=OrderedDict)
     _sizes: dict[int, int] = field(default_factory=dict)
     _tidied: bool = False
 
@@ -91,7 +91,7 @@ class Garage:
         """Whether the run of that trial is here in memory."""
         return number in self._live
 
-    def fetch(self, number: int, recipe: Recipe, known: Curve) -> Parked:
+    def fetch(self, number: int, recipe: Recipe, known: Curve) -> PausedRun:
         """Bring the run of a trial back: from memory, from disk, or started anew.
 
         Parameters
@@ -104,29 +104,29 @@ class Garage:
             What the study knows of its curve: a run in memory that another worker has overtaken, and a
             checkpoint that has fallen behind, are not continued.
         """
-        parked = self._live.pop(number, None)
-        if parked is not None and _steps(parked.curve) >= _steps(known):
-            return parked
-        if parked is not None:
-            parked.run.close()
+        paused = self._live.pop(number, None)
+        if paused is not None and _steps(paused.curve) >= _steps(known):
+            return paused
+        if paused is not None:
+            paused.run.close()
         run = self.trainer.start([recipe])
         if not self.saved(number):
-            return Parked(run=run, curve=Curve())
+            return PausedRun(run=run, curve=Curve())
         try:
             state = checkpoint.load(self._path(number))
             curve = Curve.from_json(state["curve"])
             if self._foreign(state, recipe, curve, known):
                 path = self._path(number)
                 self.warn(f"{path} is a paused run of another study or recipe: trial {number} does not go on from it")
-                return Parked(run=run, curve=Curve())
+                return PausedRun(run=run, curve=Curve())
             run.restore(state["run"])
-            return Parked(run=run, curve=curve, step=int(state["step"]))
+            return PausedRun(run=run, curve=curve, step=int(state["step"]))
         except (LrtuneError, RemoteError, KeyError, TypeError, ValueError) as error:
             run.close()
             if not isinstance(error.__cause__, OSError):  # damaged; what cannot be read just now may be whole
                 self._remove(number)
             self.warn(f"trial {number} is trained again from its start: {error}")
-            return Parked(run=self.trainer.start([recipe]), curve=Curve())
+            return PausedRun(run=self.trainer.start([recipe]), curve=Curve())
 
     def _foreign(self, state: State, recipe: Recipe, curve: Curve, known: Curve) -> bool:
         """Whether a checkpoint is of another study or recipe."""
@@ -139,24 +139,24 @@ class Garage:
         rounded = Curve.from_json(known.to_json())
         return any(held.get(point.step, point.values) != point.values for point in rounded)
 
-    def park(self, number: int, parked: Parked) -> bool:
+    def suspend(self, number: int, paused: PausedRun) -> bool:
         """Keep a paused run; whether it is on disk now."""
-        saved = self.save(number, parked)
-        parked.run.park()
-        self._live[number] = parked
+        saved = self.save(number, paused)
+        paused.run.suspend()
+        self._live[number] = paused
         self._make_room()
         return saved
 
-    def save(self, number: int, parked: Parked) -> bool:
+    def save(self, number: int, paused: PausedRun) -> bool:
         """Write a run to disk, where runs are saved; whether it was."""
         if not self.saving:
             return False
-        state = parked.run.state()
+        state = paused.run.state()
         if state is None:
             return False
-        whole: dict[str, Any] = {"run": state, "curve": parked.curve.to_json(), "step": parked.step}
+        whole: dict[str, Any] = {"run": state, "curve": paused.curve.to_json(), "step": paused.step}
         if self.study is not None:
-            whole |= {"study": self.study, "recipe": parked.run.recipes[0].to_json()}
+            whole |= {"study": self.study, "recipe": paused.run.recipes[0].to_json()}
         self._sizes[number] = checkpoint.save(self._path(number), whole)
         return True
 
@@ -171,9 +171,9 @@ class Garage:
 
     def forget(self, number: int) -> None:
         """Let go of a trial that has ended."""
-        parked = self._live.pop(number, None)
-        if parked is not None:
-            parked.run.close()
+        paused = self._live.pop(number, None)
+        if paused is not None:
+            paused.run.close()
         self._sizes.pop(number, None)
         self._remove(number)
 
@@ -192,9 +192,9 @@ class Garage:
 
     def close(self) -> None:
         """Close every run in memory; what is on disk stays."""
-        for parked in self._live.values():
+        for paused in self._live.values():
             with contextlib.suppress(Exception):  # one that fails to close keeps no other open
-                parked.run.close()
+                paused.run.close()
         self._live.clear()
 
     def _make_room(self) -> None:

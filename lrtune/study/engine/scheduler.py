@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from lrtune.core.effect import Alike
     from lrtune.core.recipe import Recipe
     from lrtune.core.space import Space
-    from lrtune.study.engine.search_state import Standing
-    from lrtune.study.trials.stored_trial import Entry
+    from lrtune.study.engine.search_state import SearchState
+    from lrtune.study.trials.stored_trial import StoredTrial
 
-__all__ = ["HOPELESS_TRIALS", "Decision", "Finished", "Work", "decide"]
+__all__ = ["HOPELESS_TRIALS", "Decision", "Finished", "NextSegment", "decide"]
 
 IDLE_ROUNDS = 600
 """Decisions in a row to wait where nobody trains anything, half a minute of them, until waiting is taken for a bug."""
@@ -34,10 +34,10 @@ HOPELESS_TRIALS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class NextSegment:
     """A piece of training that this process has claimed."""
 
-    entry: Entry
+    entry: StoredTrial
     until: float
     why: str
 
@@ -63,14 +63,14 @@ class Finished:
         return self.ending is Ending.INTERRUPTED
 
 
-Decision: TypeAlias = Work | Finished | None
+Decision: TypeAlias = NextSegment | Finished | None
 
 
 class _Impossible(Exception):  # noqa: N818 -- a message within this module, not an error
     """What a strategy asked for cannot be done; says why."""
 
 
-def decide(search: Standing) -> Decision:
+def decide(search: SearchState) -> Decision:
     """Decide and claim the next piece of work; None where there is none right now.
 
     Raises
@@ -88,7 +88,7 @@ def decide(search: Standing) -> Decision:
     return _resumed(search) or _next(search)
 
 
-def _next(search: Standing) -> Decision:
+def _next(search: SearchState) -> Decision:
     """What ends a search in which all runs agree; else what the strategy wants."""
     same = search.alike()
     if same is not None and same.sure:
@@ -96,12 +96,12 @@ def _next(search: Standing) -> Decision:
     return (_further(search) if same is not None and same.runs >= FEWEST else None) or _asked(search)
 
 
-def _asked(search: Standing) -> Decision:
+def _asked(search: SearchState) -> Decision:
     """What the strategy wants, once it can be done; trials that were enqueued by hand come before."""
     refused = False
     while True:
-        action = _adopted(search) or search.strategy.next(search.situation())
-        if isinstance(action, Work):
+        action = _adopted(search) or search.strategy.next(search.context())
+        if isinstance(action, NextSegment):
             return action
         try:
             if not isinstance(action, Stop):
@@ -118,7 +118,7 @@ def _asked(search: Standing) -> Decision:
             refused = True
 
 
-def _ending(search: Standing) -> str:
+def _ending(search: SearchState) -> str:
     """Why any strategy would end here, or nothing."""
     if search.deadline is not None and time.monotonic() >= search.deadline:
         return f"the time limit of {search.settings.limits.timeout:g} s is reached"
@@ -136,40 +136,40 @@ def _ending(search: Standing) -> str:
     return ""
 
 
-def _before(search: Standing) -> frozenset[int]:
+def _before(search: SearchState) -> frozenset[int]:
     """Trials that had ended before this call: what failed then may have been mended."""
     if search.ended_before is None:
         search.ended_before = frozenset(entry.number for entry in search.entries if entry.record.outcome is not None)
     return search.ended_before
 
 
-def _last_why(search: Standing) -> str:
+def _last_why(search: SearchState) -> str:
     reasons = [entry.record.why for entry in search.entries if entry.record.why]
     return reasons[-1].strip().splitlines()[-1] if reasons else "no reason was given"
 
 
-def _resumed(search: Standing) -> Work | None:
+def _resumed(search: SearchState) -> NextSegment | None:
     """A piece that was cut off is finished before anything else: the search goes on as if it never was."""
     for entry in search.entries:
         seen = search.seen(entry)
         if entry.resume is None or not seen.open:
             continue
-        if search.left() < entry.price(entry.resume, seen.again):
-            search.replace(search.ledger.write(dataclasses.replace(entry, resume=None)))
+        if search.left() < entry.price(entry.resume, seen.repaid_epochs):
+            search.replace(search.trial_store.write(dataclasses.replace(entry, resume=None)))
             continue
-        claimed = search.ledger.claim(entry, entry.resume, seen.again)
-        return Work(entry=claimed, until=entry.resume, why="cut off before")
+        claimed = search.trial_store.claim(entry, entry.resume, seen.repaid_epochs)
+        return NextSegment(entry=claimed, until=entry.resume, why="cut off before")
     return None
 
 
-def _adopted(search: Standing) -> Work | None:
+def _adopted(search: SearchState) -> NextSegment | None:
     """A trial that somebody enqueued in the Optuna study comes first; one that does not fit the space fails."""
     space, settings = search.space, search.settings
-    while search.ledger.waiting > 0 and not search.exhausted and search.situation().left >= 1:
-        trial, asked = search.ledger.enqueued()
+    while search.trial_store.waiting > 0 and not search.exhausted and search.context().left >= 1:
+        trial, asked = search.trial_store.enqueued()
         misfit = space.misfit(asked)
         if misfit:
-            search.ledger.refuse(trial, misfit)
+            search.trial_store.refuse(trial, misfit)
             search.warnings.append(f"trial {trial.number}, enqueued by hand, was not trained: {misfit}")
             continue
         unused = [name for name in asked if name not in space.names and name not in space.fixed]
@@ -179,19 +179,21 @@ def _adopted(search: Standing) -> Work | None:
         params = space.plain(space.params(suggest(trial, space)))
         recipe = space.recipe(params, epochs=settings.epochs, seed=settings.seed)
         until = float(settings.epochs)
-        return Work(entry=search.ledger.adopt(trial, params, recipe, until), until=until, why="enqueued by hand")
+        return NextSegment(
+            entry=search.trial_store.adopt(trial, params, recipe, until), until=until, why="enqueued by hand"
+        )
     return None
 
 
-def _stop(search: Standing, action: Stop) -> None:
+def _stop(search: SearchState, action: Stop) -> None:
     entry = _waiting(search, action.number)
     record = dataclasses.replace(entry.record, outcome=action.outcome, why=action.why)
-    search.replace(search.ledger.end(dataclasses.replace(entry, record=record)))
-    search.garage.forget(action.number)
+    search.replace(search.trial_store.end(dataclasses.replace(entry, record=record)))
+    search.run_cache.forget(action.number)
     search.listen(f"trial {action.number}: {action.why or action.outcome.value}", search)
 
 
-def _claimed(search: Standing, action: Action) -> Decision:
+def _claimed(search: SearchState, action: Action) -> Decision:
     if isinstance(action, Wait):
         elsewhere = any(entry.record.outcome is None and not search.seen(entry).open for entry in search.entries)
         search.idle = 0 if elsewhere else search.idle + 1
@@ -209,27 +211,31 @@ def _claimed(search: Standing, action: Action) -> Decision:
     if isinstance(action, Continue):
         entry = _waiting(search, action.number)
         seen = search.seen(entry)
-        until = _until(search, action.until, entry.record.recipe, trained=seen.trained, again=seen.again)
-        return Work(entry=search.ledger.claim(entry, until, seen.again), until=until, why=action.why)
+        until = _until(
+            search, action.until, entry.record.recipe, trained=seen.trained, repaid_epochs=seen.repaid_epochs
+        )
+        return NextSegment(
+            entry=search.trial_store.claim(entry, until, seen.repaid_epochs), until=until, why=action.why
+        )
     msg = f"it answered {action!r}, which is no action"
     raise _Impossible(msg)
 
 
-def _finished(search: Standing, action: Finish) -> Decision:
+def _finished(search: SearchState, action: Finish) -> Decision:
     """The end, unless there is something left to do with a run that lives in the memory of another worker of ours.
 
     All workers of a command ask the same question here, as if every run were their own: so whoever has that run goes
     on with it, and nobody waits for another one that waits as well. Another command has limits of its own.
     """
-    situation = search.situation()
-    ours = all(trial.mine or trial.outcome is not None for trial in situation.trials)
-    if ours or not search.attendance.alone():
+    context = search.context()
+    ours = all(trial.mine or trial.outcome is not None for trial in context.trials)
+    if ours or not search.active_searches.alone():
         return _told(action)
-    trials = [dataclasses.replace(trial, mine=True) for trial in situation.trials]
-    left = search.strategy.next(dataclasses.replace(situation, trials=trials))
+    trials = [dataclasses.replace(trial, mine=True) for trial in context.trials]
+    left = search.strategy.next(dataclasses.replace(context, trials=trials))
     if isinstance(left, Finish):
         return _told(left)
-    if isinstance(left, Continue | Stop) and any(t.number == left.number and not t.mine for t in situation.trials):
+    if isinstance(left, Continue | Stop) and any(t.number == left.number and not t.mine for t in context.trials):
         return None
     if isinstance(left, Stop):
         _stop(search, left)
@@ -241,7 +247,7 @@ def _told(action: Finish) -> Finished:
     return Finished(why=action.why, ending=Ending.SETTLED if action.settled else Ending.LIMIT)
 
 
-def _one_more(search: Standing, same: Alike) -> Decision:
+def _one_more(search: SearchState, same: Alike) -> Decision:
     """The end where the learning rate changes nothing, once one run has shown what any of them reaches."""
     finished = Finished(why=same.head, ending=Ending.NO_EFFECT)
     pending = [entry for entry in search.entries if entry.record.outcome is None]
@@ -253,16 +259,16 @@ def _one_more(search: Standing, same: Alike) -> Decision:
     seen = search.seen(entry)
     if not seen.open:
         return None  # it lives in another worker's memory, who comes here as well
-    until = search.whole_steps(search.settings.epochs, entry.record.recipe, seen.trained - seen.again)
+    until = search.whole_steps(search.settings.epochs, entry.record.recipe, seen.trained - seen.repaid_epochs)
     if until < search.settings.epochs:
         return finished
     why = f"{same.head}: any run shows the rest"
-    return Work(entry=search.ledger.claim(entry, until, seen.again), until=until, why=why)
+    return NextSegment(entry=search.trial_store.claim(entry, until, seen.repaid_epochs), until=until, why=why)
 
 
-def _further(search: Standing) -> Work | None:
+def _further(search: SearchState) -> NextSegment | None:
     """One more report of one of three runs that agree so far: a few show whether they ever differ."""
-    kinds: dict[Recipe, list[Entry]] = {}
+    kinds: dict[Recipe, list[StoredTrial]] = {}
     for entry in sorted(search.entries, key=lambda entry: (-entry.record.curve.trained, entry.number)):
         if entry.record.outcome in {None, Outcome.COMPLETED}:
             kinds.setdefault(dataclasses.replace(entry.record.recipe, lr=1.0), []).append(entry)
@@ -271,15 +277,15 @@ def _further(search: Standing) -> Work | None:
     if len(three) < FEWEST or not short:
         return None
     entry = min(short, key=lambda entry: (entry.record.curve.trained, entry.number))
-    seen, situation = search.seen(entry), search.situation()
-    until = search.whole_steps(seen.trained + situation.finest, entry.record.recipe, seen.trained - seen.again)
-    if until <= seen.trained or not situation.leaves_an_end(seen.trained, until, seen.again):
+    seen, context = search.seen(entry), search.context()
+    until = search.whole_steps(seen.trained + context.finest, entry.record.recipe, seen.trained - seen.repaid_epochs)
+    if until <= seen.trained or not context.leaves_an_end(seen.trained, until, seen.repaid_epochs):
         return None
-    claimed = search.ledger.claim(entry, until, seen.again)
-    return Work(entry=claimed, until=until, why="it equals others at other learning rates so far")
+    claimed = search.trial_store.claim(entry, until, seen.repaid_epochs)
+    return NextSegment(entry=claimed, until=until, why="it equals others at other learning rates so far")
 
 
-def _waiting(search: Standing, number: int) -> Entry:
+def _waiting(search: SearchState, number: int) -> StoredTrial:
     """The entry of a paused trial, which whoever asks may continue or give up."""
     entry = next((entry for entry in search.entries if entry.number == number), None)
     if entry is None or not search.seen(entry).open:
@@ -288,22 +294,24 @@ def _waiting(search: Standing, number: int) -> Entry:
     return entry
 
 
-def _until(search: Standing, asked: float, recipe: Recipe, *, trained: float = 0.0, again: float = 0.0) -> float:
+def _until(
+    search: SearchState, asked: float, recipe: Recipe, *, trained: float = 0.0, repaid_epochs: float = 0.0
+) -> float:
     """Up to which step of the run a piece goes, in epochs: at least one further than it stands, and paid for."""
     if not math.isfinite(asked):
         msg = f"it asked to train a trial up to epoch {asked}"
         raise _Impossible(msg)
-    until = search.whole_steps(asked, recipe, trained - again)
+    until = search.whole_steps(asked, recipe, trained - repaid_epochs)
     if until <= trained < recipe.epochs:
         msg = f"it asked to train a trial from epoch {trained:g} up to {asked:g} with {search.left():g} epochs left"
         raise _Impossible(msg)
-    if until - trained + again > search.left():
-        msg = f"it asked for {until - trained + again:g} epochs with {search.left():g} left"
+    if until - trained + repaid_epochs > search.left():
+        msg = f"it asked for {until - trained + repaid_epochs:g} epochs with {search.left():g} left"
         raise _Impossible(msg)
     return until
 
 
-def _started(search: Standing, action: Start) -> Work:
+def _started(search: SearchState, action: Start) -> NextSegment:
     params = action.params
     space = search.space if params is None else _wide_enough(search.space, params)
     if params is None or not space.contains(params):
@@ -316,8 +324,8 @@ def _started(search: Standing, action: Start) -> Work:
     if space is not search.space:
         search.space = space
         search.widened(space)
-    entry = search.ledger.start(space, params, recipe, until, action.why)
-    return Work(entry=entry, until=until, why=action.why)
+    entry = search.trial_store.start(space, params, recipe, until, action.why)
+    return NextSegment(entry=entry, until=until, why=action.why)
 
 
 def _wide_enough(space: Space, params: Mapping[str, Any]) -> Space:

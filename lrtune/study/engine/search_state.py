@@ -15,10 +15,10 @@ from lrtune.core.effect import alike
 from lrtune.core.outcome import Outcome
 from lrtune.core.space import Space
 from lrtune.errors import LockLostError
-from lrtune.search.base import Seen, Situation
-from lrtune.storage import exclusive
+from lrtune.search.base import SearchContext, TrialView
+from lrtune.storage import study_lock
 from lrtune.study.trials.study_reader import RANGE, SPACE
-from lrtune.workers.pool import Place
+from lrtune.workers.pool import WorkerContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from lrtune.core.recipe import Recipe
     from lrtune.search.base import Strategy
     from lrtune.study.engine.notifier import Watched
-    from lrtune.study.engine.run_cache import Garage
+    from lrtune.study.engine.run_cache import RunCache
     from lrtune.study.settings import Settings
-    from lrtune.study.trials.active_searches import Attendance
-    from lrtune.study.trials.stored_trial import Entry
-    from lrtune.study.trials.trial_store import Ledger
+    from lrtune.study.trials.active_searches import ActiveSearches
+    from lrtune.study.trials.stored_trial import StoredTrial
+    from lrtune.study.trials.trial_store import TrialStore
     from lrtune.training.base import Trainer
 
-__all__ = ["WIDENED", "Standing"]
+__all__ = ["WIDENED", "SearchState"]
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ WIDENED = "the best learning rate lay at the end of the range"
 
 
 @dataclass(slots=True, kw_only=True)
-class Standing:
+class SearchState:
     """One process's part of a search.
 
     Attributes
@@ -80,47 +80,47 @@ class Standing:
     settings: Settings
     strategy: Strategy
     space: Space
-    ledger: Ledger
-    garage: Garage
-    attendance: Attendance
+    trial_store: TrialStore
+    run_cache: RunCache
+    active_searches: ActiveSearches
     should_stop: Callable[[], bool]
     deadline: float | None
     listen: Callable[[str, Watched], object]
     widened: Callable[[Space], object]
     learned: Callable[[Baseline], object]
-    place: Place = field(default_factory=Place)
+    place: WorkerContext = field(default_factory=WorkerContext)
     baseline: Baseline | None = None
     warnings: list[str] = field(default_factory=list)
-    entries: list[Entry] = field(default_factory=list)
-    training: tuple[Entry, float] | None = None
+    entries: list[StoredTrial] = field(default_factory=list)
+    training: tuple[StoredTrial, float] | None = None
     origin: tuple[float, ...] | None = None
     ended_before: frozenset[int] | None = None
     finest: tuple[Space, float] | None = None
     differ: bool = False
     idle: int = 0
 
-    def decisively(self, act: Callable[[], T]) -> T:
+    def with_study_lock(self, act: Callable[[], T]) -> T:
         """Do under the study's lock what depends on what is read there.
 
         Where a restart of the server takes the lock away in the middle, others may have decided since; and
         whoever ends a trial in the dashboard asks for no lock. Then all of it is done anew, from the reading on.
         """
-        storage, name = self.ledger.storage, self.ledger.study.study_name
+        storage, name = self.trial_store.storage, self.trial_store.study.study_name
         while True:
-            with contextlib.suppress(LockLostError, UpdateFinishedTrialError), exclusive(storage, name, fenced=True):
+            with contextlib.suppress(LockLostError, UpdateFinishedTrialError), study_lock(storage, name, fenced=True):
                 return act()
 
     def refresh(self) -> None:
         """Read every trial again, taking over what dead processes held."""
         self._take_space()
-        self.attendance.renew()
-        self.entries = self.ledger.recover(self.ledger.entries())
-        ended = {entry.number for entry in self.entries if entry.told}
-        self.garage.keep({entry.number for entry in self.entries} - ended, ended)
+        self.active_searches.renew()
+        self.entries = self.trial_store.recover(self.trial_store.entries())
+        ended = {entry.number for entry in self.entries if entry.closed}
+        self.run_cache.keep({entry.number for entry in self.entries} - ended, ended)
 
     def _take_space(self) -> None:
         """The space as it is by now: this search may have widened it before it was resumed, or another worker."""
-        attributes = self.ledger.attributes()
+        attributes = self.trial_store.attributes()
         if attributes[SPACE] != self.space.to_json():
             self.space = Space.from_json(attributes[SPACE])
         if list(attributes[RANGE]) != list(self.space.lr_range):
@@ -128,22 +128,22 @@ class Standing:
             kept = [warning for warning in self.warnings if not warning.startswith(WIDENED)]
             self.warnings[:] = [f"{WIDENED}, which was widened to {low:g} to {high:g}", *kept]
 
-    def replace(self, entry: Entry) -> None:
+    def replace(self, entry: StoredTrial) -> None:
         """Take an entry in place of the one of the same trial, or as a new one."""
         kept = [other for other in self.entries if other.number != entry.number]
         self.entries = sorted([*kept, entry], key=lambda other: other.number)
 
     # -- what a strategy is shown ----------------------------------------------------------------------
 
-    def situation(self) -> Situation:
+    def context(self) -> SearchContext:
         """All that the strategy may base its decision on."""
         limits = self.settings.limits
-        return Situation(
+        return SearchContext(
             space=self.space,
             epochs=self.settings.epochs,
             direction=self.settings.direction,
             trials=[self.seen(entry) for entry in self.entries],
-            spent=self.ledger.spent(self.entries),
+            spent=self.trial_store.spent(self.entries),
             budget=self._budget(),
             self_stopping=not limits.any,
             widen=self._widening_left(),
@@ -166,14 +166,14 @@ class Standing:
             return limits.budget
         return max(UNLIMITED_BUDGET, self.settings.spent + 1.0)
 
-    def seen(self, entry: Entry) -> Seen:
+    def seen(self, entry: StoredTrial) -> TrialView:
         """The trial as a strategy sees it; a run in this memory has lost nothing."""
-        seen = self.ledger.seen(entry)
-        return dataclasses.replace(seen, again=0.0) if self.garage.holds(entry.number) else seen
+        seen = self.trial_store.seen(entry)
+        return dataclasses.replace(seen, repaid_epochs=0.0) if self.run_cache.holds(entry.number) else seen
 
     def _widening_left(self) -> float:
         if self.origin is None:  # what was asked for never changes, so it is read once
-            self.origin = tuple(self.ledger.attributes().get(RANGE, self.space.lr_range))
+            self.origin = tuple(self.trial_store.attributes().get(RANGE, self.space.lr_range))
         low, high = self.origin
         now_low, now_high = self.space.lr_range
         used = math.log10(low / now_low) + math.log10(now_high / high)
@@ -229,7 +229,7 @@ class Standing:
         after = min(math.ceil(until * steps * (1 - 1e-9)), total)
         budget = self._budget()
         if budget is not None:
-            left = (budget - self.ledger.spent(self.entries)) * self.settings.epochs + paid
+            left = (budget - self.trial_store.spent(self.entries)) * self.settings.epochs + paid
             after = min(after, math.floor(left * steps * (1 + 1e-9)))
         return after / steps
 
@@ -238,4 +238,4 @@ class Standing:
         budget = self.settings.limits.budget
         if budget is None:
             return math.inf
-        return (budget * (1 + 1e-9) - self.ledger.spent(self.entries)) * self.settings.epochs
+        return (budget * (1 + 1e-9) - self.trial_store.spent(self.entries)) * self.settings.epochs

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lrtune.core.recipe import Recipe
-    from lrtune.study.engine.run_cache import Parked
+    from lrtune.study.engine.run_cache import PausedRun
     from lrtune.study.settings import Settings
     from lrtune.training.base import Report
 
-__all__ = ["PieceEnd", "Watch", "failed", "train"]
+__all__ = ["SegmentMonitor", "SegmentResult", "failed", "train"]
 
 FIRST_CHUNK = 1
 """Steps of the first look at how fast a run is: a single one may take seconds, and a signal has to be heard."""
@@ -37,7 +37,7 @@ JUDGED_IN_FULL = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Watch:
+class SegmentMonitor:
     """What is looked at while a piece is trained.
 
     Attributes
@@ -65,13 +65,13 @@ class Watch:
     baseline: Baseline | None
     learned_above: bool
     should_stop: Callable[[], bool]
-    save: Callable[[Parked], object]
+    save: Callable[[PausedRun], object]
     progressed: Callable[[float], object]
     seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PieceEnd:
+class SegmentResult:
     """How a piece ended.
 
     Attributes
@@ -89,7 +89,7 @@ class PieceEnd:
     interrupted: bool = False
 
 
-def train(parked: Parked, recipe: Recipe, until: float, watch: Watch) -> PieceEnd:
+def train(paused: PausedRun, recipe: Recipe, until: float, watch: SegmentMonitor) -> SegmentResult:
     """Train a run up to an epoch; its curve grows and it moves on in place.
 
     It is evaluated at the end of every epoch and at the end of the piece.
@@ -108,28 +108,30 @@ def train(parked: Parked, recipe: Recipe, until: float, watch: Watch) -> PieceEn
     chunk, started = FIRST_CHUNK, time.monotonic()
     saved_at = started
     patience = min(CHUNK_SECONDS, watch.settings.checkpoint_every)
-    while parked.step < target:
-        boundary = min((parked.step // spe + 1) * spe, target)
-        steps = max(1, min(chunk, boundary - parked.step))
-        evaluate = parked.step + steps == boundary
+    while paused.step < target:
+        boundary = min((paused.step // spe + 1) * spe, target)
+        steps = max(1, min(chunk, boundary - paused.step))
+        evaluate = paused.step + steps == boundary
         began = time.monotonic()
-        reports = parked.run.advance(steps, evaluate=evaluate)
+        reports = paused.run.advance(steps, evaluate=evaluate)
         seconds = time.monotonic() - began
-        parked.step += steps
+        paused.step += steps
         chunk = _next_chunk(chunk, steps, seconds, patience)
-        end = _heard(parked, reports, watch, evaluate=evaluate)
-        watch.progressed(parked.step / spe)
+        end = _heard(paused, reports, watch, evaluate=evaluate)
+        watch.progressed(paused.step / spe)
         if end is not None:
             return end
         if watch.should_stop():
-            return PieceEnd(interrupted=True)
+            return SegmentResult(interrupted=True)
         limit = watch.settings.trial_timeout
         if limit is not None and watch.seconds + time.monotonic() - started > limit:
-            return PieceEnd(outcome=Outcome.STALLED, why=f"it took longer than the {limit:g} s that a trial may take")
+            return SegmentResult(
+                outcome=Outcome.STALLED, why=f"it took longer than the {limit:g} s that a trial may take"
+            )
         if time.monotonic() - saved_at > watch.settings.checkpoint_every:
-            watch.save(parked)
+            watch.save(paused)
             saved_at = time.monotonic()
-    return PieceEnd(outcome=Outcome.COMPLETED) if parked.step >= total else PieceEnd()
+    return SegmentResult(outcome=Outcome.COMPLETED) if paused.step >= total else SegmentResult()
 
 
 def _next_chunk(chunk: int, steps: int, seconds: float, patience: float) -> int:
@@ -139,41 +141,41 @@ def _next_chunk(chunk: int, steps: int, seconds: float, patience: float) -> int:
     return max(1, min(int(rate * patience), chunk * 8))
 
 
-def _heard(parked: Parked, reports: list[Report], watch: Watch, *, evaluate: bool) -> PieceEnd | None:
+def _heard(paused: PausedRun, reports: list[Report], watch: SegmentMonitor, *, evaluate: bool) -> SegmentResult | None:
     """Add what was reported to the curve, and judge it before anything else is done with it."""
     for report in reports:
         failed = report.outcome not in {None, Outcome.COMPLETED}
         if report.outcome is not None:  # it may have ended before the chunk did: what was not trained is not paid
-            parked.step = min(parked.step, report.point.step)
-        last = parked.curve.last
+            paused.step = min(paused.step, report.point.step)
+        last = paused.curve.last
         if (evaluate or failed) and (last is None or report.point.step > last.step):
-            parked.curve.append(report.point)
+            paused.curve.append(report.point)
         if failed:
-            return PieceEnd(outcome=report.outcome, why=report.why)
+            return SegmentResult(outcome=report.outcome, why=report.why)
         if not evaluate:
             continue
-        end = _judged(parked, watch) or _patience(parked, watch)
+        end = _judged(paused, watch) or _patience(paused, watch)
         if end is not None:
             return end
         if report.outcome is Outcome.COMPLETED:
-            _demand_metric(parked, watch)
-            return PieceEnd(outcome=Outcome.COMPLETED, why=report.why)
+            _demand_metric(paused, watch)
+            return SegmentResult(outcome=Outcome.COMPLETED, why=report.why)
     return None
 
 
-def _judged(parked: Parked, watch: Watch) -> PieceEnd | None:
-    curve, settings = parked.curve, watch.settings
+def _judged(paused: PausedRun, watch: SegmentMonitor) -> SegmentResult | None:
+    curve, settings = paused.curve, watch.settings
     last = curve.last
     if last is None:
         return None
     if not last.values:
         return None
-    _demand_metric(parked, watch)
+    _demand_metric(paused, watch)
     count = len(curve)
     seldom = 1 << max(0, count.bit_length() - 6)
     if count > JUDGED_IN_FULL and count % seldom and all(map(math.isfinite, last.values.values())):
         return None
-    recipe = parked.run.recipes[0]
+    recipe = paused.run.recipes[0]
     verdict = judge(
         curve,
         settings.metric,
@@ -183,43 +185,43 @@ def _judged(parked: Parked, watch: Watch) -> PieceEnd | None:
         warmup=recipe.warmup if recipe.warmup < 1 else 0.0,
         learned_above=watch.learned_above,
     )
-    return None if verdict is None else PieceEnd(outcome=verdict.outcome, why=verdict.why)
+    return None if verdict is None else SegmentResult(outcome=verdict.outcome, why=verdict.why)
 
 
-def _demand_metric(parked: Parked, watch: Watch) -> None:
-    metric, last = watch.settings.metric, parked.curve.last
+def _demand_metric(paused: PausedRun, watch: SegmentMonitor) -> None:
+    metric, last = watch.settings.metric, paused.curve.last
     known = last is not None and metric in last.values  # spares a look at every point
-    if not known and metric not in parked.curve.names:
-        names = ", ".join(parked.curve.names) or "nothing"
+    if not known and metric not in paused.curve.names:
+        names = ", ".join(paused.curve.names) or "nothing"
         what = "choose one of those, or report it from the first epoch on"
         msg = f"the training does not report the metric {metric!r} (it reports {names}); {what}"
         raise InputError(msg)
 
 
-def _patience(parked: Parked, watch: Watch) -> PieceEnd | None:
+def _patience(paused: PausedRun, watch: SegmentMonitor) -> SegmentResult | None:
     """Whether the run has gone without a better value for as long as patience allows."""
     patience = watch.settings.patience
     if patience is None:
         return None
-    epochs, values = parked.curve.of(watch.settings.metric)
+    epochs, values = paused.curve.of(watch.settings.metric)
     worse = values if watch.settings.direction == "minimize" else -values
     if epochs[-1] - epochs[int(worse.argmin())] < patience:
         return None
-    return PieceEnd(outcome=Outcome.COMPLETED, why=f"no better value for {patience} epochs")
+    return SegmentResult(outcome=Outcome.COMPLETED, why=f"no better value for {patience} epochs")
 
 
-def failed(error: BaseException, *, first: bool) -> tuple[UserCodeError | None, PieceEnd]:
+def failed(error: BaseException, *, first: bool) -> tuple[UserCodeError | None, SegmentResult]:
     """What an exception in the user's code means: for the whole search, and for the trial.
 
     Before any trial has reported anything it is their code that is broken; later it is a trial's fate.
     """
     if isinstance(error, MemoryError):
         why = f"the training code ran out of memory ({error})"
-        return None, PieceEnd(outcome=Outcome.OUT_OF_MEMORY, why=why)
+        return None, SegmentResult(outcome=Outcome.OUT_OF_MEMORY, why=why)
     if isinstance(error, SystemExit):
-        return None, PieceEnd(outcome=Outcome.FAILED, why=f"the training code called sys.exit({error.code!r})")
+        return None, SegmentResult(outcome=Outcome.FAILED, why=f"the training code called sys.exit({error.code!r})")
     text = _text(error)[-TRACEBACK_CHARACTERS:]
-    end = PieceEnd(outcome=Outcome.FAILED, why=text)
+    end = SegmentResult(outcome=Outcome.FAILED, why=text)
     if not first:
         return None, end
     last = text.strip().splitlines()[-1]

@@ -21,14 +21,14 @@ from lrtune.workers.lease import RENEW_SECONDS, Lease, process_start
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from lrtune.study.trials.trial_store import Ledger
-    from lrtune.workers.pool import Place
+    from lrtune.study.trials.trial_store import TrialStore
+    from lrtune.workers.pool import WorkerContext
 
-__all__ = ["Attendance"]
+__all__ = ["ActiveSearches"]
 
 
 @dataclass(slots=True, kw_only=True)
-class Attendance:
+class ActiveSearches:
     """One search's place in the list of those that search a study; the list is a user attribute of the study.
 
     Every method but :meth:`during` expects its caller to hold the study's lock.
@@ -41,19 +41,23 @@ class Attendance:
         What the workers of one command have in common; empty for a search that is on its own.
     """
 
-    ledger: Ledger
+    trial_store: TrialStore
     crew: str = ""
     _renewed: float = field(default=0.0, init=False)
 
     @classmethod
-    def of(cls, ledger: Ledger, place: Place) -> Attendance:
+    def of(cls, trial_store: TrialStore, place: WorkerContext) -> ActiveSearches:
         """The attendance of the worker that stands there."""
         parent = os.getppid()
-        crew = f"{ledger.me.host} {ledger.me.boot_id} {parent} {process_start(parent)}" if place.count > 1 else ""
-        return cls(ledger=ledger, crew=crew)
+        crew = (
+            f"{trial_store.me.host} {trial_store.me.boot_id} {parent} {process_start(parent)}"
+            if place.count > 1
+            else ""
+        )
+        return cls(trial_store=trial_store, crew=crew)
 
     @contextlib.contextmanager
-    def during(self, decisively: Callable[[Callable[[], None]], object]) -> Iterator[None]:
+    def during(self, with_study_lock: Callable[[Callable[[], None]], object]) -> Iterator[None]:
         """On the list for as long as the block lasts.
 
         Parameters
@@ -66,7 +70,7 @@ class Attendance:
         LockedError
             If another machine searches the study, and the storage has no lock that holds its processes off.
         """
-        decisively(self._enter)
+        with_study_lock(self._enter)
         away = False
         try:
             yield
@@ -76,17 +80,18 @@ class Attendance:
         finally:
             if not away:
                 with contextlib.suppress(StorageError):
-                    decisively(self.leave)
+                    with_study_lock(self.leave)
 
     def _enter(self) -> None:
         """Be on the list for the first time."""
-        me = self.ledger.me
-        if not spans_machines(self.ledger.storage):
+        me = self.trial_store.me
+        if not spans_machines(self.trial_store.storage):
             for other in self._others():
                 lease = Lease.from_json(other["lease"])
                 if lease is not None and (lease.host, lease.boot_id) != (me.host, me.boot_id):
                     msg = (
-                        f"study {self.ledger.study.study_name!r} is being searched from another machine or container, "
+                        f"study {self.trial_store.study.study_name!r} is being searched from another machine or "
+                        "container, "
                         f"{lease.host}, and lrtune has no lock for this kind of storage that reaches beyond one; wait "
                         "until that search has ended, or keep the study in PostgreSQL"
                     )
@@ -97,7 +102,7 @@ class Attendance:
         """Be on the list; written once in a while, since other machines go by the lease's time alone."""
         if self._renewed and time.monotonic() - self._renewed < RENEW_SECONDS:
             return
-        mine = {"lease": self.ledger.me.renewed().to_json(), "crew": self.crew}
+        mine = {"lease": self.trial_store.me.renewed().to_json(), "crew": self.crew}
         self._write([*self._others(), mine])
         self._renewed = time.monotonic()
 
@@ -113,12 +118,12 @@ class Attendance:
 
     def _others(self) -> list[dict[str, Any]]:
         """Those on the list that live."""
-        me, found = self.ledger.me, []
-        for other in self.ledger.attributes().get(SEARCHES, []):
+        me, found = self.trial_store.me, []
+        for other in self.trial_store.attributes().get(SEARCHES, []):
             lease = Lease.from_json(other.get("lease"))
             if lease is not None and not lease.same_holder(me) and lives(lease, me):
                 found.append(other)
         return found
 
     def _write(self, searches: list[dict[str, Any]]) -> None:
-        self.ledger.describe({SEARCHES: searches})
+        self.trial_store.describe({SEARCHES: searches})

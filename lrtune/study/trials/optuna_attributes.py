@@ -9,13 +9,13 @@ from optuna.trial import TrialState
 
 from lrtune.core.outcome import Outcome
 from lrtune.reporting.diagnosis import judge
-from lrtune.storage import Change
+from lrtune.storage import TrialChange
 from lrtune.study.trials.stored_trial import RECORD, encode
 
 if TYPE_CHECKING:
-    from lrtune.core.records import Record
+    from lrtune.core.records import TrialRecord
     from lrtune.study.settings import Settings
-    from lrtune.study.trials.stored_trial import Entry
+    from lrtune.study.trials.stored_trial import StoredTrial
 
 __all__ = ["end_of", "record_of", "report_of"]
 
@@ -23,12 +23,12 @@ MOST_REPORTS = 200
 """Values of a trial that are reported to Optuna, at the most."""
 
 
-def record_of(entry: Entry) -> dict[str, Any]:
+def record_of(entry: StoredTrial) -> dict[str, Any]:
     """The user attribute that holds the entry."""
     return {RECORD: encode(entry)}
 
 
-def report_of(record: Record, settings: Settings) -> dict[int, float]:
+def report_of(record: TrialRecord, settings: Settings) -> dict[int, float]:
     """The metric where the run stands, by epoch: once for each rung, and only what is finite."""
     epochs, values = record.curve.of(settings.metric)
     if not len(values) or not math.isfinite(values[-1]):
@@ -39,7 +39,7 @@ def report_of(record: Record, settings: Settings) -> dict[int, float]:
     return {step: float(values[-1])} if rung else {}
 
 
-def end_of(entry: Entry, outcome: Outcome, settings: Settings) -> Change:
+def end_of(entry: StoredTrial, outcome: Outcome, settings: Settings) -> TrialChange:
     """All that is written when a trial ends, in one change."""
     record = entry.record
     state, values = _state_of(record, settings.metric)
@@ -48,7 +48,7 @@ def end_of(entry: Entry, outcome: Outcome, settings: Settings) -> Change:
         constraints["diverged"] = 2.0 - min(record.curve.trained / settings.epochs, 1.0)
     else:
         reports = report_of(record, settings)
-    return Change(
+    return TrialChange(
         attributes=record_of(entry) | _readable(record, outcome, settings),
         reports=reports,
         constraints=constraints,
@@ -57,7 +57,7 @@ def end_of(entry: Entry, outcome: Outcome, settings: Settings) -> Change:
     )
 
 
-def _readable(record: Record, outcome: Outcome, settings: Settings) -> dict[str, Any]:
+def _readable(record: TrialRecord, outcome: Outcome, settings: Settings) -> dict[str, Any]:
     """Attributes for whoever looks at the study in the dashboard."""
     readable: dict[str, Any] = {"outcome": outcome.value, "cost": round(record.trained / settings.epochs, 4)}
     if record.why:
@@ -75,7 +75,7 @@ def _readable(record: Record, outcome: Outcome, settings: Settings) -> dict[str,
     return readable
 
 
-def _state_of(record: Record, metric: str) -> tuple[TrialState, list[float] | None]:
+def _state_of(record: TrialRecord, metric: str) -> tuple[TrialState, list[float] | None]:
     outcome = record.outcome
     if outcome is Outcome.COMPLETED and record.value is not None:
         return TrialState.COMPLETE, [record.value]

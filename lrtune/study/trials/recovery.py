@@ -18,10 +18,10 @@ from lrtune.workers.lease import Lease, alive
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from lrtune.study.trials.stored_trial import Entry
+    from lrtune.study.trials.stored_trial import StoredTrial
     from lrtune.workers.process import Death
 
-__all__ = ["at_work", "bereaved", "lives", "recovered"]
+__all__ = ["after_worker_death", "at_work", "lives", "recovered"]
 
 MOST_DEATHS = 2
 """Processes that one trial may take with it; a single death may be another's fault (memory is shared)."""
@@ -40,7 +40,7 @@ def at_work() -> Iterator[Lease]:
         _working.discard(worker)
 
 
-def recovered(entry: Entry, me: Lease, deaths: Sequence[Death]) -> Entry:
+def recovered(entry: StoredTrial, me: Lease, deaths: Sequence[Death]) -> StoredTrial:
     """The open entry, without what a dead process held; the same object where nothing has changed.
 
     Parameters
@@ -56,9 +56,9 @@ def recovered(entry: Entry, me: Lease, deaths: Sequence[Death]) -> Entry:
     changed = entry
     if entry.claim is not None and (_is(entry.claim.lease, me) or not lives(entry.claim.lease, me)):
         changed = dataclasses.replace(changed, claim=None, resume=entry.claim.until)
-        changed = bereaved(changed, _death(entry.claim.lease, deaths))
-    if changed.record.outcome is None and entry.holder is not None and not lives(entry.holder, me):
-        changed = dataclasses.replace(changed, holder=None)
+        changed = after_worker_death(changed, _death(entry.claim.lease, deaths))
+    if changed.record.outcome is None and entry.owner is not None and not lives(entry.owner, me):
+        changed = dataclasses.replace(changed, owner=None)
     return changed
 
 
@@ -78,7 +78,7 @@ def lives(lease: Lease | None, me: Lease) -> bool:
     return alive(lease)
 
 
-def bereaved(entry: Entry, death: Death | None) -> Entry:
+def after_worker_death(entry: StoredTrial, death: Death | None) -> StoredTrial:
     """What the death of the process that trained it means for a trial: an outcome, or another try.
 
     None where nobody knows how it died.

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import TrialState
 
 from lrtune.core.curve import Curve
-from lrtune.core.json_shapes import FLAG, MAPPING, NOTHING, NUMBER, TEXT, WHOLE, Each, Named, Row, Shape, wrong
+from lrtune.core.json_shapes import FLAG, MAPPING, NOTHING, NUMBER, TEXT, WHOLE, Each, FixedList, Named, Shape, wrong
 from lrtune.core.outcome import Outcome
 from lrtune.core.recipe import Recipe
-from lrtune.core.records import Piece, Record
+from lrtune.core.records import Segment, TrialRecord
 from lrtune.errors import StorageError
 from lrtune.workers.lease import Lease
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["RECIPE", "RECORD", "Claim", "Entry", "damage", "decode", "encode", "ended_elsewhere", "parse"]
+__all__ = ["RECIPE", "RECORD", "Claim", "StoredTrial", "damage", "decode", "encode", "ended_elsewhere", "parse"]
 
 RECORD = "lrtune:record"
 MOST_POINTS = 1000
@@ -58,7 +58,7 @@ SHAPE: Shape = {
     "why": TEXT,
     "value": (NUMBER, NOTHING),
     "trained": NUMBER,
-    "pieces": Each(Row((NUMBER, NUMBER, NUMBER, NUMBER, TEXT, TEXT))),
+    "pieces": Each(FixedList((NUMBER, NUMBER, NUMBER, NUMBER, TEXT, TEXT))),
     "started": (NUMBER, NOTHING),
     "finished": (NUMBER, NOTHING),
     "claim": (NOTHING, {"until": NUMBER, "again": NUMBER, "token": TEXT, "lease": (NOTHING, MAPPING)}),
@@ -78,7 +78,7 @@ class Claim:
     ----------
     until
         Up to which epoch.
-    again
+    repaid_epochs
         Epochs of it that are trained a second time.
     token
         Tells this claim from every other: a process that slept too long finds another one in its place.
@@ -87,14 +87,14 @@ class Claim:
     """
 
     until: float
-    again: float = 0.0
+    repaid_epochs: float = 0.0
     token: str = ""
     lease: Lease | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One trial of the ledger.
+class StoredTrial:
+    """One trial as :class:`~lrtune.study.trials.trial_store.TrialStore` keeps it.
 
     Attributes
     ----------
@@ -104,21 +104,21 @@ class Entry:
         Who is training it, None while nobody is.
     saved
         Whether a checkpoint of it was written.
-    holder
+    owner
         The process in whose memory the run lives, where it lives nowhere else.
-    told
-        Whether Optuna has been told of its end.
+    closed
+        Whether the trial has ended in Optuna.
     deaths
         How often the process that trained it died while others watched.
     resume
         Up to which epoch a piece was to go that was cut off; None where none was.
     """
 
-    record: Record
+    record: TrialRecord
     claim: Claim | None = None
     saved: bool = False
-    holder: Lease | None = None
-    told: bool = False
+    owner: Lease | None = None
+    closed: bool = False
     deaths: int = 0
     resume: float | None = None
 
@@ -128,16 +128,16 @@ class Entry:
         return self.record.number
 
     @property
-    def stands(self) -> float:
+    def trained_epochs(self) -> float:
         """Epochs at which its run stands, as far as is recorded; beyond its curve where a piece was cut off."""
-        return self.record.pieces[-1].end if self.record.pieces else 0.0
+        return self.record.segments[-1].end if self.record.segments else 0.0
 
-    def price(self, until: float, again: float) -> float:
-        """Epochs that training it up to one costs; `again` is not zero where all is trained a second time."""
-        return until if again else max(0.0, until - self.stands)
+    def price(self, until: float, repaid_epochs: float) -> float:
+        """Epochs that training it up to one costs; `repaid_epochs` is not zero where all is trained a second time."""
+        return until if repaid_epochs else max(0.0, until - self.trained_epochs)
 
 
-def parse(number: int, stored: Any, *, told: bool = False) -> Entry:
+def parse(number: int, stored: Any, *, closed: bool = False) -> StoredTrial:
     """The entry that is stored, checked: others may have written it, or a disk may have lost a part of it.
 
     Parameters
@@ -146,7 +146,7 @@ def parse(number: int, stored: Any, *, told: bool = False) -> Entry:
         The trial's.
     stored
         The record as plain JSON, or the text of it.
-    told
+    closed
         Whether the trial has ended in Optuna.
 
     Raises
@@ -154,7 +154,7 @@ def parse(number: int, stored: Any, *, told: bool = False) -> Entry:
     StorageError
         If it is not what :func:`encode` wrote.
     """
-    entry, what = _tried(number, stored, told=told)
+    entry, what = _tried(number, stored, closed=closed)
     if entry is not None:
         return entry
     msg = (
@@ -169,18 +169,18 @@ def damage(stored: Any) -> str:
     return _tried(0, stored)[1]
 
 
-def _tried(number: int, stored: Any, *, told: bool = False) -> tuple[Entry | None, str]:
+def _tried(number: int, stored: Any, *, closed: bool = False) -> tuple[StoredTrial | None, str]:
     try:
         data = json.loads(stored) if isinstance(stored, str) else stored
         what = wrong(data, SHAPE)
-        return (None, what) if what else (decode(number, data, told=told), "")
+        return (None, what) if what else (decode(number, data, closed=closed), "")
     except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
         return None, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
-def decode(number: int, data: Mapping[str, Any], *, told: bool = False) -> Entry:
+def decode(number: int, data: Mapping[str, Any], *, closed: bool = False) -> StoredTrial:
     """The entry that :func:`encode` wrote; see :func:`parse` for one that may be damaged."""
-    record = Record(
+    record = TrialRecord(
         number=number,
         recipe=Recipe.from_json(data["recipe"]),
         params=dict(data["params"]),
@@ -189,8 +189,8 @@ def decode(number: int, data: Mapping[str, Any], *, told: bool = False) -> Entry
         why=data["why"],
         value=data["value"],
         trained=data["trained"],
-        pieces=tuple(
-            Piece(at=at, seconds=seconds, begin=begin, end=end, worker=worker, why=why)
+        segments=tuple(
+            Segment(at=at, seconds=seconds, begin=begin, end=end, worker=worker, why=why)
             for at, seconds, begin, end, worker, why in data["pieces"]
         ),
         started=data["started"],
@@ -198,18 +198,23 @@ def decode(number: int, data: Mapping[str, Any], *, told: bool = False) -> Entry
         setup=dict(data.get("setup", {})),
     )
     claim = data["claim"]
-    return Entry(
+    return StoredTrial(
         record=record,
-        claim=None if claim is None else Claim(**{**claim, "lease": Lease.from_json(claim["lease"])}),
+        claim=None if claim is None else _claim(claim),
         saved=data["saved"],
-        holder=Lease.from_json(data["holder"]) if data["holder"] else None,
-        told=told,
+        owner=Lease.from_json(data["holder"]) if data["holder"] else None,
+        closed=closed,
         deaths=data["deaths"],
         resume=data.get("resume"),
     )
 
 
-def ended_elsewhere(entry: Entry, state: TrialState, value: float | None) -> Entry:
+def _claim(data: Mapping[str, Any]) -> Claim:
+    lease = Lease.from_json(data["lease"])
+    return Claim(until=data["until"], repaid_epochs=data["again"], token=data["token"], lease=lease)
+
+
+def ended_elsewhere(entry: StoredTrial, state: TrialState, value: float | None) -> StoredTrial:
     """The entry of a trial that other hands have ended, e.g. with `study.tell` or in the dashboard, as they ended it.
 
     Parameters
@@ -227,10 +232,10 @@ def ended_elsewhere(entry: Entry, state: TrialState, value: float | None) -> Ent
     else:
         outcome, value = Outcome.FAILED, None
     record = dataclasses.replace(entry.record, outcome=outcome, why=why, value=value)
-    return dataclasses.replace(entry, record=record, claim=None, holder=None, resume=None, told=True)
+    return dataclasses.replace(entry, record=record, claim=None, owner=None, resume=None, closed=True)
 
 
-def encode(entry: Entry) -> dict[str, Any]:
+def encode(entry: StoredTrial) -> dict[str, Any]:
     """The entry as plain JSON."""
     record = entry.record
     claim = entry.claim
@@ -242,7 +247,7 @@ def encode(entry: Entry) -> dict[str, Any]:
         "why": record.why,
         "value": record.value,
         "trained": record.trained,
-        "pieces": [[p.at, p.seconds, p.begin, p.end, p.worker, p.why] for p in record.pieces],
+        "pieces": [[p.at, p.seconds, p.begin, p.end, p.worker, p.why] for p in record.segments],
         "started": record.started,
         "finished": record.finished,
         "setup": dict(record.setup),
@@ -250,12 +255,12 @@ def encode(entry: Entry) -> dict[str, Any]:
         if claim is None
         else {
             "until": claim.until,
-            "again": claim.again,
+            "again": claim.repaid_epochs,
             "token": claim.token,
             "lease": claim.lease and claim.lease.to_json(),
         },
         "saved": entry.saved,
-        "holder": entry.holder.to_json() if entry.holder else None,
+        "holder": entry.owner.to_json() if entry.owner else None,
         "deaths": entry.deaths,
         "resume": entry.resume,
     }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrtune.core.curve import ValueRule
 from lrtune.core.divergence import Baseline
-from lrtune.core.json_shapes import FLAG, MAPPING, NOTHING, NUMBER, TEXT, WHOLE, Each, Named, Row, Shape, wrong
+from lrtune.core.json_shapes import FLAG, MAPPING, NOTHING, NUMBER, TEXT, WHOLE, Each, FixedList, Named, Shape, wrong
 from lrtune.core.recipe import Recipe
 from lrtune.core.records import StudyRecord
 from lrtune.core.space import Space
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import optuna
 
-    from lrtune.core.records import Record
+    from lrtune.core.records import TrialRecord
 
 __all__ = [
     "BASELINE",
@@ -81,7 +81,7 @@ SHAPES: Mapping[str, Shape] = {
             "trials": Named(WHOLE),
         },
     ),
-    RANGE: Row((NUMBER, NUMBER)),
+    RANGE: FixedList((NUMBER, NUMBER)),
     SEARCHES: Each(MAPPING),
 }
 """Of what is stored of a study besides its trials."""
@@ -165,7 +165,7 @@ def read(study: optuna.Study) -> StudyRecord:
     )
 
 
-def _record(trial: optuna.trial.FrozenTrial) -> Record:
+def _record(trial: optuna.trial.FrozenTrial) -> TrialRecord:
     entry = parse(trial.number, trial.user_attrs[RECORD])
     if entry.record.outcome is None and trial.state.is_finished():
         entry = ended_elsewhere(entry, trial.state, trial.values[0] if trial.values else None)

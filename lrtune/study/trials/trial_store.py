@@ -5,7 +5,7 @@ either the old record or the new one. Around it everything is plain Optuna: para
 reports at the rungs, a constraint on diverged trials, and readable attributes for the dashboard.
 
 Every method that decides anything expects its caller to hold the study's lock
-(:func:`lrtune.storage.exclusive`).
+(:func:`lrtune.storage.locking`).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import optuna
 from optuna.trial import TrialState
 
 from lrtune.core.outcome import Outcome
-from lrtune.core.records import Record
+from lrtune.core.records import TrialRecord
 from lrtune.errors import StorageError
-from lrtune.search.base import Seen
-from lrtune.storage import Change, is_missing, rows_of
+from lrtune.search.base import TrialView
+from lrtune.storage import TrialChange, is_missing, rows_of
 from lrtune.study.trials.optuna_attributes import end_of, record_of, report_of
 from lrtune.study.trials.recovery import recovered
-from lrtune.study.trials.stored_trial import RECORD, Claim, Entry, decode, encode, ended_elsewhere, parse
+from lrtune.study.trials.stored_trial import RECORD, Claim, StoredTrial, decode, encode, ended_elsewhere, parse
 from lrtune.study.trials.study_reader import checked
 
 if TYPE_CHECKING:
@@ -38,16 +38,16 @@ if TYPE_CHECKING:
 
     from lrtune.core.recipe import Recipe
     from lrtune.core.space import Space
-    from lrtune.storage import Row, Rows
+    from lrtune.storage import Rows, TrialRow
     from lrtune.study.settings import Settings
     from lrtune.workers.lease import Lease
     from lrtune.workers.process import Death
 
-__all__ = ["Ledger"]
+__all__ = ["TrialStore"]
 
 
 @dataclass(slots=True, kw_only=True)
-class Ledger:
+class TrialStore:
     """Reads and writes the trials of one study.
 
     What was read is kept for as long as the storage is certain that nobody else has written
@@ -76,8 +76,8 @@ class Ledger:
     waiting: int = field(default=0, init=False)
     _rows: Rows | None = field(default=None, init=False)
     _attributes: Mapping[str, Any] = field(default_factory=dict, init=False)
-    _entries: dict[int, Entry] = field(default_factory=dict, init=False)
-    _seen: dict[int, tuple[Entry, Seen]] = field(default_factory=dict, init=False)
+    _entries: dict[int, StoredTrial] = field(default_factory=dict, init=False)
+    _seen: dict[int, tuple[StoredTrial, TrialView]] = field(default_factory=dict, init=False)
     _ids: dict[int | str, int] = field(default_factory=dict, init=False)
 
     @property
@@ -104,7 +104,7 @@ class Ledger:
         self._refresh()
         return self._attributes
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[StoredTrial]:
         """Every trial that lrtune made, in the order of their numbers.
 
         A trial that is RUNNING without a record is ended: its process died while it made it. Those that
@@ -128,36 +128,36 @@ class Ledger:
         self._attributes, self._entries = attributes, entries
         self.waiting = sum(row.state is TrialState.WAITING for row in rows)
 
-    def _entries_of(self, rows: Sequence[Row]) -> Iterator[tuple[int, Entry]]:
+    def _entries_of(self, rows: Sequence[TrialRow]) -> Iterator[tuple[int, StoredTrial]]:
         for row in rows:
             self._ids[row.number] = row.trial_id
             if row.record is not None:
                 before = self._entries.get(row.number)
-                yield row.number, before if before is not None and before.told else self._entry(row)  # it ends once
+                yield row.number, before if before is not None and before.closed else self._entry(row)  # it ends once
             elif row.state is TrialState.RUNNING:
-                change = Change(attributes={"outcome": Outcome.INTERRUPTED.value}, state=TrialState.FAIL)
+                change = TrialChange(attributes={"outcome": Outcome.INTERRUPTED.value}, state=TrialState.FAIL)
                 self.rows.change(row.trial_id, change)
 
-    def _entry(self, row: Row) -> Entry:
+    def _entry(self, row: TrialRow) -> StoredTrial:
         told = row.state.is_finished()
-        entry = parse(row.number, row.record, told=told)
+        entry = parse(row.number, row.record, closed=told)
         if told and entry.record.outcome is None:
             values = self.storage.get_trial(row.trial_id).values
             return ended_elsewhere(entry, row.state, values[0] if values else None)
         return entry
 
-    def seen(self, entry: Entry) -> Seen:
+    def seen(self, entry: StoredTrial) -> TrialView:
         """The trial as a strategy sees it; entries do not change, so each is looked at once."""
         known = self._seen.get(entry.number)
         if known is None or known[0] is not entry:
             known = self._seen[entry.number] = (entry, self._as_seen(entry))
         return known[1]
 
-    def _as_seen(self, entry: Entry) -> Seen:
+    def _as_seen(self, entry: StoredTrial) -> TrialView:
         record = entry.record
         epochs, values = record.curve.of(self.settings.metric)
-        lost = not entry.saved and entry.stands > 0 and entry.holder is None
-        return Seen(
+        lost = not entry.saved and entry.trained_epochs > 0 and entry.owner is None
+        return TrialView(
             number=record.number,
             recipe=record.recipe,
             epochs=epochs,
@@ -165,15 +165,15 @@ class Ledger:
             outcome=record.outcome,
             result=record.value,
             until=entry.claim.until if entry.claim else None,
-            mine=entry.holder is None or entry.holder.same_holder(self.me),
-            again=entry.stands if lost else 0.0,
-            reached=max(record.curve.trained, entry.stands),
+            mine=entry.owner is None or entry.owner.same_holder(self.me),
+            repaid_epochs=entry.trained_epochs if lost else 0.0,
+            reached=max(record.curve.trained, entry.trained_epochs),
         )
 
-    def spent(self, entries: list[Entry]) -> float:
+    def spent(self, entries: list[StoredTrial]) -> float:
         """Cost in full trainings; what is being trained right now and what was spent before are included."""
         paid = sum(entry.record.trained for entry in entries)
-        claimed = sum(entry.price(entry.claim.until, entry.claim.again) for entry in entries if entry.claim)
+        claimed = sum(entry.price(entry.claim.until, entry.claim.repaid_epochs) for entry in entries if entry.claim)
         return self.settings.spent + (paid + claimed) / self.settings.epochs
 
     # -- writing --------------------------------------------------------------------------------------
@@ -183,11 +183,11 @@ class Ledger:
         self.rows.describe(attributes)
         self._attributes = {**self._attributes, **json.loads(json.dumps(attributes))}
 
-    def start(self, space: Space, params: Mapping[str, Any], recipe: Recipe, until: float, why: str) -> Entry:
+    def start(self, space: Space, params: Mapping[str, Any], recipe: Recipe, until: float, why: str) -> StoredTrial:
         """Create a trial, claimed by this process, in one transaction."""
         now = time.time()
-        record = Record(number=-1, recipe=recipe, params=dict(params), started=now, why="")
-        entry = Entry(record=record, claim=self._claim(until))
+        record = TrialRecord(number=-1, recipe=recipe, params=dict(params), started=now, why="")
+        entry = StoredTrial(record=record, claim=self._claim(until))
         template = optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params=dict(params),
@@ -207,65 +207,65 @@ class Ledger:
         asked = self.storage.get_trial(self.trial_id(trial.number)).system_attrs.get("fixed_params", {})
         return trial, dict(asked)
 
-    def adopt(self, trial: optuna.Trial, params: Mapping[str, Any], recipe: Recipe, until: float) -> Entry:
+    def adopt(self, trial: optuna.Trial, params: Mapping[str, Any], recipe: Recipe, until: float) -> StoredTrial:
         """Claim a trial that was enqueued by other hands."""
-        record = Record(number=trial.number, recipe=recipe, params=dict(params), started=time.time())
-        return self.write(Entry(record=record, claim=self._claim(until)))
+        record = TrialRecord(number=trial.number, recipe=recipe, params=dict(params), started=time.time())
+        return self.write(StoredTrial(record=record, claim=self._claim(until)))
 
     def refuse(self, trial: optuna.Trial, why: str) -> None:
         """End a trial that was enqueued by other hands and cannot be trained."""
         attributes = {"outcome": Outcome.FAILED.value, "why": why}
         with self._there():
-            self.rows.change(self.trial_id(trial.number), Change(attributes=attributes, state=TrialState.FAIL))
+            self.rows.change(self.trial_id(trial.number), TrialChange(attributes=attributes, state=TrialState.FAIL))
 
-    def claim(self, entry: Entry, until: float, again: float) -> Entry:
+    def claim(self, entry: StoredTrial, until: float, again: float) -> StoredTrial:
         """Claim a paused trial."""
         return self.write(dataclasses.replace(entry, claim=self._claim(until, again), resume=None))
 
-    def write(self, entry: Entry) -> Entry:
+    def write(self, entry: StoredTrial) -> StoredTrial:
         """Write the record."""
-        return self._write(entry, Change(attributes=record_of(entry)))
+        return self._write(entry, TrialChange(attributes=record_of(entry)))
 
-    def report(self, entry: Entry) -> Entry:
+    def report(self, entry: StoredTrial) -> StoredTrial:
         """Write the record, and report the metric where the run stands to Optuna: once for each rung."""
         reports = report_of(entry.record, self.settings)
-        return self._write(entry, Change(attributes=record_of(entry), reports=reports))
+        return self._write(entry, TrialChange(attributes=record_of(entry), reports=reports))
 
-    def renew(self, entry: Entry) -> None:
+    def renew(self, entry: StoredTrial) -> None:
         """Say that this process is still at it."""
         if entry.claim is not None:
             claim = dataclasses.replace(entry.claim, lease=self.me.renewed())
             self.write(dataclasses.replace(entry, claim=claim))
 
-    def holds(self, entry: Entry) -> bool:
+    def holds(self, entry: StoredTrial) -> bool:
         """Whether the claim of this entry is still in the storage: false if somebody took the trial over."""
         mine = entry.claim.token if entry.claim else None
         if self.rows.unchanged():
             known = self._entries.get(entry.number)
-            return known is not None and not known.told and known.claim is not None and known.claim.token == mine
+            return known is not None and not known.closed and known.claim is not None and known.claim.token == mine
         with self._there():
             row = self.rows.look(self.trial_id(entry.number), RECORD)
         claim = self._entry(row).claim if row.record is not None else None
         return not row.state.is_finished() and claim is not None and claim.token == mine
 
-    def stored(self, entry: Entry) -> Entry | None:
+    def stored(self, entry: StoredTrial) -> StoredTrial | None:
         """The entry in the storage, if it holds the same pieces: it was written, and the answer was lost."""
         with self._there():
             row = self.rows.look(self.trial_id(entry.number), RECORD)
         found = None if row.record is None else self._entry(row)
-        return found if found is not None and found.record.pieces == entry.record.pieces else None
+        return found if found is not None and found.record.segments == entry.record.segments else None
 
-    def end(self, entry: Entry) -> Entry:
+    def end(self, entry: StoredTrial) -> StoredTrial:
         """Tell Optuna of a trial's end, as its record says it ended."""
         record, outcome = entry.record, entry.record.outcome
         if outcome is None:
             msg = f"trial {record.number} has no outcome yet"
             raise ValueError(msg)
         record = dataclasses.replace(record, finished=record.finished or time.time())
-        entry = dataclasses.replace(entry, record=record, claim=None, holder=None, saved=False, told=True)
+        entry = dataclasses.replace(entry, record=record, claim=None, owner=None, saved=False, closed=True)
         return self._write(entry, end_of(entry, outcome, self.settings))
 
-    def _write(self, entry: Entry, change: Change) -> Entry:
+    def _write(self, entry: StoredTrial, change: TrialChange) -> StoredTrial:
         kept = _as_read(entry, change.attributes[RECORD])
         with self._there():
             self.rows.change(self.trial_id(entry.number), change)
@@ -296,21 +296,21 @@ class Ledger:
         return self._ids[key]
 
     def _claim(self, until: float, again: float = 0.0) -> Claim:
-        return Claim(until=until, again=again, token=uuid.uuid4().hex, lease=self.me.renewed())
+        return Claim(until=until, repaid_epochs=again, token=uuid.uuid4().hex, lease=self.me.renewed())
 
     # -- recovery -------------------------------------------------------------------------------------
 
-    def recover(self, entries: list[Entry]) -> list[Entry]:
+    def recover(self, entries: list[StoredTrial]) -> list[StoredTrial]:
         """Take over what dead processes held, and tell of ends that they had no time to tell."""
-        return [entry if entry.told else self._recovered(entry) for entry in entries]
+        return [entry if entry.closed else self._recovered(entry) for entry in entries]
 
-    def _recovered(self, entry: Entry) -> Entry:
+    def _recovered(self, entry: StoredTrial) -> StoredTrial:
         found = entry if entry.record.outcome is not None else recovered(entry, self.me, self.deaths)
         if found.record.outcome is not None:
             return self.end(found)
         return entry if found is entry else self.write(found)
 
 
-def _as_read(entry: Entry, data: Mapping[str, Any]) -> Entry:
+def _as_read(entry: StoredTrial, data: Mapping[str, Any]) -> StoredTrial:
     """What is written, as it will be read: rounded and thinned, and nothing in it is a curve that still grows."""
-    return decode(entry.number, json.loads(json.dumps(data)), told=entry.told)
+    return decode(entry.number, json.loads(json.dumps(data)), closed=entry.closed)

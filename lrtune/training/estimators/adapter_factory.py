@@ -13,8 +13,8 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.utils.class_weight import compute_class_weight
 
 from lrtune.errors import DataError, InputError
-from lrtune.training.estimators.adapters import Kind, LinearKind, PerceptronKind, cloned
-from lrtune.training.estimators.losses import Criterion, Elementwise, Labels, Linear, Probability, named
+from lrtune.training.estimators.adapters import EstimatorAdapter, LinearKind, PerceptronKind, cloned
+from lrtune.training.estimators.losses import Criterion, DecisionLoss, Elementwise, Labels, Probability, named
 
 if TYPE_CHECKING:
     from lrtune.training.estimators.arrays import Array
@@ -28,7 +28,7 @@ SKORCH = {"module", "max_epochs", "train_split", "iterator_train", "batch_size"}
 MOVING = ("optimal", "invscaling", "adaptive")  # schedules of scikit-learn's own
 
 
-def kind_of(estimator: Any, rate: str | None, y: Array) -> Kind:
+def kind_of(estimator: Any, rate: str | None, y: Array) -> EstimatorAdapter:
     """The kind of an estimator, with lrtune's settings made on a copy of it.
 
     Parameters
@@ -86,10 +86,12 @@ def kind_of(estimator: Any, rate: str | None, y: Array) -> Kind:
         if rate is not None and rate not in {"eta0", "C"}:
             _known(template, rate, "eta0")
         loss = named(template.loss, getattr(template, "epsilon", 0.1))
-        criterion = Linear(loss=loss, classes=0 if classes is None else len(classes))
+        criterion = DecisionLoss(loss=loss, classes=0 if classes is None else len(classes))
         return LinearKind(template=template, rate="eta0", criterion=criterion, classes=classes, notices=notices)
     rate = _named_rate(template, rate)
-    return Kind(template=template, rate=rate, criterion=_criterion(template, classes), classes=classes, notices=notices)
+    return EstimatorAdapter(
+        template=template, rate=rate, criterion=_criterion(template, classes), classes=classes, notices=notices
+    )
 
 
 def _inner(template: Any) -> str:
@@ -150,7 +152,7 @@ def _criterion(template: Any, classes: Array | None) -> Criterion:
     if hasattr(template, "predict_proba"):
         return Probability(classes=len(classes))
     if hasattr(template, "decision_function"):
-        return Linear(loss=named("hinge", 0.0), classes=len(classes), direct=False)
+        return DecisionLoss(loss=named("hinge", 0.0), classes=len(classes), direct=False)
     return Labels(names=classes)
 
 

@@ -1,7 +1,7 @@
 """How each kind of scikit-learn estimator is made ready for a recipe and trained by one minibatch.
 
 Three kinds: the linear models trained by SGD, the multilayer perceptrons, and any other with
-``partial_fit``. A :class:`Kind` knows which parameter is the learning rate, which settings are lrtune's
+``partial_fit``. A :class:`EstimatorAdapter` knows which parameter is the learning rate, which settings are lrtune's
 to own, and what a recipe may change; it is chosen once, by :func:`lrtune.training.estimators.adapter_factory.kind_of`.
 """
 
@@ -22,9 +22,9 @@ from lrtune.training.setups import plain
 if TYPE_CHECKING:
     from lrtune.core.recipe import Recipe
     from lrtune.training.base import Setup
-    from lrtune.training.estimators.arrays import Array, Table
+    from lrtune.training.estimators.arrays import Array, TrainingArrays
 
-__all__ = ["Kind", "LinearKind", "PerceptronKind", "Stepper", "cloned"]
+__all__ = ["EstimatorAdapter", "EstimatorStepper", "LinearKind", "PerceptronKind", "cloned"]
 
 MAX_SEED = 2**32  # NumPy's RandomState takes 32 bits
 OURS = ("learning_rate", "shuffle")
@@ -32,7 +32,7 @@ OURS = ("learning_rate", "shuffle")
 
 
 @dataclass(slots=True)
-class Stepper:
+class EstimatorStepper:
     """An estimator in training; one call of :meth:`step` is one minibatch.
 
     Attributes
@@ -46,10 +46,10 @@ class Stepper:
     """
 
     estimator: Any
-    kind: Kind
+    kind: EstimatorAdapter
     begun: bool = False
 
-    def step(self, batch: Table, rate: float) -> float:
+    def step(self, batch: TrainingArrays, rate: float) -> float:
         """Train by one minibatch at a learning rate; its mean loss before the update.
 
         A minibatch whose weights are all zero changes nothing, and its loss is NaN.
@@ -62,7 +62,7 @@ class Stepper:
         self._fit(batch, rate, batch.weight)
         return self.kind.loss_after(self, batch) if loss is None else loss
 
-    def _fit(self, batch: Table, rate: float, weight: Array | None) -> None:
+    def _fit(self, batch: TrainingArrays, rate: float, weight: Array | None) -> None:
         self.kind.set_rate(self.estimator, rate, len(batch))
         extra: dict[str, Any] = {} if weight is None else {"sample_weight": weight}
         if self.kind.classes is not None and not self.begun:
@@ -70,13 +70,13 @@ class Stepper:
         self.estimator.partial_fit(batch.X, batch.y, **extra)
         self.begun = True
 
-    def losses(self, table: Table) -> float:
+    def losses(self, table: TrainingArrays) -> float:
         """The mean loss on a table."""
         return mean(self.kind.criterion.rows(self.estimator, table.X, table.target), self.kind.weights(table))
 
 
 @dataclass(slots=True, kw_only=True)
-class Kind:
+class EstimatorAdapter:
     """Any estimator with ``partial_fit`` and a learning-rate parameter that the user names.
 
     Attributes
@@ -118,7 +118,7 @@ class Kind:
         given = getattr(self.template, "class_weight", None)
         return given if self.classes is not None and isinstance(given, dict) else None
 
-    def weights(self, table: Table) -> Array | None:
+    def weights(self, table: TrainingArrays) -> Array | None:
         """Weight of each row in the loss, its class's included; None where all count alike."""
         given = self.class_weight
         if given is None or self.classes is None:
@@ -126,7 +126,7 @@ class Kind:
         by_class = np.array([given.get(name, 1.0) for name in self.classes.tolist()], dtype=np.float64)[table.target]
         return by_class if table.weight is None else by_class * table.weight
 
-    def stepper(self, recipe: Recipe) -> Stepper:
+    def stepper(self, recipe: Recipe) -> EstimatorStepper:
         """A fresh estimator for a recipe.
 
         Raises
@@ -144,7 +144,7 @@ class Kind:
                 estimator.set_params(**{name: recipe.seed % MAX_SEED})
         for name, value in self.changes(recipe).items():
             setattr(estimator, name, value)
-        return Stepper(estimator=estimator, kind=self)
+        return EstimatorStepper(estimator=estimator, kind=self)
 
     def randomness(self, seed: int) -> Any:
         """What the estimator is given as ``random_state``: a number holds no state that would have to be saved."""
@@ -211,15 +211,15 @@ class Kind:
         else:  # one that has to hand it on, as skorch's does to the optimizer that it made
             estimator.set_params(**{self.rate: rate})
 
-    def loss_before(self, stepper: Stepper, batch: Table) -> float | None:
+    def loss_before(self, stepper: EstimatorStepper, batch: TrainingArrays) -> float | None:
         """The loss before the update; None if it comes out of the update itself."""
         if not stepper.begun:
             return self._untrained_loss(stepper, batch)
         return stepper.losses(batch)
 
-    def _untrained_loss(self, stepper: Stepper, batch: Table) -> float | None:
+    def _untrained_loss(self, stepper: EstimatorStepper, batch: TrainingArrays) -> float | None:
         """A twin that has seen the batch at a learning rate of zero is untrained, and can be asked."""
-        twin = Stepper(estimator=cloned(stepper.estimator), kind=self, begun=True)
+        twin = EstimatorStepper(estimator=cloned(stepper.estimator), kind=self, begun=True)
         extra = {} if self.classes is None else {"classes": self.classes}
         try:
             self.set_rate(twin.estimator, 0.0, len(batch))
@@ -228,12 +228,12 @@ class Kind:
         except (ArithmeticError, AttributeError, TypeError, ValueError):  # it takes no learning rate of zero
             return None
 
-    def loss_after(self, stepper: Stepper, batch: Table) -> float:
+    def loss_after(self, stepper: EstimatorStepper, batch: TrainingArrays) -> float:
         """The loss where it was not known before the update."""
         return stepper.losses(batch)
 
 
-class LinearKind(Kind):
+class LinearKind(EstimatorAdapter):
     """Linear models trained by SGD: an update after each row, whatever the batch."""
 
     __slots__ = ()
@@ -243,19 +243,19 @@ class LinearKind(Kind):
         """A generator: seeding one anew each minibatch costs 60 us, and unshuffled only its first draws count."""
         return np.random.RandomState(seed)
 
-    def loss_before(self, stepper: Stepper, batch: Table) -> float | None:
+    def loss_before(self, stepper: EstimatorStepper, batch: TrainingArrays) -> float | None:
         """From the coefficients, at the price of one product."""
         return stepper.losses(batch)
 
     def check(self, recipe: Recipe) -> None:
         """Weight decay needs a penalty to scale."""
-        Kind.check(self, recipe)
+        EstimatorAdapter.check(self, recipe)
         if recipe.weight_decay is not None and self.template.penalty is None:
             why = "its penalty is None; set penalty='l2' or leave weight_decay out of the space"
             raise _refused(self.name, "weight_decay", recipe.weight_decay, why)
 
 
-class PerceptronKind(Kind):
+class PerceptronKind(EstimatorAdapter):
     """Multilayer perceptrons: the optimizer holds the learning rate once there is one."""
 
     __slots__ = ()
@@ -276,7 +276,7 @@ class PerceptronKind(Kind):
 
     def check(self, recipe: Recipe) -> None:
         """Momentum belongs to SGD, and lies below 1."""
-        Kind.check(self, recipe)
+        EstimatorAdapter.check(self, recipe)
         if recipe.momentum is None:
             return
         if self._solver(recipe) != "sgd":
@@ -289,7 +289,7 @@ class PerceptronKind(Kind):
 
     def changes(self, recipe: Recipe) -> dict[str, Any]:
         """Solver, momentum and penalty."""
-        changed = Kind.changes(self, recipe)
+        changed = EstimatorAdapter.changes(self, recipe)
         changed["solver"] = self._solver(recipe)
         if recipe.momentum is not None:
             changed["momentum"] = recipe.momentum
@@ -303,12 +303,12 @@ class PerceptronKind(Kind):
         if optimizer is not None:
             optimizer.learning_rate_init = optimizer.learning_rate = rate
 
-    def loss_before(self, stepper: Stepper, batch: Table) -> float | None:
+    def loss_before(self, stepper: EstimatorStepper, batch: TrainingArrays) -> float | None:
         """None: its own forward pass measures it before the update."""
         del stepper, batch
         return None
 
-    def loss_after(self, stepper: Stepper, batch: Table) -> float:
+    def loss_after(self, stepper: EstimatorStepper, batch: TrainingArrays) -> float:
         """What the forward pass measured before the update, its penalty included."""
         del batch
         stepper.estimator.loss_curve_ = []  # one number a minibatch, for ever

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from lrtune.errors import DataError
 
-__all__ = ["Array", "Table", "digest", "features", "held_out", "length", "rows_of", "targets", "weights"]
+__all__ = ["Array", "TrainingArrays", "digest", "features", "held_out", "length", "rows_of", "targets", "weights"]
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -22,7 +22,7 @@ FEWEST_ROWS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class TrainingArrays:
     """Rows that an estimator can take.
 
     Attributes
@@ -45,10 +45,10 @@ class Table:
     def __len__(self) -> int:
         return len(self.y)
 
-    def take(self, rows: Any) -> Table:
+    def take(self, rows: Any) -> TrainingArrays:
         """Some of the rows."""
         weight = None if self.weight is None else self.weight[rows]
-        return Table(X=self.X[rows], y=self.y[rows], target=self.target[rows], weight=weight)
+        return TrainingArrays(X=self.X[rows], y=self.y[rows], target=self.target[rows], weight=weight)
 
 
 def is_frame(X: Any) -> bool:  # noqa: N803 -- scikit-learn's name

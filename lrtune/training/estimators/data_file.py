@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-__all__ = ["BUNDLED", "Kind", "Table", "is_pipeline", "kind_of", "load_table", "prepared"]
+__all__ = ["BUNDLED", "FileData", "Kind", "is_pipeline", "kind_of", "load_table", "prepared"]
 
 Kind: TypeAlias = Literal["classification", "regression"]
 
@@ -37,7 +37,7 @@ SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class FileData:
     """What an estimator learns from.
 
     Attributes
@@ -93,7 +93,7 @@ def load_table(
     weight: str | None = None,
     drop: Sequence[str] = (),
     raw: bool = False,
-) -> Table:
+) -> FileData:
     """The table of a file, or of a bundled data set.
 
     Parameters
@@ -123,7 +123,7 @@ def load_table(
     return _Reading(path, frame).table(kind, target, weight, drop, raw=raw)
 
 
-def prepared(estimator: Any, table: Table) -> Any:
+def prepared(estimator: Any, table: FileData) -> Any:
     """The estimator as the last step of a pipeline that scales and encodes; a pipeline stays as it is.
 
     Raises
@@ -145,7 +145,7 @@ def prepared(estimator: Any, table: Table) -> Any:
     return make_pipeline(columns, estimator)
 
 
-def _bundled(name: str, kind: Kind, given: Sequence[str]) -> Table:
+def _bundled(name: str, kind: Kind, given: Sequence[str]) -> FileData:
     import sklearn.datasets
 
     if given:
@@ -153,7 +153,7 @@ def _bundled(name: str, kind: Kind, given: Sequence[str]) -> Table:
         raise DataError(msg)
     features, target = getattr(sklearn.datasets, f"load_{name}")(return_X_y=True)
     y = _target(np.asarray(target), kind, f"data set {name}")
-    return Table(X=np.asarray(features, dtype=np.float64), y=y)
+    return FileData(X=np.asarray(features, dtype=np.float64), y=y)
 
 
 def _check_there(path: Path, data: str) -> None:
@@ -200,7 +200,7 @@ class _Reading:
         self.path = path
         self.frame = frame.reset_index(drop=True)
 
-    def table(self, kind: Kind, target: str, weight: str | None, drop: Sequence[str], *, raw: bool) -> Table:
+    def table(self, kind: Kind, target: str, weight: str | None, drop: Sequence[str], *, raw: bool) -> FileData:
         for role, name in (("target", target), ("weight", weight), *(("drop", name) for name in drop)):
             if name is not None and name not in self.frame.columns:
                 raise self._unknown(role, name)
@@ -224,10 +224,10 @@ class _Reading:
         y = _target(used[target].to_numpy(), kind, f"{self.path.name}: column {target}")
         weights = None if weight is None else self._weights(weight)
         if raw:
-            return Table(X=features, y=y, weight=weights)
+            return FileData(X=features, y=y, weight=weights)
         text = tuple(name for name in features.columns if self._is_text(name))
         learned = features if text else features.to_numpy(dtype=np.float64)
-        return Table(X=learned, y=y, weight=weights, text=text)
+        return FileData(X=learned, y=y, weight=weights, text=text)
 
     def _is_text(self, name: str) -> bool:
         return self.frame[name].dtype.kind not in "iufb"

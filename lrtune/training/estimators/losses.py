@@ -35,7 +35,7 @@ from scipy.special import xlogy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Criterion", "Elementwise", "Labels", "Linear", "Probability", "mean", "named"]
+__all__ = ["Criterion", "DecisionLoss", "Elementwise", "Labels", "Probability", "mean", "named"]
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 
@@ -124,7 +124,7 @@ class Criterion(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Linear:
+class DecisionLoss:
     """Loss of decision values, for estimators with ``coef_`` or a ``decision_function``.
 
     Attributes

@@ -10,13 +10,13 @@ from sklearn.base import is_classifier
 from lrtune.errors import DataError, InputError
 from lrtune.training.estimators import arrays
 from lrtune.training.estimators.adapter_factory import kind_of, many_outputs
-from lrtune.training.estimators.adapters import Kind, cloned
+from lrtune.training.estimators.adapters import EstimatorAdapter, cloned
 from lrtune.training.out_of_memory import first_line
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-    from lrtune.training.estimators.arrays import Array, Table
+    from lrtune.training.estimators.arrays import Array, TrainingArrays
 
 __all__ = ["Raw", "check_valid"]
 
@@ -44,7 +44,9 @@ class Raw:
         rows = _same_length(X, y, "X", "y")
         self.shape = rows, int(getattr(X, "shape", (rows, 0))[1]) if len(getattr(X, "shape", ())) > 1 else _width(X)
 
-    def prepared(self, pipeline: Pipeline | None, last: Any, rate: str | None) -> tuple[Kind, Table, Table]:
+    def prepared(
+        self, pipeline: Pipeline | None, last: Any, rate: str | None
+    ) -> tuple[EstimatorAdapter, TrainingArrays, TrainingArrays]:
         """The kind of estimator, the training part and the held-out part, both as numbers."""
         classifier = is_classifier(last)
         outputs = many_outputs(last)
@@ -110,7 +112,7 @@ def _transformed(pipeline: Pipeline | None, train: Any, y: Array, valid: Any) ->
     return arrays.features(train, what=what), arrays.features(valid, what=what)
 
 
-def _table(kind: Kind, X: Any, y: Array, weight: Array | None) -> Table:  # noqa: N803 -- scikit-learn's name
+def _table(kind: EstimatorAdapter, X: Any, y: Array, weight: Array | None) -> TrainingArrays:  # noqa: N803 -- scikit-learn's name
     if kind.classes is None:
-        return arrays.Table(X=X, y=y, target=y, weight=weight)
-    return arrays.Table(X=X, y=y, target=np.searchsorted(kind.classes, y), weight=weight)
+        return arrays.TrainingArrays(X=X, y=y, target=y, weight=weight)
+    return arrays.TrainingArrays(X=X, y=y, target=np.searchsorted(kind.classes, y), weight=weight)

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from lrtune.core.recipe import Recipe
     from lrtune.schedules import Schedule
     from lrtune.training.base import Setup, State
-    from lrtune.training.estimators.adapters import Kind, Stepper
-    from lrtune.training.estimators.arrays import Table
+    from lrtune.training.estimators.adapters import EstimatorAdapter, EstimatorStepper
+    from lrtune.training.estimators.arrays import TrainingArrays
 
 __all__ = ["OVERFLOW", "MinibatchRun", "quiet"]
 
@@ -43,19 +43,19 @@ OVERFLOW = re.compile(r"under-/overflow|non-finite parameter|contains NaN|contai
 """What scikit-learn's ValueErrors say when weights or predictions have overflowed."""
 
 
-class Work(Protocol):
+class EstimatorTask(Protocol):
     """What a run needs to know of its trainer."""
 
-    train: Table
+    train: TrainingArrays
 
     @property
-    def kind(self) -> Kind: ...
+    def kind(self) -> EstimatorAdapter: ...
     @property
     def saves(self) -> bool: ...
     def rows_per_step(self, recipe: Recipe) -> int: ...
     def steps_per_epoch(self, recipe: Recipe, /) -> int: ...
-    def untrained(self, recipe: Recipe) -> Stepper | None: ...
-    def evaluate(self, stepper: Stepper) -> dict[str, float]: ...
+    def untrained(self, recipe: Recipe) -> EstimatorStepper | None: ...
+    def evaluate(self, stepper: EstimatorStepper) -> dict[str, float]: ...
     def hears(self, schedule: Schedule) -> str: ...
     def setup(self, recipe: Recipe) -> Setup: ...
     def fingerprint(self) -> Mapping[str, str]: ...
@@ -81,14 +81,14 @@ class _Fault(Exception):  # noqa: N818 -- a message within this module, not an e
         self.outcome, self.why, self.values = outcome, why, values
 
 
-class Member:
+class EstimatorMember:
     """One estimator in training, and how far it is."""
 
-    def __init__(self, work: Work, recipe: Recipe) -> None:
+    def __init__(self, work: EstimatorTask, recipe: Recipe) -> None:
         self.work, self.recipe = work, recipe
         self.rows, self.per_epoch = work.rows_per_step(recipe), work.steps_per_epoch(recipe)
         self.last_step = recipe.epochs * self.per_epoch
-        self.stepper: Stepper | None = work.kind.stepper(recipe)
+        self.stepper: EstimatorStepper | None = work.kind.stepper(recipe)
         self.schedule = for_recipe(recipe, self.last_step)
         self.guard = StepGuard()
         self.done = False
@@ -170,7 +170,7 @@ class Member:
         self._rates = self.recipe.lr * np.asarray(self.schedule(steps / self.last_step))
 
     @property
-    def _estimator(self) -> Stepper:
+    def _estimator(self) -> EstimatorStepper:
         if self.stepper is None:
             msg = "the run has been closed"
             raise InputError(msg)
@@ -222,7 +222,7 @@ class Member:
         self.stepper = self.work.untrained(self.recipe) or self._primed()
         fitted.pour(saved["learned"], self.stepper.estimator)
 
-    def _primed(self) -> Stepper:
+    def _primed(self) -> EstimatorStepper:
         """An estimator that has seen one minibatch, for one that takes no learning rate of zero."""
         stepper = self.work.kind.stepper(self.recipe)
         with quiet():
@@ -233,10 +233,10 @@ class Member:
 class MinibatchRun:
     """Estimators side by side; see :class:`lrtune.training.base.Run` for what each method promises."""
 
-    def __init__(self, work: Work, recipes: Sequence[Recipe]) -> None:
+    def __init__(self, work: EstimatorTask, recipes: Sequence[Recipe]) -> None:
         self._work = work
         self._recipes = tuple(recipes)
-        self._members: list[Member | None] = [Member(work, recipe) for recipe in recipes]
+        self._members: list[EstimatorMember | None] = [EstimatorMember(work, recipe) for recipe in recipes]
 
     @property
     def recipes(self) -> Sequence[Recipe]:
@@ -316,12 +316,12 @@ class MinibatchRun:
             msg = f"the state is damaged ({type(error).__name__}: {error}); start the run again"
             raise InputError(msg) from error
 
-    def _restored(self, recipe: Recipe, saved: State) -> Member:
-        member = Member(self._work, recipe)
+    def _restored(self, recipe: Recipe, saved: State) -> EstimatorMember:
+        member = EstimatorMember(self._work, recipe)
         member.restore(saved)
         return member
 
-    def park(self) -> None:
+    def suspend(self) -> None:
         """Nothing to do: it holds host memory alone."""
 
     def close(self) -> None:

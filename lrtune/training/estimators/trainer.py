@@ -26,7 +26,7 @@ from lrtune.training import checkpoint
 from lrtune.training.base import Baseline
 from lrtune.training.estimators import arrays, state
 from lrtune.training.estimators.adapter_factory import takes_weights
-from lrtune.training.estimators.adapters import Kind, LinearKind, Stepper, cloned
+from lrtune.training.estimators.adapters import EstimatorAdapter, EstimatorStepper, LinearKind, cloned
 from lrtune.training.estimators.preparation import Raw, check_valid
 from lrtune.training.estimators.run import OVERFLOW, MinibatchRun, quiet
 from lrtune.training.out_of_memory import first_line
@@ -148,7 +148,7 @@ class SklearnTrainer:
                 msg = f"the metric {metric!r} cannot score {name} on this table {why}; choose another"
                 raise InputError(msg) from error
 
-    def _stepped(self, rate: float) -> Stepper:
+    def _stepped(self, rate: float) -> EstimatorStepper:
         """The estimator after one minibatch.
 
         Raises
@@ -167,7 +167,7 @@ class SklearnTrainer:
 
     def _check_rate(self) -> None:
         """Tell the user of a learning rate that changes nothing: only a parameter of their choice can be one."""
-        if type(self._kind) is not Kind:
+        if type(self._kind) is not EstimatorAdapter:
             return
         one, other = (state.taken(self._stepped(rate).estimator) for rate in (SMALL_RATE, 10 * SMALL_RATE))
         if checkpoint.encode(one) == checkpoint.encode(other):
@@ -198,7 +198,7 @@ class SklearnTrainer:
         return tuple(self._notices)
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> EstimatorAdapter:
         """How the estimator is trained."""
         return self._kind
 
@@ -243,19 +243,19 @@ class SklearnTrainer:
         """Minibatches of an epoch; the last one may be smaller."""
         return -(-len(self.train) // self.rows_per_step(recipe))
 
-    def untrained(self, recipe: Recipe) -> Stepper | None:
+    def untrained(self, recipe: Recipe) -> EstimatorStepper | None:
         """The estimator as it is before training; None where it takes no learning rate of zero."""
         stepper = self._kind.stepper(recipe)
         rows = np.arange(self.rows_per_step(recipe))
         batch = self.train.take(rows)
         try:
             with quiet():
-                stepper.step(arrays.Table(X=batch.X, y=batch.y, target=batch.target, weight=None), 0.0)
+                stepper.step(arrays.TrainingArrays(X=batch.X, y=batch.y, target=batch.target, weight=None), 0.0)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
             return None
         return stepper
 
-    def evaluate(self, stepper: Stepper) -> dict[str, float]:
+    def evaluate(self, stepper: EstimatorStepper) -> dict[str, float]:
         """The held-out loss and all metrics; NaN where a number is not defined."""
         values = {"valid_loss": stepper.losses(self.valid)}
         for name in self._scorers:
@@ -285,7 +285,7 @@ class SklearnTrainer:
         undefined = untrained is not None and _finite(untrained) is None
         return Baseline(untrained=_finite(untrained), chance=_finite(chance), undefined=undefined)
 
-    def _worth(self, metric: str, stepper: Stepper) -> float:
+    def _worth(self, metric: str, stepper: EstimatorStepper) -> float:
         if metric in LOSSES:
             return stepper.losses(self.train if metric == "train_loss" else self.valid)
         return self._score(metric, stepper.estimator)
@@ -375,7 +375,7 @@ def _scorer(name: Any) -> Any:
         raise InputError(msg) from None
 
 
-def _described(estimator: Any, kind: Kind) -> str:
+def _described(estimator: Any, kind: EstimatorAdapter) -> str:
     """The estimator by its parameters that are not their defaults, without learning rate and seed."""
     plain = cloned(estimator)
     last = plain.steps[-1][1] if isinstance(plain, Pipeline) else plain

@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from lrtune.training.networks.optimizer_check import Conduct
     from lrtune.training.networks.optimizers import Groups
 
-__all__ = ["Live", "Settings", "built", "described", "setup_of_live"]
+__all__ = ["Live", "NetworkSettings", "built", "described", "setup_of_live"]
 
 EVALUATION = 0xE7A1  # tells the stream of evaluations from the others of a seed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class NetworkSettings:
     """How to train: what the trainer was given, checked, the same for all its runs."""
 
     model: Callable[..., Any]
@@ -104,7 +104,7 @@ class Live:
     restores: bool
 
 
-def built(settings: Settings, recipe: Recipe, total_steps: int) -> Live:
+def built(settings: NetworkSettings, recipe: Recipe, total_steps: int) -> Live:
     """Everything that trains a recipe, its weights drawn from the generators as they are now.
 
     Raises
@@ -145,7 +145,7 @@ def built(settings: Settings, recipe: Recipe, total_steps: int) -> Live:
     )
 
 
-def _fresh(settings: Settings, recipe: Recipe) -> nn.Module:
+def _fresh(settings: NetworkSettings, recipe: Recipe) -> nn.Module:
     """A model that nobody has trained yet, on the device."""
     model = call_with(settings.model, recipe=recipe)
     if not isinstance(model, nn.Module):
@@ -158,7 +158,7 @@ def _fresh(settings: Settings, recipe: Recipe) -> nn.Module:
     return model.to(settings.device)
 
 
-def _groups(settings: Settings, recipe: Recipe, model: nn.Module) -> Groups:
+def _groups(settings: NetworkSettings, recipe: Recipe, model: nn.Module) -> Groups:
     if settings.groups is None:
         groups = layer_groups(model, settings.layer_decay if recipe.layer_decay is None else recipe.layer_decay)
     else:
@@ -170,7 +170,7 @@ def _groups(settings: Settings, recipe: Recipe, model: nn.Module) -> Groups:
     return groups
 
 
-def _runs_code(settings: Settings, model: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
+def _runs_code(settings: NetworkSettings, model: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
     """Whether training runs code that is not PyTorch's, and so may draw from other generators than its own."""
     sources = [source for source in (settings.train, settings.valid) if source is not None]
     functions = [settings.objective.function, *settings.metrics.values()]
@@ -189,7 +189,7 @@ def described(model: nn.Module) -> str:
     return f"{type(model).__name__}, {count} parameters in {len(shapes)} tensors, sha256 of shapes {digest}"
 
 
-def setup_of_live(settings: Settings, live: Live, recipe: Recipe, total_steps: int) -> Setup:
+def setup_of_live(settings: NetworkSettings, live: Live, recipe: Recipe, total_steps: int) -> Setup:
     """How a training was set up beyond its recipe, see :meth:`lrtune.training.base.Run.setup`."""
     return {
         "library": "torch",

@@ -15,13 +15,13 @@ from lrtune.training.networks.loss import split
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from lrtune.training.networks.build import Settings
+    from lrtune.training.networks.build import NetworkSettings
     from lrtune.training.networks.torch_losses import Known
 
 __all__ = ["chance_of"]
 
 
-def chance_of(settings: Settings, metric: str) -> float | None:
+def chance_of(settings: NetworkSettings, metric: str) -> float | None:
     """The metric of the best constant prediction on the held-out part; None where it is not known."""
     find = _finder(settings, metric)
     if settings.valid is None or find is None:
@@ -34,7 +34,7 @@ def chance_of(settings: Settings, metric: str) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _finder(settings: Settings, metric: str) -> Callable[[Sequence[torch.Tensor]], float | None] | None:
+def _finder(settings: NetworkSettings, metric: str) -> Callable[[Sequence[torch.Tensor]], float | None] | None:
     """What finds the best constant's worth, from the targets of all batches."""
     if metric != "valid_loss":
         scored = settings.metrics.get(metric)

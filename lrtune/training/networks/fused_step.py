@@ -70,7 +70,7 @@ class Direct:
 
     def __init__(self, optimizer: torch.optim.Optimizer, own: Callable[[], Any]) -> None:
         self._optimizer, self._own = optimizer, own
-        self._parts: list[_Part] | None = None
+        self._parts: list[_GroupTensors] | None = None
         self._quiet = torch.no_grad()
 
     def step(self) -> None:
@@ -87,7 +87,7 @@ class Direct:
             self._parts = _parts(self._optimizer)
 
 
-class _Part(NamedTuple):
+class _GroupTensors(NamedTuple):
     """A group's parameters, what the optimizer keeps of each, list by list, and the kernel that updates them all."""
 
     group: Group
@@ -96,7 +96,7 @@ class _Part(NamedTuple):
     kernel: Kernel
 
 
-def _gradients(parts: list[_Part]) -> list[Tensors] | None:
+def _gradients(parts: list[_GroupTensors]) -> list[Tensors] | None:
     """The gradients of each part; None where one is missing."""
     found = []
     for part in parts:
@@ -110,7 +110,7 @@ def _gradients(parts: list[_Part]) -> list[Tensors] | None:
     return found
 
 
-def _parts(optimizer: torch.optim.Optimizer) -> list[_Part]:
+def _parts(optimizer: torch.optim.Optimizer) -> list[_GroupTensors]:
     """Those of an optimizer that has taken a step; none at all where one of its groups is unusual."""
     parts = []
     for group in optimizer.param_groups:
@@ -119,7 +119,9 @@ def _parts(optimizer: torch.optim.Optimizer) -> list[_Part]:
         entries = [optimizer.state.get(parameter, {}) for parameter in group["params"]]
         if kernel is None or not all(isinstance(entry.get(name), torch.Tensor) for name in names for entry in entries):
             return []
-        parts.append(_Part(group, group["params"], [[entry[name] for entry in entries] for name in names], kernel))
+        parts.append(
+            _GroupTensors(group, group["params"], [[entry[name] for entry in entries] for name in names], kernel)
+        )
     return parts
 
 

@@ -20,7 +20,7 @@ __all__ = ["CURE", "Averages"]
 CURE = "let it return (loss, weight), the weight being the number that it divides by"
 
 
-class _Part(NamedTuple):
+class _LossPart(NamedTuple):
     output: Any
     target: Any
     loss: torch.Tensor
@@ -41,15 +41,15 @@ class Averages:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        self._before: _Part | None = None
+        self._before: _LossPart | None = None
 
     def hold(self, found: Evaluated, samples: int) -> bool:
         """Whether it does, as far as the next part tells; each is compared with the one before it."""
-        part = _Part(detached(found.output), found.target, found.loss.detach(), samples)
+        part = _LossPart(detached(found.output), found.target, found.loss.detach(), samples)
         before, self._before = self._before, part
         return before is None or self._together(before, part)
 
-    def _together(self, one: _Part, two: _Part) -> bool:
+    def _together(self, one: _LossPart, two: _LossPart) -> bool:
         try:
             with torch.no_grad():
                 whole = self._function(joined([one.output, two.output]), joined([one.target, two.target]))

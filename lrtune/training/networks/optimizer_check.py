@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lrtune.core.recipe import Recipe
     from lrtune.training.networks.optimizers import Groups
 
-__all__ = ["Checked", "Conduct", "checked", "conduct_of"]
+__all__ = ["CheckedOptimizer", "Conduct", "checked", "conduct_of"]
 
 STEPS, PAUSE = 12, 6
 
@@ -59,7 +59,7 @@ class Conduct:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
+class CheckedOptimizer:
     """An optimizer that can be trained with.
 
     Attributes
@@ -89,7 +89,7 @@ def checked(
     *,
     options: Mapping[str, Any],
     seen: dict[object, Conduct],
-) -> Checked:
+) -> CheckedOptimizer:
     """Make an optimizer, and look at what it does with its learning rate and state.
 
     Parameters
@@ -147,7 +147,7 @@ def checked(
             f"optimizer {name!r} cannot be saved and restored bit for bit: its runs are kept in memory alone, and one "
             "whose process ends is trained again from the start"
         )
-    return Checked(
+    return CheckedOptimizer(
         optimizer=ScaledUpdates(optimizer) if scaled else optimizer, notices=tuple(notices), restores=conduct.restores
     )
 

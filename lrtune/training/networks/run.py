@@ -17,7 +17,7 @@ from lrtune.training.base import Report
 from lrtune.training.networks import state as snapshot
 from lrtune.training.networks.amp import autocast, free_memory
 from lrtune.training.networks.averaged_weights import at_judged, misled
-from lrtune.training.networks.build import Live, Settings, built, described, setup_of_live
+from lrtune.training.networks.build import Live, NetworkSettings, built, described, setup_of_live
 from lrtune.training.networks.evaluation import measure
 from lrtune.training.networks.nested import length
 from lrtune.training.networks.optimizer_state import move_optimizer
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from lrtune.core.recipe import Recipe
     from lrtune.training.base import Setup, State
 
-__all__ = ["Member"]
+__all__ = ["NetworkMember"]
 
 CHECK_EVERY = 64
 """Steps between two looks at gradients and weights; a run's pieces end with one, too."""
@@ -43,7 +43,7 @@ LOOK_EVERY = 16
 HOST = torch.device("cpu")
 
 
-class _Stop(Exception):  # noqa: N818 -- a message within this module, not an error
+class _RunStopped(Exception):  # noqa: N818 -- a message within this module, not an error
     """The member ends here; it never leaves this module."""
 
     def __init__(self, report: Report) -> None:
@@ -51,7 +51,7 @@ class _Stop(Exception):  # noqa: N818 -- a message within this module, not an er
 
 
 @dataclass(slots=True)
-class _Seen:
+class _EpochLosses:
     """Losses not yet looked at, with each one's samples and what tells whether any counted, and the epoch's sum."""
 
     total: float = 0.0
@@ -66,7 +66,7 @@ class _Seen:
         return {"train_loss": self.total / self.count} if self.count else {}
 
 
-class Member:
+class NetworkMember:
     """One recipe of a run.
 
     Parameters
@@ -79,7 +79,7 @@ class Member:
         How to train.
     """
 
-    def __init__(self, number: int, recipe: Recipe, settings: Settings) -> None:
+    def __init__(self, number: int, recipe: Recipe, settings: NetworkSettings) -> None:
         self.number, self.recipe, self._settings = number, recipe, settings
         self._per_epoch = settings.train.steps(recipe, settings.batch_size)
         self._total = recipe.epochs * self._per_epoch
@@ -91,7 +91,7 @@ class Member:
 
     def _reset(self) -> None:
         self._step = self._samples = 0
-        self._seen = _Seen()
+        self._seen = _EpochLosses()
         self._guard = StepGuard()
         self._stream = Stream(self.recipe.seed, self._settings.device)
         self._eval_size = self._settings.eval_batch_size
@@ -140,7 +140,7 @@ class Member:
                 self._unpark(self._live)
                 with self._stream.active(wide=self._live.wide):
                     return self._piece(self._live, target, evaluate=evaluate)
-            except _Stop as stop:
+            except _RunStopped as stop:
                 return stop.report
             except NoMemoryError as error:
                 why = first_line(error)
@@ -214,7 +214,7 @@ class Member:
         if outcome is not None:
             self._step -= len(later)
             self._samples -= sum(later)
-            raise _Stop(self._report({"train_loss": loss}, outcome, self._guard.why))
+            raise _RunStopped(self._report({"train_loss": loss}, outcome, self._guard.why))
         self._seen.total += loss
         self._seen.count += 1
 
@@ -224,7 +224,7 @@ class Member:
         if trouble:
             self._look(live)
             why = f"{trouble} was NaN or infinite at step {self._step}"
-            raise _Stop(self._report(self._seen.values, Outcome.NON_FINITE, why))
+            raise _RunStopped(self._report(self._seen.values, Outcome.NON_FINITE, why))
 
     def _tell(self, live: Live) -> None:
         """Let a schedule hear how the epoch went."""
@@ -310,18 +310,18 @@ class Member:
     def end(self) -> None:
         """Free everything; the member can be restored, but not go on."""
         self.done = True
-        self._seen = _Seen()
+        self._seen = _EpochLosses()
         if self._live is not None:
             self._live.feed.release()
             self._live = None
             free_memory(self._settings.device)
 
-    def park(self) -> None:
+    def suspend(self) -> None:
         """Move to the host what lies on the device."""
         if self._live is None:
             return
         self._live.feed.release()
-        self._live.stepper.park()
+        self._live.stepper.suspend()
         if self._settings.device.type != "cpu" and not self._parked:
             self._live.model.to(HOST)
             move_optimizer(self._live.stepper.optimizer, HOST)
@@ -383,7 +383,7 @@ class Member:
             self._guarded(self._built)
             return
         self._step, self._samples = int(saved["step"]), int(saved["samples"])
-        self._seen = _Seen(total=saved["total"], count=saved["count"])
+        self._seen = _EpochLosses(total=saved["total"], count=saved["count"])
         self._eval_size = saved["eval_size"]
         self._guard.restore(saved["guard"])
         self._guarded(lambda: self._rebuilt(saved))

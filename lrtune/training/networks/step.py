@@ -159,7 +159,7 @@ class Stepper:
                     raise
                 why = str(error)
             # Not within the handler: there the traceback still holds the tensors that filled the memory.
-            self.park()
+            self.suspend()
             free_memory(self.device)
             torch.set_rng_state(host)
             if device is not None:
@@ -190,7 +190,7 @@ class Stepper:
         return list(pairwise(edges))
 
     def _backward(self, batch: Any) -> torch.Tensor:
-        self.park()
+        self.suspend()
         if self.accumulate == 1 and self.micro is None and not self._careful:
             return self._whole(batch)
         samples = length(batch)
@@ -310,7 +310,7 @@ class Stepper:
             if gradient is not None and gradient.numel():
                 yield gradient.coalesce().values() if gradient.is_sparse else gradient
 
-    def park(self) -> None:
+    def suspend(self) -> None:
         """Forget the gradients: the next step makes its own."""
         for parameter in self._parameters:
             parameter.grad = None

@@ -17,13 +17,13 @@ from lrtune.errors import DataError, InputError, RecipeError
 from lrtune.schedules import for_recipe
 from lrtune.training.base import Baseline
 from lrtune.training.networks.amp import checked_precision, chosen_device
-from lrtune.training.networks.build import Settings
+from lrtune.training.networks.build import NetworkSettings
 from lrtune.training.networks.constant_baseline import chance_of
 from lrtune.training.networks.data import DatasetSource, TensorSource
 from lrtune.training.networks.data_loaders import LoaderSource
 from lrtune.training.networks.loss import metrics_of, objective_of
 from lrtune.training.networks.optimizers import parsed
-from lrtune.training.networks.run import Member
+from lrtune.training.networks.run import NetworkMember
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -154,7 +154,7 @@ class TorchTrainer:
         where = chosen_device(device)
         objective = objective_of(loss, where)
         self._notices: dict[str, None] = {}
-        self._settings = Settings(
+        self._settings = NetworkSettings(
             model=model,
             train=source_of(train_data, "train_data"),
             valid=None if valid_data is None else source_of(valid_data, "valid_data"),
@@ -197,7 +197,7 @@ class TorchTrainer:
         """
         for recipe in recipes:
             self._check(recipe)
-        members = [Member(number, recipe, self._settings) for number, recipe in enumerate(recipes)]
+        members = [NetworkMember(number, recipe, self._settings) for number, recipe in enumerate(recipes)]
         if any(member.misled for member in members):
             self._notices[MISLED] = None
         for member in members:
@@ -224,7 +224,7 @@ class TorchTrainer:
         """The untrained model's, and the best constant prediction's where it can be computed."""
         if self._settings.valid is None:
             return Baseline()
-        member = Member(0, recipe, self._settings)
+        member = NetworkMember(0, recipe, self._settings)
         try:
             untrained = member.untrained().get(metric)
         finally:
@@ -237,7 +237,7 @@ class TorchTrainer:
         """Data (hashed where it is tensors), model (class and shapes) and loss."""
         if self._print is None:
             settings = self._settings
-            member = Member(0, NOMINAL, settings)
+            member = NetworkMember(0, NOMINAL, settings)
             self._print = {
                 "data": settings.train.describe(),
                 "model": member.describe(),
@@ -252,7 +252,7 @@ class TorchTrainer:
 class NetworkRun:
     """Models in training; see :class:`lrtune.training.base.Run` for what each method promises."""
 
-    def __init__(self, members: Sequence[Member]) -> None:
+    def __init__(self, members: Sequence[NetworkMember]) -> None:
         self._members = list(members)
 
     @property
@@ -306,10 +306,10 @@ class NetworkRun:
             msg = f"the state is damaged ({type(error).__name__}: {error}); start the run again"
             raise InputError(msg) from error
 
-    def park(self) -> None:
+    def suspend(self) -> None:
         """Move everything to the host, end worker processes."""
         for member in self._members:
-            member.park()
+            member.suspend()
 
     def close(self) -> None:
         """Free everything."""

@@ -22,15 +22,15 @@ from weakref import WeakSet
 
 from lrtune.training.setups import setup_of
 from lrtune.training.subprocess.fork import check_forks, load_ahead, rest_threads, wake_threads
-from lrtune.training.subprocess.messages import Answer, Raised
-from lrtune.workers.process import DiedError, died, end_group, lead, settle
+from lrtune.training.subprocess.messages import Raised, Reply
+from lrtune.workers.process import DiedError, die_with_parent, died, end_group, set_process_group
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.context import ForkProcess
 
     from lrtune.training.base import Run, Trainer
-    from lrtune.workers.pool import Place
+    from lrtune.workers.pool import WorkerContext
 
 __all__ = ["Child"]
 
@@ -61,7 +61,7 @@ class Child:
         If this process cannot be forked.
     """
 
-    def __init__(self, trainer: Trainer, *, place: Place, stall_timeout: float | None = None) -> None:
+    def __init__(self, trainer: Trainer, *, place: WorkerContext, stall_timeout: float | None = None) -> None:
         check_forks()
         load_ahead()
         rest_threads()
@@ -82,7 +82,7 @@ class Child:
         finally:
             theirs.close()
         pid = self._process.pid or 0
-        lead(pid)
+        set_process_group(pid)
         place.holds(pid)
         self._end = util.Finalize(self, _ended, args=(self._process, self._pipe, place), exitpriority=100)
 
@@ -91,7 +91,7 @@ class Child:
         """Whether it can be asked."""
         return bool(self._end.still_active())
 
-    def ask(self, what: str, *given: Any, **named: Any) -> Answer:
+    def ask(self, what: str, *given: Any, **named: Any) -> Reply:
         """Have a method of the trainer or of its run called there.
 
         Raises
@@ -108,7 +108,7 @@ class Child:
             self.end()
             raise
 
-    def _heard(self) -> Answer:
+    def _heard(self) -> Reply:
         began = time.monotonic()
         while not self._pipe.poll(LOOK_SECONDS):
             if self._process.exitcode is not None and not self._pipe.poll():
@@ -117,7 +117,7 @@ class Child:
                 self._place.progressed()  # it is this process that keeps the time now
                 if time.monotonic() - began > self._stall:
                     raise self._lost(self._stall)
-        answer: Answer = self._pipe.recv()
+        answer: Reply = self._pipe.recv()
         return answer
 
     def _lost(self, stalled: float | None = None) -> DiedError:
@@ -136,7 +136,7 @@ class Child:
 _open: WeakSet[Child] = WeakSet()
 
 
-def _ended(process: ForkProcess, pipe: Connection[Any, Any], place: Place) -> None:
+def _ended(process: ForkProcess, pipe: Connection[Any, Any], place: WorkerContext) -> None:
     pid = process.pid or 0
     end_group(pid)
     process.kill()  # where it has left its group
@@ -152,7 +152,7 @@ def _ended(process: ForkProcess, pipe: Connection[Any, Any], place: Place) -> No
 def _live(trainer: Trainer, pipe: Connection[Any, Any], parent: int, inherited: list[Connection[Any, Any]]) -> NoReturn:
     """The whole life of the process: it answers until it is ended."""
     try:
-        settle(parent)
+        die_with_parent(parent)
         for other in inherited:
             other.close()
         wake_threads()
@@ -177,7 +177,7 @@ def _serve(held: _Held, pipe: Connection[Any, Any]) -> NoReturn:
         except OSError:
             raise
         except Exception as error:  # noqa: BLE001 -- a trainer of the user's that reports what cannot be sent
-            pipe.send(Answer(raised=Raised.of(error)))
+            pipe.send(Reply(raised=Raised.of(error)))
 
 
 @dataclass(slots=True)
@@ -187,7 +187,7 @@ class _Held:
     trainer: Trainer
     run: Run | None = field(default=None)
 
-    def answer(self, what: str, given: tuple[Any, ...], named: dict[str, Any]) -> Answer:
+    def answer(self, what: str, given: tuple[Any, ...], named: dict[str, Any]) -> Reply:
         value, raised = None, None
         try:
             if what == "start":
@@ -199,6 +199,6 @@ class _Held:
             raised = Raised.of(error)
         try:
             alive = () if self.run is None else tuple(self.run.alive)
-            return Answer(value=value, alive=alive, notices=tuple(self.trainer.notices), raised=raised)
+            return Reply(value=value, alive=alive, notices=tuple(self.trainer.notices), raised=raised)
         except BaseException as error:  # noqa: BLE001 -- likewise
-            return Answer(raised=raised or Raised.of(error))
+            return Reply(raised=raised or Raised.of(error))

@@ -13,7 +13,7 @@ from lrtune import errors
 from lrtune.core.tracebacks import users_own
 from lrtune.workers.process import RemoteError
 
-__all__ = ["Answer", "Raised"]
+__all__ = ["Raised", "Reply"]
 
 MOST_TEXT = 100_000
 """Characters of a traceback, its end."""
@@ -71,7 +71,7 @@ class Raised:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Reply:
     """What a child answers.
 
     Attributes

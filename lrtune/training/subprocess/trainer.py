@@ -15,7 +15,7 @@ from weakref import WeakSet
 from lrtune.errors import InputError, SearchError, UserCodeError
 from lrtune.training.subprocess.child import Child
 from lrtune.training.subprocess.fork import check_forks
-from lrtune.workers.pool import Place
+from lrtune.workers.pool import WorkerContext
 from lrtune.workers.process import DiedError, RemoteError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from lrtune.core.recipe import Recipe
     from lrtune.training.base import Baseline, Report, Setup, State, Trainer
-    from lrtune.training.subprocess.messages import Answer
+    from lrtune.training.subprocess.messages import Reply
 
 __all__ = ["Isolated", "IsolatedRun", "isolating"]
 
@@ -48,11 +48,13 @@ class Isolated:
         If this machine, or this process as it is now, cannot fork.
     """
 
-    def __init__(self, trainer: Trainer, *, stall_timeout: float | None = None, place: Place | None = None) -> None:
+    def __init__(
+        self, trainer: Trainer, *, stall_timeout: float | None = None, place: WorkerContext | None = None
+    ) -> None:
         check_forks()
         self._trainer = trainer
         self._stall = stall_timeout
-        self._place = place or Place()
+        self._place = place or WorkerContext()
         self._next: Child | None = None
         self._children: WeakSet[Child] = WeakSet()
         self._notices: dict[str, None] = {}
@@ -109,7 +111,7 @@ class Isolated:
             self._print = dict(self._ask("fingerprint"))
         return dict(self._print)
 
-    def hear(self, answer: Answer) -> None:
+    def hear(self, answer: Reply) -> None:
         """Take over what a process has to tell the user."""
         self._notices |= dict.fromkeys(answer.notices)
 
@@ -188,7 +190,7 @@ class IsolatedRun:
             raise InputError(msg)
         self._ask("restore", state)
 
-    def park(self) -> None:
+    def suspend(self) -> None:
         """Let go of what is scarce."""
         self._ask("park")
 
@@ -212,7 +214,7 @@ class IsolatedRun:
 
 @contextlib.contextmanager
 def isolating(
-    trainer: Trainer, *, wanted: bool, stall_timeout: float | None = None, place: Place | None = None
+    trainer: Trainer, *, wanted: bool, stall_timeout: float | None = None, place: WorkerContext | None = None
 ) -> Iterator[Trainer]:
     """The trainer, isolated where that is wanted; no process of its outlives the block."""
     if not wanted or isinstance(trainer, Isolated):

@@ -14,7 +14,7 @@ from lrtune.cli.trial_log import trial_log
 from lrtune.core.outcome import Outcome
 from lrtune.core.recipe import Recipe
 from lrtune.errors import StorageError
-from lrtune.study.events import Ended, Progress
+from lrtune.study.events import EndedTrial, Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def told(*numbers: int, started: float = 1.5, name: str = "bowl") -> Progress:
     trials = (
-        Ended(
+        EndedTrial(
             number=n,
             recipe=Recipe(lr=0.1, epochs=3),
             outcome=Outcome.COMPLETED,

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lrtune.core.curve import Curve, Direction, Point
-from lrtune.core.divergence import Baseline, StepGuard, judge, learned, told
+from lrtune.core.divergence import Baseline, StepGuard, judge, learned, sampler_feedback
 from lrtune.core.outcome import Outcome
 from lrtune.core.space import Space
 from lrtune.study.tuning import tune
@@ -311,22 +311,26 @@ DIVERGED = [Outcome.NON_FINITE, Outcome.EXPLODED, Outcome.STUCK]
 @pytest.mark.parametrize("outcome", DIVERGED)
 @pytest.mark.parametrize(("direction", "worst"), [("minimize", 0.9), ("maximize", 0.1)])
 def test_a_diverged_trial_is_infeasible_and_the_worst(outcome: Outcome, direction: Direction, worst: float) -> None:
-    early = told(outcome, 0.0, trained=0.1, known=[0.1, 0.9, math.nan], direction=direction)
-    late = told(outcome, 0.0, trained=0.9, known=[0.1, 0.9], direction=direction)
+    early = sampler_feedback(outcome, 0.0, trained=0.1, known=[0.1, 0.9, math.nan], direction=direction)
+    late = sampler_feedback(outcome, 0.0, trained=0.9, known=[0.1, 0.9], direction=direction)
     assert early.value == late.value == worst
     assert early.violation > late.violation > 0
-    assert told(outcome, None, trained=0.5, known=[], direction=direction).value is None
+    assert sampler_feedback(outcome, None, trained=0.5, known=[], direction=direction).value is None
 
 
 def test_a_completed_trial_is_worth_its_value() -> None:
-    assert told(Outcome.COMPLETED, 0.3, trained=1, known=[0.1], direction="minimize").value == 0.3
-    assert told(Outcome.COMPLETED, 0.3, trained=1, known=[0.1], direction="minimize").violation == 0
+    assert sampler_feedback(Outcome.COMPLETED, 0.3, trained=1, known=[0.1], direction="minimize").value == 0.3
+    assert sampler_feedback(Outcome.COMPLETED, 0.3, trained=1, known=[0.1], direction="minimize").violation == 0
 
 
 @given(value=st.floats(-10, 10), best=st.floats(-10, 10), expected=st.one_of(st.none(), st.floats(-10, 10)))
 def test_a_pruned_trial_is_never_better_than_the_best(value: float, best: float, expected: float | None) -> None:
-    low = told(Outcome.PRUNED, value, trained=0.3, known=[best], direction="minimize", expected=expected).value
-    high = told(Outcome.PRUNED, value, trained=0.3, known=[best], direction="maximize", expected=expected).value
+    low = sampler_feedback(
+        Outcome.PRUNED, value, trained=0.3, known=[best], direction="minimize", expected=expected
+    ).value
+    high = sampler_feedback(
+        Outcome.PRUNED, value, trained=0.3, known=[best], direction="maximize", expected=expected
+    ).value
     assert low is not None
     assert high is not None
     assert low >= best >= high
@@ -334,13 +338,13 @@ def test_a_pruned_trial_is_never_better_than_the_best(value: float, best: float,
 
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.INTERRUPTED, Outcome.STALLED])
 def test_a_trial_that_was_lost_says_nothing(outcome: Outcome) -> None:
-    verdict = told(outcome, 0.3, trained=0.5, known=[0.1], direction="minimize")
+    verdict = sampler_feedback(outcome, 0.3, trained=0.5, known=[0.1], direction="minimize")
     assert (verdict.value, verdict.violation) == (None, 0)
 
 
 def test_a_pruned_trial_without_a_finite_value_says_nothing() -> None:
-    assert told(Outcome.PRUNED, math.nan, trained=0.3, known=[], direction="minimize").value is None
-    assert told(Outcome.PRUNED, None, trained=0.3, known=[], direction="minimize").value is None
+    assert sampler_feedback(Outcome.PRUNED, math.nan, trained=0.3, known=[], direction="minimize").value is None
+    assert sampler_feedback(Outcome.PRUNED, None, trained=0.3, known=[], direction="minimize").value is None
 
 
 # -- the cliff --------------------------------------------------------------------------------------------

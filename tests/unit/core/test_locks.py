@@ -19,7 +19,7 @@ from ports import free_port
 
 import lrtune
 from lrtune.errors import StorageError
-from lrtune.storage import exclusive, open_storage
+from lrtune.storage import open_storage, study_lock
 from lrtune.study.trials.active_searches import SEARCHES
 from lrtune.workers.lease import Lease
 
@@ -167,10 +167,10 @@ def test_a_killed_holder_frees_the_lock(where: Path | str, processes: Processes)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     storage = open_storage(where)
-    with pytest.raises(StorageError, match=r"held by .* for \d+ s"), exclusive(storage, "n", timeout=0.3):
+    with pytest.raises(StorageError, match=r"held by .* for \d+ s"), study_lock(storage, "n", timeout=0.3):
         pass
     os.kill(holder.pid, signal.SIGKILL)
-    with exclusive(storage, "n", timeout=280) as held:
+    with study_lock(storage, "n", timeout=280) as held:
         assert not held.lost()
 
 
@@ -180,7 +180,7 @@ def test_the_refusal_names_the_holder(tmp_path: Path, processes: Processes) -> N
     holder.stdout.readline()
     with (
         pytest.raises(StorageError, match=f"process {holder.pid} on "),
-        exclusive(open_storage(tmp_path / "s.db"), "n", timeout=0),
+        study_lock(open_storage(tmp_path / "s.db"), "n", timeout=0),
     ):
         pass
 
@@ -192,12 +192,12 @@ def test_the_same_thread_may_take_it_again_and_another_waits(where: Path | str) 
 
     def other() -> None:
         inside.wait(250)
-        with exclusive(storage, "n"):
+        with study_lock(storage, "n"):
             order.append("other")
 
     thread = threading.Thread(target=other)
     thread.start()
-    with exclusive(storage, "n"), exclusive(storage, "n"):
+    with study_lock(storage, "n"), study_lock(storage, "n"):
         inside.set()
         time.sleep(0.2)
         order.append("first")
@@ -208,17 +208,17 @@ def test_the_same_thread_may_take_it_again_and_another_waits(where: Path | str) 
 def test_memory_has_a_lock_for_each_study() -> None:
     storage = InMemoryStorage()
     order: list[str] = []
-    with exclusive(storage, "a"):
-        thread = threading.Thread(target=lambda: [order.append(n) for n in ["b"] if exclusive(storage, n).__enter__()])
+    with study_lock(storage, "a"):
+        thread = threading.Thread(target=lambda: [order.append(n) for n in ["b"] if study_lock(storage, n).__enter__()])
         thread.start()
         thread.join(250)
     assert order == ["b"]
-    with exclusive(storage, "a"):
+    with study_lock(storage, "a"):
         failures: list[StorageError] = []
 
         def late() -> None:
             try:
-                with exclusive(storage, "a", timeout=0.1):
+                with study_lock(storage, "a", timeout=0.1):
                     pass
             except StorageError as error:
                 failures.append(error)
@@ -231,12 +231,12 @@ def test_memory_has_a_lock_for_each_study() -> None:
 
 def test_an_error_in_the_block_frees_the_lock(where: Path | str) -> None:
     storage = open_storage(where)
-    with pytest.raises(KeyError), exclusive(storage, "n"):
+    with pytest.raises(KeyError), study_lock(storage, "n"):
         raise KeyError
     done: list[bool] = []
 
     def other() -> None:
-        with exclusive(storage, "n", timeout=280):
+        with study_lock(storage, "n", timeout=280):
             done.append(True)
 
     thread = threading.Thread(target=other)
@@ -261,7 +261,7 @@ def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path, processes: Proces
     assert parent.stdout.readline() == "forked\n"
     os.kill(parent.pid, signal.SIGKILL)
     try:
-        with exclusive(open_storage(tmp_path / "s.db"), "n", timeout=280):
+        with study_lock(open_storage(tmp_path / "s.db"), "n", timeout=280):
             pass
     finally:
         os.killpg(parent.pid, signal.SIGKILL)
@@ -314,7 +314,7 @@ def refused(storage: BaseStorage) -> bool:
 
     def try_it() -> None:
         try:
-            with exclusive(storage, "n", timeout=0):
+            with study_lock(storage, "n", timeout=0):
                 pass
         except StorageError as error:
             found.append(error)
@@ -337,7 +337,7 @@ def test_storages_of_optunas_share_the_lock_of_what_they_store_in(tmp_path: Path
         (GrpcStorageProxy(port=free_port()), GrpcStorageProxy(port=free_port())),
     ]
     for one, other in pairs:
-        with exclusive(one, "n"):
+        with study_lock(one, "n"):
             assert refused(other)
         assert not refused(other)
     assert (tmp_path / "journal.log.lrtune.lock").exists()
@@ -347,7 +347,7 @@ def test_storages_of_optunas_share_the_lock_of_what_they_store_in(tmp_path: Path
 def test_optunas_own_storage_on_a_server_shares_the_lock(postgres_url: str) -> None:
     ours = open_storage(postgres_url)
     theirs = RDBStorage(postgres_url.replace("postgresql:", "postgresql+psycopg:", 1))
-    with exclusive(theirs, "n"):
+    with study_lock(theirs, "n"):
         assert refused(ours)
     theirs.engine.dispose()
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lrtune.errors import SearchError
-from lrtune.jobs.drift import Drift, Look, Profile, Verdict, judge
+from lrtune.jobs.drift import Drift, DriftCheck, DriftVerdict, Profile, judge
 from lrtune.jobs.drift_strategy import STEP, Last, Recheck
 from lrtune.search.base import Finish
 from lrtune.search.baselines.grid import Grid
@@ -24,97 +24,97 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from lrtune.core.recipe import Recipe
-    from lrtune.search.base import Action, Situation
+    from lrtune.search.base import Action, SearchContext
     from lrtune.study.result import Result
 
 values = st.one_of(st.none(), st.just(math.inf), st.floats(1e-3, 10))
-looks = st.builds(Look, fraction=st.sampled_from([0.04, 0.08]), low=values, mid=values, high=values)
+looks = st.builds(DriftCheck, fraction=st.sampled_from([0.04, 0.08]), low=values, mid=values, high=values)
 
 
 def profile(*rows: tuple[float | None, float | None, float | None], **known: Any) -> Profile:
     fractions = (0.04, 0.08, 0.16)
-    made = (Look(fraction=f, low=a, mid=b, high=c) for f, (a, b, c) in zip(fractions, rows, strict=False))
+    made = (DriftCheck(fraction=f, low=a, mid=b, high=c) for f, (a, b, c) in zip(fractions, rows, strict=False))
     return Profile(looks=tuple(made), **{"untrained": 1.0, "end": 0.1, **known})
 
 
 THEN = profile((0.8, 0.6, 0.5), (0.7, 0.4, 0.45))
 
 
-def said(today: Profile, before: Profile | None = THEN, *, last: bool = False) -> Verdict:
+def said(today: Profile, before: Profile | None = THEN, *, last: bool = False) -> DriftVerdict:
     return judge(today, before, last=last).verdict
 
 
 def test_what_trains_as_it_did_is_unchanged_although_a_neighbour_leads_early_on() -> None:
-    assert said(profile((0.8, 0.6, 0.5))) is Verdict.UNCHANGED
-    assert said(profile((0.82, 0.61, 0.52))) is Verdict.UNCHANGED
+    assert said(profile((0.8, 0.6, 0.5))) is DriftVerdict.UNCHANGED
+    assert said(profile((0.82, 0.61, 0.52))) is DriftVerdict.UNCHANGED
 
 
 def test_without_a_profile_of_before_the_same_looks_tell_nothing() -> None:
-    assert said(profile((0.8, 0.6, 0.5)), None) is Verdict.CANNOT_TELL
-    assert said(profile((0.8, 0.4, 0.7)), None) is Verdict.UNCHANGED
-    assert said(profile((0.9, 0.8, 0.2)), None) is Verdict.MOVED
+    assert said(profile((0.8, 0.6, 0.5)), None) is DriftVerdict.CANNOT_TELL
+    assert said(profile((0.8, 0.4, 0.7)), None) is DriftVerdict.UNCHANGED
+    assert said(profile((0.9, 0.8, 0.2)), None) is DriftVerdict.MOVED
 
 
 def test_a_neighbour_that_has_gained_and_leads_says_moved_at_the_second_look() -> None:
     today = profile((0.9, 0.8, 0.4), (0.8, 0.6, 0.3))
-    assert said(dataclasses.replace(today, looks=today.looks[:1])) is Verdict.CANNOT_TELL
-    assert said(today) is Verdict.MOVED
+    assert said(dataclasses.replace(today, looks=today.looks[:1])) is DriftVerdict.CANNOT_TELL
+    assert said(today) is DriftVerdict.MOVED
     assert "higher learning rate gained" in judge(today, THEN).why
 
 
 def test_a_learning_rate_that_diverges_has_moved_at_once() -> None:
-    assert said(profile((0.5, math.inf, None))) is Verdict.MOVED
+    assert said(profile((0.5, math.inf, None))) is DriftVerdict.MOVED
 
 
 def test_an_edge_that_came_closer_is_looked_at_again() -> None:
-    assert said(profile((0.8, 0.6, math.inf))) is Verdict.CANNOT_TELL
+    assert said(profile((0.8, 0.6, math.inf))) is DriftVerdict.CANNOT_TELL
 
 
 def test_an_edge_that_was_there_before_says_nothing() -> None:
     then = profile((0.8, 0.5, math.inf))
-    assert said(profile((0.8, 0.5, math.inf)), then) is Verdict.UNCHANGED
+    assert said(profile((0.8, 0.5, math.inf)), then) is DriftVerdict.UNCHANGED
 
 
 def test_losses_of_another_scale_are_looked_at_again() -> None:
     small = profile((0.08, 0.06, 0.05), untrained=0.1, end=0.01)
-    assert said(small) is Verdict.CANNOT_TELL
+    assert said(small) is DriftVerdict.CANNOT_TELL
 
 
 def test_nothing_learned_yet_says_nothing() -> None:
-    assert said(profile((0.999, 0.998, 0.999))) is Verdict.CANNOT_TELL
+    assert said(profile((0.999, 0.998, 0.999))) is DriftVerdict.CANNOT_TELL
 
 
 def test_without_neighbours_nothing_can_be_told() -> None:
-    assert said(profile((None, 0.6, None))) is Verdict.CANNOT_TELL
-    assert said(profile((0.8, None, 0.5))) is Verdict.CANNOT_TELL
+    assert said(profile((None, 0.6, None))) is DriftVerdict.CANNOT_TELL
+    assert said(profile((0.8, None, 0.5))) is DriftVerdict.CANNOT_TELL
 
 
 @given(today=looks, then=looks, untrained=st.one_of(st.none(), st.floats(0.5, 20)), last=st.booleans())
 def test_any_looks_have_a_verdict_and_a_sentence(
-    today: Look, then: Look, untrained: float | None, *, last: bool
+    today: DriftCheck, then: DriftCheck, untrained: float | None, *, last: bool
 ) -> None:
     found = judge(Profile(looks=(today,), untrained=untrained), Profile(looks=(then,), untrained=untrained), last=last)
     assert isinstance(found, Drift)
     assert found.why
-    if found.verdict is Verdict.UNCHANGED:
+    if found.verdict is DriftVerdict.UNCHANGED:
         assert today.mid is not None
         assert math.isfinite(today.mid)
 
 
 @given(look=looks, scale=st.floats(0.5, 2.0), untrained=st.floats(11, 20))
-def test_the_same_looks_are_never_moved_in_whatever_units(look: Look, scale: float, untrained: float) -> None:
+def test_the_same_looks_are_never_moved_in_whatever_units(look: DriftCheck, scale: float, untrained: float) -> None:
     def scaled(value: float | None) -> float | None:
         return None if value is None else scale * value
 
-    today = Look(fraction=look.fraction, low=scaled(look.low), mid=scaled(look.mid), high=scaled(look.high))
+    today = DriftCheck(fraction=look.fraction, low=scaled(look.low), mid=scaled(look.mid), high=scaled(look.high))
     verdict = judge(
         Profile(looks=(today, today), untrained=scale * untrained), Profile(looks=(look,), untrained=untrained)
     ).verdict
-    assert (verdict is Verdict.MOVED) == (look.mid is not None and math.isinf(look.mid))
+    assert (verdict is DriftVerdict.MOVED) == (look.mid is not None and math.isinf(look.mid))
 
 
 @given(looks=st.lists(looks, max_size=3), untrained=st.one_of(st.none(), st.floats(-5, 5)))
-def test_a_profile_is_json_and_back(looks: list[Look], untrained: float | None) -> None:
+def test_a_profile_is_json_and_back(looks: list[DriftCheck], untrained: float | None) -> None:
     made = Profile(looks=tuple(looks), untrained=untrained, end=0.5)
     assert Profile.from_json(json.loads(json.dumps(made.to_json(), allow_nan=False))) == made
 
@@ -168,7 +168,7 @@ def test_where_nobody_says_what_the_untrained_model_is_worth_the_search_has_seen
     with pytest.raises(SearchError):
         searched(strategy, 1.03)  # another week: a little steeper
     assert strategy.said is not None
-    assert strategy.said.verdict is Verdict.UNCHANGED
+    assert strategy.said.verdict is DriftVerdict.UNCHANGED
     assert strategy.profile is not None
     assert strategy.profile.untrained == last.profile.untrained
 
@@ -177,9 +177,9 @@ def test_the_neighbours_are_not_shown_to_the_search() -> None:
     seen: list[int] = []
 
     class Watching(Grid):
-        def next(self, situation: Situation, /) -> Action:
-            seen.append(len(situation.trials))
-            return super().next(situation)
+        def next(self, context: SearchContext, /) -> Action:
+            seen.append(len(context.trials))
+            return super().next(context)
 
     result = searched(Recheck(inner=Watching(points=6)))
     assert max(seen) == 6
@@ -190,7 +190,7 @@ def test_what_stands_is_trained_in_full_after_the_test(last: Last) -> None:
     strategy = Recheck(inner=Grid(points=6), last=last)
     result = searched(strategy)
     assert strategy.said is not None
-    assert strategy.said.verdict is Verdict.UNCHANGED
+    assert strategy.said.verdict is DriftVerdict.UNCHANGED
     assert result.best_recipe is not None
     assert result.best_recipe.lr == last.params["lr"]
     assert result.cost == pytest.approx(1 + 2 / 25)
@@ -202,7 +202,7 @@ def test_without_a_confirmation_a_quiet_run_costs_its_looks_alone(last: Last) ->
     with pytest.raises(SearchError) as caught:
         searched(strategy)
     assert strategy.said is not None
-    assert strategy.said.verdict is Verdict.UNCHANGED
+    assert strategy.said.verdict is DriftVerdict.UNCHANGED
     assert caught.value.result.cost == pytest.approx(3 / 25)
 
 
@@ -211,7 +211,7 @@ def test_what_moved_is_searched_and_the_test_is_not_repeated(last: Last, scale: 
     strategy = Recheck(inner=Grid(points=6), last=last)
     result = searched(strategy, scale)
     assert strategy.said is not None
-    assert strategy.said.verdict is not Verdict.UNCHANGED
+    assert strategy.said.verdict is not DriftVerdict.UNCHANGED
     trials = result.trials()
     assert (trials.lr == last.params["lr"]).sum() == 1
     assert result.best_recipe is not None
@@ -272,7 +272,7 @@ def test_maximised_metrics_are_read_the_other_way_round() -> None:
     again = Recheck(inner=Grid(points=6), last=Last(params={"lr": lr}, profile=first.profile))
     tune(train, SPACE, strategy=again, **told)
     assert again.said is not None
-    assert again.said.verdict is Verdict.UNCHANGED
+    assert again.said.verdict is DriftVerdict.UNCHANGED
 
 
 def test_code_that_fails_in_the_test_is_searched_on_without_a_loop(last: Last) -> None:
@@ -295,8 +295,8 @@ def test_a_strategy_that_ends_at_once_ends(last: Last) -> None:
     class Nothing:
         name = "nothing"
 
-        def next(self, situation: Situation, /) -> Finish:
-            del situation
+        def next(self, context: SearchContext, /) -> Finish:
+            del context
             return Finish(why="enough")
 
     with pytest.raises(SearchError, match="enough"):

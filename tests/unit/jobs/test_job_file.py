@@ -19,7 +19,7 @@ from lrtune.jobs.hook import environment
 from lrtune.jobs.job_file import Keep, Publishing
 from lrtune.jobs.publish import rendered
 from lrtune.jobs.schedule import Every
-from lrtune.jobs.state import Row
+from lrtune.jobs.state import JobRun
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -154,13 +154,13 @@ def test_a_job_file_that_is_not_there(tmp_path: Path) -> None:
 # -- what is published ---------------------------------------------------------------------------------------------
 
 
-def row(**recipe: Any) -> Row:
+def row(**recipe: Any) -> JobRun:
     told = {"lr": 0.0316, "epochs": 27, "batch_size": None, "schedule": "constant", "warmup": 0.1, "seed": 3, **recipe}
     times = dict.fromkeys(("period", "started", "finished"), "2026-01-05T00:00:00Z")
-    return Row(number=1, study="w-0001", status="done", recipe=told, band=(0.01, 0.1), metric="valid_loss", **times)
+    return JobRun(number=1, study="w-0001", status="done", recipe=told, band=(0.01, 0.1), metric="valid_loss", **times)
 
 
-def published(folder: Path, kind: str, made: Row, **keys: str) -> str:
+def published(folder: Path, kind: str, made: JobRun, **keys: str) -> str:
     return rendered(Publishing(file=folder / "lr", format=kind, keys=keys), "w", made)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lrtune.core.timestamps import stamp, utc
 from lrtune.errors import StudyFileError
 from lrtune.jobs.cron import WORDS, Cron
-from lrtune.jobs.schedule import MONDAY, Every, Kind, due, seconds_of
+from lrtune.jobs.schedule import MONDAY, DueKind, Every, due, seconds_of
 
 UTC = zoneinfo.ZoneInfo("UTC")
 BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
@@ -245,38 +245,38 @@ WEEK = Every(seconds=604_800)
 
 def test_the_first_run_is_due_at_once() -> None:
     task = due(WEEK, at("2026-11-19T10:00:00Z"))
-    assert (task.kind, stamp(task.period), task.missed) == (Kind.RUN, "2026-11-16T00:00:00Z", 0)
+    assert (task.kind, stamp(task.period), task.missed) == (DueKind.RUN, "2026-11-16T00:00:00Z", 0)
 
 
 def test_the_same_period_twice_is_done_once() -> None:
     task = due(WEEK, at("2026-11-19T10:00:00Z"), last=at("2026-11-16T00:00:00Z"))
-    assert task.kind is Kind.DONE
+    assert task.kind is DueKind.DONE
     assert stamp(task.next) == "2026-11-23T00:00:00Z"
 
 
 def test_an_interrupted_run_of_this_period_goes_on_and_one_of_an_older_period_does_not() -> None:
     now, last = at("2026-11-19T10:00:00Z"), at("2026-11-02T00:00:00Z")
-    assert due(WEEK, now, last=last, running=at("2026-11-16T00:00:00Z")).kind is Kind.RESUME
-    assert due(WEEK, now, last=last, running=at("2026-11-09T00:00:00Z")).kind is Kind.RUN
+    assert due(WEEK, now, last=last, running=at("2026-11-16T00:00:00Z")).kind is DueKind.RESUME
+    assert due(WEEK, now, last=last, running=at("2026-11-09T00:00:00Z")).kind is DueKind.RUN
 
 
 @pytest.mark.parametrize(("now", "missed"), [("2026-11-16T00:01:00Z", 2), ("2026-11-19T10:00:00Z", 3)])
 def test_missed_periods_are_caught_up_once(now: str, missed: int) -> None:
     task = due(WEEK, at(now), last=at("2026-10-26T00:00:00Z"))
-    assert (task.kind, stamp(task.period), task.missed) == (Kind.RUN, "2026-11-16T00:00:00Z", missed)
+    assert (task.kind, stamp(task.period), task.missed) == (DueKind.RUN, "2026-11-16T00:00:00Z", missed)
 
 
 def test_without_catching_up_a_late_period_is_skipped_and_a_punctual_one_is_not() -> None:
     last = at("2026-10-26T00:00:00Z")
-    assert due(WEEK, at("2026-11-19T10:00:00Z"), last=last, catch_up=False).kind is Kind.SKIP
-    assert due(WEEK, at("2026-11-16T00:05:00Z"), last=last, catch_up=False).kind is Kind.RUN
-    assert due(WEEK, at("2026-11-16T00:05:00Z"), last=last, catch_up=False, late=60).kind is Kind.SKIP
+    assert due(WEEK, at("2026-11-19T10:00:00Z"), last=last, catch_up=False).kind is DueKind.SKIP
+    assert due(WEEK, at("2026-11-16T00:05:00Z"), last=last, catch_up=False).kind is DueKind.RUN
+    assert due(WEEK, at("2026-11-16T00:05:00Z"), last=last, catch_up=False, late=60).kind is DueKind.SKIP
 
 
 def test_a_clock_that_was_set_back_repeats_nothing() -> None:
     last = at("2026-11-16T00:00:00Z")
     task = due(WEEK, last - dt.timedelta(days=30), last=last)
-    assert task.kind is Kind.DONE
+    assert task.kind is DueKind.DONE
     assert task.next > last
 
 
@@ -287,9 +287,9 @@ def test_every_period_is_run_or_counted_as_missed(schedule: Cron | Every, moment
         at_last = schedule.next(at_last)
     task = due(schedule, at_last, last=last)
     if steps == 0:
-        assert task.kind is Kind.DONE
+        assert task.kind is DueKind.DONE
     else:
-        assert (task.kind, task.period, task.missed) == (Kind.RUN, at_last, steps - 1)
+        assert (task.kind, task.period, task.missed) == (DueKind.RUN, at_last, steps - 1)
 
 
 @given(moment=moments)

@@ -60,7 +60,7 @@ def hostile(record: StudyRecord) -> StudyRecord:
         dataclasses.replace(
             trial,
             why=HOSTILE,
-            pieces=tuple(dataclasses.replace(p, worker=HOSTILE, why=HOSTILE) for p in trial.pieces),
+            segments=tuple(dataclasses.replace(p, worker=HOSTILE, why=HOSTILE) for p in trial.segments),
             curve=Curve(
                 dataclasses.replace(
                     p, values={HOSTILE: p.values["valid_loss"], "train" + HOSTILE: p.values["train_loss"]}
@@ -277,7 +277,7 @@ def test_a_search_that_found_nothing_counts_as_worst(record: StudyRecord) -> Non
 
 def test_the_timeline_has_a_bar_for_every_piece(record: StudyRecord) -> None:
     figure = figures.timeline(record)
-    assert sum(len(trace.x) for trace in figure.data) == sum(len(r.pieces) for r in record.records)
+    assert sum(len(trace.x) for trace in figure.data) == sum(len(r.segments) for r in record.records)
     assert figure.layout.barmode == "overlay"
 
 

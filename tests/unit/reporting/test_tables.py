@@ -14,7 +14,7 @@ from lrtune.core.curve import Curve, Point
 from lrtune.core.divergence import Baseline
 from lrtune.core.outcome import Outcome
 from lrtune.core.recipe import Recipe
-from lrtune.core.records import Piece, Record, StudyRecord
+from lrtune.core.records import Segment, StudyRecord, TrialRecord
 from lrtune.core.space import Space
 from lrtune.reporting import tables
 
@@ -28,7 +28,7 @@ def record() -> StudyRecord:
 
 def trained(
     number: int, lr: float, value: float | None, outcome: Outcome | None = Outcome.COMPLETED, **more: object
-) -> Record:
+) -> TrialRecord:
     end = 10 if outcome is Outcome.COMPLETED else 2
     last = math.nan if value is None else value
     curve = Curve(
@@ -36,7 +36,7 @@ def trained(
     )
     settings = {k: v for k, v in more.items() if k in {"batch_size", "schedule"}}
     rest = {k: v for k, v in more.items() if k not in settings}
-    return Record(
+    return TrialRecord(
         **{
             "number": number,
             "recipe": Recipe(lr=lr, epochs=10, **settings),
@@ -50,7 +50,7 @@ def trained(
     )  # type: ignore[arg-type]
 
 
-def plain_study(*records: Record, **fields: object) -> StudyRecord:
+def plain_study(*records: TrialRecord, **fields: object) -> StudyRecord:
     return study(records, **{"space": PLAIN, "epochs": 10, **fields})
 
 
@@ -107,12 +107,12 @@ def test_the_bill_adds_up(record: StudyRecord) -> None:
 
 def test_the_timeline_is_in_the_order_of_time_and_knows_what_was_trained_again() -> None:
     pieces = (
-        Piece(at=100.0, seconds=5, begin=0, end=4, worker="a"),
-        Piece(at=120.0, seconds=5, begin=2, end=6, worker="a"),
-        Piece(at=110.0, seconds=5, begin=0, end=1, worker="b"),
+        Segment(at=100.0, seconds=5, begin=0, end=4, worker="a"),
+        Segment(at=120.0, seconds=5, begin=2, end=6, worker="a"),
+        Segment(at=110.0, seconds=5, begin=0, end=1, worker="b"),
     )
-    first = trained(0, 0.1, 1.0, pieces=pieces[:2])
-    table = tables.timeline(plain_study(first, trained(1, 0.2, 1.0, pieces=pieces[2:])))
+    first = trained(0, 0.1, 1.0, segments=pieces[:2])
+    table = tables.timeline(plain_study(first, trained(1, 0.2, 1.0, segments=pieces[2:])))
     assert table["second"].tolist() == [0, 10, 20]
     assert table["again"].tolist() == [0, 0, 2]
     assert table["worker"].tolist() == ["a", "b", "a"]

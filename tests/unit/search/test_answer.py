@@ -14,7 +14,7 @@ from strategy_contract import JOINT, LR_ONLY
 
 from lrtune.core.outcome import Outcome
 from lrtune.core.space import Space
-from lrtune.search.base import Seen, Situation
+from lrtune.search.base import SearchContext, TrialView
 from lrtune.search.freeze_thaw.answer import answer
 
 LENGTH = 30
@@ -24,7 +24,9 @@ def value(x: float, share: float, best: float = -2.0) -> float:
     return 0.1 + (1 + 300 * 10 ** (x - best) * share) ** -0.7 + 0.04 * 10 ** (1.2 * (x - best))
 
 
-def seen(number: int, x: float, trained: int = LENGTH, *, dead: bool = False, seed: int = 0, **changes: Any) -> Seen:
+def seen(
+    number: int, x: float, trained: int = LENGTH, *, dead: bool = False, seed: int = 0, **changes: Any
+) -> TrialView:
     recipe = LR_ONLY.recipe({"lr": 10**x}, epochs=LENGTH).with_seed(seed)
     values = np.array([value(x, e / LENGTH) for e in range(1, trained + 1)])
     outcome = Outcome.COMPLETED if trained == LENGTH else Outcome.PRUNED
@@ -40,11 +42,11 @@ def seen(number: int, x: float, trained: int = LENGTH, *, dead: bool = False, se
         "result": float(values[-1]) if outcome is Outcome.COMPLETED else None,
         **changes,
     }
-    return Seen(**given)
+    return TrialView(**given)
 
 
-def situation(trials: list[Seen], **changes: Any) -> Situation:
-    return Situation(**{"space": LR_ONLY, "epochs": LENGTH, "trials": trials, "spent": 3.0, **changes})
+def context(trials: list[TrialView], **changes: Any) -> SearchContext:
+    return SearchContext(**{"space": LR_ONLY, "epochs": LENGTH, "trials": trials, "spent": 3.0, **changes})
 
 
 GRID = np.arange(-5, 1.01, 0.05)
@@ -60,7 +62,7 @@ USUAL = [
 
 
 def test_the_best_is_the_completed_trial_with_the_best_result() -> None:
-    found = answer(situation(USUAL))
+    found = answer(context(USUAL))
     assert found.best == min((3, 4, 5), key=lambda n: USUAL[n].values[-1])
     assert found.value == pytest.approx(float(USUAL[found.best].values[-1]))
     assert found.runner_up in {3, 4, 5} - {found.best}
@@ -68,11 +70,11 @@ def test_the_best_is_the_completed_trial_with_the_best_result() -> None:
 
 def test_the_result_under_the_value_rule_counts_not_the_last_value() -> None:
     lucky = dataclasses.replace(USUAL[3], result=0.01)
-    assert answer(situation([*USUAL[:3], lucky, *USUAL[4:]])).best == 3
+    assert answer(context([*USUAL[:3], lucky, *USUAL[4:]])).best == 3
 
 
 def test_the_band_holds_the_true_best_and_nothing_bad() -> None:
-    found = answer(situation(USUAL))
+    found = answer(context(USUAL))
     assert found.band is not None
     low, high = (math.log10(lr) for lr in found.band)
     assert low <= TRUE_BEST <= high
@@ -81,7 +83,7 @@ def test_the_band_holds_the_true_best_and_nothing_bad() -> None:
     assert np.mean((inside - ENDS.min()) / (1.1 - ENDS.min()) <= 0.02) >= 0.8
 
 
-def swinging(number: int, x: float, trained: int = LENGTH, *, end: float = 0.1) -> Seen:
+def swinging(number: int, x: float, trained: int = LENGTH, *, end: float = 0.1) -> TrialView:
     """A run on a flat basin, whose first reports are the worse the higher the learning rate."""
     share = np.arange(1, trained + 1) / LENGTH
     values = end + 0.9 * (1 + 10 ** (0.3 * (x + 4))) / 4 * np.maximum(0.0, 1 - share) ** 2
@@ -93,7 +95,7 @@ def swinging(number: int, x: float, trained: int = LENGTH, *, end: float = 0.1) 
 def test_complete_runs_that_agree_say_how_flat_the_basin_is(*, worse: float, dead: float, flat: bool) -> None:
     runs = [swinging(0, -3.7), swinging(1, -3.3, end=0.1 + worse), *(swinging(2 + i, -2.9 + i / 2, 2) for i in (0, 1))]
     runs = [run for run in runs if run.recipe.lr < 10**dead]
-    found = answer(situation([*runs, seen(5, dead, 1, dead=True), seen(6, -4.7, 1)]))
+    found = answer(context([*runs, seen(5, dead, 1, dead=True), seen(6, -4.7, 1)]))
     assert found.best == 0
     assert found.band is not None
     assert (math.log10(found.band[1]) > -2.6) == flat
@@ -104,12 +106,12 @@ def test_so_do_runs_far_enough_that_agree_at_the_same_fraction(trained: int, apa
     best = swinging(0, -3.7)
     beside = dataclasses.replace(swinging(1, -3.2, trained), values=best.values[:trained] + apart)
     runs = [best, beside, *(swinging(2 + i, -2.9 + i / 2, 2) for i in (0, 1))]
-    found = answer(situation([*runs, seen(5, 0.5, 1, dead=True), seen(6, -4.7, 1)]))
+    found = answer(context([*runs, seen(5, 0.5, 1, dead=True), seen(6, -4.7, 1)]))
     assert found.band is not None
     assert (math.log10(found.band[1]) > -2.4) == flat
 
 
-def warming(number: int, x: float, trained: int = LENGTH) -> Seen:
+def warming(number: int, x: float, trained: int = LENGTH) -> TrialView:
     """A run that leaves a plateau after the same epochs whatever its learning rate, which first looks deceive with."""
     epochs = np.arange(1, trained + 1)
     values = 0.1 + (1 + 300 * 10 ** (x + 2.4) * epochs / LENGTH) ** -0.9 + 0.8 * np.exp(-epochs / 1.2)
@@ -125,14 +127,14 @@ def test_what_leads_the_best_as_far_as_it_came_is_in_the_band(lost: float, sched
     others = [warming(1 + i, x, 10) for i, x in enumerate((-3.0, -3.2, -3.5))]
     runs = [warming(0, -2.9), *others, leader, warming(5, -1.9, 1), seen(6, -0.5, 1, dead=True)]
     runs = [dataclasses.replace(r, recipe=dataclasses.replace(r.recipe, schedule=schedule)) for r in runs]
-    found = answer(situation(runs))
+    found = answer(context(runs))
     assert found.best == 0
     assert found.band is not None
     assert (math.log10(found.band[1]) > -2.35) == holds
 
 
 def test_the_edge_lies_between_what_learned_and_what_diverged() -> None:
-    edge = answer(situation(USUAL)).edge
+    edge = answer(context(USUAL)).edge
     assert edge.lr is not None
     assert edge.low is not None
     assert edge.high is not None
@@ -142,25 +144,25 @@ def test_the_edge_lies_between_what_learned_and_what_diverged() -> None:
 
 
 def test_the_edge_never_lies_below_the_best_which_was_trained_to_its_end() -> None:
-    best = answer(situation(USUAL)).best
+    best = answer(context(USUAL)).best
     assert best is not None
     lr = USUAL[best].recipe.lr
-    edge = answer(situation([*USUAL[:6], seen(6, math.log10(lr) + 0.02, 9, dead=True)])).edge
+    edge = answer(context([*USUAL[:6], seen(6, math.log10(lr) + 0.02, 9, dead=True)])).edge
     assert edge.lr is not None
     assert edge.low is not None
     assert lr * (1 - 1e-9) <= edge.low <= edge.lr
 
 
 def test_a_run_that_has_only_begun_says_less_of_the_edge_than_one_at_its_end() -> None:
-    begun = answer(situation([*USUAL[:6], seen(6, -0.9, 3), seen(7, -0.4, 1, dead=True)])).edge
-    ended = answer(situation([*USUAL[:6], seen(6, -0.9), seen(7, -0.4, 1, dead=True)])).edge
+    begun = answer(context([*USUAL[:6], seen(6, -0.9, 3), seen(7, -0.4, 1, dead=True)])).edge
+    ended = answer(context([*USUAL[:6], seen(6, -0.9), seen(7, -0.4, 1, dead=True)])).edge
     assert begun.low is not None
     assert ended.low is not None
     assert begun.low < ended.low
 
 
 def test_without_divergence_there_is_no_edge_but_a_bound() -> None:
-    edge = answer(situation(USUAL[:7])).edge
+    edge = answer(context(USUAL[:7])).edge
     assert edge.lr is None
     assert edge.high is None
     assert edge.low is not None
@@ -169,12 +171,12 @@ def test_without_divergence_there_is_no_edge_but_a_bound() -> None:
 def test_a_run_that_sat_at_chance_counts_as_the_edge_without_being_judged() -> None:
     flat = np.full(LENGTH, value(-5, 0.0))
     stuck = dataclasses.replace(seen(7, -0.4), values=flat, result=float(flat[-1]))
-    edge = answer(situation([*USUAL[:7], stuck])).edge
+    edge = answer(context([*USUAL[:7], stuck])).edge
     assert edge.lr is not None
     assert 10**-1.6 < edge.lr < 10**-0.2
 
 
-def constants(untrained: float | None = None) -> Situation:
+def constants(untrained: float | None = None) -> SearchContext:
     """One run learns, those right of it show the same all the time, and still further right they explode."""
     learned = seen(0, -4.9)
     level = [
@@ -184,7 +186,7 @@ def constants(untrained: float | None = None) -> Situation:
     values = np.linspace(0.68, 0.25, LENGTH)
     learned = dataclasses.replace(learned, values=values, result=0.25)
     worse = dataclasses.replace(seen(6, -2.1, 1), values=np.array([1.7]))
-    return situation([learned, *level, worse, seen(7, -1.5, 0, dead=True)], untrained=untrained)
+    return context([learned, *level, worse, seen(7, -1.5, 0, dead=True)], untrained=untrained)
 
 
 def test_a_level_shared_right_of_the_best_leaves_open_where_learning_ends() -> None:
@@ -210,12 +212,14 @@ def test_what_is_noise_about_one_level_is_not_called_stuck() -> None:
     """Nothing learns, and nothing diverges: there is no edge among runs that differ by a thousandth."""
     flat = [dataclasses.replace(seen(i, x, 10), values=np.full(10, 0.6812)) for i, x in enumerate((-4, -3, -2, -1))]
     done = dataclasses.replace(seen(4, -3.5), values=np.linspace(0.68, 0.679, LENGTH), result=0.679)
-    edge = answer(situation([*flat, done])).edge
+    edge = answer(context([*flat, done])).edge
     assert edge.lr is None
     assert edge.high is None
 
 
-def jointly(number: int, lr: float, batch: int, trained: int = LENGTH, *, dead: bool = False, **other: Any) -> Seen:
+def jointly(
+    number: int, lr: float, batch: int, trained: int = LENGTH, *, dead: bool = False, **other: Any
+) -> TrialView:
     params = {"lr": lr, "batch_size": batch, "schedule": "constant", "warmup": 0.0, **other}
     recipe = JOINT.recipe(params, epochs=LENGTH)
     return seen(number, math.log10(lr), trained, dead=dead, recipe=recipe)
@@ -224,19 +228,19 @@ def jointly(number: int, lr: float, batch: int, trained: int = LENGTH, *, dead: 
 def test_an_edge_under_other_settings_counts_unless_a_run_under_more_similar_ones_outlives_it() -> None:
     """At batch 256 runs die from 0.3 on; as if it were batch 64 that is 0.075, and at batch 16 0.02."""
     runs = [jointly(0, 0.004, 16), jointly(1, 0.01, 16), jointly(2, 0.3, 256, 4, dead=True)]
-    edge = answer(situation(runs, space=JOINT)).edge
+    edge = answer(context(runs, space=JOINT)).edge
     assert edge.high is not None
     assert edge.lr is not None
     assert 0.01 < edge.lr < 0.03 < edge.high < 0.1
     for lr in (0.04, 0.0175):  # beyond it, or so close below that it is chance
-        outlived = answer(situation([*runs, jointly(3, lr, 16, warmup=0.1)], space=JOINT)).edge
+        outlived = answer(context([*runs, jointly(3, lr, 16, warmup=0.1)], space=JOINT)).edge
         assert outlived.lr is None
         assert outlived.low == pytest.approx(0.01)
 
 
 def test_a_maximised_metric_gives_the_same_answer() -> None:
     mirrored = [dataclasses.replace(s, values=-s.values, result=None if s.result is None else -s.result) for s in USUAL]
-    one, two = answer(situation(USUAL)), answer(situation(mirrored, direction="maximize"))
+    one, two = answer(context(USUAL)), answer(context(mirrored, direction="maximize"))
     assert one.best == two.best
     assert one.value == pytest.approx(-float(two.value or 0))
     assert one.band == pytest.approx(two.band)
@@ -247,7 +251,7 @@ def test_repeats_are_read_together_and_a_lucky_single_run_does_not_win() -> None
     good = [dataclasses.replace(seen(n, -2.4, seed=n), result=r) for n, r in enumerate((0.150, 0.152, 0.151))]
     other = [dataclasses.replace(seen(3 + n, -2.0, seed=n), result=r) for n, r in enumerate((0.180, 0.182))]
     lucky = dataclasses.replace(seen(5, -2.2), result=0.149)
-    found = answer(situation([*good, *other, lucky]))
+    found = answer(context([*good, *other, lucky]))
     assert found.best == 0
     assert found.value == pytest.approx(0.151)
     assert found.runner_up == 3
@@ -257,11 +261,11 @@ def test_repeats_are_read_together_and_a_lucky_single_run_does_not_win() -> None
 def test_a_difference_within_noise_is_said_to_be_one() -> None:
     one = [dataclasses.replace(seen(n, -2.4, seed=n), result=r) for n, r in enumerate((0.15, 0.19))]
     two = [dataclasses.replace(seen(2 + n, -2.0, seed=n), result=r) for n, r in enumerate((0.16, 0.20))]
-    assert answer(situation([*one, *two])).beyond_noise is False
+    assert answer(context([*one, *two])).beyond_noise is False
 
 
 def test_where_all_diverged_it_says_so_and_what_to_try() -> None:
-    found = answer(situation([seen(n, -1.0 - n, 0, dead=True) for n in range(4)]))
+    found = answer(context([seen(n, -1.0 - n, 0, dead=True) for n in range(4)]))
     assert found.best is None
     assert found.band is None
     assert found.edge.high == pytest.approx(1e-4)
@@ -269,7 +273,7 @@ def test_where_all_diverged_it_says_so_and_what_to_try() -> None:
 
 
 def test_where_nothing_completed_there_is_a_warning_and_an_edge() -> None:
-    found = answer(situation([seen(0, -2.0, 4), seen(1, -3.0, 4), seen(2, 0.0, 1, dead=True)]))
+    found = answer(context([seen(0, -2.0, 4), seen(1, -3.0, 4), seen(2, 0.0, 1, dead=True)]))
     assert found.best is None
     assert found.edge.lr is not None
     assert "budget" in found.warnings[0]
@@ -277,13 +281,13 @@ def test_where_nothing_completed_there_is_a_warning_and_an_edge() -> None:
 
 def test_a_best_at_the_end_of_the_range_is_pointed_out() -> None:
     space = Space(lr=(10**-3.4, 10**-2.95))
-    found = answer(situation([seen(0, -3.4), seen(1, -3.2), seen(2, -3.0)], space=space))
+    found = answer(context([seen(0, -3.4), seen(1, -3.2), seen(2, -3.0)], space=space))
     assert any("high end" in warning for warning in found.warnings)
-    assert not answer(situation(USUAL)).warnings
+    assert not answer(context(USUAL)).warnings
 
 
 def test_without_trials_there_is_nothing_to_say() -> None:
-    found = answer(situation([]))
+    found = answer(context([]))
     assert found.best is None
     assert found.warnings == ()
 
@@ -298,7 +302,7 @@ def test_whatever_was_seen_the_answer_is_consistent(rows: list[tuple[float, int,
         one = seen(number, x, trained, dead=dead)
         result = None if one.result is None else one.result + offset
         trials.append(dataclasses.replace(one, values=one.values + offset, result=result))
-    found = answer(situation(trials))
+    found = answer(context(trials))
     done = [t for t in trials if t.outcome is Outcome.COMPLETED]
     assert (found.best is None) == (not done)
     if found.best is not None:
@@ -311,7 +315,7 @@ def test_whatever_was_seen_the_answer_is_consistent(rows: list[tuple[float, int,
 
 
 def test_one_learning_rate_alone_has_no_band() -> None:
-    alone, beside = answer(situation([seen(0, -2.0)])), answer(situation([seen(0, -2.0), seen(1, -2.5, 10)]))
+    alone, beside = answer(context([seen(0, -2.0)])), answer(context([seen(0, -2.0), seen(1, -2.5, 10)]))
     assert alone.best == beside.best == 0
     assert alone.band is None, "one says nothing of any other"
     assert beside.band is not None

@@ -15,7 +15,7 @@ from strategy_contract import JOINT, LR_ONLY, Laboratory, law
 
 from lrtune.core.outcome import Outcome
 from lrtune.core.space import Space
-from lrtune.search.base import Continue, Finish, Seen, Situation, Start, Wait
+from lrtune.search.base import Continue, Finish, SearchContext, Start, TrialView, Wait
 from lrtune.search.freeze_thaw.strategy import FreezeThaw, Prior
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def test_the_budget_holds_the_end_of_the_winner() -> None:
         assert lab.paid / LENGTH <= budget + 1e-9
 
 
-def situation(runs: list[tuple[float, int, int | None]], **changes: object) -> Situation:
+def context(runs: list[tuple[float, int, int | None]], **changes: object) -> SearchContext:
     """Runs as (log10 lr, epochs trained, until whom somebody trains it)."""
     seen = []
     for number, (x, trained, until) in enumerate(runs):
@@ -173,7 +173,7 @@ def situation(runs: list[tuple[float, int, int | None]], **changes: object) -> S
         values = np.array([law()(recipe, e / LENGTH) for e in range(1, trained + 1)])
         outcome = Outcome.COMPLETED if trained == LENGTH else None
         seen.append(
-            Seen(
+            TrialView(
                 number=number,
                 recipe=recipe,
                 epochs=np.arange(1.0, trained + 1),
@@ -183,14 +183,14 @@ def situation(runs: list[tuple[float, int, int | None]], **changes: object) -> S
                 until=until,
             )
         )
-    return Situation(space=LR_ONLY, epochs=LENGTH, trials=seen, spent=1.0, budget=9.0, **changes)  # type: ignore[arg-type]
+    return SearchContext(space=LR_ONLY, epochs=LENGTH, trials=seen, spent=1.0, budget=9.0, **changes)  # type: ignore[arg-type]
 
 
 LOOKS = [(-3.5, 1, None), (-3.0, 1, None), (-2.5, 1, None), (-2.0, 1, None), (-1.5, 1, None), (-0.5, 1, None)]
 
 
 def test_a_second_worker_gets_other_work() -> None:
-    one = FreezeThaw().next(situation(LOOKS))
+    one = FreezeThaw().next(context(LOOKS))
     assert isinstance(one, Continue | Start)
     runs = list(LOOKS)
     if isinstance(one, Continue):
@@ -198,7 +198,7 @@ def test_a_second_worker_gets_other_work() -> None:
     else:
         assert one.params is not None
         runs.append((math.log10(one.params["lr"]), 0, int(one.until)))
-    two = FreezeThaw().next(situation(runs))
+    two = FreezeThaw().next(context(runs))
     assert isinstance(two, Continue | Start)
     assert two != one
     if isinstance(two, Continue):
@@ -206,12 +206,12 @@ def test_a_second_worker_gets_other_work() -> None:
 
 
 def test_with_no_trial_left_to_start_it_goes_on_with_those_there_are() -> None:
-    action = FreezeThaw().next(situation(LOOKS, exhausted=True))
+    action = FreezeThaw().next(context(LOOKS, exhausted=True))
     assert isinstance(action, Continue)
 
 
 def test_what_another_process_holds_is_left_to_it() -> None:
-    shown = situation([(-2.0, LENGTH, None), (-2.4, 30, None), (-1.6, 30, None)], exhausted=True)
+    shown = context([(-2.0, LENGTH, None), (-2.4, 30, None), (-1.6, 30, None)], exhausted=True)
     held = [dataclasses.replace(seen, mine=seen.number == 0) for seen in shown.trials]
     assert isinstance(FreezeThaw().next(dataclasses.replace(shown, trials=held)), Finish | Wait)
 
@@ -221,11 +221,11 @@ def test_a_hundred_runs_and_many_more_are_decided_on() -> None:
     runs = [
         (float(x), int(n), None) for x, n in zip(rng.uniform(-5, -1.3, 400), rng.integers(1, LENGTH, 400), strict=True)
     ]
-    assert isinstance(FreezeThaw().next(situation(runs)), Continue | Start)
+    assert isinstance(FreezeThaw().next(context(runs)), Continue | Start)
 
 
 def test_values_near_the_end_of_floats_do_no_harm() -> None:
-    shown = situation([*LOOKS, (-0.2, 2, None)])
+    shown = context([*LOOKS, (-0.2, 2, None)])
     wild = dataclasses.replace(shown.trials[-1], values=np.array([1e300, 1e308]))
     assert isinstance(
         FreezeThaw().next(dataclasses.replace(shown, trials=[*shown.trials[:-1], wild])), Continue | Start

@@ -10,7 +10,7 @@ import pytest
 from strategy_contract import JOINT, LR_ONLY, Laboratory
 
 from lrtune.core.outcome import Outcome
-from lrtune.search.base import Continue, Seen, Situation, Start
+from lrtune.search.base import Continue, SearchContext, Start, TrialView
 from lrtune.search.freeze_thaw.beliefs import Beliefs
 from lrtune.search.freeze_thaw.budget import Pace
 from lrtune.search.freeze_thaw.candidates import Places, free
@@ -29,14 +29,14 @@ BEST = -2.0
 OTHERS = {"batch_size": 64, "schedule": "cosine", "warmup": 0.0}
 
 
-def run(x: float, end: float, trained: int = LENGTH, *, rough: float = 0.0, **params: Any) -> Seen:
+def run(x: float, end: float, trained: int = LENGTH, *, rough: float = 0.0, **params: Any) -> TrialView:
     """A run from 1 towards an end, straight but for its roughness; the number is filled in by the situation."""
     space = JOINT if params else LR_ONLY
     epochs = np.arange(1.0, trained + 1)
     zigzag = rough * np.where(epochs % 2, 1.0, -1.0)
     zigzag[-1] = 0.0
     values = 1 + (end - 1) * np.minimum(1.0, epochs / (LENGTH / 2)) + zigzag
-    return Seen(
+    return TrialView(
         number=0,
         recipe=space.recipe({"lr": 10**x, **params}, epochs=LENGTH),
         epochs=epochs,
@@ -46,21 +46,21 @@ def run(x: float, end: float, trained: int = LENGTH, *, rough: float = 0.0, **pa
     )
 
 
-def situation(*runs: Seen, space: Space = LR_ONLY, **changes: Any) -> Situation:
+def context(*runs: TrialView, space: Space = LR_ONLY, **changes: Any) -> SearchContext:
     numbered = [
-        Seen(number=i, recipe=r.recipe, epochs=r.epochs, values=r.values, outcome=r.outcome, result=r.result)
+        TrialView(number=i, recipe=r.recipe, epochs=r.epochs, values=r.values, outcome=r.outcome, result=r.result)
         for i, r in enumerate(runs)
     ]
     told: dict[str, Any] = {"trials": numbered, "spent": 3.0, "budget": 9.0, "untrained": 1.0, **changes}
-    return Situation(space=space, epochs=LENGTH, **told)
+    return SearchContext(space=space, epochs=LENGTH, **told)
 
 
-def trainable(shown: Situation) -> list[Candidate]:
+def trainable(shown: SearchContext) -> list[Candidate]:
     """What may be trained next."""
     return [c for c in Places(Beliefs(shown)).candidates() if free(c) and not c.completed]
 
 
-def lr_of(shown: Situation) -> float:
+def lr_of(shown: SearchContext) -> float:
     """log10 of the learning rate that is trained next."""
     action = FreezeThaw().next(shown)
     if isinstance(action, Continue):
@@ -75,29 +75,29 @@ OUTSIDE = (run(-4.0, 0.3, 20), run(-0.5, 0.25, 20))
 
 
 def test_it_stays_between_complete_runs_that_are_worse() -> None:
-    places = [c.x for c in trainable(situation(*WALLS, *OUTSIDE, run(-2.5, 0.15, 20)))]
+    places = [c.x for c in trainable(context(*WALLS, *OUTSIDE, run(-2.5, 0.15, 20)))]
     assert -3.0 < min(places) <= -2.5 < BEST < max(places) < -1.4
     assert -2.5 in places  # a paused run inside goes on
 
 
 def test_a_side_without_a_worse_complete_run_is_open() -> None:
-    places = [c.x for c in trainable(situation(*WALLS[:2], *OUTSIDE))]
+    places = [c.x for c in trainable(context(*WALLS[:2], *OUTSIDE))]
     assert min(places) > -3.0
     assert max(places) > -0.6
 
 
 @pytest.mark.parametrize(("rough", "walled"), [(0.0, True), (0.1, False)])
 def test_losing_by_less_than_the_noise_is_no_wall(rough: float, *, walled: bool) -> None:
-    shown = situation(run(-3.0, 0.3), run(BEST, 0.1, rough=rough), run(-1.4, 0.15, rough=rough))
+    shown = context(run(-3.0, 0.3), run(BEST, 0.1, rough=rough), run(-1.4, 0.15, rough=rough))
     assert (max(c.x for c in trainable(shown)) < -1.4) == walled
 
 
 def test_a_tie_is_no_wall() -> None:
-    shown = situation(run(-3.0, 0.3), run(BEST, 0.1), run(-1.4, 0.105))
+    shown = context(run(-3.0, 0.3), run(BEST, 0.1), run(-1.4, 0.105))
     assert max(c.x for c in trainable(shown)) > -1.4
 
 
-def overfitted(x: float, trained: int = LENGTH, *, above: float = 0.0) -> Seen:
+def overfitted(x: float, trained: int = LENGTH, *, above: float = 0.0) -> TrialView:
     """A run of a landscape in which only the summed learning rate counts, best at 10**BEST times a full training."""
     epochs = np.arange(1.0, trained + 1)
     summed = np.log10(10**x * epochs / LENGTH)
@@ -105,23 +105,23 @@ def overfitted(x: float, trained: int = LENGTH, *, above: float = 0.0) -> Seen:
     done = trained == LENGTH
     recipe = LR_ONLY.recipe({"lr": 10**x}, epochs=LENGTH)
     outcome = Outcome.COMPLETED if done else None
-    return Seen(number=0, recipe=recipe, epochs=epochs, values=values, outcome=outcome, result=float(values[-1]))
+    return TrialView(number=0, recipe=recipe, epochs=epochs, values=values, outcome=outcome, result=float(values[-1]))
 
 
 def test_a_run_that_overfits_says_where_it_should_have_ended() -> None:
-    beliefs = Beliefs(situation(overfitted(-1.0), overfitted(-3.0, 6), overfitted(-1.5, 6)))
+    beliefs = Beliefs(context(overfitted(-1.0), overfitted(-3.0, 6), overfitted(-1.5, 6)))
     place, spread = beliefs.expected
     assert abs(place - BEST) < 0.1
     assert spread < 0.5
 
 
 @pytest.mark.parametrize("make", [lambda: run(-1.0, 0.1), lambda: run(-1.0, 0.1, rough=0.1)], ids=["falls", "is rough"])
-def test_a_run_that_only_falls_or_trembles_has_not_turned(make: Callable[[], Seen]) -> None:
-    assert Beliefs(situation(make())).turned is None
+def test_a_run_that_only_falls_or_trembles_has_not_turned(make: Callable[[], TrialView]) -> None:
+    assert Beliefs(context(make())).overfit_from is None
 
 
 def test_complete_runs_that_overfit_do_not_wall_off_what_trains_less() -> None:
-    shown = situation(overfitted(0.0), overfitted(-1.0), overfitted(-1.2, above=0.15))
+    shown = context(overfitted(0.0), overfitted(-1.0), overfitted(-1.2, above=0.15))
     assert min(c.x for c in trainable(shown)) < BEST
     assert lr_of(shown) < -1.2
 
@@ -137,7 +137,7 @@ def test_a_search_of_what_overfits_ends_near_the_best() -> None:
 
 def test_it_goes_closer_before_it_leaves_the_basin() -> None:
     """Runs 0.1 decades apart, where three complete ones ask for 0.08 between all: nothing fits but closer."""
-    places = [c.x for c in trainable(situation(run(BEST - 0.1, 0.2), run(BEST, 0.1), run(BEST + 0.1, 0.2), *OUTSIDE))]
+    places = [c.x for c in trainable(context(run(BEST - 0.1, 0.2), run(BEST, 0.1), run(BEST + 0.1, 0.2), *OUTSIDE))]
     assert places == pytest.approx([BEST - 0.05, BEST + 0.05])
 
 
@@ -145,15 +145,15 @@ NARROW = (run(BEST - 0.03, 0.2), run(BEST, 0.1), run(BEST + 0.03, 0.2))
 
 
 def test_where_nothing_is_left_inside_it_looks_elsewhere() -> None:
-    shown = situation(*NARROW, *OUTSIDE)
+    shown = context(*NARROW, *OUTSIDE)
     places = [c.x for c in trainable(shown)]
     assert {-4.0, -0.5} < set(places)
     assert abs(lr_of(shown) - BEST) > 0.03
 
 
 def test_with_no_trial_left_to_start_a_run_outside_goes_on_rather_than_none() -> None:
-    assert lr_of(situation(*NARROW, *OUTSIDE, exhausted=True)) in {-4.0, -0.5}
-    assert lr_of(situation(*WALLS, *OUTSIDE, run(-2.5, 0.8, 20), exhausted=True)) == pytest.approx(-2.5)
+    assert lr_of(context(*NARROW, *OUTSIDE, exhausted=True)) in {-4.0, -0.5}
+    assert lr_of(context(*WALLS, *OUTSIDE, run(-2.5, 0.8, 20), exhausted=True)) == pytest.approx(-2.5)
 
 
 def test_walls_hold_under_their_own_settings_only() -> None:
@@ -161,7 +161,7 @@ def test_walls_hold_under_their_own_settings_only() -> None:
     walls = [run(x, end, **OTHERS) for x, end in ((-2.3, 0.3), (BEST, 0.1), (-1.9, 0.2))]
     better, paused = run(-1.0, 0.05, **{**OTHERS, "warmup": 0.1}), run(-2.15, 0.2, 20, **OTHERS)
     by_key: dict[Any, list[float]] = {}
-    for c in trainable(situation(*walls, better, paused, space=JOINT)):
+    for c in trainable(context(*walls, better, paused, space=JOINT)):
         by_key.setdefault((c.recipe.batch_size, c.recipe.schedule, c.recipe.warmup), []).append(c.x)
     mine = by_key.pop((64, "cosine", 0.0))
     assert mine == [pytest.approx(-2.15)]
@@ -186,7 +186,7 @@ def test_the_best_moves_left_early_on_where_the_schedule_decays_and_all_along_wh
     schedule: str, trained: int, left: float
 ) -> None:
     begun = run(BEST, 0.1, trained, batch_size=64, schedule=schedule, warmup=0.0)
-    place, _ = Beliefs(situation(begun, space=JOINT)).expected
+    place, _ = Beliefs(context(begun, space=JOINT)).expected
     assert BEST - place == pytest.approx(left, abs=0.01)
 
 
@@ -203,7 +203,7 @@ def test_a_run_that_leads_the_best_as_far_as_it_came_is_followed_until_it_can_be
     end: float, trained: int, spent: float, *, followed: bool
 ) -> None:
     runs = [run(-2.7, 0.12), run(-2.4, 0.1), run(-1.9, end, trained), run(-0.5, 1.0, 1)]
-    action = FreezeThaw().next(situation(*runs, spent=spent, budget=None))
+    action = FreezeThaw().next(context(*runs, spent=spent, budget=None))
     assert (isinstance(action, Continue) and action.why == "it leads as far as it came") == followed
     if followed:
         assert isinstance(action, Continue)
@@ -214,7 +214,7 @@ def test_what_is_followed_leaves_the_budget_for_what_is_expected_to_gain_most() 
     runs = [run(-2.7, 0.12), run(-2.4, 0.1), run(-1.9, 0.0, 2), run(-0.5, 1.0, 1)]
     price = 1 - 2 / LENGTH  # of the leader's own end, the most that is trained next
     for left, followed in ((price + 0.5, True), (price + 1e-3, False)):
-        action = FreezeThaw().next(situation(*runs, spent=3.0, budget=3.0 + left))
+        action = FreezeThaw().next(context(*runs, spent=3.0, budget=3.0 + left))
         assert isinstance(action, Continue | Start)
         assert (action.why == "it leads as far as it came") == followed
 
@@ -224,10 +224,10 @@ def test_a_run_far_behind_the_best_stays_behind_it_under_another_schedule_too(en
     """By half of what exceeds 5 % of all there is to learn; what is less may be the schedule's doing."""
     done = run(BEST, 0.1, **OTHERS)
     behind = run(BEST, end, 30, **{**OTHERS, "schedule": "constant"})
-    beliefs = Beliefs(situation(done, behind, space=JOINT))
-    (paused,) = [c for c in Places(beliefs).candidates() if c.arm is not None and not c.completed]
+    beliefs = Beliefs(context(done, behind, space=JOINT))
+    (paused,) = [c for c in Places(beliefs).candidates() if c.observation is not None and not c.completed]
     fallen = Refinement(beliefs, Pace(beliefs))._held([paused], np.full((1, 1), -1.0))
-    assert paused.arm is not None
-    lost = beliefs.behind(paused.arm, beliefs.view.completed[0])
+    assert paused.observation is not None
+    lost = beliefs.behind(paused.observation, beliefs.view.completed[0])
     assert (lost > 0.5) == held
     assert float(fallen[0, 0]) == pytest.approx(0.5 * (lost - 0.05) if held else -1.0)

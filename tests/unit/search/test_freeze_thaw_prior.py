@@ -12,7 +12,7 @@ from strategy_contract import JOINT, LR_ONLY, Laboratory, law
 
 from lrtune.core.outcome import Outcome
 from lrtune.core.space import Space
-from lrtune.search.base import Finish, Seen, Situation, Start
+from lrtune.search.base import Finish, SearchContext, Start, TrialView
 from lrtune.search.freeze_thaw.beliefs import Beliefs
 from lrtune.search.freeze_thaw.prior import Earlier
 from lrtune.search.freeze_thaw.strategy import FreezeThaw, Prior
@@ -35,7 +35,7 @@ def prior(x: float, **others: Any) -> Prior:
 
 
 def first(given: Prior | None, space: Space = JOINT) -> Mapping[str, Any]:
-    action = FreezeThaw(given).next(Situation(space=space, epochs=LENGTH, budget=4.0))
+    action = FreezeThaw(given).next(SearchContext(space=space, epochs=LENGTH, budget=4.0))
     assert isinstance(action, Start)
     assert action.params is not None
     return action.params
@@ -58,7 +58,7 @@ def test_settings_that_it_does_not_know_are_liked_as_ever() -> None:
 
 def test_a_setting_that_is_not_searched_is_not_compared() -> None:
     earlier = Earlier(prior(-1.3, optimizer="adamw", momentum=0.5, schedule="cosine"), JOINT)
-    keys = Beliefs(Situation(space=JOINT, epochs=LENGTH)).combos
+    keys = Beliefs(SearchContext(space=JOINT, epochs=LENGTH)).combos
     assert sum(earlier.shares(key) for key in keys) == len(keys) / 2
     assert not any(Earlier(prior(-1.3, batch_size=32), JOINT).shares(key) for key in keys)
 
@@ -84,9 +84,9 @@ def test_a_first_look_at_another_batch_size_is_scaled() -> None:
 # Confirmed, or not.
 
 
-def complete(number: int, x: float, end: float, space: Space = LR_ONLY, **others: Any) -> Seen:
+def complete(number: int, x: float, end: float, space: Space = LR_ONLY, **others: Any) -> TrialView:
     values = np.linspace(1.0, end, LENGTH)
-    return Seen(
+    return TrialView(
         number=number,
         recipe=space.recipe({"lr": 10**x, **others}, epochs=LENGTH),
         epochs=np.arange(1.0, LENGTH + 1),
@@ -96,8 +96,8 @@ def complete(number: int, x: float, end: float, space: Space = LR_ONLY, **others
     )
 
 
-def confirmed(given: Prior | None, *trials: Seen, space: Space = LR_ONLY) -> bool:
-    return Beliefs(Situation(space=space, epochs=LENGTH, trials=trials), given).confirmed
+def confirmed(given: Prior | None, *trials: TrialView, space: Space = LR_ONLY) -> bool:
+    return Beliefs(SearchContext(space=space, epochs=LENGTH, trials=trials), given).confirmed
 
 
 @pytest.mark.parametrize(("x", "held"), [(-2.0, True), (-2.28, True), (-1.72, True), (-2.4, False), (-1.5, False)])

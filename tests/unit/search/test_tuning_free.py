@@ -13,7 +13,7 @@ from networks import make, plain
 import lrtune
 from lrtune.core.outcome import Outcome
 from lrtune.errors import InputError
-from lrtune.search.base import Continue, Finish, Seen, Situation, Start, Wait
+from lrtune.search.base import Continue, Finish, SearchContext, Start, TrialView, Wait
 from lrtune.search.baselines.tuning_free import WAYS, refusal
 from lrtune.study import comparison
 from lrtune.training.networks import optimizer_packages
@@ -38,16 +38,16 @@ def generator(recipe: Recipe) -> Iterator[dict[str, float]]:
         yield {"valid_loss": 0.1 + abs(math.log10(recipe.lr) + 2)}
 
 
-def situation(*trials: Seen, **changes: Any) -> Situation:
+def context(*trials: TrialView, **changes: Any) -> SearchContext:
     way = WAYS["prodigy"]
     told: dict[str, Any] = {"space": way.space(SPACE), "epochs": 4, "trials": trials, "budget": 3.0}
-    return Situation(**{**told, **changes})
+    return SearchContext(**{**told, **changes})
 
 
-def seen(trained: int, **changes: Any) -> Seen:
+def seen(trained: int, **changes: Any) -> TrialView:
     way = WAYS["prodigy"]
     recipe = way.space(SPACE).recipe({"lr": way.lr}, epochs=4)
-    return Seen(number=0, recipe=recipe, epochs=np.arange(1.0, trained + 1), values=np.ones(trained), **changes)
+    return TrialView(number=0, recipe=recipe, epochs=np.arange(1.0, trained + 1), values=np.ones(trained), **changes)
 
 
 # -- the strategy --------------------------------------------------------------------------------------------
@@ -55,23 +55,23 @@ def seen(trained: int, **changes: Any) -> Seen:
 
 def test_it_trains_once_and_ends() -> None:
     way = WAYS["prodigy"]
-    first = way.next(situation())
+    first = way.next(context())
     assert isinstance(first, Start)
     assert (first.params, first.until) == ({"lr": 1.0}, 4.0)
-    assert isinstance(way.next(situation(seen(4, outcome=Outcome.COMPLETED), spent=1.0)), Finish)
-    assert isinstance(way.next(situation(seen(2, outcome=Outcome.NON_FINITE), spent=0.5)), Finish)
+    assert isinstance(way.next(context(seen(4, outcome=Outcome.COMPLETED), spent=1.0)), Finish)
+    assert isinstance(way.next(context(seen(2, outcome=Outcome.NON_FINITE), spent=0.5)), Finish)
 
 
 def test_what_was_interrupted_goes_on_and_what_somebody_trains_is_waited_for() -> None:
     way = WAYS["prodigy"]
-    assert way.next(situation(seen(1), spent=0.25)) == Continue(number=0, until=4.0, why="to its end")
-    assert isinstance(way.next(situation(seen(1, until=4.0), spent=1.0)), Wait)
+    assert way.next(context(seen(1), spent=0.25)) == Continue(number=0, until=4.0, why="to its end")
+    assert isinstance(way.next(context(seen(1, until=4.0), spent=1.0)), Wait)
 
 
 def test_the_budget_is_never_overspent() -> None:
     way = WAYS["prodigy"]
-    assert isinstance(way.next(situation(budget=1.0, spent=0.5)), Finish)
-    assert isinstance(way.next(situation(seen(1, again=1.0), budget=1.0, spent=0.25)), Finish)
+    assert isinstance(way.next(context(budget=1.0, spent=0.5)), Finish)
+    assert isinstance(way.next(context(seen(1, repaid_epochs=1.0), budget=1.0, spent=0.25)), Finish)
 
 
 @every

@@ -18,7 +18,7 @@ import pytest
 from optuna.storages import InMemoryStorage
 
 from lrtune.errors import StorageError
-from lrtune.storage import RetryingStorage, exclusive, open_storage, resolve_storage
+from lrtune.storage import RetryingStorage, open_storage, resolve_storage, study_lock
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can become somebody else")
@@ -297,7 +297,7 @@ def test_a_file_that_cannot_be_read_is_a_sentence(stored: Path, monkeypatch: pyt
 def test_the_lock_belongs_to_all_who_may_use_the_file(stored: Path) -> None:
     stored.with_name("stored.db.lock").unlink()
     stored.chmod(0o660)
-    with exclusive(open_storage(stored), "n"):
+    with study_lock(open_storage(stored), "n"):
         assert stored.with_name("stored.db.lock").stat().st_mode & 0o777 == 0o660
 
 

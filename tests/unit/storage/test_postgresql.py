@@ -16,11 +16,11 @@ from optuna.trial import TrialState
 from postgres_server import PASSWORD, PostgresServer, find_programs
 
 from lrtune.errors import LockLostError, StorageError
-from lrtune.storage import RetryingStorage, exclusive, open_storage
+from lrtune.storage import RetryingStorage, open_storage, study_lock
 from lrtune.storage.factory import START_SECONDS
 from lrtune.storage.postgresql import CONNECT_SECONDS
 from lrtune.storage.url import ServerAddress, parse
-from lrtune.study.engine.search_state import Standing
+from lrtune.study.engine.search_state import SearchState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,12 +122,12 @@ def test_a_server_that_stays_away_is_given_up(own_server: PostgresServer) -> Non
 def test_a_lock_does_not_outlive_a_restart_unnoticed(own_server: PostgresServer) -> None:
     storage = open_storage(own_server.url())
     study = optuna.create_study(storage=storage, study_name="n")
-    with exclusive(storage, "n") as held:
+    with study_lock(storage, "n") as held:
         assert not held.lost()
         own_server.restart()
         assert held.lost()
         study.ask()
-    with exclusive(storage, "n") as held:
+    with study_lock(storage, "n") as held:
         assert not held.lost()
 
 
@@ -136,7 +136,7 @@ def test_nothing_is_written_behind_a_fence_once_the_lock_is_lost(own_server: Pos
     study = optuna.create_study(storage=storage, study_name="n")
     trial = study.ask()
     for write in (study.ask, lambda: study.tell(trial, 1.0), lambda: trial.set_user_attr("a", 1)):
-        with exclusive(storage, "n", fenced=True):
+        with study_lock(storage, "n", fenced=True):
             trial.set_user_attr("held", "yes")
             own_server.restart()
             assert study.trials, "reading is free"
@@ -161,8 +161,8 @@ def test_what_was_decided_under_a_lost_lock_is_decided_anew(own_server: Postgres
             other.ask()  # what another process decides meanwhile
         return study.ask().number
 
-    ledger = SimpleNamespace(storage=storage, study=study)
-    assert Standing.decisively(SimpleNamespace(ledger=ledger), decide) == 1  # type: ignore[arg-type]
+    trial_store = SimpleNamespace(storage=storage, study=study)
+    assert SearchState.with_study_lock(SimpleNamespace(trial_store=trial_store), decide) == 1  # type: ignore[arg-type]
     assert read == [0, 1]
 
 

@@ -24,7 +24,7 @@ from optuna.trial import TrialState, create_trial
 
 from lrtune.core.optuna_logging import quiet
 from lrtune.errors import StorageError
-from lrtune.storage import Change, RetryingStorage, exclusive, open_storage, rows_of
+from lrtune.storage import RetryingStorage, TrialChange, open_storage, rows_of, study_lock
 from lrtune.storage import sqlite_rows as module
 from lrtune.storage.sqlite_rows import FileRows
 from lrtune.storage.trial_rows import AnyRows, constraint_key
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
-    from lrtune.storage import Row, Rows
+    from lrtune.storage import Rows, TrialRow
 
 DISTRIBUTIONS = {
     "lr": FloatDistribution(1e-5, 10.0, log=True),
@@ -65,7 +65,7 @@ def storage_of(rows: Rows) -> BaseStorage:
     return storage
 
 
-def plain(row: Row) -> Any:
+def plain(row: TrialRow) -> Any:
     """The record, parsed where it is text."""
     return json.loads(row.record) if isinstance(row.record, str) else row.record
 
@@ -108,16 +108,16 @@ def test_a_study_that_is_gone_takes_no_trials(rows: Rows) -> None:
     with pytest.raises(KeyError):
         rows.add(template())
     with pytest.raises(KeyError):
-        rows.change(trial_id, Change(attributes={"a": 1}))
+        rows.change(trial_id, TrialChange(attributes={"a": 1}))
     with pytest.raises(KeyError):
         rows.look(trial_id, "record")
 
 
 def test_what_has_ended_is_not_changed(rows: Rows) -> None:
     trial_id, _ = rows.add(template(record=0))
-    rows.change(trial_id, Change(state=TrialState.COMPLETE, values=[1.0]))
+    rows.change(trial_id, TrialChange(state=TrialState.COMPLETE, values=[1.0]))
     with pytest.raises(UpdateFinishedTrialError):
-        rows.change(trial_id, Change(attributes={"record": 1}))
+        rows.change(trial_id, TrialChange(attributes={"record": 1}))
     row = rows.look(trial_id, "record")
     assert (row.state, plain(row)) == (TrialState.COMPLETE, 0)
 
@@ -125,7 +125,7 @@ def test_what_has_ended_is_not_changed(rows: Rows) -> None:
 def test_a_constraint_stays_what_it_was(rows: Rows) -> None:
     trial_id, _ = rows.add(template())
     for value in (2.0, 1.0):
-        rows.change(trial_id, Change(constraints={"diverged": value}))
+        rows.change(trial_id, TrialChange(constraints={"diverged": value}))
     assert storage_of(rows).get_trial(trial_id).constraints == {"diverged": 2.0}
 
 
@@ -148,19 +148,19 @@ texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 content = st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | texts
 named = st.dictionaries(st.sampled_from("abc"), content | st.lists(content, max_size=3), max_size=3)
 changes = st.builds(
-    Change,
+    TrialChange,
     attributes=named,
     reports=st.dictionaries(st.integers(0, 10**9), st.floats(), max_size=3),
     constraints=st.dictionaries(st.sampled_from(["diverged", "slow"]), numbers, max_size=2),
 )
 ends = st.sampled_from(
     [
-        Change(state=TrialState.COMPLETE, values=[0.25]),
-        Change(state=TrialState.COMPLETE, values=[1]),
-        Change(state=TrialState.PRUNED, values=[float("inf")]),
-        Change(state=TrialState.PRUNED, values=[float("-inf")]),
-        Change(state=TrialState.PRUNED),
-        Change(state=TrialState.FAIL, attributes={"why": "x" * 3000}),
+        TrialChange(state=TrialState.COMPLETE, values=[0.25]),
+        TrialChange(state=TrialState.COMPLETE, values=[1]),
+        TrialChange(state=TrialState.PRUNED, values=[float("inf")]),
+        TrialChange(state=TrialState.PRUNED, values=[float("-inf")]),
+        TrialChange(state=TrialState.PRUNED),
+        TrialChange(state=TrialState.FAIL, attributes={"why": "x" * 3000}),
     ]
 )
 
@@ -170,7 +170,7 @@ ends = st.sampled_from(
 )
 @given(st.lists(changes, max_size=3), ends)
 def test_a_file_holds_what_optunas_own_calls_leave(
-    tmp_path_factory: pytest.TempPathFactory, told: list[Change], end: Change
+    tmp_path_factory: pytest.TempPathFactory, told: list[TrialChange], end: TrialChange
 ) -> None:
     folder = tmp_path_factory.mktemp("rows")
     plainly, ours = (optuna.storages.get_storage(InMemoryStorage()), open_storage(folder / "s.db"))
@@ -209,7 +209,7 @@ def test_the_values_that_optuna_knows_are_known(tmp_path: Path) -> None:
     """The words of the tables, written by Optuna and by us into one file."""
     storage = open_storage(tmp_path / "s.db")
     study_id = storage.create_new_study([StudyDirection.MINIMIZE], "s")
-    change = Change(
+    change = TrialChange(
         attributes={"a": [1, "é"]},
         reports={1: 0.5, 2: float("nan"), 3: float("inf"), 4: float("-inf")},
         constraints={"diverged": 1.5},
@@ -262,7 +262,7 @@ def test_what_is_written_here_needs_no_second_reading(shared: tuple[Path, FileRo
     _, rows = shared
     assert rows.unchanged()
     trial_id, _ = rows.add(template())
-    rows.change(trial_id, Change(attributes={"a": 1}, state=TrialState.FAIL))
+    rows.change(trial_id, TrialChange(attributes={"a": 1}, state=TrialState.FAIL))
     rows.describe({"b": 2})
     assert rows.unchanged()
 
@@ -291,7 +291,7 @@ def test_what_another_thread_or_optuna_itself_writes_is_seen(shared: tuple[Path,
     assert not rows.unchanged()
     rows.read("record")
     neighbour = rows_of(open_storage(path), rows._study_id)
-    thread = threading.Thread(target=lambda: neighbour.change(1, Change(attributes={"record": 2})))
+    thread = threading.Thread(target=lambda: neighbour.change(1, TrialChange(attributes={"record": 2})))
     thread.start()
     thread.join()
     assert not rows.unchanged()
@@ -343,7 +343,7 @@ def test_a_change_that_fails_leaves_nothing_and_is_doubted(shared: tuple[Path, F
         connection.commit()
     rows.read("record")
     with pytest.raises((StorageError, sqlite3.Error)):
-        rows.change(1, Change(attributes={"record": "half"}, state=TrialState.FAIL))
+        rows.change(1, TrialChange(attributes={"record": "half"}, state=TrialState.FAIL))
     assert not rows.unchanged()
     assert plain(rows.look(1, "record")) == 0
 
@@ -354,7 +354,7 @@ def test_a_locked_file_is_waited_for(shared: tuple[Path, FileRows]) -> None:
         connection.execute("begin immediate")
         timer = threading.Timer(1.5, lambda: connection.execute("commit"))
         timer.start()
-        rows.change(1, Change(attributes={"record": "waited"}))
+        rows.change(1, TrialChange(attributes={"record": "waited"}))
         timer.join()
     assert rows.unchanged()
     assert plain(rows.look(1, "record")) == "waited"
@@ -368,7 +368,7 @@ def test_a_forked_child_has_a_connection_of_its_own(shared: tuple[Path, FileRows
     child = os.fork()
     if child == 0:  # pragma: no cover -- in the child
         fine = rows._connection is None and not rows.unchanged()
-        rows.change(1, Change(attributes={"record": "child"}))
+        rows.change(1, TrialChange(attributes={"record": "child"}))
         os._exit(0 if fine and rows._connection is not parents else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert not rows.unchanged(), "the child is somebody else"
@@ -394,5 +394,5 @@ def test_other_revisions_are_left_to_optuna(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_lock_and_a_decision_leave_the_version_as_it_is(shared: tuple[Path, FileRows]) -> None:
     _, rows = shared
-    with exclusive(rows._storage, "s"):
+    with study_lock(rows._storage, "s"):
         assert rows.unchanged()

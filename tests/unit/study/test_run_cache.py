@@ -14,7 +14,7 @@ from lrtune.core.curve import Curve, Point
 from lrtune.core.divergence import Baseline
 from lrtune.core.recipe import Recipe
 from lrtune.errors import StorageError
-from lrtune.study.engine.run_cache import Garage, Parked
+from lrtune.study.engine.run_cache import PausedRun, RunCache
 from lrtune.training.generator import GeneratorTrainer
 
 if TYPE_CHECKING:
@@ -48,37 +48,37 @@ class Counting:
         return {}
 
 
-def advanced(garage: Garage, number: int, steps: int, known: Curve | None = None) -> Parked:
+def advanced(run_cache: RunCache, number: int, steps: int, known: Curve | None = None) -> PausedRun:
     """Train a run on and park it again."""
-    parked = garage.fetch(number, RECIPE, known or Curve())
-    for report in parked.run.advance(steps):
-        parked.curve.append(report.point)
-    parked.step += steps
-    garage.park(number, parked)
-    return parked
+    paused = run_cache.fetch(number, RECIPE, known or Curve())
+    for report in paused.run.advance(steps):
+        paused.curve.append(report.point)
+    paused.step += steps
+    run_cache.suspend(number, paused)
+    return paused
 
 
 def test_a_parked_run_goes_on_from_memory(tmp_path: Path) -> None:
-    garage = Garage(trainer=Counting(), folder=tmp_path)
-    first = advanced(garage, 0, 4)
-    assert garage.holds(0)
-    assert garage.saved(0)
-    assert garage.fetch(0, RECIPE, first.curve) is first
-    assert not garage.holds(0), "fetched is in use"
+    run_cache = RunCache(trainer=Counting(), folder=tmp_path)
+    first = advanced(run_cache, 0, 4)
+    assert run_cache.holds(0)
+    assert run_cache.saved(0)
+    assert run_cache.fetch(0, RECIPE, first.curve) is first
+    assert not run_cache.holds(0), "fetched is in use"
 
 
 def test_another_process_goes_on_from_disk(tmp_path: Path) -> None:
-    first = advanced(Garage(trainer=Counting(), folder=tmp_path), 0, 6)
-    parked = Garage(trainer=Counting(), folder=tmp_path).fetch(0, RECIPE, first.curve)
-    assert parked.step == 6
-    assert parked.curve == first.curve
-    assert parked.run.advance(1)[0].point.step == 7
+    first = advanced(RunCache(trainer=Counting(), folder=tmp_path), 0, 6)
+    paused = RunCache(trainer=Counting(), folder=tmp_path).fetch(0, RECIPE, first.curve)
+    assert paused.step == 6
+    assert paused.curve == first.curve
+    assert paused.run.advance(1)[0].point.step == 7
 
 
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "foreign", "empty"])
 def test_a_damaged_checkpoint_is_trained_again(tmp_path: Path, damage: str) -> None:
     trainer = Counting()
-    first = advanced(Garage(trainer=trainer, folder=tmp_path), 0, 6)
+    first = advanced(RunCache(trainer=trainer, folder=tmp_path), 0, 6)
     (file,) = tmp_path.iterdir()
     if damage == "foreign":
         other = GaragedForeign(trainer=trainer, folder=tmp_path)
@@ -86,75 +86,75 @@ def test_a_damaged_checkpoint_is_trained_again(tmp_path: Path, damage: str) -> N
     else:
         data = {"truncated": file.read_bytes()[:200], "garbage": b"PK\x03\x04" + b"\xff" * 500, "empty": b""}
         file.write_bytes(data[damage])
-    parked = Garage(trainer=trainer, folder=tmp_path).fetch(0, RECIPE, first.curve)
-    assert (parked.step, len(parked.curve)) == (0, 0)
-    assert parked.run.advance(1)[0].point.step == 1
+    paused = RunCache(trainer=trainer, folder=tmp_path).fetch(0, RECIPE, first.curve)
+    assert (paused.step, len(paused.curve)) == (0, 0)
+    assert paused.run.advance(1)[0].point.step == 1
     assert not file.exists(), "it would be met again"
 
 
-class GaragedForeign(Garage):
+class GaragedForeign(RunCache):
     """Writes what belongs to something else."""
 
-    def save(self, number: int, parked: Parked) -> bool:
+    def save(self, number: int, paused: PausedRun) -> bool:
         from lrtune.training import checkpoint as checkpoints
 
-        checkpoints.save(self._path(number), {"run": {"epoch": 3}, "curve": parked.curve.to_json(), "step": 6})
+        checkpoints.save(self._path(number), {"run": {"epoch": 3}, "curve": paused.curve.to_json(), "step": 6})
         return True
 
 
 def test_a_run_that_others_have_overtaken_is_not_continued(tmp_path: Path) -> None:
-    mine = Garage(trainer=Counting(), folder=tmp_path)
+    mine = RunCache(trainer=Counting(), folder=tmp_path)
     stale = advanced(mine, 0, 4)
-    theirs = Garage(trainer=Counting(), folder=tmp_path)
+    theirs = RunCache(trainer=Counting(), folder=tmp_path)
     ahead = advanced(theirs, 0, 4, stale.curve)
-    parked = mine.fetch(0, RECIPE, ahead.curve)
-    assert parked.step == 8
-    assert parked.curve == ahead.curve
+    paused = mine.fetch(0, RECIPE, ahead.curve)
+    assert paused.step == 8
+    assert paused.curve == ahead.curve
     assert stale.run.closed == 1  # type: ignore[attr-defined]  # it has it, untyped
 
 
 def test_memory_is_bounded_and_the_oldest_goes_first(tmp_path: Path) -> None:
-    garage = Garage(trainer=Counting(), folder=tmp_path, memory_limit=250_000)
-    runs = [advanced(garage, number, 4) for number in range(4)]
-    assert [garage.holds(number) for number in range(4)] == [False, False, True, True]
+    run_cache = RunCache(trainer=Counting(), folder=tmp_path, memory_limit=250_000)
+    runs = [advanced(run_cache, number, 4) for number in range(4)]
+    assert [run_cache.holds(number) for number in range(4)] == [False, False, True, True]
     assert [run.run.closed for run in runs] == [1, 1, 0, 0]  # type: ignore[attr-defined]  # it has it, untyped
-    assert garage.fetch(0, RECIPE, runs[0].curve).step == 4
+    assert run_cache.fetch(0, RECIPE, runs[0].curve).step == 4
 
 
 def test_no_memory_at_all_keeps_all_on_disk(tmp_path: Path) -> None:
-    garage = Garage(trainer=Counting(), folder=tmp_path, memory_limit=0)
-    first = advanced(garage, 0, 4)
-    assert not garage.holds(0)
-    assert garage.fetch(0, RECIPE, first.curve).step == 4
+    run_cache = RunCache(trainer=Counting(), folder=tmp_path, memory_limit=0)
+    first = advanced(run_cache, 0, 4)
+    assert not run_cache.holds(0)
+    assert run_cache.fetch(0, RECIPE, first.curve).step == 4
 
 
 def test_without_a_folder_all_stay_in_memory() -> None:
-    garage = Garage(trainer=Counting(), memory_limit=0)
-    assert not garage.saving
-    advanced(garage, 0, 4)
-    assert garage.holds(0)
-    assert not garage.saved(0)
+    run_cache = RunCache(trainer=Counting(), memory_limit=0)
+    assert not run_cache.saving
+    advanced(run_cache, 0, 4)
+    assert run_cache.holds(0)
+    assert not run_cache.saved(0)
 
 
 def test_what_has_ended_leaves_nothing(tmp_path: Path) -> None:
     trainer = Counting()
-    garage = Garage(trainer=trainer, folder=tmp_path)
-    advanced(garage, 0, 4)
-    garage.forget(0)
-    garage.forget(0)
+    run_cache = RunCache(trainer=trainer, folder=tmp_path)
+    advanced(run_cache, 0, 4)
+    run_cache.forget(0)
+    run_cache.forget(0)
     assert not list(tmp_path.iterdir())
     assert trainer.started[0].closed
-    assert garage.fetch(0, RECIPE, Curve()).step == 0
+    assert run_cache.fetch(0, RECIPE, Curve()).step == 0
 
 
 def test_what_others_have_ended_is_closed(tmp_path: Path) -> None:
     trainer = Counting()
-    garage = Garage(trainer=trainer, folder=tmp_path)
+    run_cache = RunCache(trainer=trainer, folder=tmp_path)
     for number in range(3):
-        advanced(garage, number, 4)
-    garage.keep({1, 7})
-    assert [garage.holds(number) for number in range(3)] == [False, True, False]
-    garage.close()
+        advanced(run_cache, number, 4)
+    run_cache.keep({1, 7})
+    assert [run_cache.holds(number) for number in range(3)] == [False, True, False]
+    run_cache.close()
     assert all(run.closed for run in trainer.started)
 
 
@@ -162,18 +162,18 @@ def test_a_generator_waits_in_memory_and_starts_again_where_it_was_lost(tmp_path
     def train(recipe: Recipe) -> Iterator[float]:
         yield from (1.0 / (epoch + 1) for epoch in range(recipe.epochs))
 
-    garage = Garage(trainer=GeneratorTrainer(train), folder=tmp_path, memory_limit=0)
-    first = advanced(garage, 0, 2)
-    assert garage.holds(0)
+    run_cache = RunCache(trainer=GeneratorTrainer(train), folder=tmp_path, memory_limit=0)
+    first = advanced(run_cache, 0, 2)
+    assert run_cache.holds(0)
     assert not list(tmp_path.iterdir())
-    again = Garage(trainer=GeneratorTrainer(train), folder=tmp_path).fetch(0, RECIPE, first.curve)
+    again = RunCache(trainer=GeneratorTrainer(train), folder=tmp_path).fetch(0, RECIPE, first.curve)
     assert (again.step, len(again.curve)) == (0, 0)
 
 
-def studies(folder: Path, *identities: str | None) -> list[tuple[Garage, list[str]]]:
+def studies(folder: Path, *identities: str | None) -> list[tuple[RunCache, list[str]]]:
     said: list[list[str]] = [[] for _ in identities]
     made = [
-        Garage(trainer=Counting(), folder=folder, study=identity, warn=heard.append)
+        RunCache(trainer=Counting(), folder=folder, study=identity, warn=heard.append)
         for identity, heard in zip(identities, said, strict=True)
     ]
     return list(zip(made, said, strict=True))
@@ -181,10 +181,10 @@ def studies(folder: Path, *identities: str | None) -> list[tuple[Garage, list[st
 
 def test_two_studies_in_one_folder_keep_to_themselves(tmp_path: Path) -> None:
     (mine, _), (theirs, _), (earlier, _) = studies(tmp_path, "a" * 32, "b" * 32, None)
-    for garage, steps in ((mine, 4), (theirs, 6), (earlier, 8)):
-        advanced(garage, 0, steps)
-    for (garage, said), steps in zip(studies(tmp_path, "a" * 32, "b" * 32, None), (4, 6, 8), strict=True):
-        assert garage.fetch(0, RECIPE, Curve()).step == steps
+    for run_cache, steps in ((mine, 4), (theirs, 6), (earlier, 8)):
+        advanced(run_cache, 0, steps)
+    for (run_cache, said), steps in zip(studies(tmp_path, "a" * 32, "b" * 32, None), (4, 6, 8), strict=True):
+        assert run_cache.fetch(0, RECIPE, Curve()).step == steps
         assert not said
     mine.forget(0)
     assert len(list(tmp_path.iterdir())) == 2, "the others' are theirs"
@@ -233,7 +233,7 @@ def test_checkpoints_of_trials_that_ended_before_a_kill_go_with_the_first_look(t
 
 
 def test_a_checkpoint_that_cannot_be_read_is_said_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = advanced(Garage(trainer=Counting(), folder=tmp_path), 0, 4)
+    first = advanced(RunCache(trainer=Counting(), folder=tmp_path), 0, 4)
     (checkpoint,) = tmp_path.iterdir()
     failures = [OSError(errno.EIO, "Input/output error")] * 2
     real = Path.read_bytes
@@ -245,44 +245,44 @@ def test_a_checkpoint_that_cannot_be_read_is_said_and_kept(tmp_path: Path, monke
 
     said: list[str] = []
     monkeypatch.setattr(Path, "read_bytes", failing)
-    assert Garage(trainer=Counting(), folder=tmp_path, warn=said.append).fetch(0, RECIPE, first.curve).step == 0
+    assert RunCache(trainer=Counting(), folder=tmp_path, warn=said.append).fetch(0, RECIPE, first.curve).step == 0
     assert said == [
         f"trial 0 is trained again from its start: checkpoint {checkpoint} cannot be read (Input/output error)"
     ]
     assert checkpoint.exists(), "what cannot be read may be sound"
     failures.append(OSError(errno.EIO, "Input/output error"))
-    assert Garage(trainer=Counting(), folder=tmp_path).fetch(0, RECIPE, first.curve).step == 4, "one failure passes"
+    assert RunCache(trainer=Counting(), folder=tmp_path).fetch(0, RECIPE, first.curve).step == 4, "one failure passes"
 
 
 def test_a_folder_in_the_place_of_a_checkpoint_is_named_and_costs_no_trial(tmp_path: Path) -> None:
     (tmp_path / "0.npz" / "inside").mkdir(parents=True)
     said: list[str] = []
-    garage = Garage(trainer=Counting(), folder=tmp_path, warn=said.append)
-    assert not garage.saved(0)
-    parked = garage.fetch(0, RECIPE, Curve())
+    run_cache = RunCache(trainer=Counting(), folder=tmp_path, warn=said.append)
+    assert not run_cache.saved(0)
+    paused = run_cache.fetch(0, RECIPE, Curve())
     with pytest.raises(StorageError, match="a folder is where the file should be"):
-        garage.park(0, parked)
-    garage.forget(0)
+        run_cache.suspend(0, paused)
+    run_cache.forget(0)
     assert "0.npz cannot be removed" in said[-1]
 
 
 def test_a_folder_of_checkpoints_that_is_gone_is_not_said_to_be_full(tmp_path: Path) -> None:
-    garage = Garage(trainer=Counting(), folder=tmp_path / "out" / "checkpoints")
+    run_cache = RunCache(trainer=Counting(), folder=tmp_path / "out" / "checkpoints")
     with pytest.raises(StorageError, match="make the folder again") as raised:
-        advanced(garage, 0, 4)
+        advanced(run_cache, 0, 4)
     assert "space" not in str(raised.value)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may look everywhere")
 def test_a_folder_that_may_not_be_looked_into_holds_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "closed"
-    advanced(Garage(trainer=Counting(), folder=folder), 0, 4)
+    advanced(RunCache(trainer=Counting(), folder=folder), 0, 4)
     folder.chmod(0)
     try:
         said: list[str] = []
-        garage = Garage(trainer=Counting(), folder=folder, warn=said.append)
-        assert not garage.saved(0)
-        garage.forget(0)
+        run_cache = RunCache(trainer=Counting(), folder=folder, warn=said.append)
+        assert not run_cache.saved(0)
+        run_cache.forget(0)
         assert said
     finally:
         folder.chmod(0o700)

@@ -11,9 +11,9 @@ import pytest
 from lrtune.core.curve import Curve, Point
 from lrtune.core.divergence import Baseline
 from lrtune.core.recipe import Recipe
-from lrtune.core.records import Record
-from lrtune.study.engine.search_state import Standing
-from lrtune.study.trials.stored_trial import Entry
+from lrtune.core.records import TrialRecord
+from lrtune.study.engine.search_state import SearchState
+from lrtune.study.trials.stored_trial import StoredTrial
 
 
 @pytest.mark.parametrize(
@@ -33,10 +33,12 @@ def test_only_what_is_alike_but_for_a_higher_learning_rate_says_that_a_run_is_sl
 ) -> None:
     recipe = Recipe(lr=0.1, epochs=10, batch_size=16)
     curve = Curve([Point(step=1, epoch=trained, samples=1, values={"valid_loss": 1.0})])
-    entry = Entry(record=Record(number=0, recipe=dataclasses.replace(recipe, **changes), params={}, curve=curve))
+    entry = StoredTrial(
+        record=TrialRecord(number=0, recipe=dataclasses.replace(recipe, **changes), params={}, curve=curve)
+    )
     search: Any = SimpleNamespace(
         entries=[entry],
         baseline=Baseline(untrained=2.3),
         settings=SimpleNamespace(epochs=10, metric="valid_loss", direction="minimize"),
     )
-    assert Standing.learned_above(search, recipe) is said
+    assert SearchState.learned_above(search, recipe) is said

@@ -16,8 +16,8 @@ from lrtune.core.divergence import Baseline
 from lrtune.core.outcome import Outcome
 from lrtune.core.recipe import Recipe
 from lrtune.errors import InputError, UserCodeError
-from lrtune.study.engine.run_cache import Parked
-from lrtune.study.engine.segment import Watch, failed, train
+from lrtune.study.engine.run_cache import PausedRun
+from lrtune.study.engine.segment import SegmentMonitor, failed, train
 from lrtune.study.settings import Settings
 from lrtune.training.base import Report
 from lrtune.training.generator import GeneratorTrainer
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 RECIPE = Recipe(lr=0.1, epochs=5)
 
 
-def watch(*, spe: int = 4, **changes: Any) -> Watch:
+def watch(*, spe: int = 4, **changes: Any) -> SegmentMonitor:
     options = {field.name for field in dataclasses.fields(Settings)}
     told = {name: changes.pop(name) for name in list(changes) if name in options}
     whole: dict[str, Any] = {
@@ -41,15 +41,15 @@ def watch(*, spe: int = 4, **changes: Any) -> Watch:
         "progressed": lambda _epoch: None,
         **changes,
     }
-    return Watch(**whole)
+    return SegmentMonitor(**whole)
 
 
-def counting(recipe: Recipe = RECIPE) -> Parked:
-    return Parked(run=Counter(recipe), curve=Curve())
+def counting(recipe: Recipe = RECIPE) -> PausedRun:
+    return PausedRun(run=Counter(recipe), curve=Curve())
 
 
-def generating(function: Callable[[Recipe], Iterator[Any]], recipe: Recipe = RECIPE) -> Parked:
-    return Parked(run=GeneratorTrainer(function).start([recipe]), curve=Curve())
+def generating(function: Callable[[Recipe], Iterator[Any]], recipe: Recipe = RECIPE) -> PausedRun:
+    return PausedRun(run=GeneratorTrainer(function).start([recipe]), curve=Curve())
 
 
 class Scripted(Counter):
@@ -66,35 +66,35 @@ class Scripted(Counter):
 
 
 def test_a_run_is_evaluated_at_the_end_of_every_epoch_and_of_the_piece() -> None:
-    parked = counting()
-    end = train(parked, RECIPE, 2.5, watch())
+    paused = counting()
+    end = train(paused, RECIPE, 2.5, watch())
     assert (end.outcome, end.interrupted) == (None, False)
-    assert parked.curve.steps.tolist() == [4, 8, 10]
-    end = train(parked, RECIPE, 5.0, watch())
+    assert paused.curve.steps.tolist() == [4, 8, 10]
+    end = train(paused, RECIPE, 5.0, watch())
     assert end.outcome is Outcome.COMPLETED
-    assert parked.curve.steps.tolist() == [4, 8, 10, 12, 16, 20]
+    assert paused.curve.steps.tolist() == [4, 8, 10, 12, 16, 20]
 
 
 @given(st.lists(st.floats(0.01, 5.0), min_size=1, max_size=6), st.integers(1, 40))
 def test_however_it_is_cut_every_piece_reaches_what_was_asked(untils: list[float], spe: int) -> None:
-    parked = counting()
-    parked.run.spe = spe  # type: ignore[attr-defined]  # it has it, untyped
+    paused = counting()
+    paused.run.spe = spe  # type: ignore[attr-defined]  # it has it, untyped
     for until in sorted(untils):
-        before = parked.step
-        train(parked, RECIPE, until, watch(spe=spe))
-        assert parked.step >= min(until, 5) * spe * (1 - 1e-6)
-        assert parked.step < until * spe + 1
-        assert parked.step >= before
-    assert parked.curve.steps.tolist() == sorted(
-        {math.ceil(u * spe * (1 - 1e-9)) for u in untils} | {e * spe for e in range(1, parked.step // spe + 1)}
+        before = paused.step
+        train(paused, RECIPE, until, watch(spe=spe))
+        assert paused.step >= min(until, 5) * spe * (1 - 1e-6)
+        assert paused.step < until * spe + 1
+        assert paused.step >= before
+    assert paused.curve.steps.tolist() == sorted(
+        {math.ceil(u * spe * (1 - 1e-9)) for u in untils} | {e * spe for e in range(1, paused.step // spe + 1)}
     )
 
 
 def test_a_piece_that_ends_within_an_epoch_is_evaluated_there() -> None:
-    parked = counting()
-    train(parked, RECIPE, 0.3, watch())
-    assert parked.curve.steps.tolist() == [2]
-    assert parked.step == 2
+    paused = counting()
+    train(paused, RECIPE, 0.3, watch())
+    assert paused.curve.steps.tolist() == [2]
+    assert paused.step == 2
 
 
 def test_a_generator_that_returns_early_is_complete() -> None:
@@ -102,11 +102,11 @@ def test_a_generator_that_returns_early_is_complete() -> None:
         yield 1.0
         yield 0.5
 
-    parked = generating(short)
-    end = train(parked, RECIPE, 5.0, watch(spe=1))
+    paused = generating(short)
+    end = train(paused, RECIPE, 5.0, watch(spe=1))
     assert end.outcome is Outcome.COMPLETED
     assert "returned after 2 of 5 epochs" in end.why
-    assert parked.curve.values("valid_loss").tolist() == [1.0, 0.5]
+    assert paused.curve.values("valid_loss").tolist() == [1.0, 0.5]
 
 
 def test_a_generator_that_returns_early_costs_what_it_yielded() -> None:
@@ -114,17 +114,17 @@ def test_a_generator_that_returns_early_costs_what_it_yielded() -> None:
         yield 1.0
         yield 0.5
 
-    parked = generating(short)
-    train(parked, RECIPE, 5.0, watch(spe=1))
-    assert parked.step == 2
+    paused = generating(short)
+    train(paused, RECIPE, 5.0, watch(spe=1))
+    assert paused.step == 2
 
 
 def test_a_report_that_is_not_finite_ends_the_piece_where_it_stands() -> None:
-    parked = Parked(run=Scripted(lambda step: math.nan if step >= 8 else 1.0), curve=Curve())
-    end = train(parked, RECIPE, 5.0, watch())
+    paused = PausedRun(run=Scripted(lambda step: math.nan if step >= 8 else 1.0), curve=Curve())
+    end = train(paused, RECIPE, 5.0, watch())
     assert end.outcome is Outcome.NON_FINITE
-    assert parked.step == 8
-    assert parked.curve.trained == 2.0
+    assert paused.step == 8
+    assert paused.curve.trained == 2.0
 
 
 def test_what_the_run_itself_found_ends_the_piece() -> None:
@@ -137,26 +137,26 @@ def test_what_the_run_itself_found_ends_the_piece() -> None:
                 Report(member=0, point=point, outcome=Outcome.NON_FINITE, why="the training loss was nan at step 1")
             ]
 
-    parked = Parked(run=Failing(RECIPE), curve=Curve())
-    end = train(parked, RECIPE, 5.0, watch())
+    paused = PausedRun(run=Failing(RECIPE), curve=Curve())
+    end = train(paused, RECIPE, 5.0, watch())
     assert (end.outcome, end.why) == (Outcome.NON_FINITE, "the training loss was nan at step 1")
-    assert len(parked.curve) == parked.step == 1, "what was not trained is not paid"
+    assert len(paused.curve) == paused.step == 1, "what was not trained is not paid"
 
 
 def test_a_stop_from_outside_is_an_interruption_and_no_end() -> None:
-    parked = counting()
-    end = train(parked, RECIPE, 5.0, watch(should_stop=lambda: parked.step >= 8))
+    paused = counting()
+    end = train(paused, RECIPE, 5.0, watch(should_stop=lambda: paused.step >= 8))
     assert (end.outcome, end.interrupted) == (None, True)
-    assert parked.step == 8
+    assert paused.step == 8
 
 
 def test_it_is_saved_within_a_piece() -> None:
     saved: list[int] = []
-    train(counting(), RECIPE, 5.0, watch(checkpoint_every=1e-9, save=lambda parked: saved.append(parked.step)))
+    train(counting(), RECIPE, 5.0, watch(checkpoint_every=1e-9, save=lambda paused: saved.append(paused.step)))
     assert saved == list(range(1, saved[-1] + 1))
     assert len(saved) >= 16
     saved.clear()
-    train(counting(), RECIPE, 5.0, watch(checkpoint_every=3600, save=lambda parked: saved.append(parked.step)))
+    train(counting(), RECIPE, 5.0, watch(checkpoint_every=3600, save=lambda paused: saved.append(paused.step)))
     assert not saved
 
 
@@ -170,10 +170,10 @@ def test_a_trial_may_take_so_long_and_no_longer() -> None:
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
 def test_patience_completes_a_run_without_a_better_value(direction: str) -> None:
     sign = 1 if direction == "minimize" else -1
-    parked = Parked(run=Scripted(lambda step: sign * (1.0 + abs(step - 4))), curve=Curve())
-    end = train(parked, RECIPE, 5.0, watch(patience=2, direction=direction, value=Settings(epochs=1).value))
+    paused = PausedRun(run=Scripted(lambda step: sign * (1.0 + abs(step - 4))), curve=Curve())
+    end = train(paused, RECIPE, 5.0, watch(patience=2, direction=direction, value=Settings(epochs=1).value))
     assert end.outcome is Outcome.COMPLETED
-    assert parked.curve.trained == 3.0
+    assert paused.curve.trained == 3.0
 
 
 def test_the_metric_must_be_reported() -> None:
@@ -189,8 +189,8 @@ def test_progress_is_told_in_epochs() -> None:
 
 def test_a_stuck_run_ends_by_the_baseline() -> None:
     values = [2.31, 2.35, 2.4, 2.33, 2.36]
-    parked = Parked(run=Scripted(lambda step: values[step // 4 - 1]), curve=Curve())
-    end = train(parked, RECIPE, 5.0, watch(baseline=Baseline(untrained=2.3)))
+    paused = PausedRun(run=Scripted(lambda step: values[step // 4 - 1]), curve=Curve())
+    end = train(paused, RECIPE, 5.0, watch(baseline=Baseline(untrained=2.3)))
     assert end.outcome is Outcome.STUCK
 
 

@@ -14,7 +14,7 @@ from sklearn.linear_model import SGDClassifier, SGDRegressor
 from sklearn.metrics import log_loss, mean_poisson_deviance
 from sklearn.neural_network import MLPClassifier
 
-from lrtune.training.estimators.losses import Elementwise, Labels, Linear, Probability, mean, named
+from lrtune.training.estimators.losses import DecisionLoss, Elementwise, Labels, Probability, mean, named
 
 X = np.random.default_rng(0).normal(size=(30, 4))
 CLASSIFIER_LOSSES = sorted(SGDClassifier.loss_functions)
@@ -54,7 +54,7 @@ def test_the_perceptrons_own_loss_would_call_a_model_of_zeros_perfect() -> None:
 def test_many_classes_are_the_sum_of_one_against_the_rest() -> None:
     codes = np.arange(30) % 3
     model = SGDClassifier(random_state=0).fit(X, codes)
-    criterion = Linear(loss=named("hinge", 0.0), classes=3)
+    criterion = DecisionLoss(loss=named("hinge", 0.0), classes=3)
     decision = model.decision_function(X)
     expected = [
         sum(max(0.0, 1.0 - (1.0 if k == codes[row] else -1.0) * decision[row, k]) for k in range(3))
@@ -66,14 +66,14 @@ def test_many_classes_are_the_sum_of_one_against_the_rest() -> None:
 def test_two_classes_have_one_decision() -> None:
     codes = np.arange(30) % 2
     model = SGDClassifier(random_state=0, loss="log_loss").fit(X, codes)
-    direct, asked = (Linear(loss=named("log_loss", 0.0), classes=2, direct=d) for d in (True, False))
+    direct, asked = (DecisionLoss(loss=named("log_loss", 0.0), classes=2, direct=d) for d in (True, False))
     np.testing.assert_allclose(direct.rows(model, X, codes), asked.rows(model, X, codes), rtol=1e-12)
     assert direct.rows(model, X, codes).mean() == pytest.approx(log_loss(codes, model.predict_proba(X)))
 
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_an_unfitted_linear_model_is_one_of_zeros(classes: int) -> None:
-    rows = Linear(loss=named("log_loss", 0.0), classes=classes).rows(SGDClassifier(), X, np.arange(30) % classes)
+    rows = DecisionLoss(loss=named("log_loss", 0.0), classes=classes).rows(SGDClassifier(), X, np.arange(30) % classes)
     np.testing.assert_allclose(rows, math.log(2) * (classes if classes > 2 else 1))
 
 
@@ -97,7 +97,7 @@ def constant_model(decision: Any) -> Any:
 
 @given(target=values, loss=st.sampled_from(REGRESSOR_LOSSES), constant=numbers)
 def test_no_constant_beats_the_best_constant_value(target: Any, loss: str, constant: float) -> None:
-    criterion = Linear(loss=named(loss, 0.1), classes=0)
+    criterion = DecisionLoss(loss=named(loss, 0.1), classes=0)
     best = criterion.constant(target, None)
     worth = criterion.rows(constant_model(constant), np.zeros((len(target), 1)), target).mean()
     assert best <= worth * (1 + 1e-6) + 1e-6
@@ -105,7 +105,7 @@ def test_no_constant_beats_the_best_constant_value(target: Any, loss: str, const
 
 @given(target=codes, loss=st.sampled_from(CLASSIFIER_LOSSES), constant=hnp.arrays(np.float64, 3, elements=numbers))
 def test_no_constant_beats_the_best_constant_decision(target: Any, loss: str, constant: Any) -> None:
-    criterion = Linear(loss=named(loss, 0.1), classes=3)
+    criterion = DecisionLoss(loss=named(loss, 0.1), classes=3)
     best = criterion.constant(target, None)
     worth = criterion.rows(constant_model(constant), np.zeros((len(target), 1)), target).mean()
     assert best <= worth * (1 + 1e-6) + 1e-6
@@ -115,16 +115,18 @@ def test_best_constants_in_closed_form() -> None:
     target = np.array([0, 0, 0, 1])
     weight = np.array([1.0, 1.0, 1.0, 3.0])
     entropy = -0.25 * math.log(0.25) - 0.75 * math.log(0.75)
-    log = Linear(loss=named("log_loss", 0.0), classes=2)
+    log = DecisionLoss(loss=named("log_loss", 0.0), classes=2)
     assert log.constant(target, None) == pytest.approx(entropy)
     assert log.constant(target, weight) == pytest.approx(math.log(2))
-    assert Linear(loss=named("hinge", 0.0), classes=2).constant(target, None) == pytest.approx(0.5)
+    assert DecisionLoss(loss=named("hinge", 0.0), classes=2).constant(target, None) == pytest.approx(0.5)
     assert Probability(classes=2).constant(target, None) == pytest.approx(entropy)
     assert Labels(names=np.array(["a", "b"])).constant(target, None) == 0.25
     assert Labels(names=np.array(["a", "b"])).constant(target, weight) == 0.5
     assert Elementwise().constant(target, None) == pytest.approx(target.var() / 2)
-    assert Linear(loss=named("squared_error", 0.0), classes=0).constant(target, None) == pytest.approx(target.var() / 2)
-    assert Linear(loss=named("huber", 0.1), classes=0).constant(np.ones(3), None) == 0.0
+    assert DecisionLoss(loss=named("squared_error", 0.0), classes=0).constant(target, None) == pytest.approx(
+        target.var() / 2
+    )
+    assert DecisionLoss(loss=named("huber", 0.1), classes=0).constant(np.ones(3), None) == 0.0
 
 
 def test_poisson_is_half_the_deviance() -> None:

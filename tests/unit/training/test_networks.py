@@ -123,7 +123,7 @@ class TestPrivacy:
         run = trainer.start(RECIPES)
         run.advance(3)
         run.state()
-        run.park()
+        run.suspend()
         trainer.fingerprint()
         trainer.baseline(RECIPES[0], "valid_loss")
         run.close()
@@ -137,7 +137,7 @@ class TestPrivacy:
         while run.alive:
             torch.manual_seed(random.randrange(1000))
             np.random.seed(3)  # noqa: NPY002 -- the global one
-            curves.update(train(run, pieces=1)[0])
+            curves.update(train(run, segments=1)[0])
             torch.rand(7)
         assert curves == quiet[0]
 

@@ -55,7 +55,7 @@ def test_every_precision_learns_and_comes_back(precision: str, tmp_path: Path) -
     trainer = make(device="cuda", precision=precision, train_data=blobs(600), clip_norm=1.0, accumulate=2)
     run = trainer.start([RECIPE])
     whole = train(trainer.start([RECIPE]), piece=20)
-    begun = train(run, piece=20, pieces=2)
+    begun = train(run, piece=20, segments=2)
     checkpoint.save(tmp_path / "state.npz", run.state() or {})
     run.close()
     other = trainer.start([RECIPE])
@@ -135,7 +135,7 @@ def test_twenty_trials_leave_no_more_behind_than_two() -> None:
         run = trainer.start([RECIPE.with_seed(seed)])
         while run.alive:
             run.advance(5)
-            run.park()
+            run.suspend()
         run.close()
         used.append((torch.cuda.memory_allocated(), torch.cuda.memory_reserved()))
     for second, last in zip(used[1], used[19], strict=True):
@@ -151,6 +151,6 @@ def test_a_parked_run_takes_no_memory_of_the_device() -> None:
     before = torch.cuda.memory_allocated()
     run = trainer.start([RECIPE])
     run.advance(2)
-    run.park()
+    run.suspend()
     assert torch.cuda.memory_allocated() <= before
     run.close()

@@ -223,7 +223,7 @@ def test_a_process_that_dies_says_how(
     assert run.advance(1) == []
     assert run.state() is None
     run.drop([0])
-    run.park()
+    run.suspend()
     run.close()
     assert gone(death.pid)
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     Lock: TypeAlias = FileLock | ServerLock | ThreadLock
 
-__all__ = ["exclusive", "file_of", "spans_machines"]
+__all__ = ["file_of", "spans_machines", "study_lock"]
 
 _files: dict[str, FileLock] = {}  # by path: two storages of one file in a process share a lock
 _locks: weakref.WeakKeyDictionary[BaseStorage, dict[str, FileLock | ThreadLock | ServerLock]] = (
@@ -43,7 +43,7 @@ _guard = threading.Lock()
 
 
 @contextlib.contextmanager
-def exclusive(storage: BaseStorage, study_name: str, *, timeout: float = 60.0, fenced: bool = False) -> Iterator[Held]:
+def study_lock(storage: BaseStorage, study_name: str, *, timeout: float = 60.0, fenced: bool = False) -> Iterator[Held]:
     """Hold the decision lock of a study, shared by all its processes.
 
     For a file it is a kernel lock on a file beside it (one for all studies of the file), for PostgreSQL an advisory
