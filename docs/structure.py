@@ -2,7 +2,8 @@
 
 Without a revision the working tree is measured. Entries are the files and folders at the top of ``lrtune/``; an arrow
 runs from an entry to one that it imports, type checking included, the front door ``lrtune/__init__.py`` left out; the
-floors are the longest chain of arrows, entries that import each other in a circle counted as one.
+floors are the longest chain of arrows, entries that import each other in a circle counted as one. A shape of a trial
+is a class that holds one trial's number together with more of it, or its curve, or another shape of a trial.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "lrtune"
 TESTS = "tests"
+ELSEWHERE = ("lrtune/jobs/", "lrtune/cli/", "lrtune/config")
+"""Where a number and a record are a run's of a job, not a trial's."""
+NUMBER, MORE = {"number", "trial_id"}, {"recipe", "record", "state", "values"}
 
 
 def sources(revision: str | None) -> dict[str, str]:
@@ -120,6 +124,32 @@ def classes(texts: Iterable[str]) -> Counter[str]:
     return Counter(node.name for text in texts for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ClassDef))
 
 
+def shapes_of_a_trial(package: dict[str, str]) -> list[str]:
+    """The classes in which one trial travels between its trainer, the database, the strategy and the report."""
+    classes = [
+        (node.name, _fields(node))
+        for path, text in package.items()
+        if not path.startswith(ELSEWHERE)
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ClassDef)
+    ]
+    found = {
+        name for name, own in classes if own.get("curve") == "Curve" or (NUMBER & own.keys() and MORE & own.keys())
+    }
+    while more := {name for name, own in classes if _types(own) & found} - found:
+        found |= more
+    return sorted(found)
+
+
+def _fields(node: ast.ClassDef) -> dict[str, str]:
+    named = [part for part in node.body if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)]
+    return {ast.unparse(part.target): ast.unparse(part.annotation) for part in named}
+
+
+def _types(own: dict[str, str]) -> set[str]:
+    return {annotation.removesuffix(" | None") for annotation in own.values()}
+
+
 def measure(files: dict[str, str]) -> dict[str, str]:
     """Each measure by name."""
     package = {path: text for path, text in files.items() if path.startswith(f"{PACKAGE}/")}
@@ -127,6 +157,7 @@ def measure(files: dict[str, str]) -> dict[str, str]:
     graph = arrows(package)
     largest = max(package, key=lambda path: package[path].count("\n"))
     longest = max(functions(package.values()))
+    shapes = shapes_of_a_trial(package)
     twice = sorted(name for name, count in classes(package.values()).items() if count > 1)
     return {
         "entries at the top": str(len({path.split("/")[1] for path in package})),
@@ -137,6 +168,7 @@ def measure(files: dict[str, str]) -> dict[str, str]:
         "largest file": f"{largest} ({package[largest].count(chr(10))})",
         "longest function": f"{longest[1]} ({longest[0]})",
         "class names used twice": f"{len(twice)}" + (f" ({', '.join(twice)})" if twice else ""),
+        "shapes of a trial": f"{len(shapes)} ({', '.join(shapes)})",
         "lines of the package": f"{sum(text.count(chr(10)) for text in package.values()):,}",
         "lines of the tests": f"{sum(text.count(chr(10)) for text in tests.values()):,}",
     }

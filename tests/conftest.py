@@ -37,6 +37,11 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
+# One thread a process, as .ci/run has it: pytest -n 2 on two cores is slower with more, and sums of floats keep their
+# order. Nothing that reads these is loaded yet; a value that is set already stays.
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
 # Under nohup, or a runner that ignores it, every process that a test starts would ignore SIGHUP too.
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
