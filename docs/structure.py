@@ -133,10 +133,8 @@ def shapes_of_a_trial(package: dict[str, str]) -> list[str]:
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.ClassDef)
     ]
-    named = [(name, own.get("curve") == "Curve", NUMBER & own.keys() and MORE & own.keys()) for name, own in classes]
-    found = {name for name, has_curve, numbered in named if has_curve or numbered}
-        name for name, own in classes if own.get("curve") == "Curve" or (NUMBER & own.keys() and MORE & own.keys())
-    }
+    found = {name for name, own in classes if own.get("curve") == "Curve"}
+    found |= {name for name, own in classes if NUMBER & own.keys() and MORE & own.keys()}
     while more := {name for name, own in classes if _types(own) & found} - found:
         found |= more
     return sorted(found)
