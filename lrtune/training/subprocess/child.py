@@ -40,7 +40,7 @@ LOOK_SECONDS = 0.2
 DEATH_SECONDS = 5.0
 """For a child that has closed its end of the pipe to be gone; then it is ended."""
 
-RUNS = frozenset({"advance", "drop", "state", "restore", "park", "close"})
+RUNS = frozenset({"advance", "drop", "state", "restore", "suspend", "close"})
 
 
 class Child:

@@ -192,7 +192,7 @@ class IsolatedRun:
 
     def suspend(self) -> None:
         """Let go of what is scarce."""
-        self._ask("park")
+        self._ask("suspend")
 
     def close(self) -> None:
         """Have the training code clean up, then end its process and all that it left behind."""
