@@ -48,7 +48,7 @@ class MLflowTracker(Tracker):
             raise missing(MLFLOW) from None
         location = None if uri is None else absolute(uri)
         self._make: Callable[[], Any] = lambda: MlflowClient(tracking_uri=location)
-        self._held: tuple[Any, str, str] | None = None
+        self._open: tuple[Any, str, str] | None = None
 
     def _trial(self, progress: Progress, ended: EndedTrial) -> None:
         client, experiment, search = self._opened(progress.name)
@@ -80,7 +80,7 @@ class MLflowTracker(Tracker):
 
     def _opened(self, name: str) -> tuple[Any, str, str]:
         """The client, the experiment of a study, and the run of its search."""
-        if self._held is None:
+        if self._open is None:
             client = self._make()
             found = client.get_experiment_by_name(name)
             experiment = found.experiment_id if found is not None else client.create_experiment(name)
@@ -88,8 +88,8 @@ class MLflowTracker(Tracker):
             if search is None:
                 tags = {"mlflow.runName": name, "lrtune.search": "1"}
                 search = client.create_run(experiment, tags=tags).info.run_id
-            self._held = client, experiment, search
-        return self._held
+            self._open = client, experiment, search
+        return self._open
 
     @staticmethod
     def _known(client: Any, experiment: str, tag: str, value: str) -> str | None:

@@ -132,7 +132,7 @@ class Notes:
         return YOURS in _joined(_system_attributes(self._study(name)), _NOTE)
 
     def write(self, name: str, progress: Progress | None = None) -> None:
-        """Write note and figures of a study as it stands in its storage.
+        """Write note and figures of a study as it is stored.
 
         Parameters
         ----------
@@ -168,12 +168,12 @@ class Notes:
 
     def _put_note(self, study: optuna.Study, body: str) -> None:
         """Write the note above what users have written into it."""
-        held = _system_attributes(study)
-        before = _joined(held, _NOTE)
-        body = f"{body}\n---\n{YOURS}\n{_theirs(before)}"
+        attributes = _system_attributes(study)
+        before = _joined(attributes, _NOTE)
+        body = f"{body}\n---\n{YOURS}\n{_users_part(before)}"
         if body == before:
             return
-        self._set(study, _NOTE_VERSION, int(held.get(_NOTE_VERSION, 0)) + 1)
+        self._set(study, _NOTE_VERSION, int(attributes.get(_NOTE_VERSION, 0)) + 1)
         self._put(study, _NOTE, body)
 
     def _put(self, study: optuna.Study, prefix: str, text: str) -> None:
@@ -202,13 +202,13 @@ def _system_attributes(study: optuna.Study) -> dict[str, Any]:
     return dict(study._storage.get_study_system_attrs(study._study_id))  # noqa: SLF001 -- as the dashboard does
 
 
-def _joined(held: dict[str, Any], prefix: str) -> str:
+def _joined(attributes: dict[str, Any], prefix: str) -> str:
     """The chunks under a prefix, joined."""
-    chunks = {int(key[len(prefix) :]): str(text) for key, text in held.items() if key.startswith(prefix)}
+    chunks = {int(key[len(prefix) :]): str(text) for key, text in attributes.items() if key.startswith(prefix)}
     return "".join(chunks[index] for index in sorted(chunks))
 
 
-def _theirs(note: str) -> str:
+def _users_part(note: str) -> str:
     """What users have written: all below lrtune's line, or the whole of a note that has none."""
     before, line, after = note.partition(YOURS)
     return after.removeprefix("\n") if line else before

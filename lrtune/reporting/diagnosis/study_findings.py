@@ -145,14 +145,14 @@ def _at_end(study: _Study) -> Finding | None:
 
 def _mostly_diverged(study: _Study) -> Finding | None:
     closed = [trial for trial in study.trials if trial.outcome is not None]
-    lost = [trial for trial in closed if trial.diverged]
-    if len(closed) < 2 * MIN_EACH or len(lost) <= MOSTLY * len(closed):
+    diverged = [trial for trial in closed if trial.diverged]
+    if len(closed) < 2 * MIN_EACH or len(diverged) <= MOSTLY * len(closed):
         return None
-    edge = study.edge or min(trial.recipe.lr for trial in lost)
+    edge = study.edge or min(trial.recipe.lr for trial in diverged)
     return Finding(
         kind=FindingKind.MOSTLY_DIVERGED,
-        evidence={"diverged": len(lost), "trials": len(closed), "edge": edge},
-        why=f"{len(lost)} of {len(closed)} trials diverged, from a learning rate of about {edge:.2g} on",
+        evidence={"diverged": len(diverged), "trials": len(closed), "edge": edge},
+        why=f"{len(diverged)} of {len(closed)} trials diverged, from a learning rate of about {edge:.2g} on",
         advice=f"lower the high end of the range to about {2 * edge:.1g}",
     )
 
@@ -236,8 +236,8 @@ def _at_double(study: _Study) -> str:
 
 def _differs(trial: TrialRecord, other: TrialRecord) -> int:
     """In how many settings beside learning rate and seed two trials differ."""
-    mine, theirs = trial.recipe.to_json(), other.recipe.to_json()
-    return sum(mine[name] != theirs[name] for name in mine if name not in {"lr", "seed"})
+    one, another = trial.recipe.to_json(), other.recipe.to_json()
+    return sum(one[name] != another[name] for name in one if name not in {"lr", "seed"})
 
 
 def _warmup(study: _Study) -> Finding | None:
@@ -260,12 +260,12 @@ def _warmup(study: _Study) -> Finding | None:
 def _usable(trials: Sequence[TrialRecord]) -> float | None:
     """The learning rate that best parts survivors from diverged runs; None where one kind is missing."""
     lrs = np.log10([trial.recipe.lr for trial in trials])
-    lost = np.array([trial.diverged for trial in trials])
-    if min(lost.sum(), (~lost).sum()) < MIN_EITHER:
+    diverged = np.array([trial.diverged for trial in trials])
+    if min(diverged.sum(), (~diverged).sum()) < MIN_EITHER:
         return None
     order = np.argsort(lrs)
-    lrs, lost = lrs[order], lost[order]
-    wrong = np.concatenate(([0], np.cumsum(lost))) + np.concatenate((np.cumsum((~lost)[::-1])[::-1], [0]))
+    lrs, diverged = lrs[order], diverged[order]
+    wrong = np.concatenate(([0], np.cumsum(diverged))) + np.concatenate((np.cumsum((~diverged)[::-1])[::-1], [0]))
     cut = int(np.argmin(wrong))
     inner = lrs[max(cut - 1, 0) : cut + 1]
     return float(10 ** inner.mean())
@@ -275,19 +275,19 @@ def _schedule(study: _Study) -> Finding | None:
     groups: dict[str, list[float]] = defaultdict(list)
     for trial in study.done:
         groups[trial.recipe.schedule].append(study.value(trial))
-    held = {name: sorted(values) for name, values in groups.items() if len(values) >= MIN_EACH}
-    if len(held) < MIN_EITHER or study.noise is None:
+    by_schedule = {name: sorted(values) for name, values in groups.items() if len(values) >= MIN_EACH}
+    if len(by_schedule) < MIN_EITHER or study.noise is None:
         return None
-    bests = {name: float(np.mean(values[:2])) for name, values in held.items()}
+    bests = {name: float(np.mean(values[:2])) for name, values in by_schedule.items()}
     gap = max(bests.values()) - min(bests.values())
     if gap > NOISE_SIGMAS * study.noise:
         return None
     return Finding(
         kind=FindingKind.SCHEDULE_IRRELEVANT,
         evidence={"gap": gap, "noise": study.noise},
-        why=f"the best under {len(held)} schedules differ by {gap:.2g}, "
+        why=f"the best under {len(by_schedule)} schedules differ by {gap:.2g}, "
         f"chance alone moves a result by {study.noise:.2g}",
-        advice=f"take the simplest of {', '.join(held)}",
+        advice=f"take the simplest of {', '.join(by_schedule)}",
     )
 
 

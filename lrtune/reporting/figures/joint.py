@@ -1,4 +1,4 @@
-"""Joint settings: the contour of lr and batch with the scaling line, slices, and parallel coordinates."""
+"""Figures of several settings together: contour of lr and batch size, slices, and parallel coordinates."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FEW_LEVELS = 12
 def contour(record: StudyRecord) -> go.Figure | None:
     """Result over learning rate and batch size, the fitted scaling line and the two rules; None without batch sizes.
 
-    Between trials it is interpolated over log lr and log batch; diverged trials stand at the level of knowing nothing.
+    Between trials it is interpolated over log lr and log batch; diverged trials count with the untrained level.
     """
     trials = [
         t for t in record.records if t.params.get("batch_size") is not None and not math.isnan(_height(t, record))
@@ -104,14 +104,14 @@ def _surface(x: Floats, y: Floats, z: Floats, record: StudyRecord, shown: theme.
 
 
 def _dots(trials: Sequence[TrialRecord], record: StudyRecord) -> go.Scatter:
-    looks = [theme.OUTCOMES[t.outcome_key] for t in trials]
+    styles = [theme.OUTCOMES[t.outcome_key] for t in trials]
     return go.Scatter(
         x=[t.recipe.lr for t in trials],
         y=[t.params["batch_size"] for t in trials],
         mode="markers",
         showlegend=False,
         marker={
-            "symbol": [look.symbol for look in looks],
+            "symbol": [style.symbol for style in styles],
             "color": theme.INK,
             "size": 5,
             "opacity": 0.7,
@@ -121,9 +121,9 @@ def _dots(trials: Sequence[TrialRecord], record: StudyRecord) -> go.Scatter:
             theme.hover(
                 f"trial {t.number}: lr {t.recipe.lr:.3g}, batch {t.params['batch_size']:g}",
                 f"{record.metric} {theme.number(t.value)}",
-                look.name,
+                style.name,
             )
-            for t, look in zip(trials, looks, strict=True)
+            for t, style in zip(trials, styles, strict=True)
         ],
     )
 
@@ -205,7 +205,7 @@ def label_of(name: str) -> str:
 
 
 def _axis(values: Sequence[Any]) -> tuple[Floats, dict[str, Any]]:
-    """Where values lie on an axis, and the axis: few levels stand side by side, ranges stay numbers."""
+    """Where values lie on an axis, and the axis: few levels are placed side by side, ranges stay numbers."""
     distinct = sorted({v for v in values if v is not None}, key=lambda v: (isinstance(v, str), v))
     if len(distinct) <= FEW_LEVELS:
         place = {value: float(i) for i, value in enumerate(distinct)}

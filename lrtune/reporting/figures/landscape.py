@@ -39,8 +39,8 @@ def landscape(record: StudyRecord, table: pd.DataFrame | None = None) -> go.Figu
     """
     table = trials_table(record) if table is None else table
     values = table["value"].where(table["value"].notna(), table["last"]).to_numpy(dtype=np.float64)
-    lost = table["group"].eq("diverged").to_numpy()
-    shown = theme.robust(values[~lost], sign=record.sign, worst=record.untrained)
+    diverged = table["group"].eq("diverged").to_numpy()
+    shown = theme.robust(values[~diverged], sign=record.sign, worst=record.untrained)
     figure = theme.blank(
         x="learning rate",
         y=record.metric,
@@ -50,12 +50,12 @@ def landscape(record: StudyRecord, table: pd.DataFrame | None = None) -> go.Figu
     _areas(figure, record)
     best = np.argsort(record.sign * np.where(np.isfinite(values), values, np.inf))[: MOST_POINTS // 3]
     drawn = theme.thinned(len(table), MOST_POINTS, best.tolist())
-    heights = np.where(lost, shown.beyond(record.sign), shown.clip(values))
+    heights = np.where(diverged, shown.beyond(record.sign), shown.clip(values))
     outcomes = table["outcome"].tolist()
-    for outcome, look in theme.OUTCOMES.items():
+    for outcome, style in theme.OUTCOMES.items():
         rows = [i for i in drawn if outcomes[i] == outcome]
         if rows:
-            figure.add_trace(_points(table, rows, heights, look, record))
+            figure.add_trace(_points(table, rows, heights, style, record))
     _best(figure, record)
     note = theme.note(len(drawn), len(table), "trials are drawn: the best ones, and the rest evenly.")
     return figure.update_layout(meta=note, margin={"t": 30})
@@ -84,21 +84,21 @@ def _areas(figure: go.Figure, record: StudyRecord) -> None:
 
 
 def _points(
-    table: pd.DataFrame, rows: list[int], heights: Any, look: theme.OutcomeStyle, record: StudyRecord
+    table: pd.DataFrame, rows: list[int], heights: Any, style: theme.OutcomeStyle, record: StudyRecord
 ) -> go.Scatter:
     part = table.iloc[rows]
     return go.Scatter(
         x=part["lr"].round(12).tolist(),
         y=[float(f"{height:.6g}") for height in heights[rows]],
         mode="markers",
-        name=look.name,
+        name=style.name,
         marker={
-            "color": look.colour,
-            "symbol": look.symbol,
+            "color": style.colour,
+            "symbol": style.symbol,
             "size": 8 if len(table) < 500 else 5,  # noqa: PLR2004 -- pixels for a crowd
             "opacity": 0.85,
-            "line": {"width": 1.3, "color": look.colour}
-            if "thin" in look.symbol or "open" in look.symbol
+            "line": {"width": 1.3, "color": style.colour}
+            if "thin" in style.symbol or "open" in style.symbol
             else {"width": 0},
         },
         hovertext=[_hover(trial, record) for trial in theme.rows(part)],

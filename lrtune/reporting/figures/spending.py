@@ -35,10 +35,10 @@ def timeline(record: StudyRecord) -> go.Figure | None:
     span, unit = _unit(float((table["second"] + table["seconds"]).max()))
     workers = list(dict.fromkeys(kept["worker"]))
     figure = theme.blank(x=f"{unit} since the start", y="", height=150 + 46 * len(workers))
-    for outcome, look in theme.OUTCOMES.items():
+    for outcome, style in theme.OUTCOMES.items():
         part = kept[kept["outcome"] == outcome]
         if len(part):
-            figure.add_trace(_bars(part, look, span, workers))
+            figure.add_trace(_bars(part, style, span, workers))
     texts = [theme.label(worker or "this process", 28) for worker in workers]
     figure.update_yaxes(tickvals=list(range(len(workers))), ticktext=texts, showgrid=False)
     note = theme.note(len(kept), len(table), "pieces are drawn.")
@@ -52,14 +52,14 @@ def _unit(seconds: float) -> tuple[float, str]:
     return 1.0, "seconds"
 
 
-def _bars(part: pd.DataFrame, look: theme.OutcomeStyle, span: float, workers: list[str]) -> go.Bar:
+def _bars(part: pd.DataFrame, style: theme.OutcomeStyle, span: float, workers: list[str]) -> go.Bar:
     return go.Bar(
         base=(part["second"] / span).round(5).tolist(),
         x=(part["seconds"] / span).round(5).tolist(),
         y=[workers.index(worker) for worker in part["worker"]],
         orientation="h",
-        name=look.name,
-        marker={"color": look.colour, "line": {"width": 0.5, "color": "rgba(255,255,255,0.6)"}},
+        name=style.name,
+        marker={"color": style.colour, "line": {"width": 0.5, "color": "rgba(255,255,255,0.6)"}},
         opacity=0.85,
         hovertemplate=[
             theme.hover(
@@ -81,19 +81,19 @@ def costs(record: StudyRecord) -> go.Figure | None:
         return None
     figure = theme.blank(x="full trainings", y="", height=150)
     for row in theme.rows(table):
-        look = theme.OUTCOMES[row.outcome]
+        style = theme.OUTCOMES[row.outcome]
         figure.add_trace(
             go.Bar(
                 x=[round(row.cost, 4)],
                 y=[""],
                 orientation="h",
-                name=look.name,
-                marker={"color": look.colour},
+                name=style.name,
+                marker={"color": style.colour},
                 text=f"{100 * row.share:.0f} %" if row.share > 0.04 else "",  # noqa: PLR2004 -- room for the text
                 textposition="inside",
                 insidetextanchor="middle",
                 hovertemplate=theme.hover(
-                    look.name, f"{row.trials} trials, {row.cost:.2f} full trainings, {100 * row.share:.0f} %"
+                    style.name, f"{row.trials} trials, {row.cost:.2f} full trainings, {100 * row.share:.0f} %"
                 ),
             )
         )

@@ -145,7 +145,7 @@ def blank(*, x: str, y: str, height: int = 420, **axes: Any) -> go.Figure:
 
 
 def mark(figure: go.Figure, at: float, text: str, colour: str, *, yanchor: str = "bottom") -> None:
-    """A word at a learning rate, at the upper rim of a figure whose horizontal axis is logarithmic."""
+    """A word at a learning rate, at the top of a figure whose horizontal axis is logarithmic."""
     figure.add_annotation(
         x=math.log10(at),
         y=1,
@@ -256,7 +256,7 @@ class AxisRange:
 def robust(values: Floats, *, sign: float, worst: float | None = None) -> AxisRange:
     """A range that one exploded trial cannot flatten.
 
-    From the best value to the level of knowing nothing (`worst`, in the metric's own sign) where that is known, else to
+    From the best value to that of an untrained model (`worst`, in the metric's own sign) where that is known, else to
     the far end of what lies within five times the better half's spread. `sign` is -1 for a metric that is maximised.
     """
     finite = sign * values[np.isfinite(values)]

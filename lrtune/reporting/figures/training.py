@@ -119,7 +119,7 @@ def _line(trial: TrialRecord, name: str, kind: str, hue: str, verdict: Finding, 
 
 def _ends(metric: str, drawn: Sequence[TrialRecord], hues: Sequence[str], shown: theme.AxisRange) -> Iterator[Trace]:
     """Marks where curves ended before their time, one trace an outcome."""
-    for outcome, look in theme.OUTCOMES.items():
+    for outcome, style in theme.OUTCOMES.items():
         ended = [
             (trial, hue)
             for trial, hue in zip(drawn, hues, strict=True)
@@ -132,9 +132,9 @@ def _ends(metric: str, drawn: Sequence[TrialRecord], hues: Sequence[str], shown:
         trace = go.Scatter(
             y=[float(f"{y:.5g}") for y in shown.clip(np.array([t.curve.of(metric)[1][-1] for t in trials]))],
             mode="markers",
-            name=look.name,
-            marker={"symbol": look.symbol, "size": 8, "color": own, "line": {"width": 1.5, "color": own}},
-            hovertemplate=[theme.hover(f"trial {t.number}: lr {t.recipe.lr:.3g}", look.name, t.why) for t in trials],
+            name=style.name,
+            marker={"symbol": style.symbol, "size": 8, "color": own, "line": {"width": 1.5, "color": own}},
+            hovertemplate=[theme.hover(f"trial {t.number}: lr {t.recipe.lr:.3g}", style.name, t.why) for t in trials],
         )
         yield "end", partial(_last_places, trials, metric), trace
 

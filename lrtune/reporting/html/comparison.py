@@ -34,7 +34,7 @@ class Compared:
     best, budget
         The best value known, and the full trainings that each could spend.
     verdict
-        Who won by how much, or that it cannot be told.
+        Who won by how much, or that the seeds do not decide it.
     rows
         The table, its head first.
     notes

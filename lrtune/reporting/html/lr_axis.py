@@ -30,7 +30,7 @@ def lr_axis(record: StudyRecord) -> dict[str, Any]:
         return min(max((math.log10(lr) - low) / span, 0.0), 1.0) * WIDTH
 
     def interval(name: str) -> dict[str, float] | None:
-        """Where it begins, how wide it is, and where its name stands."""
+        """Where it begins, how wide it is, and where its label is placed."""
         centre, low, high = record.interval(name)
         if low is None or high is None:
             return None

@@ -151,18 +151,18 @@ def plain(value: object, most: int = 300, kept: str = "") -> str:
 @own_errstate()
 def text(record: StudyRecord) -> str:
     """The answer as a few lines, for terminals and logs; ends without a newline."""
-    said = answer(record)
-    value = (record.metric, f"{said.value} ({record.direction}d)")
-    if said.lr is None:
-        rows = [("learning rate", said.nothing), *([] if said.value is None else [value])]
+    shown = answer(record)
+    value = (record.metric, f"{shown.value} ({record.direction}d)")
+    if shown.lr is None:
+        rows = [("learning rate", shown.nothing), *([] if shown.value is None else [value])]
     else:
-        settings = ", ".join(f"{name} {value}" for name, value in said.settings)
-        rows = [("learning rate", said.lr), ("with", settings), value, ("as good", said.band)]
-    rows += [("diverges from", said.edge), ("cost", said.cost), ("trials", said.trials)]
+        settings = ", ".join(f"{name} {value}" for name, value in shown.settings)
+        rows = [("learning rate", shown.lr), ("with", settings), value, ("as good", shown.band)]
+    rows += [("diverges from", shown.edge), ("cost", shown.cost), ("trials", shown.trials)]
     stopped = record.result.get("stopped_because")
     rows += [("stopped", str(stopped))] if stopped else []
-    rows += [("" if i else "verdict", f"{f.kind.value}: {f.why}; {f.advice}") for i, f in enumerate(said.findings)]
-    rows += [("warning", warning) for warning in said.warnings]
+    rows += [("" if i else "verdict", f"{f.kind.value}: {f.why}; {f.advice}") for i, f in enumerate(shown.findings)]
+    rows += [("warning", warning) for warning in shown.warnings]
     rows = [(plain(name, 24), plain(value)) for name, value in rows]
     width = max(len(name) for name, _ in rows)
     return "\n".join([plain(record.name, 80), *(f"  {name.ljust(width)}  {value}" for name, value in rows)])

@@ -88,10 +88,8 @@ def optimizer_lines(recipe: Recipe, setup: Mapping[str, Any], *, moves: bool) ->
     return _of_setup(recipe, setup["optimizers"]) if setup else _of_recipe(recipe, moves=moves)
 
 
-# As the run had them.
-
-
 def _of_setup(recipe: Recipe, made: Sequence[Mapping[str, Any]]) -> tuple[list[str], bool]:
+    """The optimizers as the run had them."""
     several = len(made) > 1
     foreign = any(group["parameters"] is None for one in made for group in one["groups"])
     whole = not several and made[0]["groups"] == ALL and not made[0]["changes_lr"]
@@ -139,10 +137,8 @@ def _groups(groups: Sequence[Mapping[str, Any]]) -> list[str]:
     return [*lines, "]"]
 
 
-# Without a setup: the recipe alone.
-
-
 def _of_recipe(recipe: Recipe, *, moves: bool) -> tuple[list[str], bool]:
+    """The optimizer from the recipe alone."""
     if recipe.optimizer is None:
         return [f"# optimizer: your own, made with lr={recipe.lr!r}"], False
     name, options = _read(recipe.optimizer)
@@ -153,7 +149,7 @@ def _of_recipe(recipe: Recipe, *, moves: bool) -> tuple[list[str], bool]:
     scaled = [moves and kind in READS_ONCE for kind, _ in calls]
     scaling = SCALE_UPDATES if any(scaled) else []
     if others is not None:
-        made = [f"optimizers.append(torch.optim.{kind}(groups, lr=lr{said}))" for kind, said in calls]
+        made = [f"optimizers.append(torch.optim.{kind}(groups, lr=lr{settings}))" for kind, settings in calls]
         lines = [
             *_blocks(recipe),
             *SPLIT,
@@ -165,11 +161,11 @@ def _of_recipe(recipe: Recipe, *, moves: bool) -> tuple[list[str], bool]:
             made[1],
         ]
         return [*lines, *scaling, *(f"scale_updates(optimizers[{n}])" for n, one in enumerate(scaled) if one)], True
-    kind, said = calls[0]
+    kind, settings = calls[0]
     after = [*scaling, *(["scale_updates(optimizer)"] if scaling else [])]
     if recipe.layer_decay in {None, 1}:
-        return [f"optimizer = torch.optim.{kind}(model.parameters(), lr={recipe.lr!r}{said})", *after], False
-    return [*_blocks(recipe), f"optimizer = torch.optim.{kind}(groups, lr=lr{said})", *after], False
+        return [f"optimizer = torch.optim.{kind}(model.parameters(), lr={recipe.lr!r}{settings})", *after], False
+    return [*_blocks(recipe), f"optimizer = torch.optim.{kind}(groups, lr=lr{settings})", *after], False
 
 
 def _blocks(recipe: Recipe) -> list[str]:

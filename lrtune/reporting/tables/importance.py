@@ -46,7 +46,7 @@ def importance(record: StudyRecord, *, resamples: int = 200, seed: int = 0) -> p
     Returns
     -------
     pandas.DataFrame
-        ``setting``, ``share``, ``low``, ``high``, ``optuna`` (NaN where it cannot be told), the largest share first;
+        ``setting``, ``share``, ``low``, ``high``, ``optuna`` (NaN where it is not known), the largest share first;
         ``frame.attrs["warning"]`` is one sentence where the two disagree, else empty. Empty below 8 closed trials.
     """
     closed = [t for t in record.records if t.outcome is not None and not math.isnan(score(t, record))]
@@ -136,16 +136,16 @@ def _optuna(record: StudyRecord, names: Sequence[str]) -> dict[str, float]:
 def _warning(frame: pd.DataFrame, closed: Sequence[TrialRecord]) -> str:
     if len(frame) < 2 or frame["optuna"].isna().any():  # noqa: PLR2004 -- nothing to disagree about
         return ""
-    ours, theirs = str(frame["setting"].iloc[0]), str(frame["setting"].iloc[int(frame["optuna"].argmax())])
+    first, optuna_first = str(frame["setting"].iloc[0]), str(frame["setting"].iloc[int(frame["optuna"].argmax())])
     share = frame["share"] / max(float(frame["share"].sum()), 1e-12)
     apart = abs(float(share.iloc[0]) - float(frame["optuna"].iloc[0]))
-    if ours == theirs and apart < DISAGREE:
+    if first == optuna_first and apart < DISAGREE:
         return ""
     left_out = sum(t.outcome is not Outcome.COMPLETED for t in closed)
     if not left_out:
         return ""
-    said = f"gives {ours} another weight" if ours == theirs else f"puts {theirs} first"
+    claim = f"gives {first} another weight" if first == optuna_first else f"puts {optuna_first} first"
     return (
-        f"Optuna's importance counts completed trials only and {said}; "
-        f"with the {left_out} pruned and diverged trials counted, {ours} comes first."
+        f"Optuna's importance counts completed trials only and {claim}; "
+        f"with the {left_out} pruned and diverged trials counted, {first} comes first."
     )

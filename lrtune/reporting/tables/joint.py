@@ -51,17 +51,19 @@ def worth(record: StudyRecord, *, resamples: int = 300, seed: int = 0) -> pd.Dat
         levels = {k: v for k, v in _levels(closed, name).items() if len(v) >= MIN_EACH and any(t.completed for t in v)}
         if len(levels) < 2:  # noqa: PLR2004 -- nothing to compare
             continue
-        each = min(len(held) for held in levels.values())
-        values = {k: np.array([_value(t, record) for t in held]) for k, held in levels.items()}
+        each = min(len(members) for members in levels.values())
+        values = {k: np.array([_value(t, record) for t in members]) for k, members in levels.items()}
         draws = np.array([[_best_of(v, each, rng) for v in values.values()] for _ in range(resamples)])
         draws = draws[np.isfinite(draws).all(axis=1)]
         # The best level is fixed over the draws, or its own chance would hide what the others lose.
         winner = int(np.argmin(np.median(draws, axis=0))) if len(draws) else 0
-        for column, (level, held) in enumerate(levels.items()):
+        for column, (level, members) in enumerate(levels.items()):
             loss = draws[:, column] - draws[:, winner]
             middle, low, high = map(float, np.quantile(loss, (0.5, *INTERVAL)) if len(loss) else (math.nan,) * 3)
             best = record.sign * float(values[level].min())
-            rows.append((name, level, len(held), sum(t.completed for t in held), best, max(middle, 0.0), low, high))
+            rows.append(
+                (name, level, len(members), sum(t.completed for t in members), best, max(middle, 0.0), low, high)
+            )
     return pd.DataFrame(rows, columns=["setting", "level", "trials", "completed", "best", "loss", "low", "high"])
 
 
@@ -75,15 +77,15 @@ def _best_of(values: Floats, each: int, rng: np.random.Generator) -> float:
 
 def _levels(trials: Sequence[TrialRecord], name: str) -> dict[str, list[TrialRecord]]:
     """Trials by level of a setting, in the order of the levels."""
-    held = [t for t in trials if t.params.get(name) is not None]
-    distinct = sorted({t.params[name] for t in held}, key=lambda v: (isinstance(v, str), v))
+    with_setting = [t for t in trials if t.params.get(name) is not None]
+    distinct = sorted({t.params[name] for t in with_setting}, key=lambda v: (isinstance(v, str), v))
     if len(distinct) <= MOST_LEVELS:
-        return {_text(level): [t for t in held if t.params[name] == level] for level in distinct}
-    numbers = np.array([float(t.params[name]) for t in held])
+        return {_text(level): [t for t in with_setting if t.params[name] == level] for level in distinct}
+    numbers = np.array([float(t.params[name]) for t in with_setting])
     cuts = np.quantile(numbers, np.linspace(0, 1, RANGE_LEVELS + 1))
     cells = np.clip(np.searchsorted(cuts, numbers, side="right") - 1, 0, RANGE_LEVELS - 1)
     return {
-        f"{cuts[i]:.3g} to {cuts[i + 1]:.3g}": [t for t, cell in zip(held, cells, strict=True) if cell == i]
+        f"{cuts[i]:.3g} to {cuts[i + 1]:.3g}": [t for t, cell in zip(with_setting, cells, strict=True) if cell == i]
         for i in range(RANGE_LEVELS)
     }
 
@@ -131,8 +133,8 @@ def batch_exponent(record: StudyRecord, *, resamples: int = 300, seed: int = 0) 
 
 def _batches(record: StudyRecord) -> dict[float, Floats]:
     """Log learning rate and result of the completed trials, shape (n, 2), by batch size."""
-    held = [t for t in record.records if t.completed and t.params.get("batch_size") is not None]
-    groups = _levels(held, "batch_size")
+    completed = [t for t in record.records if t.completed and t.params.get("batch_size") is not None]
+    groups = _levels(completed, "batch_size")
     found = {}
     for trials in groups.values():
         if len(trials) >= MIN_EACH:

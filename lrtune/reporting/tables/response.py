@@ -77,8 +77,8 @@ def _mean_loss(points: Floats, low: float, high: float, top: float, floor: float
     order = np.unique(cells)
     best = np.array([points[cells == cell][points[cells == cell, 1].argmin()] for cell in order])
     grid = np.linspace(low, high, 200)
-    lost = np.interp(grid, best[:, 0], np.minimum(best[:, 1], top)) - floor
-    return float(np.maximum(lost, 0.0).mean())
+    loss = np.interp(grid, best[:, 0], np.minimum(best[:, 1], top)) - floor
+    return float(np.maximum(loss, 0.0).mean())
 
 
 @own_errstate()
