@@ -32,9 +32,9 @@ def confusion(each: int, seed: int) -> pd.DataFrame:
         verdict = judge(item.curve, metric=item.metric, direction=item.direction, untrained=item.untrained, lr=item.lr)
         counts[item.kind.name.lower(), verdict.kind.name.lower()] += 1
     kinds = [kind.name.lower() for kind in MAKERS]
-    seen = [kind.name.lower() for kind in VerdictKind if any(key[1] == kind.name.lower() for key in counts)]
-    order = [*(kind for kind in kinds if kind in seen), *(kind for kind in seen if kind not in kinds)]
-    return pd.DataFrame([[counts[true, said] for said in order] for true in kinds], index=kinds, columns=order)
+    found_kinds = [kind.name.lower() for kind in VerdictKind if any(key[1] == kind.name.lower() for key in counts)]
+    order = [*(kind for kind in kinds if kind in found_kinds), *(kind for kind in found_kinds if kind not in kinds)]
+    return pd.DataFrame([[counts[true, judged] for judged in order] for true in kinds], index=kinds, columns=order)
 
 
 def right(table: pd.DataFrame) -> float:
