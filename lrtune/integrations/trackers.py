@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MLFLOW",
+    "NAMES",
     "TENSORBOARD",
     "Tracker",
     "answer_numbers",
@@ -37,6 +38,7 @@ __all__ = [
 
 TENSORBOARD, MLFLOW = "tensorboard", "mlflow"
 NAMES = {TENSORBOARD: "TensorBoard", MLFLOW: "MLflow"}
+"""What each is called; the key names the package that it needs, and the extra that brings it."""
 
 
 class Tracker(abc.ABC):

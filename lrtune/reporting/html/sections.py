@@ -9,7 +9,7 @@ from lrtune.reporting import figures, tables
 from lrtune.reporting.html.plain_text import number
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
     import plotly.graph_objects as go
@@ -37,6 +37,13 @@ IMPORTANCE = "How much of the trials' ranking each setting explains alone, prune
 COSTS = "In full trainings, by how the trials ended."
 REGRET = "How far the best full training so far was from the best one of this study."
 TIMELINE = "One bar a piece of training."
+
+FIGURES: tuple[tuple[str, str, str, Callable[[StudyRecord], go.Figure | None]], ...] = (
+    ("costs", "What the budget was spent on", COSTS, figures.costs),
+    ("regret", "Regret over cost", REGRET, figures.regret),
+    ("timeline", "Who trained when", TIMELINE, figures.timeline),
+)
+"""Key, title, sentence and function of each figure that needs the record alone; None leaves it out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +93,7 @@ def sections(record: StudyRecord, table: pd.DataFrame, judged: Sequence[Finding]
         ("parallel", "All settings together", PARALLEL, figures.parallel(record)),
         ("worth", "What the other settings were worth", WORTH, figures.worth(record)),
         ("importance", "What mattered", mattered, figures.importance(record, shares)),
-        ("costs", "What the budget was spent on", COSTS, figures.costs(record)),
-        ("regret", "Regret over cost", REGRET, figures.regret(record)),
-        ("timeline", "Who trained when", TIMELINE, figures.timeline(record)),
+        *((key, title, about, draw(record)) for key, title, about, draw in FIGURES),
     ]
     return [
         Section(key=key, title=title, about=about, figure=figure, caution=caution if key == "importance" else "")
