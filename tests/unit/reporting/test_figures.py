@@ -83,9 +83,9 @@ def test_every_figure_is_valid_json_and_has_something_to_show(record: StudyRecor
 @pytest.mark.parametrize("name", DRAWN)
 def test_no_figure_renders_markup_from_a_name(record: StudyRecord, name: str) -> None:
     drawn = json.loads(getattr(figures, name)(hostile(record)).to_json())
-    told = strings(drawn)
-    assert any("&lt;" in text for text in told) or name in NAMELESS
-    for text in told:
+    found = strings(drawn)
+    assert any("&lt;" in text for text in found) or name in NAMELESS
+    for text in found:
         assert "<a" not in text
         assert "<b>" not in text
         assert "%{x}</a>" not in text

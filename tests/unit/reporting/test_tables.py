@@ -127,9 +127,9 @@ def test_findings_see_noise_between_reports_where_nothing_was_repeated() -> None
         one = trained(number, 10 ** rng.uniform(-3, -1), float(values[-1]), schedule=schedule)
         records.append(dataclasses.replace(one, curve=Curve(points)))
     space = Space(lr=(1e-4, 1.0), schedule=["constant", "cosine"])
-    told = {f.kind.name.lower(): f for f in tables.findings(study(records, space=space, epochs=10))}
-    assert told["schedule_irrelevant"].evidence["noise"] == pytest.approx(0.02, rel=0.4)
-    assert "within_noise" in told
+    found = {f.kind.name.lower(): f for f in tables.findings(study(records, space=space, epochs=10))}
+    assert found["schedule_irrelevant"].evidence["noise"] == pytest.approx(0.02, rel=0.4)
+    assert "within_noise" in found
 
 
 # --- the learning rate
