@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["raised_by", "users_own"]
 
-OURS = f"{Path(__file__).parent.absolute()}{os.sep}"
+OURS = f"{Path(__file__).parents[1].absolute()}{os.sep}"  # all of the package
 IMPORTING = "<frozen importlib."
 PYTHONS = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
@@ -25,7 +25,7 @@ def users_own(error: BaseException) -> str:
     Of the exception only its text is used, and computing that may fail.
     """
     shown = traceback.TracebackException.from_exception(error)
-    if not any(_without_ours(each) for each in list(_all(shown))):
+    if not sum(_without_ours(each) for each in list(_all(shown))):  # of all of them, not up to the first
         return "".join(shown.format_exception_only())
     return "".join(shown.format())
 
