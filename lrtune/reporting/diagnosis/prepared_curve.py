@@ -1,4 +1,4 @@
-"""A trial's curve prepared for the rules of :mod:`curve_verdict`: cleaned, smoothed, and with its levels and noise."""
+"""A trial's curve prepared for the rules of ``curve_verdict``: cleaned, smoothed, and with its levels and noise."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class PreparedCurve:
 
     @property
     def has_relapsed(self) -> bool:
-        """Whether it had improved on the untrained model, and no longer does by the half of it."""
+        """Whether it had improved on the untrained model, and lost more than half of that by its end."""
         if len(self.values) < features.SHORTEST or self.improvement < STUCK_SHARE * abs(self.start):
             return False
         return self.level - self.floor > max(self.improvement / 2, LOST_SIGMAS * self.sigma)

@@ -62,7 +62,7 @@ def _head(record: StudyRecord, answer: AnswerText) -> Iterator[str]:
 
 
 def _verdict(answer: AnswerText) -> Iterator[str]:
-    """What the study shows, the gravest first, and what the user should know."""
+    """What the study shows, the most serious first, and what the user should know."""
     lines = [
         f"- **{as_markdown(plain_text.sentence(found.kind.value))}** {as_markdown(plain_text.sentence(found.why))} "
         f"*{as_markdown(plain_text.sentence(found.advice))}*"

@@ -50,7 +50,7 @@ class AnswerText:
     cost, trials
         What was paid, and how the trials ended.
     findings
-        What the study shows, the gravest first.
+        What the study shows, the most serious first.
     warnings
         Of the search and of the trainer.
     """
