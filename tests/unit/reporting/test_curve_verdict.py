@@ -14,12 +14,12 @@ from labelled import MAKERS, Bowl, labelled, make_curve
 
 from lrtune.core.curve import Curve
 from lrtune.core.outcome import Outcome
-from lrtune.reporting.diagnosis import Verdict, VerdictKind, judge
+from lrtune.reporting.diagnosis import Finding, VerdictKind, judge
 
 EACH = 30
 
 
-def verdict(item: Any, **context: Any) -> Verdict:
+def verdict(item: Any, **context: Any) -> Finding:
     return judge(
         item.curve, metric=item.metric, direction=item.direction, untrained=item.untrained, lr=item.lr, **context
     )
@@ -27,7 +27,7 @@ def verdict(item: Any, **context: Any) -> Verdict:
 
 @pytest.fixture(scope="module", params=[3, 4])
 def counts(request: pytest.FixtureRequest) -> Counter[tuple[str, str]]:
-    return Counter((item.kind.key, verdict(item).kind.key) for item in labelled(EACH, request.param))
+    return Counter((item.kind.name, verdict(item).kind.name) for item in labelled(EACH, request.param))
 
 
 def test_at_least_95_percent_are_right_on_seeds_that_nothing_was_tuned_on(counts: Counter[tuple[str, str]]) -> None:
@@ -36,7 +36,7 @@ def test_at_least_95_percent_are_right_on_seeds_that_nothing_was_tuned_on(counts
 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_no_kind_is_bought_with_another(counts: Counter[tuple[str, str]], kind: VerdictKind) -> None:
-    assert counts[kind.key, kind.key] >= 0.8 * EACH
+    assert counts[kind.name, kind.name] >= 0.8 * EACH
 
 
 def test_every_kind_but_the_short_one_is_simulated() -> None:
@@ -49,25 +49,25 @@ def test_a_quadratic_above_its_known_edge_has_exploded_and_below_it_has_not(fact
     bowl = Bowl.random(rng)
     above = bowl.descend(bowl.edge * factor, 60, 5, rng)
     below = bowl.descend(bowl.edge / 3, 60, 5, rng)
-    told = [judge(make_curve(1, valid_loss=v[v < 1e200]), metric="valid_loss").kind for v in (above, below)]
-    assert told[0] is VerdictKind.EXPLODED
-    assert told[1] not in {VerdictKind.EXPLODED, VerdictKind.NON_FINITE, VerdictKind.STUCK}
+    found = [judge(make_curve(1, valid_loss=v[v < 1e200]), metric="valid_loss").kind for v in (above, below)]
+    assert found[0] is VerdictKind.EXPLODED
+    assert found[1] not in {VerdictKind.EXPLODED, VerdictKind.NON_FINITE, VerdictKind.STUCK}
 
 
 def test_the_step_of_the_first_number_that_is_none_is_named() -> None:
     values = np.array([2.0, 1.5, 1.2, math.nan, 1.0])
-    told = judge(make_curve(7, valid_loss=values), metric="valid_loss", lr=0.3)
-    assert told.kind is VerdictKind.NON_FINITE
-    assert told.evidence["step"] == 28
-    assert "28" in told.why
-    assert "0.1" in told.advice
+    found = judge(make_curve(7, valid_loss=values), metric="valid_loss", lr=0.3)
+    assert found.kind is VerdictKind.NON_FINITE
+    assert found.evidence["step"] == 28
+    assert "28" in found.why
+    assert "0.1" in found.advice
 
 
 def test_the_step_of_an_explosion_is_where_it_left_the_untrained_level_for_good() -> None:
     values = np.array([2.0, 1.0, 3.0, 1.5, 4.0, 40.0, 400.0, 4000.0])
-    told = judge(make_curve(10, valid_loss=values), metric="valid_loss", untrained=2.5)
-    assert told.kind is VerdictKind.EXPLODED
-    assert told.evidence["step"] == 50
+    found = judge(make_curve(10, valid_loss=values), metric="valid_loss", untrained=2.5)
+    assert found.kind is VerdictKind.EXPLODED
+    assert found.evidence["step"] == 50
 
 
 @pytest.mark.parametrize(
@@ -99,23 +99,23 @@ def test_advice_leads_to_the_best_learning_rate_that_is_known() -> None:
 
 def test_no_advice_leads_beyond_the_edge() -> None:
     values = np.linspace(2.3, 1.5, 40)
-    told = judge(make_curve(1, valid_loss=values), metric="valid_loss", lr=0.1, edge=0.15)
-    assert told.kind is VerdictKind.STILL_FALLING
-    assert "raise" not in told.advice
+    found = judge(make_curve(1, valid_loss=values), metric="valid_loss", lr=0.1, edge=0.15)
+    assert found.kind is VerdictKind.STILL_FALLING
+    assert "raise" not in found.advice
 
 
 def test_a_run_that_was_stopped_on_its_way_is_not_told_to_raise_its_learning_rate() -> None:
-    told = judge(make_curve(1, valid_loss=np.linspace(2.3, 1.5, 9)), metric="valid_loss", epochs=27, lr=0.1)
-    assert told.kind is VerdictKind.STILL_FALLING
-    assert "let it train on" in told.advice
-    assert "33 %" in told.why
+    found = judge(make_curve(1, valid_loss=np.linspace(2.3, 1.5, 9)), metric="valid_loss", epochs=27, lr=0.1)
+    assert found.kind is VerdictKind.STILL_FALLING
+    assert "let it train on" in found.advice
+    assert "33 %" in found.why
 
 
 def test_a_maximised_metric_is_told_in_its_own_sign() -> None:
     values = 0.9 - 0.8 * np.exp(-np.arange(40) / 2.0)
-    told = judge(make_curve(1, accuracy=values), metric="accuracy", direction="maximize", untrained=0.1)
-    assert told.kind is VerdictKind.PLATEAUED
-    assert "0.9" in told.why
+    found = judge(make_curve(1, accuracy=values), metric="accuracy", direction="maximize", untrained=0.1)
+    assert found.kind is VerdictKind.PLATEAUED
+    assert "0.9" in found.why
 
 
 def test_one_spike_is_an_accident_and_three_are_the_edge() -> None:
@@ -145,12 +145,12 @@ def test_whatever_was_recorded_there_is_a_verdict_in_words(
 ) -> None:
     series = {"valid_loss": np.array(valid)} | ({"train_loss": np.array(train)} if train else {})
     with np.errstate(all="ignore"):
-        told = judge(make_curve(1, **series), metric="valid_loss", epochs=30, **context)
-    assert told.kind in VerdictKind
-    assert told.why
-    assert told.advice
+        found = judge(make_curve(1, **series), metric="valid_loss", epochs=30, **context)
+    assert found.kind in VerdictKind
+    assert found.why
+    assert found.advice
     if context["outcome"] is None and not np.isfinite([*valid, *train]).all():
-        assert told.kind is VerdictKind.NON_FINITE
+        assert found.kind is VerdictKind.NON_FINITE
 
 
 @given(st.integers(0, 10**6), st.sampled_from(list(MAKERS)), st.floats(1e-3, 1e3))

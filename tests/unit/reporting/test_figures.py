@@ -83,9 +83,9 @@ def test_every_figure_is_valid_json_and_has_something_to_show(record: StudyRecor
 @pytest.mark.parametrize("name", DRAWN)
 def test_no_figure_renders_markup_from_a_name(record: StudyRecord, name: str) -> None:
     drawn = json.loads(getattr(figures, name)(hostile(record)).to_json())
-    told = strings(drawn)
-    assert any("&lt;" in text for text in told) or name in NAMELESS
-    for text in told:
+    found = strings(drawn)
+    assert any("&lt;" in text for text in found) or name in NAMELESS
+    for text in found:
         assert "<a" not in text
         assert "<b>" not in text
         assert "%{x}</a>" not in text
@@ -243,7 +243,7 @@ def test_ranges_and_choices_share_the_slices() -> None:
 
 
 def test_several_studies_share_one_regret(record: StudyRecord) -> None:
-    figure = figures.regret({"tpe": record, "random": simulated(40, seed=9)})
+    figure = figures.compared({"tpe": [record], "random": [simulated(40, seed=9)]}, best=0.0, end=1.0)
     assert [trace.name for trace in figure.data] == ["tpe", "random"]
     assert figure.layout.showlegend
     for trace in figure.data:

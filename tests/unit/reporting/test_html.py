@@ -176,13 +176,13 @@ def test_hostile_texts_appear_as_text(record: StudyRecord, make: str) -> None:
 
 def outline(text: str) -> list[tuple[str, dict[str, str | None]]]:
     """The elements and attributes of a comparison of studies in which every text, schedules included, is this one."""
-    told = hostile(simulated(5, seed=1, epochs=3, open_trials=0, space=Space(lr=(1e-3, 10.0))), text)
+    found = hostile(simulated(5, seed=1, epochs=3, open_trials=0, space=Space(lr=(1e-3, 10.0))), text)
     schedule = text.replace("\ud800", "")  # pandas keeps no column with half of a surrogate pair
-    odd = tuple(dataclasses.replace(r, recipe=dataclasses.replace(r.recipe, schedule=schedule)) for r in told.records)
-    told = dataclasses.replace(told, records=odd)
+    odd = tuple(dataclasses.replace(r, recipe=dataclasses.replace(r.recipe, schedule=schedule)) for r in found.records)
+    found = dataclasses.replace(found, records=odd)
     rows = [["strategy", "regret"], [text, text]]
-    made = compared(told, searches={text: [told]}, name=text, verdict=text, notes=[text], rows=rows)
-    return Page(html.page(told, compared=made)).tags
+    made = compared(found, searches={text: [found]}, name=text, verdict=text, notes=[text], rows=rows)
+    return Page(html.page(found, compared=made)).tags
 
 
 @pytest.fixture(scope="module")
@@ -209,9 +209,9 @@ def test_a_study_without_an_answer_has_a_page_that_says_so() -> None:
 def compared(record: StudyRecord, **changes: Any) -> html.Compared:
     searches = {"freeze-thaw": [record, simulated(40, seed=8)], HOSTILE: [simulated(40, seed=9)]}
     rows = [["strategy", "spent", "regret"], ["freeze-thaw", "2.00", "0.0100"], [HOSTILE, "1.00", "0.0200"]]
-    told: dict[str, Any] = {"verdict": f"it cannot be told whether {HOSTILE} is", "notes": [f"no {HOSTILE}"]}
-    told |= {"name": HOSTILE, "searches": searches, "best": 0.1, "budget": 4.0, "rows": rows}
-    return html.Compared(**{**told, **changes})
+    found: dict[str, Any] = {"verdict": f"it cannot be told whether {HOSTILE} is", "notes": [f"no {HOSTILE}"]}
+    found |= {"name": HOSTILE, "searches": searches, "best": 0.1, "budget": 4.0, "rows": rows}
+    return html.Compared(**{**found, **changes})
 
 
 def test_a_comparison_stands_above_the_first_study(record: StudyRecord) -> None:
@@ -336,16 +336,16 @@ def test_json_in_the_page_can_neither_end_its_element_nor_hold_a_nan(data: Any) 
 
 def test_the_text_says_what_the_first_screen_says(record: StudyRecord) -> None:
     assert record.best is not None
-    told = html.text(record)
-    assert told.splitlines()[0] == "digits-mlp"
+    found = html.text(record)
+    assert found.splitlines()[0] == "digits-mlp"
     for words in (f"{record.best.recipe.lr:.3g}", "as good", "diverges from", "full trainings", "verdict", "diverged"):
-        assert words in told
-    assert all(line.startswith("  ") for line in told.splitlines()[1:])
+        assert words in found
+    assert all(line.startswith("  ") for line in found.splitlines()[1:])
 
 
 def test_the_text_of_a_hostile_study_moves_no_cursor(record: StudyRecord) -> None:
-    told = html.text(hostile(record))
-    assert all(c.isprintable() or c == "\n" for c in told)
+    found = html.text(hostile(record))
+    assert all(c.isprintable() or c == "\n" for c in found)
 
 
 def test_where_no_edge_was_seen_the_text_says_how_far_runs_live(record: StudyRecord) -> None:
@@ -364,9 +364,9 @@ def test_where_no_edge_was_seen_the_text_says_how_far_runs_live(record: StudyRec
 
 
 def test_the_text_without_an_answer_says_so() -> None:
-    told = html.text(finished(study(), warnings=["look here"]))
-    assert "none yet" in told
-    assert "look here" in told
+    found = html.text(finished(study(), warnings=["look here"]))
+    assert "none yet" in found
+    assert "look here" in found
 
 
 # --- images

@@ -2,42 +2,63 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from recorded import study
 
-from lrtune.core.outcome import Outcome
-from lrtune.reporting.diagnosis import Finding, FindingKind, Trial, judge_study
+from lrtune.core.outcome import Ending, Outcome
+from lrtune.core.recipe import Recipe
+from lrtune.core.records import TrialRecord
+from lrtune.core.space import Space
+from lrtune.reporting.diagnosis import Finding, FindingKind
+from lrtune.reporting.diagnosis import findings as findings_of
+
+if TYPE_CHECKING:
+    from lrtune.core.curve import Direction
 
 RANGE = (1e-4, 10.0)
 
 
-def done(lr: float, value: float, **settings: Any) -> Trial:
-    return Trial(lr=lr, value=value, outcome=Outcome.COMPLETED, settings=settings)
+def trial(lr: float, outcome: Outcome | None = None, value: float | None = None, **settings: Any) -> TrialRecord:
+    return TrialRecord(number=0, recipe=Recipe(lr=lr, **settings), outcome=outcome, value=value)
 
 
-def lost(lr: float, **settings: Any) -> Trial:
-    return Trial(lr=lr, outcome=Outcome.NON_FINITE, settings=settings)
+def done(lr: float, value: float, **settings: Any) -> TrialRecord:
+    return trial(lr, Outcome.COMPLETED, value, **settings)
 
 
-def bowl(best: float = 0.03, *, times: tuple[float, ...] = (0.05, 0.2, 0.5, 1, 2, 5, 20)) -> list[Trial]:
+def lost(lr: float, **settings: Any) -> TrialRecord:
+    return trial(lr, Outcome.NON_FINITE, **settings)
+
+
+def bowl(best: float = 0.03, *, times: tuple[float, ...] = (0.05, 0.2, 0.5, 1, 2, 5, 20)) -> list[TrialRecord]:
     return [done(best * t, 0.1 + 0.1 * abs(t - 1) / (1 + t)) for t in times]
 
 
-def kinds(trials: list[Trial], **options: Any) -> list[FindingKind]:
+def kinds(trials: list[TrialRecord], **options: Any) -> list[FindingKind]:
     return [finding.kind for finding in findings(trials, **options)]
 
 
-def findings(trials: list[Trial], **options: Any) -> list[Finding]:
-    return judge_study(trials, **{"direction": "minimize", "lr_range": RANGE, **options})
+def findings(
+    trials: list[TrialRecord],
+    *,
+    direction: Direction = "minimize",
+    noise: float | None = None,
+    settled: bool = False,
+    edge: float | None = None,
+    edge_low: float | None = None,
+) -> list[Finding]:
+    result = {"edge": {"lr": edge, "low": edge_low}, "ending": Ending.SETTLED.key if settled else None}
+    return findings_of(study(trials, space=Space(lr=RANGE), direction=direction, result=result), noise)
 
 
 def test_a_study_that_is_well_has_a_clear_answer() -> None:
-    told = findings([*bowl(), lost(5.0)])
-    assert [finding.kind for finding in told] == [FindingKind.CLEAR]
-    assert "0.03" in told[0].why
+    found = findings([*bowl(), lost(5.0)])
+    assert [finding.kind for finding in found] == [FindingKind.CLEAR]
+    assert "0.03" in found[0].why
 
 
 def test_where_the_answer_saw_no_edge_what_died_under_other_settings_makes_none() -> None:
@@ -54,11 +75,11 @@ def test_an_edge_that_may_be_near_is_said_and_one_that_is_far_is_not() -> None:
 
 
 def test_nothing_completed() -> None:
-    told = findings([lost(1.0), lost(5.0), lost(0.3)])
-    assert [finding.kind for finding in told] == [FindingKind.NOTHING_COMPLETED]
-    assert "below 0.3" in told[0].advice
+    found = findings([lost(1.0), lost(5.0), lost(0.3)])
+    assert [finding.kind for finding in found] == [FindingKind.NOTHING_COMPLETED]
+    assert "below 0.3" in found[0].advice
     assert findings([])[0].kind is FindingKind.NOTHING_COMPLETED
-    assert "budget" in findings([Trial(lr=0.1)])[0].advice
+    assert "budget" in findings([trial(0.1)])[0].advice
 
 
 @pytest.mark.parametrize(
@@ -66,15 +87,15 @@ def test_nothing_completed() -> None:
     [(1.1e-4, FindingKind.BEST_AT_LOW_END, "1e-05"), (9.0, FindingKind.BEST_AT_HIGH_END, "100")],
 )
 def test_the_best_at_an_end_of_the_range(best: float, kind: FindingKind, wider: str) -> None:
-    told = findings([done(best, 0.1), done(0.02, 0.5), done(0.1, 0.6)])
-    assert told[0].kind is kind
-    assert wider in told[0].advice
+    found = findings([done(best, 0.1), done(0.02, 0.5), done(0.1, 0.6)])
+    assert found[0].kind is kind
+    assert wider in found[0].advice
 
 
 def test_mostly_diverged() -> None:
-    told = findings([*bowl(1e-3), *(lost(lr) for lr in (0.5, 0.7, 1, 2, 3, 4, 5, 6))])
-    assert told[0].kind is FindingKind.MOSTLY_DIVERGED
-    assert told[0].evidence["edge"] == 0.5
+    found = findings([*bowl(1e-3), *(lost(lr) for lr in (0.5, 0.7, 1, 2, 3, 4, 5, 6))])
+    assert found[0].kind is FindingKind.MOSTLY_DIVERGED
+    assert found[0].evidence["edge"] == 0.5
 
 
 def test_within_noise_is_seen_from_repeats() -> None:
@@ -92,11 +113,11 @@ def test_too_few_full_trainings() -> None:
     ("neighbour", "words"),
     [(lost(0.06), "the run diverged"), (done(0.06, 0.9), "0.9 instead of 0.1"), (lost(0.04), "nothing was trained")],
 )
-def test_the_winner_at_the_edge_and_what_happens_at_twice_its_learning_rate(neighbour: Trial, words: str) -> None:
+def test_the_winner_at_the_edge_and_what_happens_at_twice_its_learning_rate(neighbour: TrialRecord, words: str) -> None:
     trials = [*bowl(times=(0.1, 0.3, 0.7, 1)), neighbour]
-    told = findings(trials, edge=0.05)
-    assert told[0].kind is FindingKind.WINNER_AT_EDGE
-    assert words in told[0].why
+    found = findings(trials, edge=0.05)
+    assert found[0].kind is FindingKind.WINNER_AT_EDGE
+    assert words in found[0].why
 
 
 def test_warmup_that_widens_the_usable_range() -> None:
@@ -106,9 +127,9 @@ def test_warmup_that_widens_the_usable_range() -> None:
         for w, edge in ((0.0, 0.05), (0.1, 0.5))
         for lr in lrs
     ]
-    told = [f for f in findings(trials) if f.kind is FindingKind.WARMUP_WIDENS]
-    assert told
-    assert told[0].evidence["with"] > 5 * told[0].evidence["without"]
+    found = [f for f in findings(trials) if f.kind is FindingKind.WARMUP_WIDENS]
+    assert found
+    assert found[0].evidence["with"] > 5 * found[0].evidence["without"]
     alike = [lost(lr, warmup=w) if lr > 0.05 else done(lr, 0.1 + lr, warmup=w) for w in (0.0, 0.1) for lr in lrs]
     assert FindingKind.WARMUP_WIDENS not in kinds(alike)
 
@@ -121,36 +142,37 @@ def test_a_schedule_that_does_not_matter() -> None:
 
 
 trials = st.builds(
-    Trial,
+    trial,
     lr=st.floats(1e-4, 10.0),
     value=st.none() | st.floats(allow_nan=True),
     outcome=st.none() | st.sampled_from(list(Outcome)),
-    settings=st.fixed_dictionaries({"warmup": st.sampled_from([0.0, 0.1]), "schedule": st.sampled_from(["a", "b"])}),
+    warmup=st.sampled_from([0.0, 0.1]),
+    schedule=st.sampled_from(["a", "b"]),
 )
 
 
 @given(st.lists(trials, max_size=30), st.sampled_from(["minimize", "maximize"]), st.none() | st.floats(0, 1))
 def test_whatever_was_recorded_something_is_found_once_and_in_words(
-    held: list[Trial], direction: Any, noise: float | None
+    held: list[TrialRecord], direction: Any, noise: float | None
 ) -> None:
-    told = judge_study(held, direction=direction, lr_range=RANGE, noise=noise)
-    assert told
-    assert len({finding.kind for finding in told}) == len(told)
-    assert all(finding.why and finding.advice for finding in told)
+    found = findings(held, direction=direction, noise=noise)
+    assert found
+    assert len({finding.kind for finding in found}) == len(found)
+    assert all(finding.why and finding.advice for finding in found)
 
 
 def test_a_search_that_had_nothing_left_to_gain_is_not_asked_for_a_larger_budget() -> None:
-    two = [done(0.01, 0.1), done(0.02, 0.2), Trial(lr=0.1, outcome=Outcome.PRUNED)]
-    told = findings(two, settled=True)
-    assert [finding.kind for finding in told] == [FindingKind.LIKELY], "two trainings make no clear answer"
-    assert "the better of 2 full trainings" in told[0].why
-    assert "1 shorter run " in told[0].why
+    two = [done(0.01, 0.1), done(0.02, 0.2), trial(0.1, Outcome.PRUNED)]
+    found = findings(two, settled=True)
+    assert [finding.kind for finding in found] == [FindingKind.LIKELY], "two trainings make no clear answer"
+    assert "the better of 2 full trainings" in found[0].why
+    assert "1 shorter run " in found[0].why
     assert "the one full training" in findings(two[:1], settled=True)[0].why
 
 
 @given(st.lists(st.floats(1e-4, 10.0), min_size=2, max_size=6, unique=True), st.booleans())
 def test_equal_results_are_said_to_be_equal_and_nothing_else(lrs: list[float], settled: bool) -> None:  # noqa: FBT001 -- Hypothesis draws it
-    told = findings([done(lr, 0.25) for lr in lrs], settled=settled, noise=0.1)
-    assert [finding.kind for finding in told] == [FindingKind.ALL_EQUAL]
-    assert "nothing was learned" in told[0].why
+    found = findings([done(lr, 0.25) for lr in lrs], settled=settled, noise=0.1)
+    assert [finding.kind for finding in found] == [FindingKind.ALL_EQUAL]
+    assert "nothing was learned" in found[0].why
     assert FindingKind.ALL_EQUAL not in kinds([done(lr, i * 0.1) for i, lr in enumerate(lrs)])

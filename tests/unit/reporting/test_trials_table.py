@@ -105,7 +105,7 @@ def test_a_sparse_matrix_is_its_entries_and_not_how_they_are_kept() -> None:
 
 
 def test_classes_keep_their_names() -> None:
-    told = arrays.targets(pd.Series(["b", "a"]), classifier=True, outputs=False)
-    assert told.tolist() == ["b", "a"]
-    assert told.dtype.kind == "U"
+    found = arrays.targets(pd.Series(["b", "a"]), classifier=True, outputs=False)
+    assert found.tolist() == ["b", "a"]
+    assert found.dtype.kind == "U"
     assert arrays.targets([True, False], classifier=True, outputs=False).dtype == bool
