@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lrtune.cli.console import note
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from optuna.storages import BaseStorage
@@ -21,18 +21,16 @@ __all__ = ["Followers"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Followers:
-    """What the options ask for.
+    """The trackers that the options ask for.
 
     Attributes
     ----------
-    tensorboard
-        Folder of TensorBoard's event files; None for none.
-    mlflow
-        Address of an MLflow tracking server or store; None for none.
+    wanted
+        Where each writes, by the names of :data:`lrtune.integrations.trackers.TRACKERS`: a folder, or the address of a
+        server; None for one that is not asked for.
     """
 
-    tensorboard: Path | None = None
-    mlflow: str | None = None
+    wanted: Mapping[str, Path | str | None]
 
     def check(self) -> None:
         """That all of it is installed; asked before anything is trained.
@@ -44,20 +42,13 @@ class Followers:
         """
         from lrtune.integrations.trackers import check
 
-        asked = {"tensorboard": self.tensorboard, "mlflow": self.mlflow}
-        check(*(package for package, where in asked.items() if where is not None))
+        check(*(package for package, where in self.wanted.items() if where is not None))
 
     def _trackers(self) -> list[Observer]:
         """Those that the options name."""
-        from lrtune.integrations.mlflow import MLflowTracker
-        from lrtune.integrations.tensorboard import TensorBoardTracker
+        from lrtune.integrations.trackers import tracker
 
-        made: list[Observer] = []
-        if self.tensorboard is not None:
-            made.append(TensorBoardTracker(self.tensorboard, warn=_warn))
-        if self.mlflow is not None:
-            made.append(MLflowTracker(self.mlflow, warn=_warn))
-        return made
+        return [tracker(package, where, warn=_warn) for package, where in self.wanted.items() if where is not None]
 
     @contextlib.contextmanager
     def following(

@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrtune.integrations.trackers import MLFLOW, _missing, _numbers, _run_name, _settings, _text, _Tracker
+from lrtune.integrations.trackers import MLFLOW, Tracker, _missing, _numbers, _run_name, _settings, _text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ MOST_METRICS = 1000
 """Numbers that MLflow takes in one call."""
 
 
-class MLflowTracker(_Tracker):
+class MLflowTracker(Tracker):
     """Logs a study into MLflow: an experiment of its name, a run for the search and one below it for each trial.
 
     It works through a client of its own, so that the training code's active run, if it has one, stays its own.

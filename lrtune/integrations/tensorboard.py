@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrtune.core.names import safe_filename
-from lrtune.integrations.trackers import TENSORBOARD, _missing, _numbers, _plain, _run_name, _settings, _text, _Tracker
+from lrtune.integrations.trackers import TENSORBOARD, Tracker, _missing, _numbers, _plain, _run_name, _settings, _text
 
 if TYPE_CHECKING:
     import os
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["TensorBoardTracker"]
 
 
-class TensorBoardTracker(_Tracker):
+class TensorBoardTracker(Tracker):
     """Logs a study into TensorBoard's event files: a run for each trial, and one for the answer.
 
     The steps are the optimizer's; ``epoch`` is a series of its own, for trials whose batch sizes differ.

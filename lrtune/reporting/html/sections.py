@@ -38,6 +38,13 @@ COSTS = "In full trainings, by how the trials ended."
 REGRET = "How far the best full training so far was from the best one of this study."
 TIMELINE = "One bar a piece of training."
 
+FIGURES: tuple[tuple[str, str, str, Callable[[StudyRecord], go.Figure | None]], ...] = (
+    ("costs", "What the budget was spent on", COSTS, figures.costs),
+    ("regret", "Regret over cost", REGRET, figures.regret),
+    ("timeline", "Who trained when", TIMELINE, figures.timeline),
+)
+"""Key, title, sentence and function of each figure that needs the record alone; None leaves it out."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
@@ -76,9 +83,8 @@ def parts(
     yield from _drawn("schedule", "Schedule as applied", SCHEDULE, figures.schedule(record))
     yield from _joint(record)
     yield from _importance(record)
-    yield from _drawn("costs", "What the budget was spent on", COSTS, figures.costs(record))
-    yield from _drawn("regret", "Regret over cost", REGRET, figures.regret(record))
-    yield from _drawn("timeline", "Who trained when", TIMELINE, figures.timeline(record))
+    for key, title, about, draw in FIGURES:
+        yield from _drawn(key, title, about, draw(record))
 
 
 def _drawn(key: str, title: str, about: str, figure: go.Figure | None) -> Iterator[Part]:

@@ -88,7 +88,7 @@ def event_files_of_trials(folder: Path) -> dict[str, Any]:
     return event_files(folder)
 
 
-class Recording(trackers._Tracker):
+class Recording(trackers.Tracker):
     def __init__(self, *, breaks: bool = False) -> None:
         self.said: list[str] = []
         self.logged: list[int] = []
