@@ -115,7 +115,7 @@ def optimize(
         out=out,
         json=json,
         json_log=json_log,
-        followers=Followers(wanted={"tensorboard": tensorboard, "mlflow": mlflow}),
+        followers=Followers(tensorboard=tensorboard, mlflow=mlflow),
         quiet=quiet,
     )
     told.run()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lrtune.cli.console import note
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from optuna.storages import BaseStorage
@@ -21,16 +21,18 @@ __all__ = ["Followers"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Followers:
-    """The trackers that the options ask for.
+    """What the options ask for.
 
     Attributes
     ----------
-    wanted
-        Where each writes, by the names of :data:`lrtune.integrations.trackers.TRACKERS`: a folder, or the address of a
-        server; None for one that is not asked for.
+    tensorboard
+        Folder of TensorBoard's event files; None for none.
+    mlflow
+        Address of an MLflow tracking server or store; None for none.
     """
 
-    wanted: Mapping[str, Path | str | None]
+    tensorboard: Path | None = None
+    mlflow: str | None = None
 
     def check(self) -> None:
         """That all of it is installed; asked before anything is trained.
@@ -42,13 +44,20 @@ class Followers:
         """
         from lrtune.integrations.trackers import check
 
-        check(*(package for package, where in self.wanted.items() if where is not None))
+        asked = {"tensorboard": self.tensorboard, "mlflow": self.mlflow}
+        check(*(package for package, where in asked.items() if where is not None))
 
     def _trackers(self) -> list[Observer]:
         """Those that the options name."""
-        from lrtune.integrations.trackers import tracker
+        from lrtune.integrations.mlflow import MLflowTracker
+        from lrtune.integrations.tensorboard import TensorBoardTracker
 
-        return [tracker(package, where, warn=_warn) for package, where in self.wanted.items() if where is not None]
+        made: list[Observer] = []
+        if self.tensorboard is not None:
+            made.append(TensorBoardTracker(self.tensorboard, warn=_warn))
+        if self.mlflow is not None:
+            made.append(MLflowTracker(self.mlflow, warn=_warn))
+        return made
 
     @contextlib.contextmanager
     def following(

@@ -8,7 +8,6 @@ written under the study's lock, and a tracker that fails says so once and is sil
 from __future__ import annotations
 
 import abc
-import importlib
 import importlib.util
 import time
 from collections import deque
@@ -23,13 +22,11 @@ if TYPE_CHECKING:
     from lrtune.study.events import EndedTrial, Progress
     from lrtune.study.result import Result
 
-__all__ = ["MLFLOW", "NAMES", "TENSORBOARD", "TRACKERS", "Tracker", "check", "tracker"]
+__all__ = ["MLFLOW", "NAMES", "TENSORBOARD", "Tracker", "check"]
 
 TENSORBOARD, MLFLOW = "tensorboard", "mlflow"
-TRACKERS = {TENSORBOARD: "TensorBoardTracker", MLFLOW: "MLflowTracker"}
-"""Class of each tracker. The key names its module in this package, the package that it needs and the extra with it."""
-
-NAMES = {package: name.removesuffix("Tracker") for package, name in TRACKERS.items()}
+NAMES = {TENSORBOARD: "TensorBoard", MLFLOW: "MLflow"}
+"""What each is called; the key names the package that it needs, and the extra that brings it."""
 
 
 class Tracker(abc.ABC):
@@ -80,20 +77,6 @@ def check(*packages: str) -> None:
     for package in packages:
         if importlib.util.find_spec(package) is None:
             raise _missing(package)
-
-
-def tracker(package: str, where: Any, *, warn: Callable[[str], object]) -> Tracker:
-    """The tracker that needs this package, one of :data:`TRACKERS`, writing to a folder or an address.
-
-    Raises
-    ------
-    InputError
-        If the package is not installed.
-    """
-    made: Tracker = getattr(importlib.import_module(f"lrtune.integrations.{package}"), TRACKERS[package])(
-        where, warn=warn
-    )
-    return made
 
 
 def _run_name(ended: EndedTrial) -> str:
