@@ -1,4 +1,4 @@
-"""docs/cli.md is the command's own help, and names every key of a study file."""
+"""docs/cli.md is the command's own help, and docs/files.md names every key of a study file."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ def test_the_page_is_current() -> None:
 
 @pytest.mark.parametrize("table", [Question, TrainTable, SearchTable])
 def test_the_page_names_every_key(table: type) -> None:
-    page = (ROOT / "docs" / "cli.md").read_text()
+    page = (ROOT / "docs" / "files.md").read_text()
     assert [field.name for field in dataclasses.fields(table) if f"`{field.name}`" not in page] == []
