@@ -57,7 +57,7 @@ checkpoint folder a paused run's state; the Optuna study everything that must ou
 | What may a space hold? | `core/space`, and the rule of each setting in `core/parameters` |
 | What is a schedule, and which are there? | `schedules/base`, `schedules/specs` |
 | What trains next, and how far? | `search/freeze_thaw` for the default; `search/registry` lists all |
-| Which learning rate is the answer, its band and its edge? | `search/freeze_thaw`, module `answer` |
+| Which learning rate is the answer, its band and its edge? | `search/freeze_thaw/answer` |
 | What is written when a trial is paused? | `study/trials` (its record) and `study/engine/run_cache` (its checkpoint) |
 | What does a checkpoint file hold? | `training/checkpoint` |
 | May a stored study be continued? | `study/resume` |
