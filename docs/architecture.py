@@ -67,7 +67,7 @@ checkpoint folder a paused run's state; the Optuna study everything that must ou
 | When is a job due? | `jobs/schedule` |
 | Which exit code? | `errors` |
 
-Where something new goes is in CONTRIBUTING.md.
+A new trainer, strategy, schedule, host or figure: [where something new goes](extending.md).
 """
 
 

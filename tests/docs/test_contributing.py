@@ -36,7 +36,8 @@ class Made:
     files
         Texts of the files to write, by their paths in the page.
     entries
-        What is added, by the name of the list: an import (or nothing), and the entry.
+        What is added, by the name of the list: an import (indented where it is for type checkers; or nothing), and
+        the entry.
     """
 
     name: str
@@ -51,6 +52,8 @@ from lrtune.core.curve import Point
 from lrtune.core.outcome import Outcome
 from lrtune.errors import InputError
 from lrtune.training.base import Baseline, Report
+
+__all__ = ["BowlTrainer"]
 
 
 class BowlRun:
@@ -133,6 +136,8 @@ from dataclasses import dataclass
 
 from lrtune.search.base import Finish, Start
 
+__all__ = ["Middle"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Middle:
@@ -154,6 +159,8 @@ import numpy as np
 
 from lrtune.schedules.base import Schedule, number
 
+__all__ = ["Halving"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Halving(Schedule):
@@ -171,6 +178,8 @@ HOST = '''
 """A list in place of a tool."""
 
 from lrtune.integrations.trackers import Tracker
+
+__all__ = ["NotebookTracker"]
 
 
 class NotebookTracker(Tracker):
@@ -190,6 +199,8 @@ FIGURE = '''
 
 import plotly.graph_objects as go
 
+__all__ = ["effort"]
+
 
 def effort(record):
     return go.Figure(go.Bar(y=[trial.trained for trial in record.records]))
@@ -199,7 +210,10 @@ MADE = {
     "A trainer": Made(
         name="bowl",
         files={"lrtune/training/NAME.py": TRAINER, "tests/unit/training/test_NAME.py": TRAINER_TEST},
-        entries={"_HOMES": ("", '"training.bowl": ("BowlTrainer",)'), "__all__": ("", '"BowlTrainer"')},
+        entries={
+            "_HOMES": ("    from lrtune.training.bowl import BowlTrainer", '"training.bowl": ("BowlTrainer",)'),
+            "__all__": ("", '"BowlTrainer"'),
+        },
     ),
     "A strategy": Made(
         name="middle",
@@ -287,6 +301,15 @@ def test_a_figure_stands_in_the_report(tmp_path):
 """
 
 
+KEPT = (
+    "tests/support/layering.py",
+    "tests/docs/test_hygiene.py",
+    "tests/docs/test_layering.py",
+    "tests/unit/schedules/test_schedules.py",
+)
+"""What the project says of the whole package, or of the whole of a list, said of the copy too."""
+
+
 def recipes() -> Iterator[tuple[str, list[str]]]:
     """Title and lines of each recipe; a line that is broken in the page is one."""
     section = PAGE.partition("## Where something new goes")[2].partition("\n## ")[0]
@@ -327,7 +350,8 @@ def added(text: str, symbol: str, entry: str, imported: str) -> str:
     lines[: literal.end_lineno] = [*(whole + comma).splitlines(), f"    {entry},", after]
     if imported:
         top = next(node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module != "__future__")
-        lines.insert(top.lineno - 1, imported)
+        first = lines.index("if TYPE_CHECKING:") + 1 if imported.startswith(" ") else top.lineno - 1
+        lines.insert(first, imported)
     return "\n".join(lines) + "\n"
 
 
@@ -351,14 +375,16 @@ def follow(title: str, folder: Path) -> None:
 
 def test_what_the_lines_say_is_all_there_is_to_do(tmp_path: Path) -> None:
     shutil.copytree(PACKAGE, tmp_path / "lrtune", ignore=shutil.ignore_patterns("__pycache__"))
-    schedules = tmp_path / "tests" / "unit" / "schedules" / "test_schedules.py"
-    schedules.parent.mkdir(parents=True)
-    shutil.copy(ROOT / schedules.relative_to(tmp_path), schedules)
+    for path in KEPT:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / path, tmp_path / path)
     for title in MADE:
         follow(title, tmp_path)
     (tmp_path / "tests" / "test_uses.py").write_text(USES)
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT / 'tests' / 'contracts'}"}
-    quick = "test_uses or Bowl or searched or halving or every_schedule_is_compared"
+    paths = [tmp_path, tmp_path / "tests" / "support", ROOT / "tests" / "contracts"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
+    made = " or ".join(made.name for made in MADE.values())
+    quick = f"test_uses or Bowl or searched or every_schedule_is_compared or type_checkers or has_a_row or {made}"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", "-k", quick]
     ran = subprocess.run(
         [*command, "--import-mode=importlib", "--rootdir", str(tmp_path), str(tmp_path / "tests")],
