@@ -13,7 +13,8 @@
 #
 # lrtune has no Keras trainer; whoever yields from a loop of `fit` calls in a generator is touched, and is told in
 # docs/tutorial.md. Where lrtune itself evaluates at averaged weights, it trains on from the trained ones:
-# tests/test_packaged.py, test_the_held_out_part_is_judged_at_the_other_point_and_training_goes_on_at_its_own.
+# tests/unit/training/test_optimizer_packages.py,
+# test_the_held_out_part_is_judged_at_the_other_point_and_training_goes_on_at_its_own.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

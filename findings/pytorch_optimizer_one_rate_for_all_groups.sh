@@ -15,8 +15,8 @@
 # import changed, train a backbone that was meant to stand still; nothing is said.
 #
 # lrtune looks, before it trains, whether the rates of single groups make a difference, and says so where they do not:
-# tests/test_optimizers.py, test_rates_of_groups_that_count_for_nothing_are_told and (with this very package, where it is
-# installed) test_groups_of_pytorch_optimizer.
+# tests/unit/training/test_optimizers.py, test_rates_of_groups_that_count_for_nothing_are_told and (with this very
+# package, where it is installed) test_groups_of_pytorch_optimizer.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

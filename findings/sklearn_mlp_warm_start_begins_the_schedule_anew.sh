@@ -15,7 +15,7 @@
 # `partial_fit` in a loop keeps the optimizer, and is equal to one `fit` bit for bit but for "adaptive".
 #
 # lrtune trains by partial_fit, sets the rate of the living optimizer at each minibatch and turns warm_start off with a
-# notice: tests/test_estimator.py, test_a_run_equals_a_loop_of_partial_fit,
+# notice: tests/unit/training/test_estimators.py, test_a_run_equals_a_loop_of_partial_fit,
 # test_the_schedule_drives_the_optimizer_of_a_perceptron and test_a_setting_that_lrtune_owns_is_replaced_and_told.
 set -euo pipefail
 work=$(mktemp -d)

@@ -12,7 +12,8 @@
 # (https://docs.pytorch.org/docs/stable/optim.html), so layer-wise rates and compiled steps meet here.
 #
 # lrtune sets each group's rate anew at each step instead of writing into the tensor:
-# tests/test_network.py, test_groups_keep_their_own_rate_where_the_optimizer_is_given_a_tensor.
+# tests/unit/training/test_networks.py,
+# test_groups_keep_their_own_rate_where_the_optimizer_is_given_a_tensor.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -1,6 +1,6 @@
-"""lrtune finds the learning rate.
+"""lrtune finds the learning rate: :func:`tune`, :func:`compare`, :func:`range_test`, trainers, spaces and errors.
 
-The names below are loaded when they are first used, so that ``import lrtune`` costs next to nothing.
+The names below are imported when they are first used, so that ``import lrtune`` takes next to no time.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
-"""What can go wrong, as a tree; each error carries the exit code of the command.
+"""All errors that lrtune raises on purpose, as a tree; each carries the exit code of the command.
 
 ::
 
-    LrtuneError                     1   only ever seen for a bug of our own
+    LrtuneError                     1   by itself only for a bug in lrtune
     ├── InputError                  2   usage, study file, space or data: nothing has been trained
     │   ├── SpaceError              2   a space that cannot be searched
     │   ├── RecipeError             2   a recipe that cannot be trained
-    │   ├── CheckpointError         2   a paused run's file that is damaged, foreign or unsafe
+    │   ├── CheckpointError         2   a paused run's file that is damaged, of another run or unsafe
     │   ├── DataError               2   a table that cannot be learned from
     │   └── StudyFileError          2   a study or job file that cannot be read
     ├── SearchError                 3   no trial completed, or the learning rate changed nothing
     │   └── UserCodeError           3   the user's own training code raised; carries its traceback
     ├── StorageError                4   storage unavailable, damaged, full or incompatible
-    │   └── LockLostError           4   a server's restart took a lock away; never seen, it is decided anew
+    │   └── LockLostError           4   a server's restart released a lock; caught, and decided anew
     ├── MismatchError               5   the stored study is another one; carries the difference
     ├── LockedError                 6   another run holds the job's lock
     └── InterruptedSearchError           130, 143 or 129   stopped by a signal, cleanly
@@ -63,7 +63,7 @@ class RecipeError(InputError):
 
 
 class CheckpointError(InputError):
-    """A paused run's file that is damaged, foreign or unsafe; nothing of it has been executed."""
+    """A paused run's file that is damaged, of another run or unsafe; nothing in it was executed."""
 
 
 class DataError(InputError):
@@ -75,12 +75,12 @@ class StudyFileError(InputError):
 
 
 class SearchError(LrtuneError):
-    """The search ended without one completed trial, or learned nothing about the learning rate.
+    """The search ended without a completed trial, or without knowledge about the learning rate.
 
     Attributes
     ----------
     result
-        What can be said all the same (a :class:`lrtune.study.result.Result`), where there is anything.
+        A :class:`lrtune.study.result.Result` of what is known all the same, or None.
     """
 
     exit_code = 3
@@ -110,11 +110,11 @@ class StorageError(LrtuneError):
 
 
 class LockLostError(StorageError):
-    """The server that kept a lock has restarted: what was read under it may be out of date, and is decided anew."""
+    """The server that kept a lock has restarted: what was read under the lock may be out of date; decide anew."""
 
 
 class MismatchError(LrtuneError):
-    """The stored study was made for something else than what is asked now."""
+    """The stored study was made with other settings than those of this call."""
 
     exit_code = 5
 
@@ -126,7 +126,7 @@ class LockedError(LrtuneError):
 
 
 class InterruptedSearchError(LrtuneError):
-    """The search was stopped by a signal; what it had learned is kept.
+    """The search was stopped by a signal; its trials are kept.
 
     Parameters
     ----------

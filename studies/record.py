@@ -43,10 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("studies", nargs="*", default=STUDIES, metavar="STUDY")
     parser.add_argument("--out", type=Path, help="where outputs of lrtune optimize are; they are made unless given")
-    told = parser.parse_args(arguments)
-    for name in told.studies:
-        if told.out is not None:
-            write(HERE / name, told.out / name)
+    options = parser.parse_args(arguments)
+    for name in options.studies:
+        if options.out is not None:
+            write(HERE / name, options.out / name)
             continue
         with tempfile.TemporaryDirectory() as out:
             search(HERE / name, Path(out))
@@ -70,8 +70,8 @@ def write(study: Path, out: Path) -> None:
     (study / "figure.svg").write_text(figure(record, found, sweep), encoding="utf-8")
     readme = study / "README.md"
     if readme.exists():
-        said = Result.from_json(found, study=stored).text()
-        text = placed(readme.read_text("utf-8"), "recorded", f"```text\n{said}\n```")
+        answer = Result.from_json(found, study=stored).text()
+        text = placed(readme.read_text("utf-8"), "recorded", f"```text\n{answer}\n```")
         if sweep:
             text = placed(text, "compared", compared(study))
         readme.write_text(text, encoding="utf-8")
@@ -241,8 +241,8 @@ def _ring(axes: Axes, best: dict[str, Any]) -> str:
 
 def _legend(*, sweep: bool) -> str:
     y, x = TOP - 24, WIDTH - RIGHT
-    told = "filled: trained to the end, open: stopped early, red cross: diverged"
-    return _text(x, y, told + (", grey: dense sweep" if sweep else ""), anchor="end")
+    legend = "filled: trained to the end, open: stopped early, red cross: diverged"
+    return _text(x, y, legend + (", grey: dense sweep" if sweep else ""), anchor="end")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What it takes to repeat a study: versions and hardware, read without importing anything heavy."""
+"""Versions and hardware, recorded with a study to repeat it; read without importing the packages."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ PACKAGES = ("lrtune", "optuna", "torch", "scikit-learn", "numpy", "scipy", "pand
 
 
 def environment() -> dict[str, str]:
-    """Name to readable text: versions of Python and of what trains, the machine's kind and its cores."""
+    """Versions of Python and of the packages that train, operating system and number of cores, as texts by name."""
     return dict(_found())
 
 
 @functools.cache
-def _found() -> dict[str, str]:  # what is installed does not change while it is in use
+def _found() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

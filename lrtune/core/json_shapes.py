@@ -1,4 +1,4 @@
-"""The shape of plain JSON: whether what was stored is what is expected there, and what is wrong where it is not."""
+"""Validation of stored JSON: whether a value has the expected shape, and a clause that says what is wrong."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["FLAG", "MAPPING", "NOTHING", "NUMBER", "TEXT", "WHOLE", "Each", "Fix
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """A value of one kind: its name in a message, and how it is known."""
+    """A value of one kind: its name in a message, and the test for it."""
 
     name: str
     fits: Callable[[Any], bool]

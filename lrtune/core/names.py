@@ -1,4 +1,4 @@
-"""Names that people give: which a study may have, and the file names made from them.
+"""Names given by users: which ones a study may have, and the safe file names made from them.
 
 PostgreSQL takes at most 512 characters and no NUL, and a lone surrogate cannot be stored anywhere, so
 one rule holds for every storage. A path is never made from a raw name.
@@ -15,7 +15,7 @@ from lrtune.errors import InputError
 __all__ = ["USER_MODULE", "safe_filename", "valid_name"]
 
 USER_MODULE = "_lrtune_user_"
-"""How the modules begin that the user's own files become, so that they shadow nothing."""
+"""Prefix of the names under which the user's own files are imported, so that they shadow no other module."""
 
 LONGEST_NAME = 200
 LONGEST_SLUG = 60
@@ -26,8 +26,7 @@ _RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)$", re.IGNORECASE)  # dev
 def valid_name(name: str, *, what: str = "study name") -> str:
     """The name itself, if it is 1 to 200 characters without control characters.
 
-    Any script and any emoji is welcome; so are slashes and markup, because neither a path nor HTML is
-    ever made from a raw name.
+    Any script, emoji, slashes and markup are allowed, because neither a path nor HTML is ever made from a raw name.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""NumPy's reactions to floating-point errors: its defaults for lrtune's arithmetic, the user's for the user's code.
+"""NumPy's handling of floating-point errors: its defaults for lrtune's arithmetic, the user's for the user's code.
 
-``numpy.seterr(all="raise")`` is a usual way to find where NaN begins. It holds for the whole thread, so that a harmless
-underflow in a sampler would end the search (optuna/optuna#2639 has one).
+``numpy.seterr(all="raise")``, a usual way to find where NaN begins, holds for the whole thread: a harmless underflow in
+a sampler would end the search (optuna/optuna#2639 has one).
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 __all__ = ["own_errstate", "users_errstate"]
 
 DEFAULTS: dict[str, Any] = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
-"""What NumPy starts with: https://numpy.org/doc/stable/reference/generated/numpy.seterr.html"""
+"""NumPy's defaults: https://numpy.org/doc/stable/reference/generated/numpy.seterr.html"""
 
 _users: ContextVar[dict[str, Any] | None] = ContextVar("_users", default=None)
 
 
 @contextlib.contextmanager
 def own_errstate() -> Iterator[None]:
-    """Within the block (or the decorated function) NumPy reacts as it does by default; afterwards as before."""
+    """Within the block (or the decorated function) NumPy's defaults hold; afterwards what held before."""
     users: dict[str, Any] = dict(np.seterr(**DEFAULTS))
     token = _users.set(users)
     try:
@@ -37,7 +37,7 @@ def own_errstate() -> Iterator[None]:
 
 @contextlib.contextmanager
 def users_errstate() -> Iterator[None]:
-    """Within the block, inside of :func:`own_errstate`, NumPy reacts as the user has it; what they change is kept."""
+    """Within the block, inside of :func:`own_errstate`, the user's settings hold; changes to them are kept."""
     users = _users.get()
     if users is None:
         yield

@@ -1,4 +1,4 @@
-"""A recipe: all that one training run is told."""
+"""A recipe: the settings of one training run (learning rate, schedule, batch size, seed, ...)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_SEED = 2**63 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """All that one training run is told. Frozen; turns into plain JSON and back.
+    """The settings of one training run. Frozen; converted to plain JSON and back.
 
     Attributes
     ----------
@@ -28,14 +28,14 @@ class Recipe:
     epochs
         Length of the full run in epochs (yields of a generator), at least 1.
     batch_size
-        Samples per optimizer step; None leaves it to the trainer.
+        Samples per optimizer step; None is the trainer's default.
     schedule
         Name of the schedule with its options, e.g. ``"cosine"`` or ``"cosine(floor=0.1)"``; see
         :mod:`lrtune.schedules`.
     warmup
         Linear warmup: a fraction of all steps in [0, 1), or a number of steps where it is 1 or more.
     optimizer
-        Name of the optimizer; None leaves it to the trainer. So do `momentum`, `weight_decay` and
+        Name of the optimizer; None is the trainer's default, as for `momentum`, `weight_decay` and
         `layer_decay`.
     seed
         Seed of the weights, the data order and whatever else the trainer draws.

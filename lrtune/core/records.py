@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,26 @@ class TrialRecord:
     finished: float | None = None
     setup: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def completed(self) -> bool:
+        """Whether it was trained to its end, with a finite result."""
+        return self.outcome is Outcome.COMPLETED and self.value is not None and math.isfinite(self.value)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the learning rate was too high for it."""
+        return self.outcome is not None and self.outcome.diverged
+
+    @property
+    def outcome_key(self) -> str:
+        """How it ended as one word, e.g. ``"non_finite"``; ``"open"`` while it is paused or running."""
+        return "open" if self.outcome is None else self.outcome.key
+
+    @property
+    def outcome_group(self) -> str:
+        """The word under which it is counted, e.g. ``"diverged"``; ``"open"`` while it is paused or running."""
+        return "open" if self.outcome is None else self.outcome.group
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyRecord:
@@ -157,9 +178,22 @@ class StudyRecord:
         named = [r for r in done if wanted and _agrees(r.recipe, wanted)]
         return min(named or done, key=lambda record: self.sign * float(record.value or 0.0), default=None)
 
+    @property
+    def untrained(self) -> float | None:
+        """The metric of a model that learned nothing: the better of the untrained one and a constant prediction."""
+        known = [] if self.baseline is None else [self.baseline.untrained, self.baseline.chance]
+        finite = [value for value in known if value is not None and math.isfinite(value)]
+        return min(finite, key=lambda value: self.sign * value, default=None)
+
+    def interval(self, name: str) -> tuple[float | None, float | None, float | None]:
+        """``lr``, ``low`` and ``high`` of the result's ``"band"`` or ``"edge"``, None where they are not known."""
+        found = self.result.get(name) or {}
+        lr, low, high = (None if found.get(key) is None else float(found[key]) for key in ("lr", "low", "high"))
+        return lr, low, high
+
     def counts(self) -> dict[str, int]:
         """Trials by outcome group, those that are paused or running as ``"open"``."""
-        return dict(Counter("open" if r.outcome is None else r.outcome.group for r in self.records))
+        return dict(Counter(record.outcome_group for record in self.records))
 
 
 def _agrees(recipe: Recipe, wanted: Mapping[str, Any]) -> bool:

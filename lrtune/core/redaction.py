@@ -1,6 +1,6 @@
-"""One redaction for every message: no password of a storage is ever shown.
+"""Passwords of storages are replaced by ``***`` in every message.
 
-What is hidden: the password in ``scheme://user:password@host``, the value of ``password=`` (in a query
+Hidden are the password in ``scheme://user:password@host``, the value of ``password=`` (in a query
 or in a libpq conninfo string), and every secret that was registered when a storage was opened, in its
 plain and in its percent-encoded form, wherever it occurs.
 """
@@ -29,7 +29,7 @@ _guard = threading.Lock()
 
 
 def register_secret(secret: str | None) -> None:
-    """Hide this text in every message from now on; texts shorter than 6 characters are not taken."""
+    """Hide this text in every message from now on; one shorter than 6 characters is ignored."""
     if secret is None or len(secret) < SHORTEST_SECRET:
         return
     with _guard:

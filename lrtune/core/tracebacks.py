@@ -1,4 +1,4 @@
-"""The traceback of the user's own code: their frames and their libraries', none of lrtune's that called them."""
+"""Tracebacks of the user's code: without the frames of lrtune, and whose exception it was."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 def users_own(error: BaseException) -> str:
     """What Python prints of an exception and of those that led to it, without the frames of lrtune.
 
-    Nothing is asked of the exception but its text, and that may fail.
+    Of the exception only its text is used, and computing that may fail.
     """
     shown = traceback.TracebackException.from_exception(error)
-    if not any(_thin(each) for each in list(_all(shown))):
+    if not any(_without_ours(each) for each in list(_all(shown))):
         return "".join(shown.format_exception_only())
     return "".join(shown.format())
 
@@ -33,7 +33,7 @@ def users_own(error: BaseException) -> str:
 def raised_by(error: BaseException) -> str:
     """Whose exception it is: ``"lrtune"``, the name of a library that lrtune called, or the user's file.
 
-    A library that the user's code called raises on their behalf, and one that lrtune called on lrtune's.
+    An exception in a library counts as the user's if their code called it, else as that library's.
     """
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     for frame in reversed(frames):
@@ -54,8 +54,8 @@ def _all(shown: traceback.TracebackException) -> Iterator[traceback.TracebackExc
             yield from _all(other)
 
 
-def _thin(shown: traceback.TracebackException) -> int:
-    """Leave lrtune's frames out; how many are left."""
+def _without_ours(shown: traceback.TracebackException) -> int:
+    """Remove lrtune's frames; returns how many are left."""
     kept = [f for f in shown.stack if not f.filename.startswith((OURS, IMPORTING))]
     shown.stack = traceback.StackSummary.from_list(kept)
     return len(kept)

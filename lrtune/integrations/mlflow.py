@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrtune.integrations.trackers import MLFLOW, Tracker, _missing, _numbers, _run_name, _settings, _text
+from lrtune.integrations.trackers import MLFLOW, Tracker, answer_numbers, answer_text, missing, run_name, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,15 +18,13 @@ if TYPE_CHECKING:
 
 __all__ = ["MLflowTracker"]
 
-
-MOST_METRICS = 1000
-"""Numbers that MLflow takes in one call."""
+MOST_METRICS = 1000  # that MLflow takes in one call
 
 
 class MLflowTracker(Tracker):
     """Logs a study into MLflow: an experiment of its name, a run for the search and one below it for each trial.
 
-    It works through a client of its own, so that the training code's active run, if it has one, stays its own.
+    It uses a client of its own: the active run of the training code, if it has one, is not touched.
 
     Parameters
     ----------
@@ -34,7 +32,7 @@ class MLflowTracker(Tracker):
         Of the tracking server or store, e.g. ``"http://127.0.0.1:5000"`` or ``"sqlite:///mlflow.db"``; None takes
         what MLflow takes, from ``MLFLOW_TRACKING_URI``.
     warn
-        Told once, in one sentence, if the server does not answer.
+        Called once, with one sentence, if the server does not answer.
 
     Raises
     ------
@@ -47,10 +45,10 @@ class MLflowTracker(Tracker):
         try:
             from mlflow import MlflowClient
         except ImportError:
-            raise _missing(MLFLOW) from None
-        anchored = None if uri is None else _anchored(uri)
-        self._make: Callable[[], Any] = lambda: MlflowClient(tracking_uri=anchored)
-        self._held: tuple[Any, str, str] | None = None
+            raise missing(MLFLOW) from None
+        location = None if uri is None else absolute(uri)
+        self._make: Callable[[], Any] = lambda: MlflowClient(tracking_uri=location)
+        self._open: tuple[Any, str, str] | None = None
 
     def _trial(self, progress: Progress, ended: EndedTrial) -> None:
         client, experiment, search = self._opened(progress.name)
@@ -59,30 +57,30 @@ class MLflowTracker(Tracker):
             return
         tags = {
             "mlflow.parentRunId": search,
-            "mlflow.runName": _run_name(ended),
+            "mlflow.runName": run_name(ended),
             "lrtune.trial": identity,
-            "lrtune.core.outcome": ended.outcome.value,
+            "lrtune.outcome": ended.outcome.value,
         }
         run = client.create_run(experiment, tags=tags).info.run_id
         metrics = list(_metrics(ended, progress.metric))
         for first in range(0, len(metrics), MOST_METRICS):
             client.log_batch(run, metrics=metrics[first : first + MOST_METRICS])
-        for name, value in _settings(ended).items():
+        for name, value in settings(ended.recipe).items():
             client.log_param(run, name, value)
         client.set_terminated(run, "FAILED" if ended.outcome.group == "failed" else "FINISHED")
 
     def _answer(self, progress: Progress, result: Result) -> None:
         client, _, search = self._opened(progress.name)
-        for name, value in _numbers(result).items():
+        for name, value in answer_numbers(result).items():
             client.log_metric(search, name, value)
-        for name, value in (result.best_recipe.to_json() if result.best_recipe is not None else {}).items():
+        for name, value in ({} if result.best_recipe is None else result.best_recipe.to_json()).items():
             client.set_tag(search, f"best.{name}", value)
-        client.set_tag(search, "mlflow.note.content", _text(result))
+        client.set_tag(search, "mlflow.note.content", answer_text(result))
         client.set_terminated(search)
 
     def _opened(self, name: str) -> tuple[Any, str, str]:
         """The client, the experiment of a study, and the run of its search."""
-        if self._held is None:
+        if self._open is None:
             client = self._make()
             found = client.get_experiment_by_name(name)
             experiment = found.experiment_id if found is not None else client.create_experiment(name)
@@ -90,8 +88,8 @@ class MLflowTracker(Tracker):
             if search is None:
                 tags = {"mlflow.runName": name, "lrtune.search": "1"}
                 search = client.create_run(experiment, tags=tags).info.run_id
-            self._held = client, experiment, search
-        return self._held
+            self._open = client, experiment, search
+        return self._open
 
     @staticmethod
     def _known(client: Any, experiment: str, tag: str, value: str) -> str | None:
@@ -99,7 +97,7 @@ class MLflowTracker(Tracker):
         return found[0].info.run_id if found else None
 
 
-def _anchored(uri: str) -> str:
+def absolute(uri: str) -> str:
     """The same store from wherever the training code goes: MLflow reads a relative path when it is first used."""
     head, scheme, path = uri.rpartition("sqlite:///")
     if scheme and not head:

@@ -1,9 +1,9 @@
-"""A study as the Optuna dashboard shows it: the answer as the study's note, and its figures, kept current.
+"""The answer as a study's note in the Optuna dashboard, and two figures, kept up to date while a search runs.
 
 The dashboard reads notes and figures from system attributes of the study (optuna-dashboard 0.21, ``_note.py`` and
-``_custom_plot_data.py``). They are written here in its own format, but whole instead of in pieces of 2,045
-characters: whoever reads in between finds the old one or the new one, and one is one transaction. Importing the
-dashboard's own writers would cost a search more than all that is written.
+``_custom_plot_data.py``). They are written here in its own format, but in one attribute instead of chunks of 2,045
+characters: one transaction each, so that a reader finds the old one or the new one. Importing the dashboard's own
+writers would take longer than all of the writing.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from lrtune.errors import InputError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     import optuna
     import plotly.graph_objects as go
     from optuna.storages import BaseStorage
 
-    from lrtune.core.records import StudyRecord, TrialRecord
-    from lrtune.reporting.diagnosis import Verdict
+    from lrtune.core.records import StudyRecord
     from lrtune.study.events import Progress
 
 __all__ = ["BAND", "CURVES", "Notes", "installed"]
@@ -36,26 +35,26 @@ BAND, CURVES = "learning-rates", "curves"
 
 EVERY_SECONDS = 10.0
 MOST_SHARE = 0.005
-"""Of the time that passes, which writing may take: what took long, in processor time, is followed by a long pause."""
+"""Processor seconds of writing per second that passes, at most: a long update is followed by a long pause."""
 
 MOST_TRIALS, MOST_CURVES, MOST_REPORTS = 300, 50, 40
 YOURS = "*Kept current by lrtune. All figures are in report.html. What you write below this line stays.*"
-"""Stands between our part and theirs in every note that there is: a change of it would take ours for theirs."""
+"""Separates lrtune's part of a stored note from the user's: were it changed, lrtune's would be taken for theirs."""
 
 _NOTE_VERSION, _NOTE = "dashboard:note_ver", "dashboard:note_str:"
 _FIGURE = "dashboard:plot_data:"
 
 
 def installed() -> bool:
-    """Whether the Optuna dashboard is there, and so anybody to show it to."""
+    """Whether the Optuna dashboard is installed."""
     return importlib.util.find_spec("optuna_dashboard") is not None
 
 
 class Notes:
-    """An observer that keeps a study's note and figures current.
+    """An observer that keeps a study's note and figures up to date.
 
-    It writes where a search has nothing else to do: between two pieces of training, never under the study's lock, at
-    most every so many seconds and for no more than a two-hundredth of the time; and once more at the end.
+    It writes between two segments of training, never under the study's lock, at most every `every` seconds and for
+    no more than a two-hundredth of the time; and once more at the end.
 
     Parameters
     ----------
@@ -64,7 +63,7 @@ class Notes:
     every
         Seconds between two updates, at least.
     warn
-        Told once, in one sentence, if the note cannot be written; the search goes on.
+        Called once, with one sentence, if the note cannot be written; the search goes on.
 
     Attributes
     ----------
@@ -103,7 +102,7 @@ class Notes:
         self.spent = 0.0
 
     def __call__(self, progress: Progress) -> None:
-        """Hear of an event."""
+        """Take in an event of the search."""
         if self._failed:
             return
         self._last = progress
@@ -111,7 +110,7 @@ class Notes:
             self._attempt(progress)
 
     def close(self) -> None:
-        """Write what was heard last; for a search that ended without an answer."""
+        """Write the last event; for a search that ended without an answer."""
         if self._last is not None and self._last.result is None and not self._failed:
             self._attempt(self._last)
 
@@ -129,32 +128,32 @@ class Notes:
             self._warn(f"the note for the dashboard could not be written ({error}); the search goes on without it")
 
     def there(self, name: str) -> bool:
-        """Whether a study has a note from us."""
+        """Whether a study has a note of lrtune."""
         return YOURS in _joined(_system_attributes(self._study(name)), _NOTE)
 
     def write(self, name: str, progress: Progress | None = None) -> None:
-        """Write note and figures of a study as it stands in its storage.
+        """Write note and figures of a study as it is stored.
 
         Parameters
         ----------
         name
             Of the study.
         progress
-            What its search has told last, if it is running.
+            The last event of its search, if it is running.
 
         Raises
         ------
         InputError
             If lrtune did not make it.
         """
+        from lrtune.reporting.html.markdown import markdown
         from lrtune.study.trials.study_reader import read
 
         study = self._study(name)
-        record = read(study)
-        running = progress is not None and progress.result is None
-        if progress is not None and running:
-            record = _standing(record, progress)
-        self._put_note(study, _body(record, progress if running else None))
+        record, state = read(study), ""
+        if progress is not None and progress.result is None:
+            record, state = _with_progress(record, progress), _state(progress)
+        self._put_note(study, markdown(record, state))
         for identity, figure in _figures(record):
             self._put(study, f"{_FIGURE}{identity}:", figure.to_json(engine="json"))
 
@@ -168,17 +167,17 @@ class Notes:
         return self._studies[name]
 
     def _put_note(self, study: optuna.Study, body: str) -> None:
-        """Write the note above what people have written into it."""
-        held = _system_attributes(study)
-        before = _joined(held, _NOTE)
-        body = f"{body}\n---\n{YOURS}\n{_theirs(before)}"
+        """Write the note above what users have written into it."""
+        attributes = _system_attributes(study)
+        before = _joined(attributes, _NOTE)
+        body = f"{body}\n---\n{YOURS}\n{_users_part(before)}"
         if body == before:
             return
-        self._set(study, _NOTE_VERSION, int(held.get(_NOTE_VERSION, 0)) + 1)
+        self._set(study, _NOTE_VERSION, int(attributes.get(_NOTE_VERSION, 0)) + 1)
         self._put(study, _NOTE, body)
 
     def _put(self, study: optuna.Study, prefix: str, text: str) -> None:
-        """Write a text under its prefix, in one piece; what there is of further pieces is emptied."""
+        """Write a text as the first chunk under its prefix; further chunks are emptied."""
         if self._written.get(prefix) == text:
             return
         self._set(study, f"{prefix}0", text)
@@ -194,7 +193,7 @@ class Notes:
 
 
 def _load() -> None:
-    """Import what drawing takes; a search needs it at its end anyway, for its report."""
+    """Import what drawing needs, before its time is measured; the report at the end needs it anyway."""
     import lrtune.reporting.figures
     import lrtune.reporting.html  # noqa: F401 -- loaded early
 
@@ -203,23 +202,23 @@ def _system_attributes(study: optuna.Study) -> dict[str, Any]:
     return dict(study._storage.get_study_system_attrs(study._study_id))  # noqa: SLF001 -- as the dashboard does
 
 
-def _joined(held: dict[str, Any], prefix: str) -> str:
-    """What stands in pieces under a prefix."""
-    pieces = {int(key[len(prefix) :]): str(text) for key, text in held.items() if key.startswith(prefix)}
-    return "".join(pieces[index] for index in sorted(pieces))
+def _joined(attributes: dict[str, Any], prefix: str) -> str:
+    """The chunks under a prefix, joined."""
+    chunks = {int(key[len(prefix) :]): str(text) for key, text in attributes.items() if key.startswith(prefix)}
+    return "".join(chunks[index] for index in sorted(chunks))
 
 
-def _theirs(note: str) -> str:
-    """What people have written: all below our line, or the whole of a note that has none."""
+def _users_part(note: str) -> str:
+    """What users have written: all below lrtune's line, or the whole of a note that has none."""
     before, line, after = note.partition(YOURS)
     return after.removeprefix("\n") if line else before
 
 
-# -- what is shown ------------------------------------------------------------------------------------
+# What is shown.
 
 
-def _standing(record: StudyRecord, progress: Progress) -> StudyRecord:
-    """The study with the answer as it stands, in place of one that an earlier call has left."""
+def _with_progress(record: StudyRecord, progress: Progress) -> StudyRecord:
+    """The study with the answer so far, in place of one that an earlier call has left."""
     band = progress.band
     result = {
         "best": None if progress.best is None else {**progress.best.to_json(), "value": progress.best_value},
@@ -230,12 +229,6 @@ def _standing(record: StudyRecord, progress: Progress) -> StudyRecord:
     return dataclasses.replace(record, result=result)
 
 
-def _body(record: StudyRecord, progress: Progress | None) -> str:
-    from lrtune.reporting.html.markdown import markdown
-
-    return markdown(record, "" if progress is None else _state(progress))
-
-
 def _state(progress: Progress) -> str:
     limit = "" if progress.budget is None else f" of {progress.budget:g}"
     left = progress.seconds_left
@@ -244,32 +237,27 @@ def _state(progress: Progress) -> str:
 
 
 def _figures(record: StudyRecord) -> Iterator[tuple[str, go.Figure]]:
-    """The figures by their ids, thinned: they travel with every look at the study."""
+    """The figures by their ids, of fewer trials and reports: the dashboard loads them whenever it shows the study."""
     from lrtune.reporting import figures
     from lrtune.reporting.tables import trials, verdicts
 
     few = _thinned(record, MOST_TRIALS)
     judged = verdicts(few)
-    yield BAND, _plain(figures.landscape(few, trials(few, judged)), "Learning rates")
-    yield CURVES, _curves(few, judged)
+    yield BAND, _styled(figures.landscape(few, trials(few, judged)), "Learning rates")
+    by_number = {trial.number: verdict for trial, verdict in zip(few.records, judged, strict=True)}
+    fewer = _thinned(few, MOST_CURVES).records
+    small = [dataclasses.replace(trial, curve=trial.curve.thinned(MOST_REPORTS)) for trial in fewer]
+    curves = figures.curves(
+        dataclasses.replace(few, records=tuple(small)), [by_number[trial.number] for trial in small]
+    )
+    curves.layout.updatemenus = ()
+    curves.data = [trace for trace in curves.data if trace.visible is not False]
+    yield CURVES, _styled(curves, "Curves")
 
 
-def _curves(record: StudyRecord, judged: Sequence[Verdict]) -> go.Figure:
-    from lrtune.reporting import figures
-
-    few = _thinned(record, MOST_CURVES)
-    by_number = {trial.number: verdict for trial, verdict in zip(record.records, judged, strict=True)}
-    small = [dataclasses.replace(trial, curve=trial.curve.thinned(MOST_REPORTS)) for trial in few.records]
-    small_record = dataclasses.replace(few, records=tuple(small))
-    figure = figures.curves(small_record, [by_number[trial.number] for trial in small])
-    figure.layout.updatemenus = ()
-    figure.data = [trace for trace in figure.data if trace.visible is not False]
-    return _plain(figure, "Curves")
-
-
-def _plain(figure: go.Figure, title: str) -> go.Figure:
-    """A figure for somebody else's page: with a title and a ground of its own, without the default template."""
-    figure.update_layout(
+def _styled(figure: go.Figure, title: str) -> go.Figure:
+    """A figure for the dashboard's page: with a title and a background of its own, without the default template."""
+    return figure.update_layout(
         template={},
         title={"text": title, "x": 0.02, "y": 0.98, "yanchor": "top", "font": {"size": 15}},
         margin={"t": 84, "l": 56, "r": 16, "b": 48},
@@ -278,20 +266,11 @@ def _plain(figure: go.Figure, title: str) -> go.Figure:
         plot_bgcolor="#ffffff",
         height=None,
     )
-    return figure
 
 
 def _thinned(record: StudyRecord, most: int) -> StudyRecord:
     """The study with so many trials at most: the best of them, and the rest evenly over the learning rates."""
-    if len(record.records) <= most:
-        return record
-    answer = record.best
+    from lrtune.reporting.figures.theme import chosen
 
-    def goodness(trial: TrialRecord) -> tuple[bool, float]:
-        return trial is not answer, math.inf if trial.value is None else record.sign * trial.value
-
-    ranked = sorted(record.records, key=goodness)
-    best, rest = ranked[: most // 3], sorted(ranked[most // 3 :], key=lambda trial: trial.recipe.lr)
-    places = {round(i * (len(rest) - 1) / max(1, most - len(best) - 1)) for i in range(most - len(best))}
-    kept = {trial.number for trial in [*best, *(rest[place] for place in places)]}
-    return dataclasses.replace(record, records=tuple(t for t in record.records if t.number in kept))
+    kept = sorted(chosen(record, range(len(record.records)), most))
+    return dataclasses.replace(record, records=tuple(record.records[i] for i in kept))

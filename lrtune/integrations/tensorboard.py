@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrtune.core.names import safe_filename
-from lrtune.integrations.trackers import TENSORBOARD, Tracker, _missing, _numbers, _plain, _run_name, _settings, _text
+from lrtune.integrations.trackers import TENSORBOARD, Tracker, answer_numbers, answer_text, missing, run_name, settings
 
 if TYPE_CHECKING:
     import os
@@ -30,7 +30,7 @@ class TensorBoardTracker(Tracker):
     folder
         Of all studies; each has a folder of its own in it.
     warn
-        Told once, in one sentence, if the files cannot be written.
+        Called once, with one sentence, if the files cannot be written.
 
     Raises
     ------
@@ -44,13 +44,13 @@ class TensorBoardTracker(Tracker):
             from torch.utils.tensorboard import SummaryWriter
             from torch.utils.tensorboard.summary import hparams
         except ImportError:
-            raise _missing(TENSORBOARD) from None
+            raise missing(TENSORBOARD) from None
         self._folder = Path(folder).absolute()
         self._writer: Any = SummaryWriter
         self._hparams: Any = hparams
 
     def _trial(self, progress: Progress, ended: EndedTrial) -> None:
-        folder = self._folder / safe_filename(progress.name) / _run_name(ended)
+        folder = self._folder / safe_filename(progress.name) / run_name(ended)
         if folder.exists():
             return
         with self._writer(str(folder)) as writer:
@@ -61,11 +61,12 @@ class TensorBoardTracker(Tracker):
             result = f"result/{progress.metric}"
             writer.add_scalar(result, math.nan if ended.value is None else ended.value, len(ended.curve))
             # SummaryWriter.add_hparams would open a second file for these three
-            for summary in self._hparams({n: _plain(v) for n, v in _settings(ended).items()}, {result: 0.0}):
+            hparams = {n: v if isinstance(v, int | float | str) else str(v) for n, v in settings(ended.recipe).items()}
+            for summary in self._hparams(hparams, {result: 0.0}):
                 writer.file_writer.add_summary(summary)
 
     def _answer(self, progress: Progress, result: Result) -> None:
         with self._writer(str(self._folder / safe_filename(progress.name) / "answer")) as writer:
-            writer.add_text("answer", _text(result))
-            for name, value in _numbers(result).items():
+            writer.add_text("answer", answer_text(result))
+            for name, value in answer_numbers(result).items():
                 writer.add_scalar(f"answer/{name}", value, 0)

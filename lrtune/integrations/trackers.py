@@ -1,8 +1,8 @@
-"""Following along elsewhere: each trial's curve and the answer in TensorBoard or MLflow, by their own calls.
+"""What the trackers for TensorBoard and MLflow share: an observer of a search that logs its trials and its result.
 
-A tracker is an observer. What a trial reported is logged when it has ended, what was found at the end of the search.
-A trial is known by its number and the time it began: a search that goes on where it stopped logs none twice. Nothing is
-written under the study's lock, and a tracker that fails says so once and is silent from then on.
+A trial is logged when it has ended, the result at the end of the search. A trial is recognised by its number and the
+time it began, so that a resumed search logs none twice. Nothing is written under the study's lock, and a tracker that
+fails warns once and is silent from then on.
 """
 
 from __future__ import annotations
@@ -19,10 +19,22 @@ from lrtune.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lrtune.core.recipe import Recipe
     from lrtune.study.events import EndedTrial, Progress
     from lrtune.study.result import Result
 
-__all__ = ["MLFLOW", "NAMES", "TENSORBOARD", "Tracker", "check"]
+__all__ = [
+    "MLFLOW",
+    "NAMES",
+    "TENSORBOARD",
+    "Tracker",
+    "answer_numbers",
+    "answer_text",
+    "check",
+    "missing",
+    "run_name",
+    "settings",
+]
 
 TENSORBOARD, MLFLOW = "tensorboard", "mlflow"
 NAMES = {TENSORBOARD: "TensorBoard", MLFLOW: "MLflow"}
@@ -30,7 +42,13 @@ NAMES = {TENSORBOARD: "TensorBoard", MLFLOW: "MLflow"}
 
 
 class Tracker(abc.ABC):
-    """What both have in common: when to log, and that nothing they do ends the search."""
+    """An observer that logs each ended trial and the result; an exception while it does never ends the search.
+
+    Parameters
+    ----------
+    warn
+        Called once, with one sentence, if something cannot be logged.
+    """
 
     def __init__(self, warn: Callable[[str], object]) -> None:
         self._warn = warn
@@ -38,7 +56,7 @@ class Tracker(abc.ABC):
         self._failed = False
 
     def __call__(self, progress: Progress) -> None:
-        """Hear of an event."""
+        """Take in an event of the search."""
         self._waiting.extend(progress.ended)
         if self._failed or (progress.event and progress.result is None):
             return
@@ -62,12 +80,13 @@ class Tracker(abc.ABC):
         """Log what was found."""
 
 
-def _missing(package: str) -> InputError:
+def missing(package: str) -> InputError:
+    """The error for a package that is not installed; names the extra that brings it."""
     return InputError(f"{NAMES[package]} is not installed; install it with: pip install 'lrtune[{package}]'")
 
 
 def check(*packages: str) -> None:
-    """That these packages are there.
+    """That these packages are installed.
 
     Raises
     ------
@@ -76,38 +95,35 @@ def check(*packages: str) -> None:
     """
     for package in packages:
         if importlib.util.find_spec(package) is None:
-            raise _missing(package)
+            raise missing(package)
 
 
-def _run_name(ended: EndedTrial) -> str:
-    """Readable, and the same for the same trial alone."""
+def run_name(ended: EndedTrial) -> str:
+    """Number, learning rate and start of a trial: the same whenever the trial is logged, and no other trial's."""
     began = time.strftime("%Y%m%d-%H%M%S", time.gmtime(ended.started or 0.0))
     return f"trial-{ended.number:03d}_lr-{ended.recipe.lr:.3g}_{began}"
 
 
-def _settings(ended: EndedTrial) -> dict[str, Any]:
-    return {name: value for name, value in ended.recipe.to_json().items() if value is not None}
+def settings(recipe: Recipe) -> dict[str, Any]:
+    """The fields of a recipe that are set."""
+    return {name: value for name, value in recipe.to_json().items() if value is not None}
 
 
-def _plain(value: Any) -> bool | int | float | str:
-    return value if isinstance(value, bool | int | float | str) else str(value)
-
-
-def _numbers(result: Result) -> dict[str, float]:
+def answer_numbers(result: Result) -> dict[str, float]:
     """The answer as numbers by name; what is not known is left out."""
-    best, band = result.best_recipe, result.band
+    best, band = result.best_recipe, result.band or (None, None)
     known = {
         "lr": None if best is None else best.lr,
         "value": result.best_value,
-        "band_low": None if band is None else band[0],
-        "band_high": None if band is None else band[1],
+        "band_low": band[0],
+        "band_high": band[1],
         "edge": result.edge.lr,
         "cost": result.cost,
     }
     return {name: float(value) for name, value in known.items() if value is not None}
 
 
-def _text(result: Result) -> str:
+def answer_text(result: Result) -> str:
     """The answer in Markdown, which both of them show."""
     from lrtune.reporting.html.markdown import markdown
     from lrtune.study.trials.study_reader import read

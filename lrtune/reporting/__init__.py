@@ -1,1 +1,1 @@
-"""What a study says, for people: tables, verdicts in words, figures, pages and code to paste."""
+"""From stored trials to tables, diagnosis, figures, HTML pages and code to paste."""

@@ -139,8 +139,8 @@ def cnn_trainer() -> TorchTrainer:
 
 def cnn_recipe(trainer: Trainer) -> Recipe:
     """About 2,000 steps at batch 32 under a constant learning rate."""
-    told = Recipe(lr=1e-3, batch_size=32)
-    return replace(told, epochs=round(STEPS / trainer.steps_per_epoch(told)))
+    base = Recipe(lr=1e-3, batch_size=32)
+    return replace(base, epochs=round(STEPS / trainer.steps_per_epoch(base)))
 
 
 def cnn_sweep(lrs: Sequence[float], seeds: Sequence[int]) -> dict[str, Any]:

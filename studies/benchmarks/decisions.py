@@ -1,4 +1,4 @@
-"""How long freeze-thaw takes to decide what trains next, by the number of runs that it has seen.
+"""How long freeze-thaw takes to decide what trains next, by the number of runs so far.
 
     OMP_NUM_THREADS=1 python studies/benchmarks/decisions.py [--repeats 7] [--seeds 3] [--profile SIZE]
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 SIZES = (10, 30, 100, 300, 1000, 2000)
 EPOCHS = 100
-TARGET = 0.05  # seconds, with 100 runs seen
+TARGET = 0.05  # seconds, with 100 runs so far
 BEST, CLIFF = -2.0, 0.8  # log10 of the best scaled learning rate; decades above it from which runs diverge
 SPREAD = 0.8  # decades: the standard deviation of runs around the best
 NEAR = 0.7  # of the runs are there, the others anywhere in the range
@@ -60,7 +60,7 @@ def curve(recipe: Recipe, x: float, rng: np.random.Generator) -> np.ndarray:
     return values
 
 
-def seen(number: int, space: Space, params: Mapping[str, Any], trained: int, rng: np.random.Generator) -> TrialView:
+def view_of(number: int, space: Space, params: Mapping[str, Any], trained: int, rng: np.random.Generator) -> TrialView:
     """A run that was trained so far, or until it diverged."""
     recipe = space.recipe(params, epochs=EPOCHS)
     values = curve(recipe, math.log10(space.scaled_lr(params)), rng)[:trained]
@@ -95,7 +95,7 @@ def context(space: Space, size: int, seed: int) -> SearchContext:
 
 def with_run(shown: SearchContext, params: Mapping[str, Any], trained: int, rng: np.random.Generator) -> SearchContext:
     """The same with one more run, paid for out of a budget that grew with it."""
-    run = seen(len(shown.trials), shown.space, params, trained, rng)
+    run = view_of(len(shown.trials), shown.space, params, trained, rng)
     spent = shown.spent + run.trained / EPOCHS
     return dataclasses.replace(shown, trials=[*shown.trials, run], spent=spent, budget=spent + 10)
 
@@ -148,12 +148,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--profile", type=int, metavar="SIZE", help="instead: where a decision spends its time")
-    told: Any = parser.parse_args(arguments)
+    options: Any = parser.parse_args(arguments)
     for name, space in SPACES.items():
-        if told.profile:
-            profiled(space, told.profile)
+        if options.profile:
+            profiled(space, options.profile)
         else:
-            report(name, space, told.sizes, told.seeds, told.repeats)
+            report(name, space, options.sizes, options.seeds, options.repeats)
 
 
 if __name__ == "__main__":

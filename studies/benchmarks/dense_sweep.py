@@ -42,15 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--lr", type=float, nargs=2, metavar=("LOW", "HIGH"), help="the space's range unless given")
     parser.add_argument("--out", type=Path, help="where the table is, sweep.csv beside the study file unless given")
     parser.add_argument("--compare", type=Path, nargs="+", metavar="RESULT", help="result.json files; trains nothing")
-    told = parser.parse_args(arguments)
-    study = read_study(told.study)
-    table = told.out or told.study.parent / "sweep.csv"
-    if told.compare:
-        for path in told.compare:
+    options = parser.parse_args(arguments)
+    study = read_study(options.study)
+    table = options.out or options.study.parent / "sweep.csv"
+    if options.compare:
+        for path in options.compare:
             print(comparison(study, table, json.loads(path.read_text("utf-8"))))
         return
-    low, high = told.lr or study.space.lr_range
-    sweep(study, grid(low, high, told.points_per_decade), table)
+    low, high = options.lr or study.space.lr_range
+    sweep(study, grid(low, high, options.points_per_decade), table)
 
 
 def grid(low: float, high: float, points_per_decade: int) -> list[float]:

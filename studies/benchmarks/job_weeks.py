@@ -58,8 +58,8 @@ import json, pathlib, sys
 sys.path.insert(0, {here!r})
 from job_weeks import TASKS
 def train(recipe):
-    told = json.loads(pathlib.Path(__file__).with_name("week.json").read_text())
-    return TASKS[told.pop("task")](recipe, **told)
+    week = json.loads(pathlib.Path(__file__).with_name("week.json").read_text())
+    return TASKS[week.pop("task")](recipe, **week)
 """
 JOB = """\
 [job]
@@ -168,8 +168,13 @@ def weeks(task: str, decades: float, seed: int, confirm: int) -> list[Any]:
         job, storage = read_job(folder / "job.toml"), open_storage(None)
         rows = []
         for week in range(WEEKS):
-            told = {"task": task, "week": week, "scale": scale(decades if week >= DRIFT_WEEK else 0.0), "seed": seed}
-            (folder / "week.json").write_text(json.dumps(told))
+            question = {
+                "task": task,
+                "week": week,
+                "scale": scale(decades if week >= DRIFT_WEEK else 0.0),
+                "seed": seed,
+            }
+            (folder / "week.json").write_text(json.dumps(question))
             now = FIRST + dt.timedelta(weeks=week)
             rows.append(run(job, lambda: storage, JobRequest(now=lambda now=now: now)).row)
         return rows
@@ -234,7 +239,7 @@ class Nothing:
 
 def show_power(tasks: list[str], seeds: int) -> None:
     columns = [*(f"drift {drift:+g}" for drift in DRIFTS), *BINS]
-    said: dict[str, Counter[str]] = {column: Counter() for column in columns}
+    verdicts: dict[str, Counter[str]] = {column: Counter() for column in columns}
     costs = []
     for task in tasks:
         for seed in range(seeds):
@@ -243,14 +248,14 @@ def show_power(tasks: list[str], seeds: int) -> None:
                 verdict, cost = tested(task, seed, last, week, drift)
                 staying = regret(task, drift, seed, last.params["lr"], week)
                 for column in (f"drift {drift:+g}", next(name for name, most in BINS.items() if staying <= most)):
-                    said[column][verdict] += 1
+                    verdicts[column][verdict] += 1
                 costs.append(cost)
-    print(f"\n| the test says | {' | '.join(said)} |".replace("drift +0 ", "none "))
-    print("|" + "---|" * (len(said) + 1))
+    print(f"\n| the test says | {' | '.join(verdicts)} |".replace("drift +0 ", "none "))
+    print("|" + "---|" * (len(verdicts) + 1))
     for verdict in ("unchanged", "cannot tell", "moved"):
-        shares = (f"{counts[verdict] / max(1, counts.total()):.0%}" for counts in said.values())
+        shares = (f"{counts[verdict] / max(1, counts.total()):.0%}" for counts in verdicts.values())
         print(f"| {verdict} | {' | '.join(shares)} |")
-    print(f"| tests | {' | '.join(str(counts.total()) for counts in said.values())} |")
+    print(f"| tests | {' | '.join(str(counts.total()) for counts in verdicts.values())} |")
     print(f"\nThe test costs {statistics.mean(costs):.2f} full trainings ({max(costs):.2f} at most).")
 
 
@@ -286,12 +291,12 @@ def main() -> None:
     parser.add_argument("--task", choices=sorted(TASKS))
     parser.add_argument("--weeks-only", action="store_true")
     parser.add_argument("--test-only", action="store_true")
-    told = parser.parse_args()
-    tasks = [told.task] if told.task else list(TASKS)
-    if not told.test_only:
-        show_weeks(tasks, told.seeds)
-    if not told.weeks_only:
-        show_power(tasks, told.seeds)
+    options = parser.parse_args()
+    tasks = [options.task] if options.task else list(TASKS)
+    if not options.test_only:
+        show_weeks(tasks, options.seeds)
+    if not options.weeks_only:
+        show_power(tasks, options.seeds)
 
 
 if __name__ == "__main__":

@@ -75,11 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--strategy", nargs="+", default=["random", "freeze-thaw"])
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--epochs", type=int, help="the study's own unless given")
-    told = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    for strategy in told.strategy:
-        on_digits(told.rounds, strategy, told.trials, told.epochs)
-    on_nothing(told.rounds)
+    for strategy in options.strategy:
+        on_digits(options.rounds, strategy, options.trials, options.epochs)
+    on_nothing(options.rounds)
 
 
 # -- a search against its trainings alone -------------------------------------------------------------
@@ -97,9 +97,9 @@ def on_digits(rounds: int, strategy: str, trials: int, epochs: int | None) -> No
         for record in records:
             bare += trained(record, trainer, model(), data())
         ratios.append((total.cpu / bare.cpu, total.clock / bare.clock))
-        looks = sum(len(record.curve) for record in records)
+        reports = sum(len(record.curve) for record in records)
         print(
-            f"digits-mlp, {strategy}, {len(records)} trials, {looks} looks: search {total.cpu:.2f} s CPU "
+            f"digits-mlp, {strategy}, {len(records)} trials, {reports} reports: search {total.cpu:.2f} s CPU "
             f"({total.clock:.2f} s), bare loop {bare.cpu:.2f} s CPU ({bare.clock:.2f} s), ratio {ratios[-1][0]:.3f}"
         )
     cpu, clock = (median(column) for column in zip(*ratios, strict=True))
@@ -113,10 +113,10 @@ def searched(
 ) -> tuple[Spent, list[TrialRecord]]:
     """What a search took, and what it trained."""
     with tempfile.TemporaryDirectory() as folder:
-        told = study.arguments() | {"strategy": strategy, "trials": trials, "seed": seed, "prune": False}
-        told.pop("budget", None)
+        settings = study.arguments() | {"strategy": strategy, "trials": trials, "seed": seed, "prune": False}
+        settings.pop("budget", None)
         watch = Stopwatch()
-        result = lrtune.tune(trainer, study.space, **told, storage=Path(folder) / "study.db")
+        result = lrtune.tune(trainer, study.space, **settings, storage=Path(folder) / "study.db")
         return watch.read(), read(result.study).records
 
 
@@ -125,7 +125,7 @@ def trained(record: TrialRecord, trainer: Trainer, model: nn.Module, data: Seque
     x_train, x_valid, y_train, y_valid = data
     recipe = record.recipe
     per_epoch = trainer.steps_per_epoch(recipe)
-    steps, looks = round(record.trained * per_epoch), {point.step for point in record.curve}
+    steps, reports = round(record.trained * per_epoch), {point.step for point in record.curve}
     schedule, size = for_recipe(recipe, recipe.epochs * per_epoch), recipe.batch_size
     watch = Stopwatch()
     optimizer = torch.optim.SGD(model.parameters(), lr=recipe.lr, momentum=0.9)
@@ -142,7 +142,7 @@ def trained(record: TrialRecord, trainer: Trainer, model: nn.Module, data: Seque
         loss.backward()
         optimizer.step()
         total += loss.item()
-        if step + 1 in looks:
+        if step + 1 in reports:
             model.eval()
             with torch.no_grad():
                 logits = model(x_valid)
@@ -157,15 +157,15 @@ def trained(record: TrialRecord, trainer: Trainer, model: nn.Module, data: Seque
 
 def on_nothing(rounds: int) -> None:
     for prune in (True, False):
-        said = f"1 ms in {STEPS} steps, {'default pruners' if prune else 'no pruner'}"
+        label = f"1 ms in {STEPS} steps, {'default pruners' if prune else 'no pruner'}"
         ratios = []
         for number in range(rounds):
             with tempfile.TemporaryDirectory() as folder:
                 plain = TRIALS / plainly(Path(folder) / "plain.db", number, prune=prune).clock
                 ours = TRIALS / with_lrtune(Path(folder) / "lrtune.db", number, prune=prune).clock
             ratios.append(ours / plain)
-            print(f"{said}: lrtune {ours:.1f} trials/s, study.optimize {plain:.2f}: {ratios[-1]:.1f}x")
-        print(f"{said}: {median(ratios):.1f} times as many trials a second (median of {rounds})")
+            print(f"{label}: lrtune {ours:.1f} trials/s, study.optimize {plain:.2f}: {ratios[-1]:.1f}x")
+        print(f"{label}: {median(ratios):.1f} times as many trials a second (median of {rounds})")
 
 
 def step(number: int) -> float:

@@ -37,7 +37,7 @@ def tested(task: Task, seeds: int) -> list[RangeTest]:
 
 def suggestions(task: Task, seeds: int) -> dict[str, list[float | None]]:
     """What each finder says of its own default sweep."""
-    said: dict[str, list[float | None]] = {name: [] for name in FINDERS}
+    suggested: dict[str, list[float | None]] = {name: [] for name in FINDERS}
     for seed in range(seeds):
         recipe = task.seeded(1000 + 10 * seed)
         sweeps: dict[tuple[float, float, int], Any] = {}
@@ -47,8 +47,8 @@ def suggestions(task: Task, seeds: int) -> dict[str, list[float | None]]:
                 found = range_test(task.trainer, low=low, high=high, steps=steps, seeds=1, recipe=recipe)
                 sweeps[low, high, steps] = found.sweeps[0]
             sweep = sweeps[low, high, steps]
-            said[name].append(rule(sweep.lrs, sweep.losses))
-    return said
+            suggested[name].append(rule(sweep.lrs, sweep.losses))
+    return suggested
 
 
 def interval_row(task: Task, found: list[RangeTest]) -> dict[str, Any]:
@@ -70,14 +70,14 @@ def interval_row(task: Task, found: list[RangeTest]) -> dict[str, Any]:
     }
 
 
-def finder_rows(tasks: list[Task], said: dict[str, dict[str, list[float | None]]]) -> list[dict[str, Any]]:
+def finder_rows(tasks: list[Task], suggested: dict[str, dict[str, list[float | None]]]) -> list[dict[str, Any]]:
     """For each finder and task the median suggestion and the median regret of training with it."""
     rows = []
-    for name in next(iter(said.values())):
+    for name in next(iter(suggested.values())):
         row: dict[str, Any] = {"finder": name}
         everything: list[float] = []
         for one in tasks:
-            lrs = said[one.name][name]
+            lrs = suggested[one.name][name]
             regrets = [one.regret(lr) for lr in lrs]
             everything += regrets
             known = [lr for lr in lrs if lr is not None]
@@ -100,19 +100,19 @@ def main() -> None:
     parser.add_argument("--dense", action="store_true", help=f"train the dense sweep of {CNN} again")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--tasks", nargs="*", default=[*STUDIES, CNN])
-    told = parser.parse_args()
-    if told.dense:
+    options = parser.parse_args()
+    if options.dense:
         lrs = [float(f"{lr:.4g}") for lr in np.geomspace(1e-4, 0.3, 15)]
         RECORD.write_text(json.dumps({CNN: cnn_sweep(lrs, (0, 1))}, separators=(",", ":")) + "\n")
-    tasks = [task(name) for name in told.tasks]
-    rows, said = [], {}
+    tasks = [task(name) for name in options.tasks]
+    rows, suggested = [], {}
     for one in tasks:
-        found = tested(one, told.seeds)
+        found = tested(one, options.seeds)
         rows.append(interval_row(one, found))
-        said[one.name] = suggestions(one, told.seeds) | {"lrtune (middle of the interval)": middles(found)}
+        suggested[one.name] = suggestions(one, options.seeds) | {"lrtune (middle of the interval)": middles(found)}
     print(pd.DataFrame(rows).to_string(index=False))
     print("\nsuggestion (normalised regret of training with it), medians over the seeds\n")
-    print(pd.DataFrame(finder_rows(tasks, said)).to_string(index=False))
+    print(pd.DataFrame(finder_rows(tasks, suggested)).to_string(index=False))
 
 
 if __name__ == "__main__":

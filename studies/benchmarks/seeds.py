@@ -39,13 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--budget", type=float, default=4.0)
     parser.add_argument("--oracle", type=int, default=0, help="seeds under which the sweep's best recipe is trained")
-    told = parser.parse_args(arguments)
-    for name in told.studies:
-        if told.oracle:
-            oracle(name, told.oracle)
-        costs = [searched(name, seed, told.budget) for seed in range(told.seeds)]
+    options = parser.parse_args(arguments)
+    for name in options.studies:
+        if options.oracle:
+            oracle(name, options.oracle)
+        costs = [searched(name, seed, options.budget) for seed in range(options.seeds)]
         middle = " / ".join(f"{median(column):.2f}" for column in zip(*costs, strict=True))
-        print(f"{name}: median of {told.seeds} seeds to {' / '.join(f'{t:.1%}' for t in THRESHOLDS)}: {middle}")
+        print(f"{name}: median of {options.seeds} seeds to {' / '.join(f'{t:.1%}' for t in THRESHOLDS)}: {middle}")
 
 
 def oracle(name: str, seeds: int) -> None:
@@ -68,8 +68,8 @@ def _settings(recipe: Recipe) -> tuple[str, str, str]:
 def searched(name: str, seed: int, budget: float) -> list[float]:
     """The cost to each threshold under one seed; infinite where it was not reached."""
     study = read_study(STUDIES / name / "study.toml")
-    told = study.arguments() | {"seed": seed, "budget": budget}
-    result = lrtune.tune(study.make_trainer(), study.space, **told)
+    settings = study.arguments() | {"seed": seed, "budget": budget}
+    result = lrtune.tune(study.make_trainer(), study.space, **settings)
     sign = 1.0 if study.question.direction == "minimize" else -1.0
     sweep = rows(STUDIES / name / "sweep.csv")
     ends = [(cost, regret(value, sweep, sign)) for cost, value in finished(read(result.study))]
@@ -80,10 +80,10 @@ def searched(name: str, seed: int, budget: float) -> list[float]:
 
 def finished(record: StudyRecord) -> list[tuple[float, float]]:
     """(Full trainings paid by then, value) of each complete trial, in the order of their ends."""
-    pieces = [(piece.at + piece.seconds, piece.epochs) for one in record.records for piece in one.segments]
+    ends_of = [(segment.at + segment.seconds, segment.epochs) for one in record.records for segment in one.segments]
     done = [one for one in record.records if one.outcome is Outcome.COMPLETED and one.value is not None]
-    ends = [(max(piece.at + piece.seconds for piece in one.segments), float(one.value or 0.0)) for one in done]
-    return [(sum(epochs for at, epochs in pieces if at <= end) / record.epochs, value) for end, value in sorted(ends)]
+    ends = [(max(segment.at + segment.seconds for segment in one.segments), float(one.value or 0.0)) for one in done]
+    return [(sum(epochs for at, epochs in ends_of if at <= end) / record.epochs, value) for end, value in sorted(ends)]
 
 
 if __name__ == "__main__":

@@ -194,11 +194,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=32)
-    told = parser.parse_args()
-    torch.set_num_threads(told.threads)
-    print(f"torch {torch.__version__}, {told.threads} threads, batch {told.batch}, {SAMPLES} samples, us of CPU a step")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    print(
+        f"torch {torch.__version__}, {options.threads} threads, batch {options.batch}, {SAMPLES} samples, "
+        "us of CPU a step"
+    )
     for name, (hidden, optimizer) in PROBLEMS.items():
-        found = measured(Sides(hidden, optimizer, told.batch, told.epochs + 1), told.epochs + 1)
+        found = measured(Sides(hidden, optimizer, options.batch, options.epochs + 1), options.epochs + 1)
 
         def ratio(above: str, below: str, found: dict[str, list[float]] = found) -> float:
             return median(a / b for a, b in zip(found[above], found[below], strict=True))

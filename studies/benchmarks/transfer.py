@@ -27,7 +27,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "replay"))
 
 from landscapes import landscapes
-from simulate import play, situation_of
+from simulate import context_of, play
 from tables import read_tables
 
 from lrtune.search.freeze_thaw.answer import answer
@@ -54,7 +54,7 @@ KINDS = (NONE, CHANCE, SAME, *OFF)
 
 def answered(problem: Problem, played: Play, seed: int) -> Mapping[str, Any]:
     """The answer of a search, as its ``result.json`` would hold it."""
-    found = answer(situation_of(problem, played.trials, played.cost, seed=seed))
+    found = answer(context_of(problem, played.trials, played.cost, seed=seed))
     best = None if found.best is None else {"lr": played.trials[found.best].recipe.lr}
     low, high = found.band or (None, None)
     return {"best": best, "band": None if low is None else {"low": low, "high": high}}
@@ -84,8 +84,8 @@ def searched(task: tuple[str, Problem, int, str]) -> dict[str, Any]:
     cost = ended.cost_to(GOOD)
     if not math.isfinite(cost):  # until then both are the same
         cost = play(FreezeThaw(prior), problem, seed=seed, budget=BUDGET, stop_at=GOOD).cost_to(GOOD)
-    said = answered(problem, ended, seed)["best"]
-    regret = math.inf if said is None else problem.regret(said)
+    best = answered(problem, ended, seed)["best"]
+    regret = math.inf if best is None else problem.regret(best)
     return row | {"to": cost, "ended": ended.cost, "regret": regret}
 
 

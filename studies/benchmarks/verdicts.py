@@ -30,11 +30,11 @@ def confusion(each: int, seed: int) -> pd.DataFrame:
     counts: Counter[tuple[str, str]] = Counter()
     for item in labelled(each, seed):
         verdict = judge(item.curve, metric=item.metric, direction=item.direction, untrained=item.untrained, lr=item.lr)
-        counts[item.kind.key, verdict.kind.key] += 1
-    kinds = [kind.key for kind in MAKERS]
-    seen = [kind.key for kind in VerdictKind if any(key[1] == kind.key for key in counts)]
-    order = [*(kind for kind in kinds if kind in seen), *(kind for kind in seen if kind not in kinds)]
-    return pd.DataFrame([[counts[true, said] for said in order] for true in kinds], index=kinds, columns=order)
+        counts[item.kind.name.lower(), verdict.kind.name.lower()] += 1
+    kinds = [kind.name.lower() for kind in MAKERS]
+    found_kinds = [kind.name.lower() for kind in VerdictKind if any(key[1] == kind.name.lower() for key in counts)]
+    order = [*(kind for kind in kinds if kind in found_kinds), *(kind for kind in found_kinds if kind not in kinds)]
+    return pd.DataFrame([[counts[true, judged] for judged in order] for true in kinds], index=kinds, columns=order)
 
 
 def right(table: pd.DataFrame) -> float:
@@ -63,7 +63,7 @@ def recorded(folder: Path) -> pd.DataFrame:
             best_lr=run.best_lr,
             untrained=run.untrained_loss,
         )
-        verdicts.append(verdict.kind.key)
+        verdicts.append(verdict.kind.name.lower())
     runs["verdict"] = verdicts
     decades = np.log10(runs.learning_rate / runs.best_lr)
     bins = pd.cut(decades, [-9, -1.5, -0.6, -0.1, 0.1, 0.6, 1.2, 9], right=True)

@@ -5,7 +5,7 @@
 Both are the real command, at the same budget and seed, each in a folder of its own, in turn, and the other way round
 every second time; each process computes on one thread. The first ratio is of epochs trained over the time that the
 whole command took, start-up, checkpoints and report included. The second is without start-up: of the same epochs
-over the time from the beginning of the first piece of training to the end of the last, as the study has recorded
+over the time from the beginning of the first segment of training to the end of the last, as the study has recorded
 them. The machine should have nothing else to do.
 """
 
@@ -38,7 +38,7 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """Epochs a second: of the whole command, and from the first piece of training to the last."""
+    """Epochs a second: of the whole command, and from the first segment of training to the last."""
 
     whole: float
     training: float
@@ -48,8 +48,8 @@ def searched(workers: int, *, budget: float, seed: int, strategy: str) -> Throug
     """One search through the command line."""
     with tempfile.TemporaryDirectory() as folder:
         options = {"workers": workers, "budget": budget, "seed": seed, "strategy": strategy, "out": folder}
-        told = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-        command = [sys.executable, "-m", "lrtune", "optimize", str(STUDY), "--json", "--quiet", *told]
+        flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        command = [sys.executable, "-m", "lrtune", "optimize", str(STUDY), "--json", "--quiet", *flags]
         began = time.perf_counter()
         done = subprocess.run(command, env=os.environ | ONE_THREAD, stdout=subprocess.PIPE, check=True)  # noqa: S603 -- our own
         took = time.perf_counter() - began
@@ -63,13 +63,13 @@ def searched(workers: int, *, budget: float, seed: int, strategy: str) -> Throug
 
 
 def trained_for(path: Path, workers: int) -> float:
-    """Seconds from the beginning of the first piece of training to the end of the last."""
+    """Seconds from the beginning of the first segment of training to the end of the last."""
     study = optuna.load_study(study_name=None, storage=open_storage(path))
-    pieces = [piece for record in read(study).records for piece in record.segments]
-    names = {piece.worker for piece in pieces}
+    segments = [segment for record in read(study).records for segment in record.segments]
+    names = {segment.worker for segment in segments}
     if len(names) != workers:
         print(f"  {len(names)} of {workers} workers have trained")
-    return max(piece.at + piece.seconds for piece in pieces) - min(piece.at for piece in pieces)
+    return max(segment.at + segment.seconds for segment in segments) - min(segment.at for segment in segments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -78,21 +78,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--budget", type=float, default=16.0, help="full trainings")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--strategy", default="freeze-thaw")
-    told: Any = parser.parse_args(arguments)
+    options: Any = parser.parse_args(arguments)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    print(f"digits-mlp, {told.strategy}, {told.budget:g} full trainings, {os.cpu_count()} cores")
+    print(f"digits-mlp, {options.strategy}, {options.budget:g} full trainings, {os.cpu_count()} cores")
     ratios = []
-    for number in range(told.rounds):
-        order = (1, told.workers) if number % 2 == 0 else (told.workers, 1)
-        same = {"budget": told.budget, "seed": number, "strategy": told.strategy}
+    for number in range(options.rounds):
+        order = (1, options.workers) if number % 2 == 0 else (options.workers, 1)
+        same = {"budget": options.budget, "seed": number, "strategy": options.strategy}
         found = {workers: searched(workers, **same) for workers in order}
-        one, many = found[1], found[told.workers]
+        one, many = found[1], found[options.workers]
         ratios.append((many.whole / one.whole, many.training / one.training))
         print(f"round {number + 1}: {ratios[-1][0]:.2f} times the throughput, {ratios[-1][1]:.2f} without start-up")
     whole, training = (median(column) for column in zip(*ratios, strict=True))
     print(
-        f"{told.workers} workers: {whole:.2f} times the throughput of one, {training:.2f} without start-up "
-        f"(medians of {told.rounds}; wanted: {TARGET})"
+        f"{options.workers} workers: {whole:.2f} times the throughput of one, {training:.2f} without start-up "
+        f"(medians of {options.rounds}; wanted: {TARGET})"
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.table import Table
-from simulate import play, situation_of
+from simulate import context_of, play
 
 from lrtune.search.freeze_thaw.answer import answer
 from lrtune.search.freeze_thaw.strategy import FreezeThaw
@@ -28,7 +28,7 @@ def judged(task: tuple[str, Problem, int], options: argparse.Namespace) -> dict[
     """One search that ends by itself, and its answer beside the table."""
     _, problem, seed = task
     played = play(FreezeThaw(), problem, seed=seed, budget=None, self_stopping=True, workers=options.workers)
-    context = situation_of(problem, played.trials, played.cost, seed=seed)
+    context = context_of(problem, played.trials, played.cost, seed=seed)
     found = answer(context)
     if found.best is None or found.band is None:
         return {
@@ -45,7 +45,7 @@ def judged(task: tuple[str, Problem, int], options: argparse.Namespace) -> dict[
     best = int(np.argmin(regrets))
     dead = [x for x, regret in zip(problem.grid[best:], regrets[best:], strict=True) if regret >= LEARNS]
     edge = found.edge
-    saw = edge.lr is not None and edge.low is not None and edge.high is not None and bool(dead)
+    known = edge.lr is not None and edge.low is not None and edge.high is not None and bool(dead)
     return {
         "problem": problem.name,
         "regret": problem.regret(params),
@@ -53,7 +53,7 @@ def judged(task: tuple[str, Problem, int], options: argparse.Namespace) -> dict[
         "holds": low - 1e-9 <= problem.grid[best] <= high + 1e-9,
         "inside": regrets[(problem.grid >= low) & (problem.grid <= high)].tolist(),
         "width": high - low,
-        "edge": math.log10(edge.low) <= dead[0] <= math.log10(edge.high) if saw else None,  # type: ignore[arg-type]
+        "edge": math.log10(edge.low) <= dead[0] <= math.log10(edge.high) if known else None,  # type: ignore[arg-type]
     }
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from landscapes import landscapes
-from simulate import Play, play, situation_of
+from simulate import Play, context_of, play
 
 from lrtune.core.outcome import Outcome
 from lrtune.search.freeze_thaw.answer import answer
@@ -25,7 +25,7 @@ TARGET = Path(__file__).parents[2] / "docs" / "img" / "freeze-thaw.svg"
 def drawn(problem: Problem, played: Play) -> str:
     """The picture as SVG: above, how far each run was trained; below, where each stood when it was left."""
     low, high = problem.grid[0], problem.grid[-1]
-    found = answer(situation_of(problem, played.trials, played.cost))
+    found = answer(context_of(problem, played.trials, played.cost))
 
     def across(x: float) -> float:
         return LEFT + (x - low) / (high - low) * (WIDTH - LEFT - 20)
@@ -55,18 +55,18 @@ def drawn(problem: Problem, played: Play) -> str:
     shown = [(across(x), value(y)) for x, y in zip(problem.grid, finals, strict=True) if np.isfinite(y)]
     corners = " ".join(f"{a:.1f},{b:.1f}" for a, b in shown)
     parts.append(f'<polyline points="{corners}" fill="none" stroke="{QUIET}"/>')
-    for seen in played.trials:
-        x, dead = across(math.log10(seen.recipe.lr)), seen.outcome is not None and seen.outcome.diverged
-        done = seen.outcome is Outcome.COMPLETED
+    for view in played.trials:
+        x, dead = across(math.log10(view.recipe.lr)), view.outcome is not None and view.outcome.diverged
+        done = view.outcome is Outcome.COMPLETED
         colour = BAD if dead else GOOD if done else INK
-        top = up(seen.trained)
+        top = up(view.trained)
         parts.append(
             f'<line x1="{x:.1f}" y1="{MIDDLE - 40}" x2="{x:.1f}" y2="{top:.1f}" stroke="{colour}" stroke-width="3"/>'
         )
         parts.append(
-            f'<text x="{x:.1f}" y="{top - 5:.1f}" fill="{colour}" text-anchor="middle">{seen.number + 1}</text>'
+            f'<text x="{x:.1f}" y="{top - 5:.1f}" fill="{colour}" text-anchor="middle">{view.number + 1}</text>'
         )
-        last = float(seen.values[-1])
+        last = float(view.values[-1])
         if math.isfinite(last):
             inner = colour if done else "white"
             parts.append(f'<circle cx="{x:.1f}" cy="{value(last):.1f}" r="4" fill="{inner}" stroke="{colour}"/>')

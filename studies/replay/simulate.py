@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from lrtune.search.base import Strategy
 
-__all__ = ["Play", "play", "situation_of"]
+__all__ = ["Play", "context_of", "play"]
 
 
 @dataclass(slots=True)
@@ -38,7 +38,7 @@ class Play:
 
     def cost_to(self, regret: float) -> float:
         """Cost until a fully trained recipe was within that regret; infinite if none was."""
-        return min((cost for cost, seen in self.finished if seen <= regret), default=math.inf)
+        return min((cost for cost, view in self.finished if view <= regret), default=math.inf)
 
 
 @dataclass(slots=True)
@@ -48,19 +48,19 @@ class _Job:
     ends: float
 
 
-def situation_of(problem: Problem, trials: Iterable[TrialView], spent: float, **limits: Any) -> SearchContext:
+def context_of(problem: Problem, trials: Iterable[TrialView], spent: float, **limits: Any) -> SearchContext:
     """What a strategy, or who reads the answer, is shown."""
     return SearchContext(
         space=Space(lr=problem.lr_range, **problem.choices),
         epochs=problem.epochs,
         direction=problem.direction,
-        trials=sorted(trials, key=lambda seen: seen.number),
+        trials=sorted(trials, key=lambda view: view.number),
         spent=spent,
         **limits,
     )
 
 
-def _advance(problem: Problem, seen: TrialView, params: dict[str, Any], until: float) -> TrialView:
+def _advance(problem: Problem, view: TrialView, params: dict[str, Any], until: float) -> TrialView:
     curve = problem.curve(params)
     sign = 1 if problem.direction == "minimize" else -1
     upto = min(problem.epochs, round(until))
@@ -74,15 +74,15 @@ def _advance(problem: Problem, seen: TrialView, params: dict[str, Any], until: f
     elif upto >= problem.epochs:
         outcome = Outcome.COMPLETED
     return TrialView(
-        number=seen.number,
-        recipe=seen.recipe,
+        number=view.number,
+        recipe=view.recipe,
         epochs=np.arange(1, upto + 1, dtype=float),
         values=sign * curve[:upto],
         outcome=outcome,
     )
 
 
-def play(  # noqa: C901, PLR0912, PLR0915 -- one loop, told as one story
+def play(  # noqa: C901, PLR0912, PLR0915 -- one loop: the search, step by step
     strategy: Strategy,
     problem: Problem,
     *,
@@ -106,7 +106,7 @@ def play(  # noqa: C901, PLR0912, PLR0915 -- one loop, told as one story
     while True:
         done = False
         while len(jobs) < workers and not done:
-            context = situation_of(
+            context = context_of(
                 problem,
                 trials.values(),
                 spent,
@@ -173,9 +173,9 @@ def play(  # noqa: C901, PLR0912, PLR0915 -- one loop, told as one story
         stale = 0
         before = trials[job.number].trained
         trials[job.number] = _advance(problem, trials[job.number], params[job.number], job.until)
-        seen = trials[job.number]
-        spent -= (job.until - seen.trained) / problem.epochs
-        if seen.outcome is Outcome.COMPLETED and before < problem.epochs:
+        view = trials[job.number]
+        spent -= (job.until - view.trained) / problem.epochs
+        if view.outcome is Outcome.COMPLETED and before < problem.epochs:
             result.finished.append((spent, problem.regret(params[job.number])))
             if stop_at is not None and result.finished[-1][1] <= stop_at and not done:
                 break

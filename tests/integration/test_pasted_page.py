@@ -21,8 +21,7 @@ import lrtune
 from lrtune import cli
 from lrtune.core.recipe import Recipe
 from lrtune.errors import InputError
-from lrtune.reporting.html.answer_section import first_screen
-from lrtune.reporting.html.lr_axis import ruler
+from lrtune.reporting.html.answer_section import answer_section
 from lrtune.reporting.html.plain_text import answer
 from lrtune.reporting.html.rendering import render
 from lrtune.reporting.snippets import snippet
@@ -76,8 +75,7 @@ def stored(path: Path) -> StudyRecord:
 
 def tabs(record: StudyRecord) -> tuple[str, dict[str, str]]:
     """The library whose tab is open, and the code of each."""
-    said = answer(record)
-    shown = render("answer.html.jinja", record=record, said=said, first=first_screen(record, said), ruler=ruler(record))
+    shown = render("answer.html.jinja", record=record, **answer_section(record, answer(record)))
     found = re.findall(r'<pre id="paste-(\w+)" role="tabpanel"( hidden)?>(.*?)</pre>', shown, re.DOTALL)
     (opened,) = [name for name, hidden, _ in found if not hidden]
     (pressed,) = re.findall(r'aria-selected="true" aria-controls="paste-(\w+)"', shown)

@@ -1,9 +1,9 @@
-"""Verdicts in words: what one curve shows, and what a whole study shows; pure functions on recorded numbers."""
+"""Diagnosis in sentences: what one curve shows (overfitting, spikes, divergence), and what a whole study shows."""
 
 from __future__ import annotations
 
-from lrtune.reporting.diagnosis.curve_verdict import Verdict, VerdictKind, judge
-from lrtune.reporting.diagnosis.findings import Finding, FindingKind, Trial
-from lrtune.reporting.diagnosis.study_findings import judge_study
+from lrtune.reporting.diagnosis.curve_verdict import judge, verdicts
+from lrtune.reporting.diagnosis.findings import Finding, FindingKind, VerdictKind
+from lrtune.reporting.diagnosis.study_findings import findings
 
-__all__ = ["Finding", "FindingKind", "Trial", "Verdict", "VerdictKind", "judge", "judge_study"]
+__all__ = ["Finding", "FindingKind", "VerdictKind", "findings", "judge", "verdicts"]

@@ -1,6 +1,6 @@
-"""What can be measured on a bare series of numbers: its noise, its trend, its bursts, its alternation.
+"""Statistics of a series of numbers: its noise, trend, bursts and alternation; no learning rate enters here.
 
-Every function takes values of shape (n,), smaller is better, all finite, and knows nothing of learning rates.
+Every function takes finite values of shape (n,), of which smaller ones are better.
 """
 
 from __future__ import annotations

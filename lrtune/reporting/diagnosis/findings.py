@@ -1,18 +1,32 @@
-"""What a study can show, and what the rules of :mod:`lrtune.reporting.diagnosis.study_findings` read of a trial."""
+"""What a curve or a study can show: the two enums of kinds, and one finding with its numbers and its advice."""
 
 from __future__ import annotations
 
 import enum
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-from lrtune.core.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Finding", "FindingKind", "Trial"]
+__all__ = ["Finding", "FindingKind", "VerdictKind"]
+
+
+class VerdictKind(enum.Enum):
+    """What a curve shows, as a few words that a user can read."""
+
+    STILL_FALLING = "still improving at its end"
+    HEALTHY = "healthy"
+    PLATEAUED = "plateaued"
+    NOISY = "noisy"
+    SPIKED = "spiked and recovered"
+    EDGE = "at the edge of stability"
+    NON_FINITE = "diverged: non-finite"
+    EXPLODED = "diverged: exploded"
+    STUCK = "stuck at chance"
+    OVERFITTING = "overfitting"
+    UNSTABLE_VALIDATION = "unstable validation"
+    TOO_SHORT = "too few reports to say"
 
 
 class FindingKind(enum.Enum):
@@ -33,49 +47,24 @@ class FindingKind(enum.Enum):
     NO_EFFECT = "the learning rate changes nothing"
     NOTHING_LEARNED = "nothing was learned about the learning rate"
 
-    @property
-    def key(self) -> str:
-        """The kind as one lower-case word."""
-        return self.name.lower()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """What the rules need to know of one trial.
-
-    Attributes
-    ----------
-    lr
-        Peak learning rate.
-    value
-        Its result in the metric's own sign; None where it has none.
-    outcome
-        None while it is open.
-    settings
-        The rest of its recipe, e.g. ``{"schedule": "cosine", "warmup": 0.1}``.
-    """
-
-    lr: float
-    value: float | None = None
-    outcome: Outcome | None = None
-    settings: Mapping[str, object] = field(default_factory=dict)
-
-    @property
-    def completed(self) -> bool:
-        """Trained to its end, with a finite result."""
-        return self.outcome is Outcome.COMPLETED and self.value is not None and math.isfinite(self.value)
-
-    @property
-    def diverged(self) -> bool:
-        """Whether the learning rate was too high for it."""
-        return self.outcome is not None and self.outcome.diverged
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that a study shows: in a few words, its numbers, one sentence of them, and a next step."""
+    """One thing that a curve or a study shows.
 
-    kind: FindingKind
+    Attributes
+    ----------
+    kind
+        What, in a few words.
+    evidence
+        The numbers that it rests on, by name.
+    why
+        The evidence as one sentence.
+    advice
+        What to do next, as one sentence.
+    """
+
+    kind: VerdictKind | FindingKind
     evidence: Mapping[str, float] = field(default_factory=dict)
     why: str = ""
     advice: str = ""

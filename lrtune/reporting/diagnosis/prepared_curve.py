@@ -1,10 +1,8 @@
-"""A curve made ready to be judged, what a verdict is, and the words that verdicts share."""
+"""A trial's curve prepared for the rules of :mod:`curve_verdict`: cleaned, smoothed, and with its levels and noise."""
 
 from __future__ import annotations
 
-import enum
 import math
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -13,206 +11,136 @@ import numpy.typing as npt
 from lrtune.reporting.diagnosis import features
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from lrtune.core.curve import Curve, Direction
     from lrtune.core.outcome import Outcome
 
-__all__ = [
-    "MIN_REPORTS",
-    "STUCK_SHARE",
-    "TREND_P",
-    "PreparedCurve",
-    "Verdict",
-    "VerdictKind",
-    "far_below",
-    "higher",
-    "look_at",
-    "lost",
-    "lower",
-    "number",
-    "percent",
-]
+__all__ = ["STUCK_SHARE", "PreparedCurve"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
-# Thresholds that several rules share. A share is one of all that the run learned: from the untrained model down to
-# its best level.
-MIN_REPORTS = 6  # fewer leave no second differences to tell noise from trend
-TREND_P = 0.01  # Kendall's test has to see the trend
-STUCK_SHARE = 0.05  # of the untrained level's magnitude, or of what was learned once
+STUCK_SHARE = 0.05  # of the untrained level's magnitude, or of the largest improvement so far
 LOST_SIGMAS = 5.0  # the lowest of many medians of three lies up to 3 sigma below their middle by chance
 FAR_BELOW = 0.1  # a learning rate below a tenth of the best one: slow, not broken
 
 
-class VerdictKind(enum.Enum):
-    """What a curve shows, as a few words that a user can read."""
+class PreparedCurve:
+    """A curve as the rules read it: a smaller metric is better, and everything before the first non-finite number.
 
-    STILL_FALLING = "still improving at its end"
-    HEALTHY = "healthy"
-    PLATEAUED = "plateaued"
-    NOISY = "noisy"
-    SPIKED = "spiked and recovered"
-    EDGE = "at the edge of stability"
-    NON_FINITE = "diverged: non-finite"
-    EXPLODED = "diverged: exploded"
-    STUCK = "stuck at chance"
-    OVERFITTING = "overfitting"
-    UNSTABLE_VALIDATION = "unstable validation"
-    TOO_SHORT = "too few reports to say"
-
-    @property
-    def key(self) -> str:
-        """The kind as one lower-case word."""
-        return self.name.lower()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What a curve shows.
+    Parameters
+    ----------
+    curve
+        What the trial reported.
+    metric, direction
+        The metric that is optimized, and whether less of it is better. A series whose name begins with
+        ``train`` is taken for the training loss.
+    epochs
+        Of a full training.
+    lr, best_lr, edge
+        The trial's peak learning rate, the study's best one and the one where trials begin to diverge;
+        they make the advice concrete, and only for a curve that did not improve do they change the kind.
+    outcome
+        How the trial ended, where that is known.
+    untrained
+        The metric of the untrained model, or of a constant prediction.
 
     Attributes
     ----------
-    kind
-        In a few words.
-    evidence
-        The numbers that it rests on, by name.
-    why
-        The evidence as one sentence.
-    advice
-        What to do next, as one sentence.
+    values, smoothed, steps
+        The metric, its running median, and the step of each report; shape (n,).
+    train, train_smoothed
+        The training loss and its running median, shape (m,); empty where there is none.
+    bad_step
+        Step of the first report that holds a non-finite number, or None.
+    start, known_start
+        The metric of the untrained model where it is known, else the first report; and whether it is known.
+    level, floor
+        The metric at the end (median of the last tenth), and the lowest value of the running median.
+    improvement
+        From `start` to `floor`; positive.
+    sigma
+        Standard deviation of the metric's noise from report to report.
+    part
+        Which part of a full training was trained; NaN where `epochs` is unknown.
     """
 
-    kind: VerdictKind
-    evidence: Mapping[str, float] = field(default_factory=dict)
-    why: str = ""
-    advice: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PreparedCurve:
-    """A curve, made ready to be judged: smaller is better, and everything before the first fault."""
-
-    values: Floats  # the metric, finite
-    course: Floats  # the same, smoothed
-    train: Floats  # the training loss, finite; empty where there is none
-    train_course: Floats  # the same, smoothed
-    steps: npt.NDArray[np.int64]  # of the metric's reports
-    bad_step: int | None  # where the first non-finite number was reported
-    start: float  # level of the untrained model, else the first report
-    known_start: bool
-    level: float  # where it stands
-    floor: float  # the best level it has held
-    learned: float  # from the start to the floor, at least a hair
-    sigma: float  # noise from report to report
-    sign: float
-    lr: float | None
-    best_lr: float | None
-    edge: float | None
-    outcome: Outcome | None
-    part: float  # of a full training, NaN where unknown
+    def __init__(
+        self,
+        curve: Curve,
+        *,
+        metric: str,
+        direction: Direction = "minimize",
+        epochs: int | None = None,
+        lr: float | None = None,
+        outcome: Outcome | None = None,
+        untrained: float | None = None,
+        best_lr: float | None = None,
+        edge: float | None = None,
+    ) -> None:
+        self.lr, self.best_lr, self.edge, self.outcome = lr, best_lr, edge, outcome
+        self.sign = 1.0 if direction == "minimize" else -1.0
+        self.bad_step = next((p.step for p in curve if not all(map(math.isfinite, p.values.values()))), None)
+        reported = [point for point in curve if metric in point.values]
+        values = self.sign * np.array([point.values[metric] for point in reported], dtype=np.float64)
+        steps = np.array([point.step for point in reported], dtype=np.int64)
+        usable = np.isfinite(values) & (steps < (math.inf if self.bad_step is None else self.bad_step))
+        self.values, self.steps = values[usable], steps[usable]
+        self.smoothed = features.smooth(self.values)
+        self.train = _train_loss(curve, metric)
+        self.train_smoothed = features.smooth(self.train)
+        self.known_start = untrained is not None and math.isfinite(untrained)
+        self.start = self.level = self.floor = self.improvement = math.nan
+        if len(self.values):
+            self.start = float(self.values[0])
+            self.level = features.settled(self.values)
+            self.floor = float(self.smoothed.min())
+        if untrained is not None and self.known_start:
+            self.start = self.sign * untrained
+        if len(self.values):
+            self.improvement = max(self.start - self.floor, 1e-9 * max(1.0, abs(self.start)))
+        self.sigma = features.noise(self.values)
+        self.part = curve.trained / epochs if epochs else math.nan
 
     def reported(self, value: float) -> float:
         """A value in the metric's own sign."""
         return self.sign * value
 
+    @property
+    def has_relapsed(self) -> bool:
+        """Whether it had improved on the untrained model, and no longer does by the half of it."""
+        if len(self.values) < features.SHORTEST or self.improvement < STUCK_SHARE * abs(self.start):
+            return False
+        return self.level - self.floor > max(self.improvement / 2, LOST_SIGMAS * self.sigma)
 
-def look_at(
-    curve: Curve,
-    *,
-    metric: str,
-    direction: Direction,
-    epochs: int | None,
-    untrained: float | None,
-    lr: float | None,
-    best_lr: float | None,
-    edge: float | None,
-    outcome: Outcome | None,
-) -> PreparedCurve:
-    """A curve, ready to be judged; the parameters are those of :func:`lrtune.reporting.diagnosis.judge`."""
-    sign = 1.0 if direction == "minimize" else -1.0
-    held = [point for point in curve if metric in point.values]
-    values = sign * np.array([point.values[metric] for point in held], dtype=np.float64)
-    steps = np.array([point.step for point in held], dtype=np.int64)
-    bad = next((p.step for p in curve if not all(math.isfinite(v) for v in p.values.values())), None)
-    finite = np.isfinite(values) & (steps < (math.inf if bad is None else bad))
-    values, steps = values[finite], steps[finite]
-    known = None if untrained is None or not math.isfinite(untrained) else sign * untrained
-    first = float(values[0]) if len(values) else math.nan
-    start = first if known is None else known
-    course = features.smooth(values) if len(values) else values
-    floor = float(course.min()) if len(values) else math.nan
-    train = _train(curve, metric)
-    return PreparedCurve(
-        values=values,
-        course=course,
-        train=train,
-        train_course=features.smooth(train) if len(train) else train,
-        steps=steps,
-        bad_step=bad,
-        start=start,
-        known_start=known is not None,
-        level=features.settled(values) if len(values) else math.nan,
-        floor=floor,
-        learned=max(start - floor, 1e-9 * max(1.0, abs(start))) if len(values) else math.nan,
-        sigma=features.noise(values),
-        sign=sign,
-        lr=lr,
-        best_lr=best_lr,
-        edge=edge,
-        outcome=outcome,
-        part=curve.trained / epochs if epochs else math.nan,
-    )
+    @property
+    def is_far_below_best(self) -> bool:
+        """Whether the learning rate is far below the best one that is known."""
+        return self.lr is not None and self.best_lr is not None and self.lr < FAR_BELOW * self.best_lr
+
+    def lower(self, otherwise: str) -> str:
+        """Advice to lower the learning rate, as concrete as the study allows."""
+        if self.lr is None:
+            return f"lower the learning rate to a third; {otherwise}"
+        target = self.lr / 3.0
+        if self.best_lr is not None and self.best_lr < self.lr:
+            target = self.best_lr
+        elif self.edge is not None and self.edge < self.lr:
+            target = self.edge / 2.0
+        return f"lower the learning rate to about {target:.1g}; {otherwise}"
+
+    def higher(self) -> str:
+        """Advice to raise the learning rate, not beyond the edge."""
+        if self.lr is None:
+            return "raise the learning rate threefold, or train longer"
+        target = self.best_lr if self.best_lr is not None and self.best_lr > self.lr else 3.0 * self.lr
+        if self.edge is not None and self.lr < self.edge:
+            target = min(target, self.edge / 2.0)
+        if target <= self.lr:
+            return "train longer: a higher learning rate comes too close to the edge"
+        return f"raise the learning rate to about {target:.1g}, or train longer"
 
 
-def _train(curve: Curve, metric: str) -> Floats:
+def _train_loss(curve: Curve, metric: str) -> Floats:
     """The training loss where it is finite; empty where there is none."""
-    name = next((n for n in curve.names if n.startswith("train") and n != metric and "loss" in n), None)
-    values = np.array([]) if name is None else curve.of(name)[1]
-    return np.asarray(values[np.isfinite(values)], dtype=np.float64)
-
-
-def lost(look: PreparedCurve) -> bool:
-    """Whether it had learned something, and has it no more."""
-    if len(look.values) < features.SHORTEST or look.learned < STUCK_SHARE * abs(look.start):
-        return False
-    return look.level - look.floor > max(look.learned / 2, LOST_SIGMAS * look.sigma)
-
-
-def far_below(look: PreparedCurve) -> bool:
-    """Whether the learning rate is far below the best one that is known."""
-    return look.lr is not None and look.best_lr is not None and look.lr < FAR_BELOW * look.best_lr
-
-
-def lower(look: PreparedCurve, otherwise: str) -> str:
-    """Advice to lower the learning rate, as concrete as the study allows."""
-    if look.lr is None:
-        return f"lower the learning rate to a third; {otherwise}"
-    target = look.lr / 3.0
-    if look.best_lr is not None and look.best_lr < look.lr:
-        target = look.best_lr
-    elif look.edge is not None and look.edge < look.lr:
-        target = look.edge / 2.0
-    return f"lower the learning rate to about {number(target, 1)}; {otherwise}"
-
-
-def higher(look: PreparedCurve) -> str:
-    """Advice to raise the learning rate, not beyond the edge."""
-    if look.lr is None:
-        return "raise the learning rate threefold, or train longer"
-    target = look.best_lr if look.best_lr is not None and look.best_lr > look.lr else 3.0 * look.lr
-    if look.edge is not None and look.lr < look.edge:
-        target = min(target, look.edge / 2.0)
-    if target <= look.lr:
-        return "train longer: a higher learning rate comes too close to the edge"
-    return f"raise the learning rate to about {number(target, 1)}, or train longer"
-
-
-def number(value: float, digits: int = 3) -> str:
-    """A number as people write it."""
-    return f"{value:.{digits}g}"
-
-
-def percent(share: float) -> str:
-    """A share in percent."""
-    return f"{100 * share:.2g} %"
+    name = next((n for n in curve.names if n.startswith("train") and n != metric and "loss" in n), "")
+    values = curve.of(name)[1]
+    return values[np.isfinite(values)]

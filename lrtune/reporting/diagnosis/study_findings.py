@@ -1,134 +1,97 @@
-"""What a whole study shows: findings about the range, the noise, the edge and the joint settings.
+"""What a whole study shows: findings on the range, the noise between seeds, the edge of divergence, the settings.
 
-Each finding carries its numbers and a next step; they come with the gravest first.
+Each finding carries its numbers and a next step; the most serious one comes first.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lrtune.reporting.diagnosis.findings import Finding, FindingKind, Trial
+from lrtune.core.effect import alike
+from lrtune.core.numpy_errors import own_errstate
+from lrtune.core.outcome import Ending, Outcome
+from lrtune.reporting.diagnosis import features
+from lrtune.reporting.diagnosis.findings import Finding, FindingKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
-    from lrtune.core.curve import Direction
-    from lrtune.core.effect import Alike
+    from lrtune.core.recipe import Recipe
+    from lrtune.core.records import StudyRecord, TrialRecord
 
-__all__ = ["judge_study", "repeat_noise"]
+__all__ = ["findings"]
 
 END_DECADES = 0.15  # a best this close to an end of the range may have a better one beyond it
 ENOUGH_TRAININGS = 3  # full trainings; two agree by accident, three show which way it goes
 MOSTLY = 0.5  # of all trials
 NOISE_SIGMAS = 2.0  # two values this many standard deviations of their difference apart do differ
-EDGE_FACTOR = (
-    2.0  # a batch, a seed or a longer run move the edge by as much (Cohen et al. 2021: it moves while training)
-)
+EDGE_FACTOR = 2.0  # a batch, a seed or a longer run move the edge by as much (Cohen et al. 2021)
 DOUBLE = (1.6, 2.6)  # what counts as "twice its learning rate"
 WIDER_DECADES = 0.2  # a factor of 1.6 in the highest usable learning rate
 MIN_EITHER = 2  # of two kinds that are compared
 MIN_EACH = 3  # trials on either side of a comparison
+FEWEST_FOR_NOISE = 8  # reports
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Study:
-    trials: Sequence[Trial]
-    done: Sequence[Trial]
-    best: Trial
-    sign: float
-    lr_range: tuple[float, float]
-    edge: float | None
-    edge_low: float | None
-    noise: float | None
-    settled: bool
+    """What the rules read of a study."""
 
-    def value(self, trial: Trial) -> float:
+    def __init__(self, record: StudyRecord, done: list[TrialRecord], noise: float | None) -> None:
+        self.trials, self.done, self.sign, self.lr_range = record.records, done, record.sign, record.space.lr_range
+        self.best = min(done, key=self.value)
+        self.best_lr = self.best.recipe.lr
+        repeats = _repeat_noise(done)
+        self.noise = repeats or _report_noise(record) or repeats if noise is None else noise
+        self.settled = record.result.get("ending") == Ending.SETTLED.key
+        self.edge, self.edge_low, _ = record.interval("edge")
+        if self.edge is None and self.edge_low is None:  # given alone, edge_low says that no edge was found
+            above = (t.recipe.lr for t in self.trials if t.diverged and t.recipe.lr > self.best_lr)
+            self.edge = min(above, default=None)
+
+    def value(self, trial: TrialRecord) -> float:
         """Smaller is better."""
         return self.sign * float(trial.value or 0.0)
 
 
-def judge_study(
-    trials: Iterable[Trial],
-    *,
-    direction: Direction,
-    lr_range: tuple[float, float],
-    edge: float | None = None,
-    edge_low: float | None = None,
-    noise: float | None = None,
-    settled: bool = False,
-    same: Alike | None = None,
-) -> list[Finding]:
-    """The findings on a study, the gravest first; never empty.
+@own_errstate()
+def findings(record: StudyRecord, noise: float | None = None) -> list[Finding]:
+    """What a study shows as a whole, the most serious first; never empty.
 
     Parameters
     ----------
-    trials
-        All of them.
-    direction
-        Whether a smaller or a larger value is better.
-    lr_range
-        What was searched.
-    edge
-        The learning rate where runs begin to diverge, where it is known.
-    edge_low
-        The low end of its interval: how near the edge may be. Given alone it says that none was seen, whatever diverged
-        under other settings; where neither is given, the edge is taken from the trials.
+    record
+        The study.
     noise
-        Standard deviation of a result under another seed; else it is taken from repeats, where there are.
-    settled
-        Whether the search ended because another training was not expected to gain anything beyond the noise.
-    same
-        The runs that reported the same numbers, where all did.
+        Standard deviation of a result under another seed. By default that between trials which differ in nothing else,
+        where there are any, else that between the last reports of a trial, which is a lower bound.
     """
-    trials = list(trials)
-    if same is not None:
-        evidence = {"runs": same.runs, "low": same.low, "high": same.high}
-        kind = FindingKind.NO_EFFECT if same.moving else FindingKind.NOTHING_LEARNED
-        return [Finding(kind=kind, evidence=evidence, why=same.why, advice=same.advice)]
-    sign = 1.0 if direction == "minimize" else -1.0
-    done = [trial for trial in trials if trial.completed]
+    if record.result.get("ending") == Ending.NO_EFFECT.key:
+        runs = [(trial.recipe, trial.curve, trial.outcome is Outcome.COMPLETED) for trial in record.records]
+        same = alike(runs, record.metric, record.space.lr_range)
+        if same is not None:
+            evidence = {"runs": same.runs, "low": same.low, "high": same.high}
+            kind = FindingKind.NO_EFFECT if same.moving else FindingKind.NOTHING_LEARNED
+            return [Finding(kind=kind, evidence=evidence, why=same.why, advice=same.advice)]
+    done = [trial for trial in record.records if trial.completed]
     if not done:
-        return [_nothing(trials)]
-    best = min(done, key=lambda trial: sign * float(trial.value or 0.0))
-    study = _Study(
-        trials=trials,
-        done=done,
-        best=best,
-        sign=sign,
-        lr_range=lr_range,
-        edge=_lowest_diverged(trials, best.lr) if edge is None and edge_low is None else edge,
-        edge_low=edge_low,
-        noise=noise if noise is not None else repeat_noise(trials),
-        settled=settled,
-    )
+        return [_nothing(record.records)]
+    study = _Study(record, done, noise)
     if (equal := _all_equal(study)) is not None:
         return [equal]
-    rules: tuple[Callable[[_Study], Finding | None], ...] = (
-        _at_end,
-        _mostly_diverged,
-        _within_noise,
-        _too_few,
-        _winner_at_edge,
-        _warmup,
-        _schedule,
-    )
-    found = [finding for rule in rules if (finding := rule(study)) is not None]
-    grave = {FindingKind.WARMUP_WIDENS, FindingKind.SCHEDULE_IRRELEVANT}
-    return found if any(f.kind not in grave for f in found) else [_clear(study), *found]
+    found = [finding for rule in RULES if (finding := rule(study)) is not None]
+    beside = {FindingKind.WARMUP_WIDENS, FindingKind.SCHEDULE_IRRELEVANT}
+    return found if any(f.kind not in beside for f in found) else [_clear(study), *found]
 
 
-def repeat_noise(trials: Iterable[Trial]) -> float | None:
-    """Standard deviation within groups of equal learning rate and settings, pooled; None without repeats."""
-    groups: dict[tuple[object, ...], list[float]] = defaultdict(list)
+def _repeat_noise(trials: Sequence[TrialRecord]) -> float | None:
+    """Standard deviation within groups of trials that differ in their seed only, pooled; None without repeats."""
+    groups: dict[Recipe, list[float]] = defaultdict(list)
     for trial in trials:
-        if trial.completed and trial.value is not None:
-            settings = tuple(sorted((k, repr(v)) for k, v in trial.settings.items() if k != "seed"))
-            groups[(trial.lr, settings)].append(trial.value)
+        groups[trial.recipe.with_seed(0)].append(float(trial.value or 0.0))
     repeated = [np.array(values) for values in groups.values() if len(values) > 1]
     freedom = sum(len(values) - 1 for values in repeated)
     if freedom == 0:
@@ -136,12 +99,19 @@ def repeat_noise(trials: Iterable[Trial]) -> float | None:
     return math.sqrt(sum(float(((values - values.mean()) ** 2).sum()) for values in repeated) / freedom)
 
 
-def _lowest_diverged(trials: Sequence[Trial], above: float) -> float | None:
-    return min((trial.lr for trial in trials if trial.diverged and trial.lr > above), default=None)
+def _report_noise(record: StudyRecord) -> float | None:
+    """Standard deviation from report to report at the end of training: a lower bound for that under another seed.
+
+    Only the last third of a curve counts: a schedule that decays takes the noise with it.
+    """
+    series = (t.curve.of(record.metric)[1] for t in record.records if t.outcome is Outcome.COMPLETED)
+    found = [features.noise(values[-max(len(values) // 3, FEWEST_FOR_NOISE) :]) for values in series]
+    finite = [value for value in found if math.isfinite(value) and value > 0]
+    return float(np.median(finite)) if finite else None
 
 
-def _nothing(trials: Sequence[Trial]) -> Finding:
-    diverged = [trial.lr for trial in trials if trial.diverged]
+def _nothing(trials: Sequence[TrialRecord]) -> Finding:
+    diverged = [trial.recipe.lr for trial in trials if trial.diverged]
     advice = (
         f"lower the low end of the range below {min(diverged):.1g}"
         if diverged and len(diverged) == len(trials)
@@ -157,7 +127,7 @@ def _nothing(trials: Sequence[Trial]) -> Finding:
 
 def _at_end(study: _Study) -> Finding | None:
     low, high = study.lr_range
-    from_low, from_high = math.log10(study.best.lr / low), math.log10(high / study.best.lr)
+    from_low, from_high = math.log10(study.best_lr / low), math.log10(high / study.best_lr)
     span = math.log10(high / low)
     reach = min(END_DECADES, span / 10)
     if min(from_low, from_high) >= reach:
@@ -166,8 +136,8 @@ def _at_end(study: _Study) -> Finding | None:
     end, other = (low, low / 10) if at_low else (high, high * 10)
     return Finding(
         kind=FindingKind.BEST_AT_LOW_END if at_low else FindingKind.BEST_AT_HIGH_END,
-        evidence={"lr": study.best.lr, "end": end},
-        why=f"the best learning rate, {study.best.lr:.3g}, lies at the {'low' if at_low else 'high'} end of the range "
+        evidence={"lr": study.best_lr, "end": end},
+        why=f"the best learning rate, {study.best_lr:.3g}, lies at the {'low' if at_low else 'high'} end of the range "
         f"({low:g} to {high:g})",
         advice=f"search again under another name, with the range widened to {other:.3g}",
     )
@@ -175,21 +145,21 @@ def _at_end(study: _Study) -> Finding | None:
 
 def _mostly_diverged(study: _Study) -> Finding | None:
     closed = [trial for trial in study.trials if trial.outcome is not None]
-    lost = [trial for trial in closed if trial.diverged]
-    if len(closed) < 2 * MIN_EACH or len(lost) <= MOSTLY * len(closed):
+    diverged = [trial for trial in closed if trial.diverged]
+    if len(closed) < 2 * MIN_EACH or len(diverged) <= MOSTLY * len(closed):
         return None
-    edge = study.edge or min(trial.lr for trial in lost)
+    edge = study.edge or min(trial.recipe.lr for trial in diverged)
     return Finding(
         kind=FindingKind.MOSTLY_DIVERGED,
-        evidence={"diverged": len(lost), "trials": len(closed), "edge": edge},
-        why=f"{len(lost)} of {len(closed)} trials diverged, from a learning rate of about {edge:.2g} on",
+        evidence={"diverged": len(diverged), "trials": len(closed), "edge": edge},
+        why=f"{len(diverged)} of {len(closed)} trials diverged, from a learning rate of about {edge:.2g} on",
         advice=f"lower the high end of the range to about {2 * edge:.1g}",
     )
 
 
 def _all_equal(study: _Study) -> Finding | None:
     """Results that are the same number, under learning rates that are not."""
-    lrs = [trial.lr for trial in study.done]
+    lrs = [trial.recipe.lr for trial in study.done]
     if len({trial.value for trial in study.done}) > 1 or len(set(lrs)) == 1:
         return None
     return Finding(
@@ -205,7 +175,7 @@ def _within_noise(study: _Study) -> Finding | None:
     if study.noise is None or len(study.done) < MIN_EACH:
         return None
     values = np.array([study.value(trial) for trial in study.done])
-    lrs = np.log10([trial.lr for trial in study.done])
+    lrs = np.log10([trial.recipe.lr for trial in study.done])
     spread = float(np.ptp(values))
     # The range of n normal draws is about 3 sigma at n = 10; below that nothing tells them apart.
     usual = 2.0 * math.sqrt(2.0 * math.log(max(len(values), 2)))
@@ -236,15 +206,15 @@ def _too_few(study: _Study) -> Finding | None:
 
 def _winner_at_edge(study: _Study) -> Finding | None:
     best = study.best
-    if study.edge is None or study.edge > EDGE_FACTOR * best.lr:
+    if study.edge is None or study.edge > EDGE_FACTOR * best.recipe.lr:
         return None
     twice = _at_double(study)
     return Finding(
         kind=FindingKind.WINNER_AT_EDGE,
-        evidence={"lr": best.lr, "edge": study.edge},
+        evidence={"lr": best.recipe.lr, "edge": study.edge},
         why=f"runs diverge from a learning rate of about {study.edge:.2g}, "
-        f"{study.edge / best.lr:.1f} times the best; {twice}",
-        advice=f"take about {best.lr / 2:.1g} where the data or the batch will change, or warm up",
+        f"{study.edge / best.recipe.lr:.1f} times the best; {twice}",
+        advice=f"take about {best.recipe.lr / 2:.1g} where the data or the batch will change, or warm up",
     )
 
 
@@ -253,25 +223,27 @@ def _at_double(study: _Study) -> str:
     same = [
         trial
         for trial in study.trials
-        if DOUBLE[0] <= trial.lr / best.lr <= DOUBLE[1] and (trial.diverged or trial.completed)
+        if DOUBLE[0] <= trial.recipe.lr / best.recipe.lr <= DOUBLE[1] and (trial.diverged or trial.completed)
     ]
     if not same:
         return "at twice its learning rate nothing was trained"
-    near = min(same, key=lambda trial: (_differs(trial, best), abs(math.log(trial.lr / best.lr / 2.0))))
+    near = min(same, key=lambda trial: (_differs(trial, best), abs(math.log(trial.recipe.lr / best.recipe.lr / 2.0))))
     if near.diverged or near.value is None:
-        return f"at {near.lr:.2g}, {near.lr / best.lr:.1f} times it, the run diverged"
-    times = near.lr / best.lr
-    return f"at {near.lr:.2g}, {times:.1f} times it, the result was {near.value:.3g} instead of {best.value:.3g}"
+        return f"at {near.recipe.lr:.2g}, {near.recipe.lr / best.recipe.lr:.1f} times it, the run diverged"
+    times = near.recipe.lr / best.recipe.lr
+    return f"at {near.recipe.lr:.2g}, {times:.1f} times it, the result was {near.value:.3g} instead of {best.value:.3g}"
 
 
-def _differs(trial: Trial, other: Trial) -> int:
-    return sum(trial.settings.get(name) != value for name, value in other.settings.items() if name != "seed")
+def _differs(trial: TrialRecord, other: TrialRecord) -> int:
+    """In how many settings beside learning rate and seed two trials differ."""
+    one, another = trial.recipe.to_json(), other.recipe.to_json()
+    return sum(one[name] != another[name] for name in one if name not in {"lr", "seed"})
 
 
 def _warmup(study: _Study) -> Finding | None:
     """Compare the highest learning rate that did not diverge, with and without warmup."""
-    with_it = [t for t in study.trials if _number(t.settings.get("warmup")) > 0 and t.outcome is not None]
-    without = [t for t in study.trials if _number(t.settings.get("warmup")) == 0 and t.outcome is not None]
+    with_it = [t for t in study.trials if t.recipe.warmup > 0 and t.outcome is not None]
+    without = [t for t in study.trials if t.recipe.warmup == 0 and t.outcome is not None]
     if min(len(with_it), len(without)) < 2 * MIN_EACH:
         return None
     high, low = _usable(with_it), _usable(without)
@@ -285,59 +257,59 @@ def _warmup(study: _Study) -> Finding | None:
     )
 
 
-def _usable(trials: Sequence[Trial]) -> float | None:
+def _usable(trials: Sequence[TrialRecord]) -> float | None:
     """The learning rate that best parts survivors from diverged runs; None where one kind is missing."""
-    lrs = np.log10([trial.lr for trial in trials])
-    lost = np.array([trial.diverged for trial in trials])
-    if min(lost.sum(), (~lost).sum()) < MIN_EITHER:
+    lrs = np.log10([trial.recipe.lr for trial in trials])
+    diverged = np.array([trial.diverged for trial in trials])
+    if min(diverged.sum(), (~diverged).sum()) < MIN_EITHER:
         return None
     order = np.argsort(lrs)
-    lrs, lost = lrs[order], lost[order]
-    wrong = np.concatenate(([0], np.cumsum(lost))) + np.concatenate((np.cumsum((~lost)[::-1])[::-1], [0]))
+    lrs, diverged = lrs[order], diverged[order]
+    wrong = np.concatenate(([0], np.cumsum(diverged))) + np.concatenate((np.cumsum((~diverged)[::-1])[::-1], [0]))
     cut = int(np.argmin(wrong))
     inner = lrs[max(cut - 1, 0) : cut + 1]
     return float(10 ** inner.mean())
 
 
 def _schedule(study: _Study) -> Finding | None:
-    groups: dict[object, list[float]] = defaultdict(list)
+    groups: dict[str, list[float]] = defaultdict(list)
     for trial in study.done:
-        groups[trial.settings.get("schedule")].append(study.value(trial))
-    held = {str(name): sorted(values) for name, values in groups.items() if len(values) >= MIN_EACH}
-    if len(held) < MIN_EITHER or study.noise is None:
+        groups[trial.recipe.schedule].append(study.value(trial))
+    by_schedule = {name: sorted(values) for name, values in groups.items() if len(values) >= MIN_EACH}
+    if len(by_schedule) < MIN_EITHER or study.noise is None:
         return None
-    bests = {name: float(np.mean(values[:2])) for name, values in held.items()}
+    bests = {name: float(np.mean(values[:2])) for name, values in by_schedule.items()}
     gap = max(bests.values()) - min(bests.values())
     if gap > NOISE_SIGMAS * study.noise:
         return None
     return Finding(
         kind=FindingKind.SCHEDULE_IRRELEVANT,
         evidence={"gap": gap, "noise": study.noise},
-        why=f"the best under {len(held)} schedules differ by {gap:.2g}, "
+        why=f"the best under {len(by_schedule)} schedules differ by {gap:.2g}, "
         f"chance alone moves a result by {study.noise:.2g}",
-        advice=f"take the simplest of {', '.join(held)}",
+        advice=f"take the simplest of {', '.join(by_schedule)}",
     )
 
 
 def _clear(study: _Study) -> Finding:
-    near = study.edge_low is not None and study.edge_low < EDGE_FACTOR * study.best.lr
+    near = study.edge_low is not None and study.edge_low < EDGE_FACTOR * study.best_lr
     edge = ", no edge in sight"
     if study.edge:
-        edge = f", {study.edge / study.best.lr:.1f} times below the edge"
+        edge = f", {study.edge / study.best_lr:.1f} times below the edge"
     if study.edge and near:
         edge += f", which may be as near as {study.edge_low:.2g}"
     enough = len(study.done) >= ENOUGH_TRAININGS
     advice = "use it" if enough else "use it; a repeat with another seed would show how sure it is"
     return Finding(
         kind=FindingKind.CLEAR if enough else FindingKind.LIKELY,
-        evidence={"completed": len(study.done), "lr": study.best.lr},
+        evidence={"completed": len(study.done), "lr": study.best_lr},
         why=f"{_best_of(study)}, lies inside the range{edge}",
         advice="use it; a repeat with another seed would show how far the edge is" if near and enough else advice,
     )
 
 
 def _best_of(study: _Study) -> str:
-    done, rest, at = len(study.done), len(study.trials) - len(study.done), f"at {study.best.lr:.3g}"
+    done, rest, at = len(study.done), len(study.trials) - len(study.done), f"at {study.best_lr:.3g}"
     if done >= ENOUGH_TRAININGS:
         return f"the best of {done} full trainings, {at}"
     trained = "the one full training" if done == 1 else f"the better of {done} full trainings"
@@ -345,5 +317,6 @@ def _best_of(study: _Study) -> str:
     return f"{trained}, {at}{shorter}"
 
 
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
+RULES: tuple[Callable[[_Study], Finding | None], ...] = (
+    *(_at_end, _mostly_diverged, _within_noise, _too_few, _winner_at_edge, _warmup, _schedule),
+)

@@ -5,10 +5,10 @@ Names of trials, metrics and settings are escaped: plotly renders a part of HTML
 
 from __future__ import annotations
 
-from lrtune.reporting.figures.comparing import compared
 from lrtune.reporting.figures.joint import contour, parallel, slices
 from lrtune.reporting.figures.landscape import landscape
-from lrtune.reporting.figures.spending import costs, importance, regret, timeline, worth
+from lrtune.reporting.figures.regret import compared, regret
+from lrtune.reporting.figures.spending import costs, importance, timeline, worth
 from lrtune.reporting.figures.sweeps import sweeps
 from lrtune.reporting.figures.training import curves, schedule
 

@@ -1,4 +1,4 @@
-"""A job's learning rate over time, with its band and what each run cost."""
+"""The figure of a scheduled job: the learning rate that each run found over time, its band and its cost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["history"]
 
 BAND = "rgba(47,111,208,0.16)"
-ROOM = 3.0  # factor above and below
+MARGIN = 3.0  # factor above and below
 SYMBOLS = {"unchanged": "circle", "moved": "diamond", "cannot tell": "diamond-open", "searched": "square"}
 
 
@@ -34,9 +34,9 @@ def history(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
     lows = [row["low"] or row["lr"] for row in rows]
     highs = [row["high"] or row["lr"] for row in rows]
     texts = [_hover(row) for row in rows]
-    rim = {"mode": "lines", "line": {"width": 0, "shape": "hv"}, "hoverinfo": "skip"}
-    figure.add_trace(go.Scatter(x=at, y=highs, showlegend=False, **rim))
-    figure.add_trace(go.Scatter(x=at, y=lows, fill="tonexty", fillcolor=BAND, name="as good within noise", **rim))
+    limit = {"mode": "lines", "line": {"width": 0, "shape": "hv"}, "hoverinfo": "skip"}
+    figure.add_trace(go.Scatter(x=at, y=highs, showlegend=False, **limit))
+    figure.add_trace(go.Scatter(x=at, y=lows, fill="tonexty", fillcolor=BAND, name="as good within noise", **limit))
     figure.add_trace(
         go.Scatter(
             x=at,
@@ -48,15 +48,13 @@ def history(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
             hovertemplate=texts,
         )
     )
-    cost = [row["cost"] for row in rows]
     bars = {"name": "cost in full trainings", "marker": {"color": MUTED}, "hovertemplate": texts}
-    figure.add_trace(go.Bar(x=at, y=cost, yaxis="y2", **bars))
-    figure.update_layout(
-        yaxis=log_ticks(min(lows) / ROOM, max(highs) * ROOM),
+    figure.add_trace(go.Bar(x=at, y=[row["cost"] for row in rows], yaxis="y2", **bars))
+    return figure.update_layout(
+        yaxis=log_ticks(min(lows) / MARGIN, max(highs) * MARGIN),
         yaxis2={**AXIS, "domain": [0.0, 0.22], "anchor": "x", "rangemode": "tozero", "title": {"text": "cost"}},
         xaxis={"type": "date"},
     )
-    return figure
 
 
 def _hover(row: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Joint settings: the contour of lr and batch with the scaling line, slices, and parallel coordinates."""
+"""Figures of several settings together: contour of lr and batch size, slices, and parallel coordinates."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from plotly.subplots import make_subplots
 from scipy.interpolate import griddata
 
 from lrtune.core.numpy_errors import own_errstate
-from lrtune.core.outcome import Outcome
 from lrtune.reporting.figures import theme
 from lrtune.reporting.tables.joint import batch_exponent
-from lrtune.reporting.tables.trials import baseline_value
+from lrtune.reporting.tables.trials import score
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,40 +36,36 @@ FEW_LEVELS = 12
 def contour(record: StudyRecord) -> go.Figure | None:
     """Result over learning rate and batch size, the fitted scaling line and the two rules; None without batch sizes.
 
-    Between trials it is interpolated over log lr and log batch; diverged trials stand at the level of knowing nothing.
+    Between trials it is interpolated over log lr and log batch; diverged trials count with the untrained level.
     """
-    closed = [t for t in record.records if t.outcome is not None and t.params.get("batch_size") is not None]
-    points = [(t, _height(t, record)) for t in closed]
-    points = [(t, height) for t, height in points if not math.isnan(height)]
-    x = np.array([math.log10(t.recipe.lr) for t, _ in points])
-    y = np.array([math.log10(t.params["batch_size"]) for t, _ in points])
+    trials = [
+        t for t in record.records if t.params.get("batch_size") is not None and not math.isnan(_height(t, record))
+    ]
+    heights = np.array([_height(t, record) for t in trials])
+    x = np.array([math.log10(t.recipe.lr) for t in trials])
+    y = np.array([math.log10(t.params["batch_size"]) for t in trials])
     if len(np.unique(y)) < 2 or len(np.unique(x)) < 3:  # noqa: PLR2004 -- no plane through a line
         return None
     lr_axis = theme.log_ticks(*record.space.lr_range)
-    batches = sorted({t.params["batch_size"] for t, _ in points})
+    batches = sorted({t.params["batch_size"] for t in trials})
     batch_axis: dict[str, Any] = {"type": "log"}
     if len(batches) <= FEW_LEVELS:
         batch_axis |= {"tickvals": batches, "ticktext": [f"{b:g}" for b in batches]}
     figure = theme.blank(x="learning rate", y="batch size", height=440, xaxis=lr_axis, yaxis=batch_axis)
-    drawn = theme.thinned(len(points), MOST_POINTS)
-    shown = theme.robust(np.array([h for _, h in points]), sign=record.sign, worst=baseline_value(record))
-    figure.add_trace(_surface(x, y, shown.clip(np.array([h for _, h in points])), record, shown))
-    figure.add_trace(_dots([points[i][0] for i in drawn], record))
-    for trace in _lines(record, y):
-        figure.add_trace(trace)
-    figure.update_yaxes(range=[y.min() - 0.08 * np.ptp(y), y.max() + 0.08 * np.ptp(y)])
-    return figure
+    shown = theme.robust(heights, sign=record.sign, worst=record.untrained)
+    figure.add_trace(_surface(x, y, shown.clip(heights), record, shown))
+    figure.add_trace(_dots([trials[i] for i in theme.thinned(len(trials), MOST_POINTS)], record))
+    figure.add_traces(_lines(record, y))
+    return figure.update_yaxes(range=[y.min() - 0.08 * np.ptp(y), y.max() + 0.08 * np.ptp(y)])
 
 
 def _height(trial: TrialRecord, record: StudyRecord) -> float:
-    """The result in the metric's own sign; the level of knowing nothing, else infinity, where it diverged."""
-    worst = baseline_value(record)
-    if trial.outcome is not None and trial.outcome.diverged:
-        return worst if worst is not None else record.sign * math.inf
-    if trial.value is not None:
-        return trial.value
-    values = trial.curve.of(record.metric)[1]
-    return float(values[-1]) if trial.outcome is Outcome.PRUNED and len(values) else math.nan
+    """The result in the metric's own sign; the untrained level, where it is known, of what diverged."""
+    if trial.outcome is None:
+        return math.nan
+    if trial.diverged and record.untrained is not None:
+        return record.untrained
+    return record.sign * score(trial, record)
 
 
 def _surface(x: Floats, y: Floats, z: Floats, record: StudyRecord, shown: theme.AxisRange) -> go.Contour:
@@ -100,26 +95,23 @@ def _surface(x: Floats, y: Floats, z: Floats, record: StudyRecord, shown: theme.
         ncontours=12,
         contours={"coloring": "fill", "showlines": False},
         hoverinfo="skip",
-        colorbar={
-            "title": {"text": theme.label(record.metric, 30), "side": "right", "font": {"size": 11}},
-            "tickvals": ticks.tolist(),
-            "ticktext": [theme.number(10**t if shown.log else t, 2) for t in ticks],
-            "thickness": 10,
-            "outlinewidth": 0,
-            "len": 0.9,
-        },
+        colorbar=theme.colorbar(
+            theme.label(record.metric, 30),
+            ticks.tolist(),
+            [theme.number(10**t if shown.log else t, 2) for t in ticks],
+        ),
     )
 
 
 def _dots(trials: Sequence[TrialRecord], record: StudyRecord) -> go.Scatter:
-    looks = [theme.OUTCOMES["open" if t.outcome is None else t.outcome.key] for t in trials]
+    styles = [theme.OUTCOMES[t.outcome_key] for t in trials]
     return go.Scatter(
         x=[t.recipe.lr for t in trials],
         y=[t.params["batch_size"] for t in trials],
         mode="markers",
         showlegend=False,
         marker={
-            "symbol": [look.symbol for look in looks],
+            "symbol": [style.symbol for style in styles],
             "color": theme.INK,
             "size": 5,
             "opacity": 0.7,
@@ -129,9 +121,9 @@ def _dots(trials: Sequence[TrialRecord], record: StudyRecord) -> go.Scatter:
             theme.hover(
                 f"trial {t.number}: lr {t.recipe.lr:.3g}, batch {t.params['batch_size']:g}",
                 f"{record.metric} {theme.number(t.value)}",
-                look.name,
+                style.name,
             )
-            for t, look in zip(trials, looks, strict=True)
+            for t, style in zip(trials, styles, strict=True)
         ],
     )
 
@@ -141,7 +133,7 @@ def _lines(record: StudyRecord, y: Floats) -> list[go.Scatter]:
     ends = np.array([y.min(), y.max()])
     traces = []
     styles = {
-        "fitted": (3.0, "solid", "#d55e00"),
+        "fitted": (3.0, "solid", theme.EDGE),
         "linear": (1.5, "dash", theme.INK),
         "square root": (1.5, "dot", theme.INK),
     }
@@ -169,12 +161,12 @@ def _lines(record: StudyRecord, y: Floats) -> list[go.Scatter]:
 def slices(record: StudyRecord) -> go.Figure | None:
     """Result over each searched setting but the learning rate, coloured by it; None where there is none."""
     names = [name for name in record.space.names if name != "lr"]
-    trials = [t for t in record.records if t.value is not None and t.outcome is Outcome.COMPLETED]
+    trials = [t for t in record.records if t.completed]
     if not names or not trials:
         return None
     trials = [trials[i] for i in theme.thinned(len(trials), MOST_POINTS // len(names))]
     values = np.array([t.value for t in trials], dtype=np.float64)
-    shown = theme.robust(values, sign=record.sign, worst=baseline_value(record))
+    shown = theme.robust(values, sign=record.sign, worst=record.untrained)
     figure = make_subplots(rows=1, cols=len(names), shared_yaxes=True, horizontal_spacing=0.03)
     base = theme.blank(x="", y=record.metric, height=340)
     figure.update_layout(base.layout)
@@ -213,7 +205,7 @@ def label_of(name: str) -> str:
 
 
 def _axis(values: Sequence[Any]) -> tuple[Floats, dict[str, Any]]:
-    """Where values lie on an axis, and the axis: few levels stand side by side, ranges stay numbers."""
+    """Where values lie on an axis, and the axis: few levels are placed side by side, ranges stay numbers."""
     distinct = sorted({v for v in values if v is not None}, key=lambda v: (isinstance(v, str), v))
     if len(distinct) <= FEW_LEVELS:
         place = {value: float(i) for i, value in enumerate(distinct)}
@@ -232,14 +224,13 @@ def parallel(record: StudyRecord) -> go.Figure | None:
     Drawn as plain lines: plotly's own parallel coordinates need WebGL and the right to evaluate code.
     """
     names = list(record.space.names)
-    trials = [t for t in record.records if t.outcome is not None and not math.isnan(_height(t, record))]
+    trials = [t for t in record.records if not math.isnan(_height(t, record))]
     if len(names) < 2 or len(trials) < 2:  # noqa: PLR2004 -- said by the expression itself
         return None
-    order = sorted(range(len(trials)), key=lambda i: record.sign * _height(trials[i], record))
-    kept = theme.thinned(len(order), MOST_LINES, list(range(MOST_LINES // 3)))
-    drawn = [trials[order[i]] for i in kept]
+    trials.sort(key=lambda trial: record.sign * _height(trial, record))
+    drawn = [trials[i] for i in theme.thinned(len(trials), MOST_LINES, range(MOST_LINES // 3))]
     heights = np.array([_height(t, record) for t in drawn])
-    shown = theme.robust(heights, sign=record.sign, worst=baseline_value(record))
+    shown = theme.robust(heights, sign=record.sign, worst=record.untrained)
     columns = [_share([t.params.get(name) for t in drawn]) for name in names]
     clipped = shown.clip(heights)
     low, high = (math.log10(shown.low), math.log10(shown.high)) if shown.log else (shown.low, shown.high)
@@ -269,13 +260,8 @@ def parallel(record: StudyRecord) -> go.Figure | None:
     texts = [*("lr" if name == "lr" else label_of(name) for name in names), theme.label(record.metric, 24)]
     figure.update_xaxes(tickvals=list(range(len(texts))), ticktext=texts, side="top", ticks="", showline=False)
     figure.update_yaxes(visible=False, range=[-0.06, 1.06])
-    note = (
-        f"{len(drawn)} of {len(trials):,} trials are drawn: the best ones, and the rest evenly."
-        if len(drawn) < len(trials)
-        else ""
-    )
-    figure.update_layout(showlegend=False, margin={"l": 24, "t": 40, "b": 16}, meta={"note": note})
-    return figure
+    note = theme.note(len(drawn), len(trials), "trials are drawn: the best ones, and the rest evenly.")
+    return figure.update_layout(showlegend=False, margin={"l": 24, "t": 40, "b": 16}, meta=note)
 
 
 def _share(values: Sequence[Any]) -> tuple[Floats, list[tuple[float, str]]]:
@@ -322,7 +308,7 @@ def _draw_lines(figure: go.Figure, drawn: Sequence[TrialRecord], places: Floats,
                 x=list(range(len(places))),
                 y=y,
                 mode="lines+markers",
-                line={"color": "#d55e00", "width": 3.5},
+                line={"color": theme.EDGE, "width": 3.5},
                 hovertemplate=theme.hover(f"the answer: trial {drawn[winner].number}"),
             )
         )

@@ -1,4 +1,4 @@
-"""The answer as a picture: the final value over log lr, with the band, the edge and every trial by its outcome."""
+"""The main figure: the final value of every trial over its learning rate, by outcome, with the band and the edge."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import plotly.graph_objects as go
 
 from lrtune.core.numpy_errors import own_errstate
 from lrtune.reporting.figures import theme
-from lrtune.reporting.tables.trials import baseline_value
 from lrtune.reporting.tables.trials import trials as trials_table
 
 if TYPE_CHECKING:
@@ -18,18 +17,18 @@ if TYPE_CHECKING:
 
     from lrtune.core.records import StudyRecord
 
-__all__ = ["interval_of", "landscape"]
+__all__ = ["landscape"]
 
 MOST_POINTS = 3000
-BAND_FILL, EDGE_FILL = "rgba(47,111,208,0.13)", "rgba(213,94,0,0.10)"
 
 
 @own_errstate()
 def landscape(record: StudyRecord, table: pd.DataFrame | None = None) -> go.Figure:
     """Final value over log lr, with band and edge.
 
-    A trial that did not reach its end stands where it stopped; one whose value lies outside the range that is shown,
-    or that has none, stands on the rim. Above 3,000 trials the best third and an even choice of the rest are drawn.
+    A trial that did not reach its end is drawn at its last report; one whose value lies outside the range that is
+    shown is drawn at the end of the axis, a diverged one just beyond it. Above 3,000 trials the best third and an even
+    choice of the rest are drawn.
 
     Parameters
     ----------
@@ -40,8 +39,8 @@ def landscape(record: StudyRecord, table: pd.DataFrame | None = None) -> go.Figu
     """
     table = trials_table(record) if table is None else table
     values = table["value"].where(table["value"].notna(), table["last"]).to_numpy(dtype=np.float64)
-    lost = table["group"].eq("diverged").to_numpy()
-    shown = theme.robust(values[~lost], sign=record.sign, worst=baseline_value(record))
+    diverged = table["group"].eq("diverged").to_numpy()
+    shown = theme.robust(values[~diverged], sign=record.sign, worst=record.untrained)
     figure = theme.blank(
         x="learning rate",
         y=record.metric,
@@ -51,23 +50,15 @@ def landscape(record: StudyRecord, table: pd.DataFrame | None = None) -> go.Figu
     _areas(figure, record)
     best = np.argsort(record.sign * np.where(np.isfinite(values), values, np.inf))[: MOST_POINTS // 3]
     drawn = theme.thinned(len(table), MOST_POINTS, best.tolist())
-    rim = shown.rim(record.sign)
-    heights = np.where(lost, rim, shown.clip(values))
+    heights = np.where(diverged, shown.beyond(record.sign), shown.clip(values))
     outcomes = table["outcome"].tolist()
-    for outcome, look in theme.OUTCOMES.items():
+    for outcome, style in theme.OUTCOMES.items():
         rows = [i for i in drawn if outcomes[i] == outcome]
         if rows:
-            figure.add_trace(_points(table, rows, heights, look, record))
+            figure.add_trace(_points(table, rows, heights, style, record))
     _best(figure, record)
-    figure.update_layout(meta={"note": _note(len(drawn), len(table))}, margin={"t": 30})
-    return figure
-
-
-def interval_of(record: StudyRecord, name: str) -> tuple[float, float] | None:
-    """Low and high of the band or the edge; None where they are not known."""
-    held = record.result.get(name) or {}
-    low, high = held.get("low"), held.get("high")
-    return None if low is None or high is None else (float(low), float(high))
+    note = theme.note(len(drawn), len(table), "trials are drawn: the best ones, and the rest evenly.")
+    return figure.update_layout(meta=note, margin={"t": 30})
 
 
 def _padded(record: StudyRecord, table: pd.DataFrame) -> tuple[float, float]:
@@ -79,56 +70,45 @@ def _padded(record: StudyRecord, table: pd.DataFrame) -> tuple[float, float]:
 
 
 def _areas(figure: go.Figure, record: StudyRecord) -> None:
-    band, edge = interval_of(record, "band"), interval_of(record, "edge")
-    at = (record.result.get("edge") or {}).get("lr")
-    if band:
-        figure.add_vrect(x0=band[0], x1=band[1], fillcolor=BAND_FILL, line_width=0, layer="below")
-        _say(figure, math.sqrt(band[0] * band[1]), "band", theme.ACCENT)
-    if edge:
-        figure.add_vrect(x0=edge[0], x1=edge[1], fillcolor=EDGE_FILL, line_width=0, layer="below")
+    """Shade the band and the edge's interval, and draw the edge."""
+    _, low, high = record.interval("band")
+    if low is not None and high is not None:
+        figure.add_vrect(x0=low, x1=high, fillcolor=theme.BAND_FILL, line_width=0, layer="below")
+        theme.mark(figure, math.sqrt(low * high), "band", theme.ACCENT)
+    at, low, high = record.interval("edge")
+    if low is not None and high is not None:
+        figure.add_vrect(x0=low, x1=high, fillcolor=theme.EDGE_FILL, line_width=0, layer="below")
     if at:
-        figure.add_vline(x=float(at), line={"color": "#d55e00", "width": 1.2, "dash": "dot"}, layer="below")
-        _say(figure, float(at), "edge", "#d55e00")
-
-
-def _say(figure: go.Figure, at: float, text: str, colour: str) -> None:
-    figure.add_annotation(
-        x=math.log10(at),
-        y=1,
-        yref="paper",
-        yanchor="bottom",
-        text=text,
-        showarrow=False,
-        font={"size": 11, "color": colour},
-    )
+        figure.add_vline(x=at, line={"color": theme.EDGE, "width": 1.2, "dash": "dot"}, layer="below")
+        theme.mark(figure, at, "edge", theme.EDGE)
 
 
 def _points(
-    table: pd.DataFrame, rows: list[int], heights: Any, look: theme.OutcomeStyle, record: StudyRecord
+    table: pd.DataFrame, rows: list[int], heights: Any, style: theme.OutcomeStyle, record: StudyRecord
 ) -> go.Scatter:
     part = table.iloc[rows]
     return go.Scatter(
         x=part["lr"].round(12).tolist(),
         y=[float(f"{height:.6g}") for height in heights[rows]],
         mode="markers",
-        name=look.name,
+        name=style.name,
         marker={
-            "color": look.colour,
-            "symbol": look.symbol,
+            "color": style.colour,
+            "symbol": style.symbol,
             "size": 8 if len(table) < 500 else 5,  # noqa: PLR2004 -- pixels for a crowd
             "opacity": 0.85,
-            "line": {"width": 1.3, "color": look.colour}
-            if "thin" in look.symbol or "open" in look.symbol
+            "line": {"width": 1.3, "color": style.colour}
+            if "thin" in style.symbol or "open" in style.symbol
             else {"width": 0},
         },
-        hovertext=[_told(trial, record) for trial in theme.rows(part)],
+        hovertext=[_hover(trial, record) for trial in theme.rows(part)],
         hovertemplate="%{hovertext}<extra></extra>",
     )
 
 
-def _told(trial: Any, record: StudyRecord) -> str:
-    value = trial.value if math.isfinite(trial.value) else trial.last
-    at = "" if math.isfinite(trial.value) else f" after {trial.epochs:g} epochs"
+def _hover(trial: Any, record: StudyRecord) -> str:
+    finished = math.isfinite(trial.value)
+    value, at = (trial.value, "") if finished else (trial.last, f" after {trial.epochs:g} epochs")
     return (
         f"trial {trial.number}: lr {trial.lr:.3g}<br>{theme.label(record.metric, 30)} {theme.number(value)}{at}"
         f"<br>{theme.label(trial.verdict)}"
@@ -149,7 +129,3 @@ def _best(figure: go.Figure, record: StudyRecord) -> None:
             hovertemplate=theme.hover(f"the answer: lr {best.recipe.lr:.3g}", f"{record.metric} {best.value:.4g}"),
         )
     )
-
-
-def _note(drawn: int, count: int) -> str:
-    return "" if drawn == count else f"{drawn:,} of {count:,} trials are drawn: the best ones, and the rest evenly."

@@ -1,4 +1,4 @@
-"""What the search cost and what it bought: regret over cost, the timeline, the bill, importance and worth."""
+"""What the search cost and what it showed of the settings: timeline, costs by outcome, importance and worth."""
 
 from __future__ import annotations
 
@@ -12,98 +12,37 @@ from lrtune.reporting.figures import theme
 from lrtune.reporting.figures.joint import label_of
 from lrtune.reporting.tables.importance import importance as importance_table
 from lrtune.reporting.tables.joint import worth as worth_table
-from lrtune.reporting.tables.response import regret as regret_table
 from lrtune.reporting.tables.trials import costs as costs_table
 from lrtune.reporting.tables.trials import timeline as timeline_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import pandas as pd
 
     from lrtune.core.records import StudyRecord
 
-__all__ = ["HUES", "SMALLEST", "costs", "importance", "regret", "timeline", "worth"]
+__all__ = ["costs", "importance", "timeline", "worth"]
 
-MOST_PIECES = 2500
-# Okabe and Ito, with a darker yellow than theirs, which vanishes on white.
-HUES = ("#2f6fd0", "#d55e00", "#1f9e73", "#b0609a", "#8b93a1", "#56a3d9", "#b59b00", "#7a5c3e")
-SMALLEST = 1e-4  # regret on a log scale ends here: nothing below it is ever real
+MOST_SEGMENTS = 2500
 
 
 @own_errstate()
-def regret(records: StudyRecord | Mapping[str, StudyRecord], *, best: float | None = None) -> go.Figure:
-    """Regret over cost in full trainings, of one study or of several by name (as `compare` makes them).
-
-    Normalised by the untrained level where every study knows it. With several, the best known is the best of all.
-    """
-    held = records if not hasattr(records, "records") else {_name(records): records}
-    studies: Mapping[str, StudyRecord] = held  # type: ignore[assignment]  # a narrower type
-    if best is None:
-        values = [(r.sign, r.best.value) for r in studies.values() if r.best is not None and r.best.value is not None]
-        best = min((value for _, value in values), key=lambda v: values[0][0] * v, default=None)
-    tables = {name: regret_table(record, best=best) for name, record in studies.items()}
-    normal = all(table["normalised"].notna().any() for table in tables.values() if len(table))
-    column = "normalised" if normal else "regret"
-    figure = theme.blank(
-        x="cost in full trainings",
-        y="regret of the best so far" + (" (normalised)" if normal else ""),
-        height=340,
-        xaxis={"rangemode": "tozero"},
-    )
-    for hue, (name, table) in zip(HUES * len(tables), tables.items(), strict=False):
-        if len(table):
-            figure.add_trace(
-                _steps(name, table, column, hue, floor=SMALLEST if normal else None, end=studies[name].cost)
-            )
-    if normal:
-        top = max([100 * SMALLEST, *(float(table[column].max()) for table in tables.values() if len(table))])
-        axis = theme.AxisRange(low=SMALLEST, high=top, log=True).axis()
-        axis["ticktext"] = [f"\N{LESS-THAN OR EQUAL TO} {axis['ticktext'][0]}", *axis["ticktext"][1:]]
-        figure.update_yaxes(**axis)
-    figure.update_layout(showlegend=len(tables) > 1)
-    return figure
-
-
-def _name(record: object) -> str:
-    return getattr(record, "strategy", "") or "this study"
-
-
-def _steps(name: str, table: pd.DataFrame, column: str, hue: str, *, floor: float | None, end: float) -> go.Scatter:
-    better = table[column].diff().fillna(-1.0) < 0
-    rows = table[better]
-    x = [*rows["cost"].round(4), round(max(end, float(rows["cost"].iloc[-1])), 4)]
-    y = [max(float(v), floor) if floor else float(v) for v in [*rows[column], rows[column].iloc[-1]]]
-    return go.Scatter(
-        x=x,
-        y=[float(f"{v:.4g}") for v in y],
-        mode="lines+markers",
-        name=theme.label(name, 40),
-        line={"shape": "hv", "color": hue, "width": 2.2},
-        marker={"size": [7] * len(rows) + [1]},
-        hovertemplate=f"{theme.label(name, 40)}<br>cost %{{x:.2f}}<br>regret %{{y:.3g}}<extra></extra>",
-    )
-
-
-@own_errstate()
-def timeline(record: StudyRecord, table: pd.DataFrame | None = None) -> go.Figure | None:
-    """Who trained what, and when, coloured by how the trial ended; None where no pieces were recorded."""
-    table = timeline_table(record) if table is None else table
+def timeline(record: StudyRecord) -> go.Figure | None:
+    """Which worker trained what, and when, coloured by how the trial ended; None where no segments were recorded."""
+    table = timeline_table(record)
     if not len(table):
         return None
-    kept = table.iloc[theme.thinned(len(table), MOST_PIECES)]
+    kept = table.iloc[theme.thinned(len(table), MOST_SEGMENTS)]
     span, unit = _unit(float((table["second"] + table["seconds"]).max()))
     workers = list(dict.fromkeys(kept["worker"]))
     figure = theme.blank(x=f"{unit} since the start", y="", height=150 + 46 * len(workers))
-    for outcome, look in theme.OUTCOMES.items():
+    for outcome, style in theme.OUTCOMES.items():
         part = kept[kept["outcome"] == outcome]
         if len(part):
-            figure.add_trace(_bars(part, look, span, workers))
+            figure.add_trace(_bars(part, style, span, workers))
     texts = [theme.label(worker or "this process", 28) for worker in workers]
     figure.update_yaxes(tickvals=list(range(len(workers))), ticktext=texts, showgrid=False)
-    note = f"{len(kept):,} of {len(table):,} pieces are drawn." if len(kept) < len(table) else ""
-    figure.update_layout(barmode="overlay", bargap=0.35, meta={"note": note})
-    return figure
+    note = theme.note(len(kept), len(table), "pieces are drawn.")
+    return figure.update_layout(barmode="overlay", bargap=0.35, meta=note)
 
 
 def _unit(seconds: float) -> tuple[float, str]:
@@ -113,14 +52,14 @@ def _unit(seconds: float) -> tuple[float, str]:
     return 1.0, "seconds"
 
 
-def _bars(part: pd.DataFrame, look: theme.OutcomeStyle, span: float, workers: list[str]) -> go.Bar:
+def _bars(part: pd.DataFrame, style: theme.OutcomeStyle, span: float, workers: list[str]) -> go.Bar:
     return go.Bar(
         base=(part["second"] / span).round(5).tolist(),
         x=(part["seconds"] / span).round(5).tolist(),
         y=[workers.index(worker) for worker in part["worker"]],
         orientation="h",
-        name=look.name,
-        marker={"color": look.colour, "line": {"width": 0.5, "color": "rgba(255,255,255,0.6)"}},
+        name=style.name,
+        marker={"color": style.colour, "line": {"width": 0.5, "color": "rgba(255,255,255,0.6)"}},
         opacity=0.85,
         hovertemplate=[
             theme.hover(
@@ -135,32 +74,30 @@ def _bars(part: pd.DataFrame, look: theme.OutcomeStyle, span: float, workers: li
 
 
 @own_errstate()
-def costs(record: StudyRecord, table: pd.DataFrame | None = None) -> go.Figure | None:
+def costs(record: StudyRecord) -> go.Figure | None:
     """What each epoch of the budget was spent on, as one bar; None where nothing was."""
-    table = costs_table(record) if table is None else table
+    table = costs_table(record)
     if not len(table) or not float(table["cost"].sum()) > 0:
         return None
     figure = theme.blank(x="full trainings", y="", height=150)
     for row in theme.rows(table):
-        look = theme.OUTCOMES[row.outcome]
+        style = theme.OUTCOMES[row.outcome]
         figure.add_trace(
             go.Bar(
                 x=[round(row.cost, 4)],
                 y=[""],
                 orientation="h",
-                name=look.name,
-                marker={"color": look.colour},
+                name=style.name,
+                marker={"color": style.colour},
                 text=f"{100 * row.share:.0f} %" if row.share > 0.04 else "",  # noqa: PLR2004 -- room for the text
                 textposition="inside",
                 insidetextanchor="middle",
                 hovertemplate=theme.hover(
-                    look.name, f"{row.trials} trials, {row.cost:.2f} full trainings, {100 * row.share:.0f} %"
+                    style.name, f"{row.trials} trials, {row.cost:.2f} full trainings, {100 * row.share:.0f} %"
                 ),
             )
         )
-    figure.update_layout(barmode="stack", bargap=0.3)
-    figure.update_yaxes(visible=False)
-    return figure
+    return figure.update_layout(barmode="stack", bargap=0.3).update_yaxes(visible=False)
 
 
 @own_errstate()
@@ -190,14 +127,12 @@ def importance(record: StudyRecord, table: pd.DataFrame | None = None) -> go.Fig
                 y=names,
                 mode="markers",
                 name="Optuna (completed trials only)",
-                marker={"symbol": "diamond-open", "size": 11, "color": "#d55e00", "line": {"width": 2}},
+                marker={"symbol": "diamond-open", "size": 11, "color": theme.EDGE, "line": {"width": 2}},
                 hovertemplate="%{y}: %{x:.2f}<extra>Optuna</extra>",
             )
         )
-    figure.update_layout(bargap=0.45)
     figure.update_xaxes(range=[0, max(1.0, float(rows["high"].max()) * 1.02)])
-    figure.update_yaxes(showgrid=False)
-    return figure
+    return figure.update_layout(bargap=0.45).update_yaxes(showgrid=False)
 
 
 def _whiskers(rows: pd.DataFrame, column: str) -> dict[str, Any]:
@@ -213,9 +148,9 @@ def _whiskers(rows: pd.DataFrame, column: str) -> dict[str, Any]:
 
 
 @own_errstate()
-def worth(record: StudyRecord, table: pd.DataFrame | None = None) -> go.Figure | None:
+def worth(record: StudyRecord) -> go.Figure | None:
     """What it costs to fix a setting at one of its levels, with intervals; None where nothing can be compared."""
-    table = worth_table(record) if table is None else table
+    table = worth_table(record)
     table = table[table["loss"].map(math.isfinite)]
     if not len(table):
         return None
@@ -233,5 +168,4 @@ def worth(record: StudyRecord, table: pd.DataFrame | None = None) -> go.Figure |
         )
     )
     figure.add_vline(x=0, line={"color": theme.MUTED, "width": 1})
-    figure.update_layout(showlegend=False)
-    return figure
+    return figure.update_layout(showlegend=False)

@@ -1,4 +1,4 @@
-"""A range test as a picture: every sweep over log lr, raw and smoothed, with the interval and the edge."""
+"""The figure of a range test: the loss of every sweep over log lr, raw and smoothed, with the interval and the edge."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["sweeps"]
 
-INTERVAL_FILL = "rgba(47,111,208,0.13)"
 RAW = 0.35  # opacity of single minibatches
 
 
@@ -35,24 +34,24 @@ def sweeps(found: RangeTest) -> go.Figure:
     )
     if found.interval is not None:
         low, high = found.interval
-        figure.add_vrect(x0=low, x1=high, fillcolor=INTERVAL_FILL, line_width=0, layer="below")
-        _say(figure, math.sqrt(low * high), f"search {low:.2g} to {high:.2g}", theme.ACCENT)
+        figure.add_vrect(x0=low, x1=high, fillcolor=theme.BAND_FILL, line_width=0, layer="below")
+        text = f"search {low:.2g} to {high:.2g}"
+        theme.mark(figure, math.sqrt(low * high), text, theme.ACCENT, yanchor="top")
     if found.edge is not None:
-        figure.add_vline(x=found.edge, line={"color": "#d55e00", "width": 1.2, "dash": "dot"}, layer="below")
+        figure.add_vline(x=found.edge, line={"color": theme.EDGE, "width": 1.2, "dash": "dot"}, layer="below")
     for (sweep, level), colour in zip(lines, _colours(len(lines)), strict=True):
         _draw(figure, sweep, level, shown, colour)
-    figure.update_layout(meta={"note": f"{found.confidence}: {found.why}"})
-    return figure
+    return figure.update_layout(meta={"note": f"{found.confidence}: {found.why}"})
 
 
 def _draw(figure: go.Figure, sweep: RangeSweep, level: theme.Floats, shown: theme.AxisRange, colour: str) -> None:
     name = theme.label(f"seed {sweep.seed}")
-    held = np.isfinite(np.asarray(sweep.losses))
-    lrs = np.asarray(sweep.lrs)
+    lrs, losses = np.asarray(sweep.lrs), np.asarray(sweep.losses)
+    finite = np.isfinite(losses)
     figure.add_trace(
         go.Scatter(
-            x=lrs[held].tolist(),
-            y=shown.clip(np.asarray(sweep.losses)[held]).tolist(),
+            x=lrs[finite].tolist(),
+            y=shown.clip(losses[finite]).tolist(),
             mode="markers",
             marker={"color": colour, "size": 3, "opacity": RAW},
             legendgroup=name,
@@ -77,7 +76,7 @@ def _draw(figure: go.Figure, sweep: RangeSweep, level: theme.Floats, shown: them
 
 
 def _start(found: tuple[RangeSweep, ...]) -> float | None:
-    """The loss before anything happened, so that an explosion does not set the scale."""
+    """Somewhat more than the loss of the first ten minibatches, so that an explosion does not set the scale."""
     firsts = [loss for sweep in found for loss in sweep.losses[:10] if math.isfinite(loss)]
     if not firsts:
         return None
@@ -87,15 +86,3 @@ def _start(found: tuple[RangeSweep, ...]) -> float | None:
 
 def _colours(count: int) -> list[str]:
     return theme.colours(np.logspace(0.2, 0.8, max(count, 1))[:count], (1.0, 10.0))
-
-
-def _say(figure: go.Figure, at: float, text: str, colour: str) -> None:
-    figure.add_annotation(
-        x=math.log10(at),
-        y=1,
-        yref="paper",
-        yanchor="top",
-        text=theme.label(text),
-        showarrow=False,
-        font={"size": 11, "color": colour},
-    )

@@ -1,4 +1,4 @@
-"""How every figure looks: colours that survive colour blindness and a dark page, escaped labels, robust ranges."""
+"""What all figures share: colours for colour-blind readers and dark pages, escaped labels, axes without outliers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from lrtune.core.records import StudyRecord
+
 __all__ = [
     "ACCENT",
     "AXIS",
+    "BAND_FILL",
+    "EDGE",
+    "EDGE_FILL",
     "GRID",
     "INK",
     "MUTED",
@@ -27,11 +32,15 @@ __all__ = [
     "AxisRange",
     "OutcomeStyle",
     "blank",
+    "chosen",
+    "colorbar",
     "colours",
     "decades",
     "hover",
     "label",
     "log_ticks",
+    "mark",
+    "note",
     "number",
     "robust",
     "rows",
@@ -42,8 +51,8 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 INK, MUTED, GRID = "#3d4450", "#7a8290", "rgba(128,136,150,0.22)"
-ACCENT = "#2f6fd0"
-# From slow and cool to fast and warm; lightness rises throughout, and both ends stay readable on white and on black.
+ACCENT, EDGE = "#2f6fd0", "#d55e00"
+BAND_FILL, EDGE_FILL = "rgba(47,111,208,0.13)", "rgba(213,94,0,0.10)"
 AXIS: dict[str, Any] = {
     "gridcolor": GRID,
     "zeroline": False,
@@ -56,6 +65,7 @@ AXIS: dict[str, Any] = {
 }
 LOG_FROM = 8.0  # high over low
 FEW_DECADES = 2.5
+# From slow and cool to fast and warm; lightness rises throughout, and both ends stay readable on white and on black.
 SCALE = [[0.0, "#4747b8"], [0.25, "#2f7fc8"], [0.5, "#1f9e95"], [0.75, "#74b03f"], [1.0, "#e3a51a"]]
 
 
@@ -109,7 +119,7 @@ def rows(table: pd.DataFrame) -> Iterator[Any]:
 
 
 def blank(*, x: str, y: str, height: int = 420, **axes: Any) -> go.Figure:
-    """An empty figure in the house's look."""
+    """An empty figure in the style of all; `axes` are further settings of ``xaxis`` and ``yaxis``."""
     figure = go.Figure()
     figure.update_layout(
         height=height,
@@ -131,9 +141,37 @@ def blank(*, x: str, y: str, height: int = 420, **axes: Any) -> go.Figure:
         yaxis=AXIS | axes.get("yaxis", {}),
         modebar={"orientation": "v", "bgcolor": "rgba(0,0,0,0)", "color": MUTED, "activecolor": ACCENT},
     )
-    figure.update_xaxes(title_text=label(x))
-    figure.update_yaxes(title_text=label(y))
-    return figure
+    return figure.update_xaxes(title_text=label(x)).update_yaxes(title_text=label(y))
+
+
+def mark(figure: go.Figure, at: float, text: str, colour: str, *, yanchor: str = "bottom") -> None:
+    """A word at a learning rate, at the top of a figure whose horizontal axis is logarithmic."""
+    figure.add_annotation(
+        x=math.log10(at),
+        y=1,
+        yref="paper",
+        yanchor=yanchor,
+        text=label(text),
+        showarrow=False,
+        font={"size": 11, "color": colour},
+    )
+
+
+def note(drawn: int, count: int, what: str) -> dict[str, str]:
+    """The layout's ``meta``: the sentence below a figure in which not everything is drawn."""
+    return {"note": "" if drawn == count else f"{drawn:,} of {count:,} {what}"}
+
+
+def colorbar(title: str, ticks: Sequence[float], texts: Sequence[str]) -> dict[str, Any]:
+    """A thin colour bar beside a figure."""
+    return {
+        "title": {"text": title, "side": "right", "font": {"size": 11}},
+        "tickvals": list(ticks),
+        "ticktext": list(texts),
+        "thickness": 10,
+        "outlinewidth": 0,
+        "len": 0.9,
+    }
 
 
 def decades(low: float, high: float) -> tuple[list[float], list[str]]:
@@ -188,7 +226,7 @@ class AxisRange:
     log: bool
 
     def axis(self) -> dict[str, Any]:
-        """As a plotly axis; above it there is room for the rim."""
+        """As a plotly axis, with room for :meth:`beyond`."""
         low, high = self.low, self.high
         if not self.log:
             pad = 0.05 * (high - low)
@@ -202,8 +240,8 @@ class AxisRange:
             "ticktext": texts,
         }
 
-    def rim(self, sign: float) -> float:
-        """Just beyond the worse end, where things stand that have no value."""
+    def beyond(self, sign: float) -> float:
+        """A height just beyond the worse end: where trials are drawn that have no value."""
         if self.log:
             stretch = math.exp(0.03 * math.log(self.high / self.low))
             return self.high * stretch if sign > 0 else self.low / stretch
@@ -218,7 +256,7 @@ class AxisRange:
 def robust(values: Floats, *, sign: float, worst: float | None = None) -> AxisRange:
     """A range that one exploded trial cannot flatten.
 
-    From the best value to the level of knowing nothing (`worst`, in the metric's own sign) where that is known, else to
+    From the best value to that of an untrained model (`worst`, in the metric's own sign) where that is known, else to
     the far end of what lies within five times the better half's spread. `sign` is -1 for a metric that is maximised.
     """
     finite = sign * values[np.isfinite(values)]
@@ -244,3 +282,17 @@ def thinned(count: int, most: int, keep: Sequence[int] = ()) -> list[int]:
     rest = [i for i in range(count) if i not in kept]
     places = np.linspace(0, len(rest) - 1, most - len(kept)).round().astype(int)
     return sorted({*kept, *(rest[place] for place in places)})
+
+
+def chosen(record: StudyRecord, candidates: Sequence[int], most: int) -> list[int]:
+    """Indices of the trials that are drawn, by learning rate: the answer, the best ones, the rest evenly over lr."""
+    answer = record.best
+    by_lr = sorted(candidates, key=lambda i: record.records[i].recipe.lr)
+
+    def rank(index: int) -> tuple[bool, float]:
+        trial = record.records[index]
+        return trial is not answer, record.sign * float(trial.value or 0.0)
+
+    best = sorted((i for i in candidates if record.records[i].value is not None), key=rank)
+    place = {index: where for where, index in enumerate(by_lr)}
+    return [by_lr[where] for where in thinned(len(by_lr), most, [place[i] for i in best[: most // 3]])]

@@ -1,53 +1,46 @@
-"""What happened during training: the loss curves by learning rate, and the schedule as it was applied."""
+"""The course of training: the metric and the loss of each trial by learning rate, and the schedule as applied."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import plotly.graph_objects as go
 
 from lrtune.core.numpy_errors import own_errstate
 from lrtune.core.outcome import Outcome
+from lrtune.reporting.diagnosis import verdicts
 from lrtune.reporting.figures import theme
-from lrtune.reporting.tables.trials import baseline_value, outcome_word
-from lrtune.reporting.tables.trials import verdicts as all_verdicts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from lrtune.core.curve import Curve
     from lrtune.core.records import StudyRecord, TrialRecord
-    from lrtune.reporting.diagnosis import Verdict
+    from lrtune.reporting.diagnosis import Finding
 
 __all__ = ["curves", "schedule"]
+
+Places: TypeAlias = "list[float] | list[None]"
+Trace: TypeAlias = "tuple[str, Callable[[str], Places], go.Scatter]"
+"""Its kind (``"held-out"``, ``"train"``, ``"end"`` or ``"scale"``), its abscissas by attribute of a Curve, itself."""
 
 MOST_CURVES = 120
 MOST_REPORTS = 80
 SMALLEST_SHARE = 1e-3  # of its peak: a schedule that ends at zero would stretch the axis for its last steps
 AXES = (("epochs", "epoch"), ("samples", "samples seen"), ("steps", "optimizer steps"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Drawn:
-    """One run as it is drawn."""
-
-    trial: TrialRecord
-    curve: Curve
-    hue: str
-    verdict: Verdict
-    is_best: bool
+VIEWS = {"held-out": {"held-out", "end"}, "train": {"train"}, "both": {"held-out", "train", "end"}}
 
 
 @own_errstate()
-def curves(record: StudyRecord, judged: Sequence[Verdict] | None = None) -> go.Figure:
-    """Loss curves coloured by log lr, by epoch, samples seen or steps, train and held-out.
+def curves(record: StudyRecord, judged: Sequence[Finding] | None = None) -> go.Figure:
+    """Loss curves coloured by log lr, by epoch, samples or steps, of the training and the held-out data.
 
-    The value axis ends at the level of knowing nothing, so one exploded trial flattens nothing. The end of a paused,
-    pruned or diverged curve carries its mark; the verdict shows on hover. Above 120 trials the best ones and an even
-    choice over the learning rates are drawn.
+    The value axis ends at the metric of a model that learned nothing, so one exploded trial flattens nothing. The end
+    of a paused, pruned or diverged curve carries its mark; the verdict shows on hover. Above 120 trials the best ones
+    and an even choice over the learning rates are drawn.
 
     Parameters
     ----------
@@ -56,60 +49,40 @@ def curves(record: StudyRecord, judged: Sequence[Verdict] | None = None) -> go.F
     judged
         The verdicts on its curves, where they are at hand already.
     """
-    held = [i for i, trial in enumerate(record.records) if len(trial.curve)]
-    drawn = _drawn(record, _chosen(record, held), list(all_verdicts(record)) if judged is None else judged)
-    shown = _range(record, [run.trial for run in drawn])
+    reported = [i for i, trial in enumerate(record.records) if len(trial.curve)]
+    chosen = _chosen(record, reported)
+    judged = verdicts(record) if judged is None else judged
+    drawn = [record.records[i] for i in chosen]
+    shown = _range(record, drawn)
     figure = theme.blank(x="epoch", y=record.metric, height=460, yaxis=shown.axis())
-    series = [name for name in (record.metric, _train_name(record)) if name is not None]
-    kinds: list[str] = []
-    for run in drawn:
-        for name in series:
-            if name in run.curve.names:
-                figure.add_trace(_line(record, run, name))
-                kinds.append("held" if name == record.metric else "train")
-    for kind, trace in _ends(record, drawn, shown):
-        figure.add_trace(trace)
-        kinds.append(kind)
-    figure.add_trace(_scale(record.space.lr_range))
-    kinds.append("scale")
-    _menus(figure, kinds, drawn, series)
-    note = f"{len(drawn)} of {len(held):,} curves are drawn: the best, and the rest evenly over the learning rates."
-    figure.update_layout(showlegend=False, meta={"note": note if len(drawn) < len(held) else ""})
-    return figure
+    hues = theme.colours([trial.recipe.lr for trial in drawn], record.space.lr_range)
+    best = None if record.best is None else record.best.number
+    thinned = [dataclasses.replace(trial, curve=trial.curve.thinned(MOST_REPORTS)) for trial in drawn]
+    traces: list[Trace] = []
+    for trial, hue, index in zip(thinned, hues, chosen, strict=True):
+        for name in (record.metric, _train_name(record)):
+            if name in trial.curve.names:
+                kind = "held-out" if name == record.metric else "train"
+                line = _line(trial, name, kind, hue, judged[index], is_best=trial.number == best)
+                traces.append((kind, partial(_places, trial, name), line))
+    traces += _ends(record.metric, thinned, hues, shown)
+    traces.append(("scale", lambda _: [None], _scale(record.space.lr_range)))
+    figure.add_traces([trace.update(x=places("epochs")) for _, places, trace in traces])
+    note = theme.note(
+        len(drawn), len(reported), "curves are drawn: the best, and the rest evenly over the learning rates."
+    )
+    return figure.update_layout(showlegend=False, meta=note, updatemenus=_menus(traces), margin={"t": 52})
 
 
-def _drawn(record: StudyRecord, chosen: Sequence[int], judged: Sequence[Verdict]) -> list[_Drawn]:
-    trials = [record.records[i] for i in chosen]
-    hues = theme.colours([trial.recipe.lr for trial in trials], record.space.lr_range)
-    answer = record.best
-    return [
-        _Drawn(
-            trial=trial,
-            curve=trial.curve.thinned(MOST_REPORTS),
-            hue=hue,
-            verdict=judged[index],
-            is_best=trial is answer,
-        )
-        for trial, hue, index in zip(trials, hues, chosen, strict=True)
-    ]
-
-
-def _chosen(record: StudyRecord, held: list[int]) -> list[int]:
+def _chosen(record: StudyRecord, candidates: list[int]) -> list[int]:
     """Indices of the records that are drawn, the best one last so that it lies on top."""
     answer = record.best
-    by_lr = sorted(held, key=lambda i: record.records[i].recipe.lr)
-    done = [i for i in held if record.records[i].value is not None]
-    best = sorted(done, key=lambda i: record.sign * float(record.records[i].value or 0.0))
-    place = {index: where for where, index in enumerate(by_lr)}
-    kept = theme.thinned(len(by_lr), MOST_CURVES, [place[i] for i in best[: MOST_CURVES // 3]])
-    chosen = [by_lr[where] for where in kept]
-    winner = next((i for i in chosen if record.records[i] is answer), None)
-    return chosen if winner is None else [*(i for i in chosen if i != winner), winner]
+    return sorted(theme.chosen(record, candidates, MOST_CURVES), key=lambda i: record.records[i] is answer)
 
 
 def _range(record: StudyRecord, trials: Sequence[TrialRecord]) -> theme.AxisRange:
-    parts = [t.curve.of(record.metric)[1] for t in trials if not (t.outcome is not None and t.outcome.diverged)]
-    return theme.robust(np.concatenate([np.array([]), *parts]), sign=record.sign, worst=baseline_value(record))
+    parts = [trial.curve.of(record.metric)[1] for trial in trials if not trial.diverged]
+    return theme.robust(np.concatenate([np.array([]), *parts]), sign=record.sign, worst=record.untrained)
 
 
 def _train_name(record: StudyRecord) -> str | None:
@@ -119,123 +92,80 @@ def _train_name(record: StudyRecord) -> str | None:
     return next((n for n in names if n.startswith("train") and n != record.metric and n.endswith(kind)), None)
 
 
-def _places(curve: Curve, name: str, axis: str) -> list[float]:
-    held = np.array([name in point.values for point in curve])
-    return [float(f"{value:.6g}") for value in getattr(curve, axis)[held]]
+def _places(trial: TrialRecord, name: str, axis: str) -> list[float]:
+    """Where a series was reported: an attribute of the curve (``"epochs"``, ``"samples"`` or ``"steps"``)."""
+    reported = np.array([name in point.values for point in trial.curve])
+    return [float(f"{value:.6g}") for value in getattr(trial.curve, axis)[reported]]
 
 
-def _line(record: StudyRecord, run: _Drawn, name: str) -> go.Scatter:
-    trial, is_train = run.trial, name != record.metric
+def _line(trial: TrialRecord, name: str, kind: str, hue: str, verdict: Finding, *, is_best: bool) -> go.Scatter:
     ending = "paused or running" if trial.outcome is None else trial.outcome.value
+    shown = [f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in trial.params.items() if k != "lr"]
     return go.Scatter(
-        x=_places(run.curve, name, "epochs"),
-        y=[float(f"{v:.5g}") if math.isfinite(v) else None for v in run.curve.of(name)[1]],
-        mode="lines" if len(run.curve) > 1 else "markers",
-        line={"color": run.hue, "width": 3 if run.is_best else 1.4, "dash": "dot" if is_train else "solid"},
-        opacity=1.0 if run.is_best else 0.75,
-        visible=not is_train,
+        y=[float(f"{v:.5g}") if math.isfinite(v) else None for v in trial.curve.of(name)[1]],
+        mode="lines" if len(trial.curve) > 1 else "markers",
+        line={"color": hue, "width": 3 if is_best else 1.4, "dash": "dot" if kind == "train" else "solid"},
+        opacity=1.0 if is_best else 0.75,
+        visible=kind != "train",
         hovertemplate=f"{theme.label(name, 30)} %{{y:.4g}}<br>"
         + theme.hover(
-            f"trial {trial.number}{' (the answer)' if run.is_best else ''}: "
-            f"lr {trial.recipe.lr:.3g}, {_settings(trial)}",
+            f"trial {trial.number}{' (the answer)' if is_best else ''}: "
+            f"lr {trial.recipe.lr:.3g}, {', '.join(shown) or 'nothing else searched'}",
             ending,
-            f"{run.verdict.kind.value}: {run.verdict.why}",
+            f"{verdict.kind.value}: {verdict.why}",
         ),
     )
 
 
-def _settings(trial: TrialRecord) -> str:
-    shown = [f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in trial.params.items() if k != "lr"]
-    return ", ".join(shown) or "nothing else searched"
-
-
-def _ends(record: StudyRecord, drawn: Sequence[_Drawn], shown: theme.AxisRange) -> list[tuple[str, go.Scatter]]:
-    """Marks where curves ended before their time, one trace an outcome, named ``end:`` and the outcome's word."""
-    found = []
-    for outcome, look in theme.OUTCOMES.items():
-        runs = _ended(drawn, outcome, record.metric)
-        if outcome == Outcome.COMPLETED.key or not runs:
+def _ends(metric: str, drawn: Sequence[TrialRecord], hues: Sequence[str], shown: theme.AxisRange) -> Iterator[Trace]:
+    """Marks where curves ended before their time, one trace an outcome."""
+    for outcome, style in theme.OUTCOMES.items():
+        ended = [
+            (trial, hue)
+            for trial, hue in zip(drawn, hues, strict=True)
+            if trial.outcome_key == outcome != Outcome.COMPLETED.key and metric in trial.curve.names
+        ]
+        if not ended:
             continue
-        heights = shown.clip(np.array([run.curve.of(record.metric)[1][-1] for run in runs]))
-        hues = [run.hue for run in runs]
+        trials = [trial for trial, _ in ended]
+        own = [hue for _, hue in ended]
         trace = go.Scatter(
-            x=[_places(run.curve, record.metric, "epochs")[-1] for run in runs],
-            y=[float(f"{height:.5g}") for height in heights],
+            y=[float(f"{y:.5g}") for y in shown.clip(np.array([t.curve.of(metric)[1][-1] for t in trials]))],
             mode="markers",
-            name=look.name,
-            marker={"symbol": look.symbol, "size": 8, "color": hues, "line": {"width": 1.5, "color": hues}},
-            hovertemplate=[
-                theme.hover(f"trial {run.trial.number}: lr {run.trial.recipe.lr:.3g}", look.name, run.trial.why)
-                for run in runs
-            ],
+            name=style.name,
+            marker={"symbol": style.symbol, "size": 8, "color": own, "line": {"width": 1.5, "color": own}},
+            hovertemplate=[theme.hover(f"trial {t.number}: lr {t.recipe.lr:.3g}", style.name, t.why) for t in trials],
         )
-        found.append((f"end:{outcome}", trace))
-    return found
+        yield "end", partial(_last_places, trials, metric), trace
 
 
-def _ended(drawn: Sequence[_Drawn], outcome: str, metric: str) -> list[_Drawn]:
-    return [run for run in drawn if outcome_word(run.trial) == outcome and metric in run.curve.names]
+def _last_places(trials: Sequence[TrialRecord], metric: str, axis: str) -> list[float]:
+    return [_places(trial, metric, axis)[-1] for trial in trials]
 
 
 def _scale(lr_range: tuple[float, float]) -> go.Scatter:
+    """A trace without points, for the colour bar of the learning rates."""
     low, high = (math.log10(end) for end in lr_range)
-    ticks, texts = theme.decades(low, high)
-    return go.Scatter(
-        x=[None],
-        y=[None],
-        mode="markers",
-        hoverinfo="skip",
-        marker={
-            "color": [low],
-            "cmin": low,
-            "cmax": high,
-            "colorscale": theme.SCALE,
-            "showscale": True,
-            "colorbar": {
-                "title": {"text": "learning rate", "side": "right", "font": {"size": 11}},
-                "tickvals": ticks,
-                "ticktext": texts,
-                "thickness": 10,
-                "outlinewidth": 0,
-                "len": 0.9,
-            },
-        },
-    )
+    bar = {"showscale": True, "colorbar": theme.colorbar("learning rate", *theme.decades(low, high))}
+    marker = {"color": [low], "cmin": low, "cmax": high, "colorscale": theme.SCALE, **bar}
+    return go.Scatter(y=[None], mode="markers", hoverinfo="skip", marker=marker)
 
 
-def _menus(figure: go.Figure, kinds: Sequence[str], drawn: Sequence[_Drawn], series: Sequence[str]) -> None:
+def _menus(traces: Sequence[Trace]) -> list[dict[str, Any]]:
     """Buttons: the horizontal axis, and which of the two series."""
     by_axis = []
     for axis, word in AXES:
-        places = _all_places(kinds, drawn, series, axis)
+        places = [at(axis) for _, at, _ in traces]
         if axis == "epochs" or any(place for trace in places for place in trace):
             by_axis.append({"label": word, "method": "update", "args": [{"x": places}, {"xaxis.title.text": word}]})
     menus = [_menu(by_axis, 0.0)]
-    if "train" in kinds:
-        views: dict[str, Any] = {"held-out": {"held", "end"}, "train": {"train"}, "both": {"held", "train", "end"}}
+    if any(kind == "train" for kind, _, _ in traces):
         by_series = []
-        for word, on in views.items():
-            visible = [kind.partition(":")[0] in {*on, "scale"} for kind in kinds]
+        for word, on in VIEWS.items():
+            visible = [kind in {*on, "scale"} for kind, _, _ in traces]
             by_series.append({"label": word, "method": "restyle", "args": [{"visible": visible}]})
         menus.append(_menu(by_series, 0.52))
-    figure.update_layout(updatemenus=menus, margin={"t": 52})
-
-
-def _all_places(
-    kinds: Sequence[str], drawn: Sequence[_Drawn], series: Sequence[str], axis: str
-) -> list[list[float] | list[None]]:
-    """Where every trace lies on an axis, in the order of the traces."""
-    metric = series[0]
-    places: list[list[float] | list[None]] = [
-        _places(run.curve, name, axis) for run in drawn for name in series if name in run.curve.names
-    ]
-    for kind in kinds[len(places) :]:
-        if kind == "scale":
-            places.append([None])
-        else:
-            ended = _ended(drawn, kind.partition(":")[2], metric)
-            places.append([_places(run.curve, metric, axis)[-1] for run in ended])
-    return places
+    return menus
 
 
 def _menu(buttons: list[dict[str, Any]], x: float) -> dict[str, Any]:
@@ -259,33 +189,30 @@ def _menu(buttons: list[dict[str, Any]], x: float) -> dict[str, Any]:
 @own_errstate()
 def schedule(record: StudyRecord) -> go.Figure:
     """The learning rate as it was applied, step by step, coloured by its peak; the answer's drawn thick."""
-    held = [i for i, trial in enumerate(record.records) if np.isfinite(trial.curve.lrs).sum() > 1]
-    chosen = _chosen(record, held)
-    trials = [record.records[i] for i in chosen]
+    known = [i for i, trial in enumerate(record.records) if np.isfinite(trial.curve.lrs).sum() > 1]
+    trials = [record.records[i] for i in _chosen(record, known)]
     figure = theme.blank(x="epoch", y="learning rate as applied", height=340)
     hues = theme.colours([trial.recipe.lr for trial in trials], record.space.lr_range)
     applied: list[float] = []
     answer = record.best
     for trial, hue in zip(trials, hues, strict=True):
-        curve = trial.curve.thinned(MOST_REPORTS)
-        lrs = [float(f"{lr:.4g}") if lr > SMALLEST_SHARE * trial.recipe.lr else None for lr in curve.lrs]
+        is_best, recipe, curve = trial is answer, trial.recipe, trial.curve.thinned(MOST_REPORTS)
+        lrs = [float(f"{lr:.4g}") if lr > SMALLEST_SHARE * recipe.lr else None for lr in curve.lrs]
         applied += [lr for lr in lrs if lr is not None]
+        hover = theme.hover(
+            f"trial {trial.number}: peak {recipe.lr:.3g}", f"{recipe.schedule}, warmup {recipe.warmup:g}"
+        )
         figure.add_trace(
             go.Scatter(
                 x=curve.epochs.round(4).tolist(),
                 y=lrs,
                 mode="lines",
-                line={"color": hue, "width": 3.5 if trial is answer else 1.1},
-                opacity=1.0 if trial is answer else 0.5,
-                hovertemplate="lr %{y:.3g}<br>"
-                + theme.hover(
-                    f"trial {trial.number}: peak {trial.recipe.lr:.3g}",
-                    f"{trial.recipe.schedule}, warmup {trial.recipe.warmup:g}",
-                ),
+                line={"color": hue, "width": 3.5 if is_best else 1.1},
+                opacity=1.0 if is_best else 0.5,
+                hovertemplate=f"lr %{{y:.3g}}<br>{hover}",
             )
         )
     if applied:
         figure.update_yaxes(**theme.AxisRange(low=min(applied), high=max(*applied, 2 * min(applied)), log=True).axis())
-    note = f"{len(chosen)} of {len(held):,} schedules are drawn." if len(chosen) < len(held) else ""
-    figure.update_layout(showlegend=False, meta={"note": note})
-    return figure
+    note = theme.note(len(trials), len(known), "schedules are drawn.")
+    return figure.update_layout(showlegend=False, meta=note)

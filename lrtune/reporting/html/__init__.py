@@ -1,4 +1,4 @@
-"""The answer to look at: one self-contained page, the same in plain text, and every figure as an image."""
+"""The report of a study: one self-contained HTML page, its answer as plain text, and the figures as images."""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
-"""The first screen: the answer, read in ten seconds, and the lines to paste."""
+"""The top of the page: findings, and the recipe as code to paste, for the template ``answer.html.jinja``."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from lrtune.errors import InputError
+from lrtune.reporting.diagnosis import FindingKind
+from lrtune.reporting.html.lr_axis import lr_axis
 from lrtune.reporting.snippets import snippet
 
 if TYPE_CHECKING:
@@ -12,27 +14,28 @@ if TYPE_CHECKING:
     from lrtune.reporting.html.plain_text import AnswerText
     from lrtune.reporting.snippets import Kind
 
-__all__ = ["first_screen"]
+__all__ = ["answer_section"]
 
-CALM = {"clear", "likely", "warmup_widens", "schedule_irrelevant"}
+CALM = {FindingKind.CLEAR, FindingKind.LIKELY, FindingKind.WARMUP_WIDENS, FindingKind.SCHEDULE_IRRELEVANT}
 TABS: dict[Kind, str] = {"torch": "PyTorch", "sklearn": "scikit-learn", "generator": "Your function"}
-ANYWHERE = ("torch", "sklearn")
-"""Libraries whose code can be written of a recipe alone, whoever trained it."""
+ANYWHERE = ("torch", "sklearn")  # libraries whose code can be written from a recipe alone, whoever trained it
 
 
-def first_screen(record: StudyRecord, said: AnswerText) -> dict[str, Any]:
-    """What the template takes beside the answer: findings with their tone, why it stopped, and the lines to paste."""
+def answer_section(record: StudyRecord, answer: AnswerText) -> dict[str, Any]:
+    """Values of the template: the answer, its findings with their CSS class, why the search stopped, and the code."""
     return {
-        "verdicts": [("calm" if found.kind.key in CALM else "grave", found) for found in said.findings],
+        "answer": answer,
+        "findings": [("calm" if found.kind in CALM else "grave", found) for found in answer.findings],
         "stopped": str(record.result.get("stopped_because") or "it has not stopped yet"),
         "paste": _paste(record),
+        "axis": lr_axis(record),
     }
 
 
 def _paste(record: StudyRecord) -> list[dict[str, Any]]:
-    """Lines for the user's own code, a tab for each library, open at the one that the run was trained with.
+    """The recipe as code, a tab for each library, open at the one that it was trained with.
 
-    Nothing where the schedule has no lines of ours.
+    Empty where the schedule cannot be written as code.
     """
     best = record.best
     if best is None:

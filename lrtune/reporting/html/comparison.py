@@ -1,4 +1,4 @@
-"""A comparison on the page: who won by how much, the figures, and regret over cost, before the first study's own."""
+"""A comparison of strategies, as the page shows it above the report of its first study."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lrtune.reporting import figures
-from lrtune.reporting.html.sections import Part
+from lrtune.reporting.html.sections import Section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ class Compared:
     best, budget
         The best value known, and the full trainings that each could spend.
     verdict
-        Who won by how much, or that it cannot be told.
+        Who won by how much, or that the seeds do not decide it.
     rows
         The table, its head first.
     notes
@@ -54,10 +54,10 @@ class Compared:
         """The study that the page goes on with."""
         return next(record for records in self.searches.values() for record in records)
 
-    def part(self) -> Part:
+    def section(self) -> Section:
         """Regret over cost."""
         figure = figures.compared(self.searches, best=self.best, end=self.budget)
-        return Part(key="compared", title="Regret over cost", about=ABOUT, figure=figure)
+        return Section(key="compared", title="Regret over cost", about=ABOUT, figure=figure)
 
     @property
     def spent(self) -> str:

@@ -27,7 +27,7 @@ DRAWN = (
 
 
 @own_errstate()
-def images(record: StudyRecord, folder: str | os.PathLike[str], format: str = "png") -> list[Path]:  # noqa: A002 -- the word of its users
+def images(record: StudyRecord, folder: str | os.PathLike[str], format: str = "png") -> list[Path]:  # noqa: A002 -- plotly's own name
     """Write each figure of the report into a folder; returns the files.
 
     Raises
@@ -57,8 +57,8 @@ def images(record: StudyRecord, folder: str | os.PathLike[str], format: str = "p
             msg = f"images: {path} cannot be written ({reason(error).lower()}); {cure(error)}, or choose another folder"
             raise StorageError(msg) from error
         except (RuntimeError, ValueError) as error:  # kaleido found no browser, or its browser did not start
-            said = (str(error).splitlines() or [type(error).__name__])[0][:120]
-            msg = f"images: the image writer did not work ({said}); it needs Chrome or Chromium"
+            problem = (str(error).splitlines() or [type(error).__name__])[0][:120]
+            msg = f"images: the image writer did not work ({problem}); it needs Chrome or Chromium"
             raise InputError(msg) from error
         written.append(path)
     return written

@@ -1,4 +1,4 @@
-"""The answer in Markdown: for notes beside a study, in the Optuna dashboard and wherever else Markdown is shown."""
+"""The answer in Markdown: for the Optuna dashboard, TensorBoard, MLflow and wherever else Markdown is shown."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def as_markdown(value: object, most: int = 400) -> str:
 
 
 def as_code(value: object, most: int = 80) -> str:
-    """Text as a piece of code within a line; not for a table, whose cells a bar ends even there."""
+    """Text as code within a line; not for a table, whose cells a bar ends even there."""
     shown = plain_text.plain(value, most).strip() or " "
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
     pad = " " if shown.startswith("`") or shown.endswith("`") else ""
@@ -42,46 +42,47 @@ def markdown(record: StudyRecord, state: str = "") -> str:
     record
         The study.
     state
-        A sentence on where the search stands, while it runs.
+        A sentence on the progress of the search, while it runs.
     """
-    said = plain_text.answer(record)
-    parts = [*_head(record, said), *_verdict(said), _table(record, said, state)]
+    answer = plain_text.answer(record)
+    parts = [*_head(record, answer), *_verdict(answer), _table(record, answer, state)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _head(record: StudyRecord, said: AnswerText) -> Iterator[str]:
-    if said.lr is None:
+def _head(record: StudyRecord, answer: AnswerText) -> Iterator[str]:
+    if answer.lr is None:
         yield "# No learning rate yet"
-        yield f"Nothing was trained to its end. Diverges from: **{as_markdown(said.edge)}**."
+        yield f"Nothing was trained to its end. Diverges from: **{as_markdown(answer.edge)}**."
         return
-    yield f"# Learning rate {as_markdown(said.lr)}"
-    yield f"As good, within noise: **{as_markdown(said.band)}**. Diverges from: **{as_markdown(said.edge)}**."
-    settings = ", ".join(f"{as_markdown(name)} **{as_markdown(value, 60)}**" for name, value in said.settings)
-    reached = f"{as_code(record.metric)} **{as_markdown(said.value)}**"
+    yield f"# Learning rate {as_markdown(answer.lr)}"
+    yield f"As good, within noise: **{as_markdown(answer.band)}**. Diverges from: **{as_markdown(answer.edge)}**."
+    settings = ", ".join(f"{as_markdown(name)} **{as_markdown(value, 60)}**" for name, value in answer.settings)
+    reached = f"{as_code(record.metric)} **{as_markdown(answer.value)}**"
     yield f"Reached {reached} with {settings}." if settings else f"Reached {reached}."
 
 
-def _verdict(said: AnswerText) -> Iterator[str]:
+def _verdict(answer: AnswerText) -> Iterator[str]:
     """What the study shows, the gravest first, and what the user should know."""
     lines = [
         f"- **{as_markdown(plain_text.sentence(found.kind.value))}** {as_markdown(plain_text.sentence(found.why))} "
         f"*{as_markdown(plain_text.sentence(found.advice))}*"
-        for found in list(said.findings)[:MOST_FINDINGS]
+        for found in list(answer.findings)[:MOST_FINDINGS]
     ]
     lines += [
-        f"- **Warning:** {as_markdown(plain_text.sentence(warning))}" for warning in list(said.warnings)[:MOST_WARNINGS]
+        f"- **Warning:** {as_markdown(plain_text.sentence(warning))}"
+        for warning in list(answer.warnings)[:MOST_WARNINGS]
     ]
-    more = len(said.findings) + len(said.warnings) - len(lines)
+    more = len(answer.findings) + len(answer.warnings) - len(lines)
     lines += [f"- and {more} more in the report"] if more else []
     yield "\n".join(lines)
 
 
-def _table(record: StudyRecord, said: AnswerText, state: str) -> str:
+def _table(record: StudyRecord, answer: AnswerText, state: str) -> str:
     """What it took, a line each; no lines of code, because one that is wide makes all of the note too wide to read."""
     stopped = "" if state else str(record.result.get("stopped_because") or "")
     rows = [
-        ("Cost", said.cost),
-        ("Trials", said.trials),
+        ("Cost", answer.cost),
+        ("Trials", answer.trials),
         ("Stopped because", stopped),
         ("Still running", state),
     ]

@@ -1,4 +1,4 @@
-"""The page: one HTML file that asks nobody for anything, with the answer on its first screen.
+"""The page: one HTML file that loads nothing from anywhere, with the answer at its top.
 
 A content security policy forbids every request; scripts run only if their digest is named in it, so that even
 markup that slipped through could not.
@@ -15,11 +15,10 @@ from plotly.offline import get_plotlyjs
 
 from lrtune.core.numpy_errors import own_errstate
 from lrtune.reporting import tables
-from lrtune.reporting.html.answer_section import first_screen
-from lrtune.reporting.html.lr_axis import ruler
+from lrtune.reporting.html.answer_section import answer_section
 from lrtune.reporting.html.plain_text import answer
 from lrtune.reporting.html.rendering import asset, render
-from lrtune.reporting.html.sections import parts
+from lrtune.reporting.html.sections import sections
 from lrtune.reporting.html.trials_table import trials_data
 from lrtune.reporting.html.writing import write_whole
 
@@ -70,21 +69,18 @@ def page(record: StudyRecord, *, compared: Compared | None = None) -> str:
     """The report as HTML, below a comparison where there is one."""
     judged = tables.verdicts(record)
     table = tables.trials(record, judged)
-    said = answer(record)
-    shown = list(parts(record, table, judged))
-    together = [] if compared is None else [compared.part()]
+    shown = sections(record, table, judged)
+    together = [] if compared is None else [compared.section()]
     return render(
         "page.html.jinja",
         record=record,
-        said=said,
-        first=first_screen(record, said),
-        ruler=ruler(record),
+        **answer_section(record, answer(record)),
         compared=compared,
         together=together,
-        parts=shown,
+        sections=shown,
         repeat=_repeat(record),
         result=json.dumps(dict(record.result), indent=2, default=str),
-        data={f"figure-{part.key}": _figure_data(part.figure) for part in [*together, *shown]}
+        data={f"figure-{section.key}": _figure_data(section.figure) for section in [*together, *shown]}
         | {"trials-data": trials_data(record, table)},
         style=asset("style.css"),
         scripts=[(script, _digest(script)) for script in (get_plotlyjs(), asset("script.js"))],
@@ -92,7 +88,7 @@ def page(record: StudyRecord, *, compared: Compared | None = None) -> str:
 
 
 def _digest(script: str) -> str:
-    """What a content security policy names it by."""
+    """The hash by which a content security policy allows a script."""
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 

@@ -1,25 +1,26 @@
-"""The answer in words: what the first screen of the page says, and what terminals and logs get."""
+"""The answer as text: what the top of the page says, and what terminals and logs get."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lrtune.core.numpy_errors import own_errstate
-from lrtune.core.outcome import Outcome
-from lrtune.reporting.tables.trials import findings, has_no_effect
+from lrtune.core.outcome import Ending
+from lrtune.reporting.diagnosis import findings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lrtune.core.recipe import Recipe
-    from lrtune.core.records import StudyRecord, TrialRecord
+    from lrtune.core.records import StudyRecord
     from lrtune.reporting.diagnosis import Finding
 
 __all__ = ["AnswerText", "answer", "number", "plain", "sentence", "text"]
 
 DIGITS = 3
+SETTINGS = ("batch_size", "schedule", "warmup", "optimizer", "momentum", "weight_decay", "layer_decay", "epochs")
 CLEARLY_MORE = 1.05  # times a learning rate: less is the same one, rounded
 COUNTED = {
     "completed": "trained to the end",
@@ -34,7 +35,7 @@ COUNTED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerText:
-    """What the first screen says, each part as text without markup; None or empty where there is nothing to say.
+    """The answer, each part as text without markup; None or empty where there is nothing to say.
 
     Attributes
     ----------
@@ -70,9 +71,9 @@ def answer(record: StudyRecord) -> AnswerText:
     """The parts of the answer."""
     best = record.best
     counts = record.counts()
-    inert = has_no_effect(record)
+    inert = record.result.get("ending") == Ending.NO_EFFECT.key
     found = findings(record)
-    said = [*(str(w) for w in record.result.get("warnings") or ()), *record.notices]
+    warnings = [*(str(w) for w in record.result.get("warnings") or ()), *record.notices]
     return AnswerText(
         lr=None if best is None or inert else number(best.recipe.lr),
         nothing="any: all runs are equal" if inert else "none yet: nothing was trained to its end",
@@ -83,20 +84,15 @@ def answer(record: StudyRecord) -> AnswerText:
         cost=_plural(round(float(record.result.get("cost") or record.cost), 2), "full training"),
         trials=", ".join(f"{counts[key]:,} {word}" for key, word in COUNTED.items() if counts.get(key)) or "none yet",
         findings=found,
-        warnings=[w for w in dict.fromkeys(said) if not any(w.startswith(f.kind.value) for f in found)],
+        warnings=[w for w in dict.fromkeys(warnings) if not any(w.startswith(f.kind.value) for f in found)],
     )
 
 
 def settings(recipe: Recipe) -> list[tuple[str, str]]:
     """The recipe but for its learning rate, as names and texts."""
-    found: list[tuple[str, Any]] = [
-        ("batch size", recipe.batch_size),
-        ("schedule", recipe.schedule),
-        ("warmup", _warmup(recipe.warmup)),
-    ]
-    found += [(name.replace("_", " "), getattr(recipe, name)) for name in ("optimizer", "momentum", "weight_decay")]
-    found += [("layer decay", recipe.layer_decay), ("epochs", recipe.epochs)]
-    return [(name, f"{v:g}" if isinstance(v, float) else str(v)) for name, v in found if v is not None]
+    values = {name: getattr(recipe, name) for name in SETTINGS} | {"warmup": _warmup(recipe.warmup)}
+    shown = [(name.replace("_", " "), value) for name, value in values.items() if value is not None]
+    return [(name, f"{value:g}" if isinstance(value, float) else str(value)) for name, value in shown]
 
 
 def _warmup(warmup: float) -> str | None:
@@ -106,35 +102,27 @@ def _warmup(warmup: float) -> str | None:
 
 
 def _band(record: StudyRecord) -> str:
-    band = record.result.get("band") or {}
-    low, high = band.get("low"), band.get("high")
-    if low is None or high is None:
-        return "not known yet"
-    return f"{number(float(low))} to {number(float(high))}"
+    _, low, high = record.interval("band")
+    return "not known yet" if low is None or high is None else f"{number(low)} to {number(high)}"
 
 
 def _edge(record: StudyRecord) -> str:
-    edge = record.result.get("edge") or {}
-    at, low, high = (edge.get(name) for name in ("lr", "low", "high"))
-    if at is None:
-        return "not located" if low is None else f"none seen{_lived(record, float(low))}"
+    lr, low, high = record.interval("edge")
+    if lr is None:
+        return "not located" if low is None else f"none seen{_survived(record, low)}"
     if low is None or high is None:
-        return f"about {number(float(at))}"
-    return f"about {number(float(at), 2)} ({number(float(low), 2)} to {number(float(high), 2)})"
+        return f"about {number(lr)}"
+    return f"about {number(lr, 2)} ({number(low, 2)} to {number(high, 2)})"
 
 
-def _lived(record: StudyRecord, low: float) -> str:
-    """Up to where full trainings live, and up to where others at the best one's batch size were tried and live, too."""
+def _survived(record: StudyRecord, low: float) -> str:
+    """Up to which learning rate full trainings did not diverge, and other runs at the best one's batch size neither."""
     size = (record.result.get("best") or {}).get("batch_size")
-    alive = [r.recipe.lr for r in record.records if r.recipe.batch_size == size and r.curve and not _died(r)]
+    alive = [r.recipe.lr for r in record.records if r.recipe.batch_size == size and r.curve and not r.diverged]
     most = max(alive, default=low)
     if most <= CLEARLY_MORE * low:
         return f" up to {number(low)}"
     return f": full trainings up to {number(low)}, shorter or other runs up to {number(most)}"
-
-
-def _died(record: TrialRecord) -> bool:
-    return record.outcome is not None and record.outcome.diverged
 
 
 def number(value: float | None, digits: int = DIGITS) -> str:
@@ -163,29 +151,18 @@ def plain(value: object, most: int = 300, kept: str = "") -> str:
 @own_errstate()
 def text(record: StudyRecord) -> str:
     """The answer as a few lines, for terminals and logs; ends without a newline."""
-    said = answer(record)
-    if said.lr is None:
-        head = [("learning rate", said.nothing)]
-        head += [] if said.value is None else [(record.metric, f"{said.value} ({record.direction}d)")]
+    shown = answer(record)
+    value = (record.metric, f"{shown.value} ({record.direction}d)")
+    if shown.lr is None:
+        rows = [("learning rate", shown.nothing), *([] if shown.value is None else [value])]
     else:
-        head = [
-            ("learning rate", f"{said.lr}"),
-            ("with", ", ".join(f"{name} {value}" for name, value in said.settings)),
-            (record.metric, f"{said.value} ({record.direction}d)"),
-            ("as good", said.band),
-        ]
-    body = [("diverges from", said.edge), ("cost", said.cost), ("trials", said.trials)]
+        settings = ", ".join(f"{name} {value}" for name, value in shown.settings)
+        rows = [("learning rate", shown.lr), ("with", settings), value, ("as good", shown.band)]
+    rows += [("diverges from", shown.edge), ("cost", shown.cost), ("trials", shown.trials)]
     stopped = record.result.get("stopped_because")
-    body += [("stopped", str(stopped))] if stopped else []
-    body += [
-        (("verdict" if i == 0 else ""), f"{f.kind.value}: {f.why}; {f.advice}") for i, f in enumerate(said.findings)
-    ]
-    body += [("warning", warning) for warning in said.warnings]
-    rows = [(plain(name, 24), plain(value)) for name, value in [*head, *body]]
+    rows += [("stopped", str(stopped))] if stopped else []
+    rows += [("" if i else "verdict", f"{f.kind.value}: {f.why}; {f.advice}") for i, f in enumerate(shown.findings)]
+    rows += [("warning", warning) for warning in shown.warnings]
+    rows = [(plain(name, 24), plain(value)) for name, value in rows]
     width = max(len(name) for name, _ in rows)
     return "\n".join([plain(record.name, 80), *(f"  {name.ljust(width)}  {value}" for name, value in rows)])
-
-
-def completed(record: StudyRecord) -> int:
-    """Trials that were trained to their end."""
-    return sum(r.outcome is Outcome.COMPLETED for r in record.records)

@@ -1,4 +1,4 @@
-"""The page's markup: Jinja templates beside this module, which escape every value that they are given."""
+"""The Jinja environment of the page: the templates beside this module escape every value that they are given."""
 
 from __future__ import annotations
 
@@ -19,10 +19,7 @@ LONGEST = 200_000  # characters of one value; what a user names gets less, by th
 
 @cache
 def environment() -> Environment:
-    """Where templates come from, and what becomes of a value: text without control characters, escaped as HTML.
-
-    A name that was not given is an error, not an empty place.
-    """
+    """The Jinja environment: values lose their control characters and are escaped; an unknown name is an error."""
     made = Environment(
         loader=PackageLoader(str(__package__)),
         autoescape=True,

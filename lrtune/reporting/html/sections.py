@@ -1,4 +1,4 @@
-"""The figures of the page, in the order of what a reader asks, each with the sentences around it."""
+"""The sections of the page that hold a figure, in the order of what a reader asks, with their texts."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from lrtune.reporting import figures, tables
 from lrtune.reporting.html.plain_text import number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
     import plotly.graph_objects as go
 
     from lrtune.core.records import StudyRecord
-    from lrtune.reporting.diagnosis import Verdict
+    from lrtune.reporting.diagnosis import Finding
 
-__all__ = ["Part", "parts"]
+__all__ = ["Section", "sections"]
 
 LANDSCAPE = (
     "Every trial at its learning rate. What stopped early stands where it stopped; what diverged stands on the rim."
@@ -47,8 +47,18 @@ FIGURES: tuple[tuple[str, str, str, Callable[[StudyRecord], go.Figure | None]], 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """One figure of the page: what it is called, what it shows, and what is to be said about it."""
+class Section:
+    """One figure of the page, with what the template writes around it.
+
+    Attributes
+    ----------
+    key
+        Id of the section in the page.
+    title, about, caution
+        Its heading, what it shows, and a warning.
+    figure
+        The figure; its ``meta`` says what was left out of the drawing.
+    """
 
     key: str
     title: str
@@ -62,11 +72,7 @@ class Part:
         return str((self.figure.layout.meta or {}).get("note", ""))
 
 
-def parts(
-    record: StudyRecord,
-    table: pd.DataFrame,
-    judged: Sequence[Verdict],
-) -> Iterator[Part]:
+def sections(record: StudyRecord, table: pd.DataFrame, judged: Sequence[Finding]) -> list[Section]:
     """Every figure that the study has something to show in.
 
     Parameters
@@ -76,31 +82,24 @@ def parts(
     table, judged
         :func:`lrtune.reporting.tables.trials` and :func:`lrtune.reporting.tables.verdicts` of it.
     """
-    yield Part(
-        key="landscape", title="Learning rate and result", about=LANDSCAPE, figure=figures.landscape(record, table)
-    )
-    yield Part(key="curves", title="Loss curves", about=CURVES, figure=figures.curves(record, judged))
-    yield from _drawn("schedule", "Schedule as applied", SCHEDULE, figures.schedule(record))
-    yield from _joint(record)
-    yield from _importance(record)
-    for key, title, about, draw in FIGURES:
-        yield from _drawn(key, title, about, draw(record))
-
-
-def _drawn(key: str, title: str, about: str, figure: go.Figure | None) -> Iterator[Part]:
-    if figure is not None and len(figure.data):
-        yield Part(key=key, title=title, about=about, figure=figure)
-
-
-def _joint(record: StudyRecord) -> Iterator[Part]:
-    known: list[tuple[str, str, str, Callable[[StudyRecord], go.Figure | None]]] = [
-        ("contour", "Learning rate and batch size", _scaling(record), figures.contour),
-        ("slices", "Each setting by itself", SLICES, figures.slices),
-        ("parallel", "All settings together", PARALLEL, figures.parallel),
-        ("worth", "What the other settings were worth", WORTH, figures.worth),
+    shares = tables.importance(record)
+    mattered, caution = f"{IMPORTANCE} {_sensitivity(record)}", str(shares.attrs["warning"])
+    drawn: list[tuple[str, str, str, go.Figure | None]] = [
+        ("landscape", "Learning rate and result", LANDSCAPE, figures.landscape(record, table)),
+        ("curves", "Loss curves", CURVES, figures.curves(record, judged)),
+        ("schedule", "Schedule as applied", SCHEDULE, figures.schedule(record)),
+        ("contour", "Learning rate and batch size", _scaling(record), figures.contour(record)),
+        ("slices", "Each setting by itself", SLICES, figures.slices(record)),
+        ("parallel", "All settings together", PARALLEL, figures.parallel(record)),
+        ("worth", "What the other settings were worth", WORTH, figures.worth(record)),
+        ("importance", "What mattered", mattered, figures.importance(record, shares)),
+        *((key, title, about, draw(record)) for key, title, about, draw in FIGURES),
     ]
-    for key, title, about, draw in known:
-        yield from _drawn(key, title, about, draw(record))
+    return [
+        Section(key=key, title=title, about=about, figure=figure, caution=caution if key == "importance" else "")
+        for key, title, about, figure in drawn
+        if figure is not None and (figure.data or key == "landscape")
+    ]
 
 
 def _scaling(record: StudyRecord) -> str:
@@ -119,16 +118,6 @@ def _scaling(record: StudyRecord) -> str:
         f"The best learning rate grows as batch^p with p = {p:.2f} ({low:.2f} to {high:.2f}); {verdict}. "
         "Between trials the colour is interpolated."
     )
-
-
-def _importance(record: StudyRecord) -> Iterator[Part]:
-    shares = tables.importance(record)
-    figure = figures.importance(record, shares)
-    if figure is None:
-        return
-    about = f"{IMPORTANCE} {_sensitivity(record)}"
-    caution = str(shares.attrs.get("warning", ""))
-    yield Part(key="importance", title="What mattered", about=about, figure=figure, caution=caution)
 
 
 def _sensitivity(record: StudyRecord) -> str:

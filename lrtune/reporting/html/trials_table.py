@@ -33,7 +33,6 @@ def trials_data(record: StudyRecord, table: pd.DataFrame) -> dict[str, Any]:
     columns = []
     for name in names:
         column = table[name]
-        told = {"verdict": "evidence"}.get(name, "")
         columns.append(
             {
                 "name": name,
@@ -41,7 +40,7 @@ def trials_data(record: StudyRecord, table: pd.DataFrame) -> dict[str, Any]:
                 "numeric": pd.api.types.is_numeric_dtype(column),
                 "long": name in LONG,
                 "shown": _is_shown(name, column, record, table),
-                "hint": names.index(told) if told in names else -1,
+                "hint": names.index("evidence") if name == "verdict" else -1,
                 **_stored(column),
             }
         )

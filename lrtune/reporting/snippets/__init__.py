@@ -1,4 +1,4 @@
-"""A recipe as lines of code that a person can paste into a program of their own, schedule and warmup included."""
+"""A recipe as lines of code to paste into a training program, schedule and warmup included."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["KINDS", "Kind", "snippet"]
 Kind: TypeAlias = Literal["torch", "sklearn", "generator"]
 
 KINDS = {"torch": network_lines, "sklearn": estimator_lines, "generator": generator_lines}
-"""Who writes the code of which library."""
+"""The function that writes the code for each library."""
 
 
 def snippet(
@@ -34,7 +34,7 @@ def snippet(
     recipe
         What was found.
     kind
-        ``"torch"``: for a ``model``, a ``train_loader`` and, where nobody knows how it is made, an ``optimizer``.
+        ``"torch"``: for a ``model``, a ``train_loader`` and, where it is not known how it is made, an ``optimizer``.
         ``"sklearn"``: for a ``model`` with ``partial_fit``, the estimator or Pipeline that was searched with, and a
         list ``batches`` of one epoch.
         ``"generator"``: for the generator function that was searched with.
@@ -58,8 +58,8 @@ def snippet(
         raise InputError(msg)
     schedule = parse(recipe.schedule)
     if isinstance(schedule, Warmup):  # "warmup(0.1) + cosine"
-        told = dataclasses.replace(recipe, schedule=str(schedule.after), warmup=schedule.fraction)
-        return snippet(told, kind, total_steps=total_steps, setup=setup)
+        plain = dataclasses.replace(recipe, schedule=str(schedule.after), warmup=schedule.fraction)
+        return snippet(plain, kind, total_steps=total_steps, setup=setup)
     try:
         lines = KINDS[kind](recipe, schedule, total_steps, setup)
     except (AttributeError, LookupError, TypeError, ValueError) as error:

@@ -20,28 +20,26 @@ __all__ = ["estimator_lines"]
 
 def estimator_lines(recipe: Recipe, schedule: Schedule, total_steps: int | None, setup: Mapping[str, Any]) -> list[str]:
     """The estimator's settings, ``learn`` for one minibatch, and where the run is known ``fit`` for all of them."""
-    still = isinstance(schedule, Constant) and not recipe.warmup
+    constant = isinstance(schedule, Constant) and not recipe.warmup
     lines = [f"lr = {recipe.lr!r}", *_settings(setup)]
-    if not still:
+    if not constant:
         lines += steps(recipe, total_steps, "batches", setup)
         if isinstance(schedule, Plateau):
             lines += ["", "", *plateau_class(recipe, schedule, "update"), "", "", "plateau = Plateau()"]
         lines += ["", "", *multiplier(recipe, schedule)]
-    lines += ["", "", *_learn(recipe, schedule, setup, still=still)]
-    first = [] if still else imports(schedule)
-    if setup:
-        first.append("import numpy as np")
-    if not still:
-        first.append("from sklearn import config_context")
+    lines += ["", "", *_learn(recipe, schedule, setup, constant=constant)]
+    imported = [] if constant else imports(schedule)
+    imported += ["import numpy as np"] if setup else []
+    imported += [] if constant else ["from sklearn import config_context"]
     if setup:
         lines += ["", "", *_fit(recipe, schedule, setup)]
     elif schedule.listens:
         lines += ["", "", "# plateau.update(metric) after every epoch"]
-    return [*first, *([""] if first else []), *lines]
+    return [*imported, *([""] if imported else []), *lines]
 
 
 def _settings(setup: Mapping[str, Any]) -> list[str]:
-    """Make the estimator as it was trained."""
+    """The estimator's settings, as it was trained."""
     if not setup:
         return [
             'rate = "eta0" if "eta0" in model.get_params() else "learning_rate_init"',
@@ -60,21 +58,21 @@ def _settings(setup: Mapping[str, Any]) -> list[str]:
     return [*lines, f"model.{identifier(setup['rate'])} = lr"]
 
 
-def _learn(recipe: Recipe, schedule: Schedule, setup: Mapping[str, Any], *, still: bool) -> list[str]:
+def _learn(recipe: Recipe, schedule: Schedule, setup: Mapping[str, Any], *, constant: bool) -> list[str]:
     """``def learn``: one minibatch at the learning rate of its step."""
     rate = f"model.{identifier(setup['rate'])}" if setup else None
     kept = setup.get("kept_by") if setup else "_optimizer"
-    body = ["rate_now = lr" if still else "rate_now = lr * multiplier(step)"]
+    body = ["rate_now = lr" if constant else "rate_now = lr * multiplier(step)"]
     body.append(f"{rate} = rate_now" if rate else "setattr(model, rate, rate_now)")
     if kept:
-        holder = f"model.{identifier(kept)}"
+        inner = f"model.{identifier(kept)}"
         if setup:
             body.append("model.batch_size = len(y)  # or it would split them again")
         body += [
             f'if hasattr(model, "{identifier(kept)}"):  # made by the first partial_fit, and has the rate from then on',
-            f"    {holder}.learning_rate_init = {holder}.learning_rate = rate_now",
+            f"    {inner}.learning_rate_init = {inner}.learning_rate = rate_now",
         ]
-    if still:
+    if constant:
         body.append("model.partial_fit(X, y, **more)")
     else:
         body.append("with config_context(skip_parameter_validation=True):  # which refuses a learning rate of zero")
@@ -107,8 +105,7 @@ def _fit(recipe: Recipe, schedule: Schedule, setup: Mapping[str, Any]) -> list[s
         "        step += 1",
     ]
     if schedule.listens:
-        heard = one_line(setup["hears"])
-        body.append(f"    plateau.update(measure(model))  # measure: yours, the {heard}")
+        body.append(f"    plateau.update(measure(model))  # measure: yours, the {one_line(setup['hears'])}")
     measure = ", measure" if schedule.listens else ""
     return [
         f"def fit(X, y{weight}{measure}):  # all of it, on arrays of the rows to train on",

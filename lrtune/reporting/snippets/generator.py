@@ -1,4 +1,4 @@
-"""The code of a generator function: it is called with the recipe, as the search did."""
+"""The code for a generator function: a loop that calls it with the recipe."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ UNKNOWN = {"name": "", "module": ""}
 
 def generator_lines(recipe: Recipe, schedule: Schedule, total_steps: int | None, setup: Mapping[str, Any]) -> list[str]:
     """Train with the function to the recipe's end."""
-    del schedule, total_steps  # the function's own business
+    del schedule, total_steps  # the function applies the schedule itself
     name, first = imported(setup.get("function", UNKNOWN), "your generator function", "train")
     defaults = {field.name: field.default for field in dataclasses.fields(recipe)}
-    told = {key: value for key, value in recipe.to_json().items() if value != defaults[key]}
+    changed = {key: value for key, value in recipe.to_json().items() if value != defaults[key]}
     return [
         "from lrtune import Recipe",
         *first,
         "",
-        f"recipe = Recipe({', '.join(f'{key}={value!r}' for key, value in told.items())})",
+        f"recipe = Recipe({', '.join(f'{key}={value!r}' for key, value in changed.items())})",
         f"for epoch, values in zip(range(1, recipe.epochs + 1), {name}(recipe)):",
         "    print(epoch, values)",
     ]

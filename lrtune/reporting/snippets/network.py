@@ -1,4 +1,4 @@
-"""The code for PyTorch: optimizers as the run had them, and schedulers that follow the same learning rates."""
+"""The code for PyTorch: the optimizers of the run, and schedulers that apply the same learning rates."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def _around(setup: Mapping[str, Any], *, several: bool) -> list[str]:
             ),
             f"{first}.register_step_pre_hook(clip_gradients)",
         ]
-    pieces = int(setup.get("accumulate", 1))
-    if pieces > 1:
+    micro = int(setup.get("accumulate", 1))
+    if micro > 1:
         lines.append(
-            f"# Each batch was cut into {pieces} micro-batches to save memory; their gradients add up to the batch's."
+            f"# Each batch was cut into {micro} micro-batches to save memory; their gradients add up to the batch's."
         )
     if setup.get("precision") in TYPES:
         device = as_source(str(setup["device"]))
@@ -91,13 +91,10 @@ def _scaled_steps(*, several: bool) -> list[str]:
     ]
 
 
-# The schedule that listens.
-
-
 def _plateau(
     recipe: Recipe, plateau: Plateau, total_steps: int | None, setup: Mapping[str, Any], *, several: bool
 ) -> list[str]:
-    heard = one_line(setup.get("hears", "metric"))
+    metric = one_line(setup.get("hears", "metric"))
     groups = "param_groups()" if several else "optimizer.param_groups"
     rates = f"for group, peak in zip({groups}, peaks):"
     lines = [
@@ -116,4 +113,4 @@ def _plateau(
                 "    scheduler.steps = step + 1",
             ]
         )
-    return [*lines, f"# scheduler.step({heard}) after every epoch"]
+    return [*lines, f"# scheduler.step({metric}) after every epoch"]

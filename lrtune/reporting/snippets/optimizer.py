@@ -15,28 +15,54 @@ if TYPE_CHECKING:
 __all__ = ["TORCH_OPTIMIZERS", "optimizer_lines"]
 
 TORCH_OPTIMIZERS = (
-    "Adadelta",
-    "Adafactor",
-    "Adagrad",
-    "Adam",
-    "AdamW",
-    "Adamax",
-    "ASGD",
-    "Muon",
-    "NAdam",
-    "RAdam",
-    "RMSprop",
-    "Rprop",
-    "SGD",
-    "SparseAdam",
+    *("Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "ASGD"),
+    *("Muon", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD", "SparseAdam"),
 )
 SHORT = {"momentum": "SGD", "nesterov": "SGD"}
 WITH_MOMENTUM = ("SGD", "RMSprop", "Muon")
 WITHOUT_DECAY = ("Rprop", "SparseAdam")
 WITH_BETAS = ("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "SparseAdam")
-READS_ONCE = ("Rprop",)
-"""Of PyTorch's, those that look at their learning rate at the first step only."""
+READS_ONCE = ("Rprop",)  # of PyTorch's, those that read their learning rate at the first step only
 
+NAMED = spaced(
+    [
+        "def named(*names):  # parameters, or with a dot at the end all of a module",
+        '    modules = tuple(name for name in names if name.endswith(".") or not name)',
+        "    found = model.named_parameters()",
+        "    return [p for name, p in found if p.requires_grad and (name in names or name.startswith(modules))]",
+    ]
+)
+SCALE_UPDATES = spaced(
+    [
+        "def scale_updates(optimizer):  # it reads its learning rate once: each update is scaled by the schedule",
+        '    peaks, before = [group["lr"] for group in optimizer.param_groups], []',
+        "",
+        "    def step_at_the_peak(optimizer, *_):",
+        "        for group, peak in zip(optimizer.param_groups, peaks):",
+        '            before.append((group["lr"], [p.detach().clone() for p in group["params"]]))',
+        '            group["lr"] = peak',
+        "",
+        "    @torch.no_grad()",
+        "    def keep_the_share(optimizer, *_):",
+        "        for group, peak in zip(optimizer.param_groups, peaks):",
+        '            group["lr"], olds = before.pop(0)',
+        '            share = group["lr"] / peak if peak else 1',
+        '            for p, old in zip(group["params"], olds):',
+        "                if share != 1:",
+        "                    p.copy_(old + share * (p - old))",
+        "",
+        "    optimizer.register_step_pre_hook(step_at_the_peak)",
+        "    optimizer.register_step_post_hook(keep_the_share)",
+    ]
+)
+"""What :class:`lrtune.training.networks.composed_optimizers.ScaledUpdates` does, as hooks around the step."""
+SPLIT = spaced(
+    [
+        "def split(matrices, groups=groups):  # Muon trains matrices only",
+        '    parts = [(group, [p for p in group["params"] if (p.ndim == 2) == matrices]) for group in groups]',
+        '    return [{**group, "params": mine} for group, mine in parts if mine]',
+    ]
+)
 ALL = [{"ratio": 1.0, "parameters": [""], "options": {}}]
 
 
@@ -62,10 +88,8 @@ def optimizer_lines(recipe: Recipe, setup: Mapping[str, Any], *, moves: bool) ->
     return _of_setup(recipe, setup["optimizers"]) if setup else _of_recipe(recipe, moves=moves)
 
 
-# As the run had them.
-
-
 def _of_setup(recipe: Recipe, made: Sequence[Mapping[str, Any]]) -> tuple[list[str], bool]:
+    """The optimizers as the run had them."""
     several = len(made) > 1
     foreign = any(group["parameters"] is None for one in made for group in one["groups"])
     whole = not several and made[0]["groups"] == ALL and not made[0]["changes_lr"]
@@ -89,7 +113,8 @@ def _of_setup(recipe: Recipe, made: Sequence[Mapping[str, Any]]) -> tuple[list[s
         elif whole:
             lines.append(f"optimizer = {kind}(model.parameters(), lr={recipe.lr!r}{options})")
         else:
-            lines += [*_groups(one["groups"]), _made(f"{kind}(groups, lr=lr{options})", several=several)]
+            call = f"{kind}(groups, lr=lr{options})"
+            lines += [*_groups(one["groups"]), f"optimizers.append({call})" if several else f"optimizer = {call}"]
         if one["two_points"]:
             after.append(
                 f"{name}.train()  # {name}.eval() before the model is evaluated or saved, train() again afterwards"
@@ -97,24 +122,9 @@ def _of_setup(recipe: Recipe, made: Sequence[Mapping[str, Any]]) -> tuple[list[s
         if one["scaled"]:
             after.append(f"scale_updates({name})")
     if not foreign and not whole:
-        first += [f"lr = {recipe.lr!r}", *_named(), *(["optimizers = []"] if several else [])]
-    scaling = _scaling() if any(one["scaled"] for one in made) else []
+        first += [f"lr = {recipe.lr!r}", *NAMED, *(["optimizers = []"] if several else [])]
+    scaling = SCALE_UPDATES if any(one["scaled"] for one in made) else []
     return [*first, *lines, *scaling, *after], several
-
-
-def _made(call: str, *, several: bool) -> str:
-    return f"optimizers.append({call})" if several else f"optimizer = {call}"
-
-
-def _named() -> list[str]:
-    return spaced(
-        [
-            "def named(*names):  # parameters, or with a dot at the end all of a module",
-            '    modules = tuple(name for name in names if name.endswith(".") or not name)',
-            "    found = model.named_parameters()",
-            "    return [p for name, p in found if p.requires_grad and (name in names or name.startswith(modules))]",
-        ]
-    )
 
 
 def _groups(groups: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -127,37 +137,8 @@ def _groups(groups: Sequence[Mapping[str, Any]]) -> list[str]:
     return [*lines, "]"]
 
 
-def _scaling() -> list[str]:
-    """What :class:`lrtune.training.networks.composed_optimizers.ScaledUpdates` does, as hooks around the step."""
-    return spaced(
-        [
-            "def scale_updates(optimizer):  # it reads its learning rate once: each update is scaled by the schedule",
-            '    peaks, before = [group["lr"] for group in optimizer.param_groups], []',
-            "",
-            "    def step_at_the_peak(optimizer, *_):",
-            "        for group, peak in zip(optimizer.param_groups, peaks):",
-            '            before.append((group["lr"], [p.detach().clone() for p in group["params"]]))',
-            '            group["lr"] = peak',
-            "",
-            "    @torch.no_grad()",
-            "    def keep_the_share(optimizer, *_):",
-            "        for group, peak in zip(optimizer.param_groups, peaks):",
-            '            group["lr"], olds = before.pop(0)',
-            '            share = group["lr"] / peak if peak else 1',
-            '            for p, old in zip(group["params"], olds):',
-            "                if share != 1:",
-            "                    p.copy_(old + share * (p - old))",
-            "",
-            "    optimizer.register_step_pre_hook(step_at_the_peak)",
-            "    optimizer.register_step_post_hook(keep_the_share)",
-        ]
-    )
-
-
-# Without a setup: the recipe alone.
-
-
 def _of_recipe(recipe: Recipe, *, moves: bool) -> tuple[list[str], bool]:
+    """The optimizer from the recipe alone."""
     if recipe.optimizer is None:
         return [f"# optimizer: your own, made with lr={recipe.lr!r}"], False
     name, options = _read(recipe.optimizer)
@@ -166,12 +147,12 @@ def _of_recipe(recipe: Recipe, *, moves: bool) -> tuple[list[str], bool]:
     if not all(kind for kind, _ in calls):
         return [f"# optimizer: {one_line(recipe.optimizer)}, made with lr={recipe.lr!r}"], False
     scaled = [moves and kind in READS_ONCE for kind, _ in calls]
-    scaling = _scaling() if any(scaled) else []
+    scaling = SCALE_UPDATES if any(scaled) else []
     if others is not None:
-        made = [f"optimizers.append(torch.optim.{kind}(groups, lr=lr{said}))" for kind, said in calls]
+        made = [f"optimizers.append(torch.optim.{kind}(groups, lr=lr{settings}))" for kind, settings in calls]
         lines = [
             *_blocks(recipe),
-            *_split(),
+            *SPLIT,
             "optimizers = []",
             "groups = split(matrices=True)",
             made[0],
@@ -180,11 +161,11 @@ def _of_recipe(recipe: Recipe, *, moves: bool) -> tuple[list[str], bool]:
             made[1],
         ]
         return [*lines, *scaling, *(f"scale_updates(optimizers[{n}])" for n, one in enumerate(scaled) if one)], True
-    kind, said = calls[0]
+    kind, settings = calls[0]
     after = [*scaling, *(["scale_updates(optimizer)"] if scaling else [])]
     if recipe.layer_decay in {None, 1}:
-        return [f"optimizer = torch.optim.{kind}(model.parameters(), lr={recipe.lr!r}{said})", *after], False
-    return [*_blocks(recipe), f"optimizer = torch.optim.{kind}(groups, lr=lr{said})", *after], False
+        return [f"optimizer = torch.optim.{kind}(model.parameters(), lr={recipe.lr!r}{settings})", *after], False
+    return [*_blocks(recipe), f"optimizer = torch.optim.{kind}(groups, lr=lr{settings})", *after], False
 
 
 def _blocks(recipe: Recipe) -> list[str]:
@@ -200,16 +181,6 @@ def _blocks(recipe: Recipe) -> list[str]:
         "for group in groups:",
         '    group["lr"] = group.pop("lr_ratio", 1.0) * lr',
     ]
-
-
-def _split() -> list[str]:
-    return spaced(
-        [
-            "def split(matrices, groups=groups):  # Muon trains matrices only",
-            '    parts = [(group, [p for p in group["params"] if (p.ndim == 2) == matrices]) for group in groups]',
-            '    return [{**group, "params": mine} for group, mine in parts if mine]',
-        ]
-    )
 
 
 def _call(recipe: Recipe, name: str, options: Mapping[str, Any]) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""A schedule as lines of code: a function of the step, or a class that is told the metric."""
+"""A schedule as lines of code: a function of the step, or a class that follows the metric (``plateau``)."""
 
 from __future__ import annotations
 
@@ -37,13 +37,10 @@ def imports(schedule: Schedule) -> list[str]:
 
 def steps(recipe: Recipe, total_steps: int | None, batches: str, setup: Mapping[str, Any]) -> list[str]:
     """The lengths of run and warmup in steps; `batches` is what holds the minibatches of an epoch."""
-    told = f"  # {int(setup['steps'])} in the search" if "steps" in setup else ""
-    total = f"{recipe.epochs} * len({batches}){told}" if total_steps is None else str(total_steps)
-    lines = [f"total_steps = {total}"]
-    if recipe.warmup:
-        amount = written(recipe.warmup) if recipe.warmup >= 1 else f"{recipe.warmup!r} * total_steps"
-        lines.append(f"warmup_steps = {amount}")
-    return lines
+    comment = f"  # {int(setup['steps'])} in the search" if "steps" in setup else ""
+    total = f"{recipe.epochs} * len({batches}){comment}" if total_steps is None else str(total_steps)
+    warmup = written(recipe.warmup) if recipe.warmup >= 1 else f"{recipe.warmup!r} * total_steps"
+    return [f"total_steps = {total}", *([f"warmup_steps = {warmup}"] if recipe.warmup else [])]
 
 
 def multiplier(recipe: Recipe, schedule: Schedule) -> list[str]:
@@ -65,11 +62,12 @@ def multiplier(recipe: Recipe, schedule: Schedule) -> list[str]:
 
 
 def plateau_class(recipe: Recipe, plateau: Plateau, method: str, then: Sequence[str] = ()) -> list[str]:
-    """``class Plateau``, which is told the metric by `method`; `then` are lines at the end of that method."""
+    """``class Plateau``, whose `method` takes the metric; `then` are lines at the end of that method."""
     sign, beyond = ("<", "-") if plateau.mode == "min" else (">", "+")
-    early = [] if not recipe.warmup else _until_warm(recipe)
+    end = repr(recipe.warmup) if recipe.warmup < 1 else "warmup_steps / total_steps"
+    early = f"if self.steps / total_steps < {end}:  # what is measured during the warmup does not count"
     body = [
-        *early,
+        *([early, "    return"] if recipe.warmup else []),
         f"margin = {plateau.threshold!r} * abs(self.best or 0)  # of the size of the best: losses may be negative",
         f"if metric == metric and (self.best is None or metric {sign} self.best {beyond} margin):  # NaN is no best",
         "    self.best, self.bad = metric, 0",
@@ -85,44 +83,6 @@ def plateau_class(recipe: Recipe, plateau: Plateau, method: str, then: Sequence[
     counted = ["steps = 0  # taken so far"] if recipe.warmup else []
     state = ["best, bad, resting, multiplier = None, 0, 0, 1.0", *counted, "", f"def {method}(self, metric):"]
     return ["class Plateau:", *(f"    {line}".rstrip() for line in [*state, *(f"    {line}" for line in body)])]
-
-
-def _until_warm(recipe: Recipe) -> list[str]:
-    """What is measured before the warmup is over does not count."""
-    end = repr(recipe.warmup) if recipe.warmup < 1 else "warmup_steps / total_steps"
-    return [f"if self.steps / total_steps < {end}:  # what is measured during the warmup does not count", "    return"]
-
-
-def _constant(_: Constant) -> list[str]:
-    return ["return 1.0"]
-
-
-def _step(s: Step) -> list[str]:
-    return [f"return {s.factor!r} ** math.floor(p / {s.every!r} + 1e-9)"]
-
-
-def _multistep(s: MultiStep) -> list[str]:
-    return [f"return {s.factor!r} ** sum(p * (1 + 1e-9) >= at for at in {list(s.at)!r})"]
-
-
-def _exponential(s: Exponential) -> list[str]:
-    return [f"return {s.end!r} ** p"]
-
-
-def _polynomial(s: Polynomial) -> list[str]:
-    return [_from_floor(s.floor, f"(1 - p) ** {s.power!r}")]
-
-
-def _linear(s: Linear) -> list[str]:
-    return [_from_floor(s.floor, "(1 - p)")]
-
-
-def _cosine(s: Cosine) -> list[str]:
-    return [_from_floor(s.floor, "(1 + math.cos(math.pi * p)) / 2")]
-
-
-def _inverse_sqrt(s: InverseSqrt) -> list[str]:
-    return [f"return 1 / math.sqrt(1 + p / {s.timescale!r})"]
 
 
 def _wsd(s: WarmupStableDecay) -> list[str]:
@@ -162,26 +122,23 @@ def _onecycle(s: OneCycle) -> list[str]:
     ]
 
 
-def _sweep(s: Sweep) -> list[str]:
-    return [f"return {s.ratio!r} ** (min(p / {s.over!r}, 1) - 1)"]
-
-
 def _from_floor(floor: float, left: str) -> str:
     return f"return {floor!r} + {1 - floor!r} * {left}" if floor else f"return {left}"
 
 
 FORMULAS: dict[type[Schedule], Callable[[Any], list[str]]] = {
-    Constant: _constant,
-    Step: _step,
-    MultiStep: _multistep,
-    Exponential: _exponential,
-    Polynomial: _polynomial,
-    Linear: _linear,
-    Cosine: _cosine,
-    InverseSqrt: _inverse_sqrt,
+    Constant: lambda _: ["return 1.0"],
+    Step: lambda s: [f"return {s.factor!r} ** math.floor(p / {s.every!r} + 1e-9)"],
+    MultiStep: lambda s: [f"return {s.factor!r} ** sum(p * (1 + 1e-9) >= at for at in {list(s.at)!r})"],
+    Exponential: lambda s: [f"return {s.end!r} ** p"],
+    Polynomial: lambda s: [_from_floor(s.floor, f"(1 - p) ** {s.power!r}")],
+    Linear: lambda s: [_from_floor(s.floor, "(1 - p)")],
+    Cosine: lambda s: [_from_floor(s.floor, "(1 + math.cos(math.pi * p)) / 2")],
+    InverseSqrt: lambda s: [f"return 1 / math.sqrt(1 + p / {s.timescale!r})"],
     WarmupStableDecay: _wsd,
     CosineRestarts: _cosine_restarts,
     Cyclical: _cyclical,
     OneCycle: _onecycle,
-    Sweep: _sweep,
+    Sweep: lambda s: [f"return {s.ratio!r} ** (min(p / {s.over!r}, 1) - 1)"],
 }
+"""The lines of ``multiplier`` for a schedule, where ``p`` is the progress in [0, 1] after the warmup."""

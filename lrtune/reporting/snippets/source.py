@@ -1,4 +1,4 @@
-"""Stored values as Python source: whatever is in a storage, no line of code is made of it that was not meant."""
+"""Stored values as Python source, quoted so that nothing in a storage becomes a statement of the code to paste."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def identifier(name: str) -> str:
     Raises
     ------
     ValueError
-        If it is none that Python code can have.
+        If it is no Python identifier.
     """
     if not name.isidentifier():
         msg = f"no name: {name!r}"
@@ -49,7 +49,7 @@ def identifier(name: str) -> str:
 
 
 def imported(reference: Mapping[str, str], what: str, otherwise: str) -> tuple[str, list[str]]:
-    """Under which name code can use what a :func:`~lrtune.training.setups.reference` names, and the line before that.
+    """The name of what a :func:`~lrtune.training.setups.reference` names, and the import that it needs.
 
     Parameters
     ----------

@@ -1,11 +1,12 @@
-"""A study as tables: every number of the report, from Python as a plain pandas frame."""
+"""A study as tables: every number of the report, as plain pandas frames computed from a ``StudyRecord``."""
 
 from __future__ import annotations
 
+from lrtune.reporting.diagnosis import findings, verdicts
 from lrtune.reporting.tables.importance import importance
 from lrtune.reporting.tables.joint import batch_exponent, worth
 from lrtune.reporting.tables.response import regret, sensitivity
-from lrtune.reporting.tables.trials import costs, curves, findings, timeline, trials, verdicts
+from lrtune.reporting.tables.trials import costs, curves, timeline, trials
 
 __all__ = [
     "batch_exponent",

@@ -1,4 +1,4 @@
-"""Which setting mattered: Optuna's importance beside one that counts pruned and diverged trials too."""
+"""How much each setting mattered: Optuna's importance, and one that counts pruned and diverged trials too."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from scipy import stats
 
 from lrtune.core.numpy_errors import own_errstate
 from lrtune.core.outcome import Outcome
+from lrtune.reporting.tables.response import INTERVAL
+from lrtune.reporting.tables.trials import score
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +26,6 @@ __all__ = ["importance"]
 Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.intp]
 
-INTERVAL = (0.05, 0.95)
 MIN_TRIALS = 8
 MOST_CELLS = 10
 PER_CELL = 8  # trials in a cell of a numeric setting, at least
@@ -38,55 +39,40 @@ def importance(record: StudyRecord, *, resamples: int = 200, seed: int = 0) -> p
 
     ``share`` is the part of the variance of the trials' *ranks* that the setting explains alone (the correlation
     ratio eta^2, corrected for the number of its cells as in Kelley 1935): a diverged trial ranks last, a pruned one
-    where it stood but not before the median of the completed ones. What the shares leave of 1 is interaction and
+    by its last report but not before the median of the completed ones. What the shares leave of 1 is interaction and
     noise. Its interval (5 % to 95 %) comes from resampling the trials. ``optuna`` is Optuna's PED-ANOVA (Watanabe
     et al. 2023), which counts completed trials only and sums to 1.
 
     Returns
     -------
     pandas.DataFrame
-        ``setting``, ``share``, ``low``, ``high``, ``optuna`` (NaN where it cannot be told), the largest share first;
+        ``setting``, ``share``, ``low``, ``high``, ``optuna`` (NaN where it is not known), the largest share first;
         ``frame.attrs["warning"]`` is one sentence where the two disagree, else empty. Empty below 8 closed trials.
     """
-    closed = [t for t in record.records if t.outcome is not None and _score(t, record) is not None]
+    closed = [t for t in record.records if t.outcome is not None and not math.isnan(score(t, record))]
     names = [name for name in record.space.names if any(name in t.params for t in closed)]
     columns = ["setting", "share", "low", "high", "optuna"]
-    if len(closed) < MIN_TRIALS:
-        frame = pd.DataFrame(columns=columns)
-        frame.attrs["warning"] = ""
-        return frame
+    enough = len(closed) >= MIN_TRIALS
     ranks = _ranks(closed, record)
-    theirs = _optuna(record, names)
+    by_optuna = _optuna(record, names) if enough else {}
     rng = np.random.default_rng(seed)
     rows = []
-    for name in names:
+    for name in names if enough else ():
         cells = _cells([t.params.get(name) for t in closed])
         share = _explained(ranks, cells)
         draws = [rng.integers(len(closed), size=len(closed)) for _ in range(resamples)]
         low, high = np.quantile([_explained(ranks[draw], cells[draw]) for draw in draws], INTERVAL)
-        rows.append((name, share, min(low, share), max(high, share), theirs.get(name, math.nan)))
+        rows.append((name, share, min(low, share), max(high, share), by_optuna.get(name, math.nan)))
     frame = pd.DataFrame(rows, columns=columns).sort_values("share", ascending=False, ignore_index=True)
     frame.attrs["warning"] = _warning(frame, closed)
     return frame
 
 
-def _score(trial: TrialRecord, record: StudyRecord) -> float | None:
-    """Smaller is better; infinite where it diverged, None where it says nothing (failed, interrupted)."""
-    if trial.outcome is not None and trial.outcome.diverged:
-        return math.inf
-    if trial.value is not None:
-        return record.sign * trial.value
-    if trial.outcome is not Outcome.PRUNED:
-        return None
-    values = trial.curve.of(record.metric)[1]
-    return record.sign * float(values[-1]) if len(values) and math.isfinite(values[-1]) else math.inf
-
-
 def _ranks(closed: Sequence[TrialRecord], record: StudyRecord) -> Floats:
-    scores = np.array([_score(trial, record) for trial in closed], dtype=np.float64)
+    scores = np.array([score(trial, record) for trial in closed], dtype=np.float64)
     completed = [s for t, s in zip(closed, scores, strict=True) if t.outcome is Outcome.COMPLETED]
     middle = float(np.median(completed)) if completed else -math.inf
-    pruned = np.array([trial.outcome is Outcome.PRUNED for trial in closed])
+    pruned = np.array([trial.outcome is Outcome.PRUNED for trial in closed], dtype=bool)
     scores[pruned] = np.maximum(scores[pruned], middle)
     return np.asarray(stats.rankdata(scores), dtype=np.float64)
 
@@ -122,8 +108,8 @@ def _optuna(record: StudyRecord, names: Sequence[str]) -> dict[str, float]:
     import optuna
 
     space = record.space.distributions()
-    done = [t for t in record.records if t.outcome is Outcome.COMPLETED and t.value is not None]
-    done = [t for t in done if set(names) <= set(t.params) and record.space.contains(dict(t.params))]
+    done = [t for t in record.records if t.completed and set(names) <= set(t.params)]
+    done = [t for t in done if record.space.contains(dict(t.params))]
     if len(done) > OPTUNA_MOST:
         done = [done[i] for i in np.linspace(0, len(done) - 1, OPTUNA_MOST).round().astype(int)]
     if len(done) < MIN_TRIALS or len({t.value for t in done}) == 1:
@@ -150,16 +136,16 @@ def _optuna(record: StudyRecord, names: Sequence[str]) -> dict[str, float]:
 def _warning(frame: pd.DataFrame, closed: Sequence[TrialRecord]) -> str:
     if len(frame) < 2 or frame["optuna"].isna().any():  # noqa: PLR2004 -- nothing to disagree about
         return ""
-    ours, theirs = str(frame["setting"].iloc[0]), str(frame["setting"].iloc[int(frame["optuna"].argmax())])
+    first, optuna_first = str(frame["setting"].iloc[0]), str(frame["setting"].iloc[int(frame["optuna"].argmax())])
     share = frame["share"] / max(float(frame["share"].sum()), 1e-12)
     apart = abs(float(share.iloc[0]) - float(frame["optuna"].iloc[0]))
-    if ours == theirs and apart < DISAGREE:
+    if first == optuna_first and apart < DISAGREE:
         return ""
     left_out = sum(t.outcome is not Outcome.COMPLETED for t in closed)
     if not left_out:
         return ""
-    said = f"gives {ours} another weight" if ours == theirs else f"puts {theirs} first"
+    claim = f"gives {first} another weight" if first == optuna_first else f"puts {optuna_first} first"
     return (
-        f"Optuna's importance counts completed trials only and {said}; "
-        f"with the {left_out} pruned and diverged trials counted, {ours} comes first."
+        f"Optuna's importance counts completed trials only and {claim}; "
+        f"with the {left_out} pruned and diverged trials counted, {first} comes first."
     )

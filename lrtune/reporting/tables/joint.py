@@ -1,4 +1,4 @@
-"""What the other settings were worth, and how the learning rate moves with the batch size."""
+"""What fixing each of the other settings costs, and how the best learning rate grows with the batch size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lrtune.core.numpy_errors import own_errstate
-from lrtune.core.outcome import Outcome
+from lrtune.reporting.tables.response import INTERVAL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,6 @@ __all__ = ["batch_exponent", "worth"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
-INTERVAL = (0.05, 0.95)
 MOST_LEVELS = 8
 RANGE_LEVELS = 3
 MIN_EACH = 4  # closed trials of a level
@@ -49,36 +48,27 @@ def worth(record: StudyRecord, *, resamples: int = 300, seed: int = 0) -> pd.Dat
     for name in record.space.names:
         if name == "lr":
             continue
-        levels = {k: v for k, v in _levels(closed, name).items() if len(v) >= MIN_EACH and any(_done(t) for t in v)}
+        levels = {k: v for k, v in _levels(closed, name).items() if len(v) >= MIN_EACH and any(t.completed for t in v)}
         if len(levels) < 2:  # noqa: PLR2004 -- nothing to compare
             continue
-        each = min(len(held) for held in levels.values())
-        values = {k: np.array([_value(t, record) for t in held]) for k, held in levels.items()}
-        draws = np.array(
-            [[_best_of(v, each, rng) for v in values.values()] for _ in range(resamples)]
-        )  # shape (resamples, levels)
+        each = min(len(members) for members in levels.values())
+        values = {k: np.array([_value(t, record) for t in members]) for k, members in levels.items()}
+        draws = np.array([[_best_of(v, each, rng) for v in values.values()] for _ in range(resamples)])
         draws = draws[np.isfinite(draws).all(axis=1)]
-        lost = draws - draws.min(axis=1, keepdims=True)
         # The best level is fixed over the draws, or its own chance would hide what the others lose.
         winner = int(np.argmin(np.median(draws, axis=0))) if len(draws) else 0
-        against = draws - draws[:, [winner]] if len(draws) else lost
-        for column, (level, held) in enumerate(levels.items()):
-            loss = against[:, column]
-            quantiles = np.quantile(loss, (0.5, *INTERVAL)) if len(loss) else (math.nan,) * 3
-            best = float(values[level].min())
+        for column, (level, members) in enumerate(levels.items()):
+            loss = draws[:, column] - draws[:, winner]
+            middle, low, high = map(float, np.quantile(loss, (0.5, *INTERVAL)) if len(loss) else (math.nan,) * 3)
+            best = record.sign * float(values[level].min())
             rows.append(
-                (name, level, len(held), sum(map(_done, held)), record.sign * best, max(float(quantiles[0]), 0.0),
-                 float(quantiles[1]), float(quantiles[2]))
-            )  # fmt: skip
+                (name, level, len(members), sum(t.completed for t in members), best, max(middle, 0.0), low, high)
+            )
     return pd.DataFrame(rows, columns=["setting", "level", "trials", "completed", "best", "loss", "low", "high"])
 
 
-def _done(trial: TrialRecord) -> bool:
-    return trial.outcome is Outcome.COMPLETED and trial.value is not None
-
-
 def _value(trial: TrialRecord, record: StudyRecord) -> float:
-    return record.sign * trial.value if _done(trial) and trial.value is not None else math.inf
+    return record.sign * trial.value if trial.completed and trial.value is not None else math.inf
 
 
 def _best_of(values: Floats, each: int, rng: np.random.Generator) -> float:
@@ -87,15 +77,15 @@ def _best_of(values: Floats, each: int, rng: np.random.Generator) -> float:
 
 def _levels(trials: Sequence[TrialRecord], name: str) -> dict[str, list[TrialRecord]]:
     """Trials by level of a setting, in the order of the levels."""
-    held = [t for t in trials if t.params.get(name) is not None]
-    distinct = sorted({t.params[name] for t in held}, key=lambda v: (isinstance(v, str), v))
+    with_setting = [t for t in trials if t.params.get(name) is not None]
+    distinct = sorted({t.params[name] for t in with_setting}, key=lambda v: (isinstance(v, str), v))
     if len(distinct) <= MOST_LEVELS:
-        return {_text(level): [t for t in held if t.params[name] == level] for level in distinct}
-    numbers = np.array([float(t.params[name]) for t in held])
+        return {_text(level): [t for t in with_setting if t.params[name] == level] for level in distinct}
+    numbers = np.array([float(t.params[name]) for t in with_setting])
     cuts = np.quantile(numbers, np.linspace(0, 1, RANGE_LEVELS + 1))
     cells = np.clip(np.searchsorted(cuts, numbers, side="right") - 1, 0, RANGE_LEVELS - 1)
     return {
-        f"{cuts[i]:.3g} to {cuts[i + 1]:.3g}": [t for t, cell in zip(held, cells, strict=True) if cell == i]
+        f"{cuts[i]:.3g} to {cuts[i + 1]:.3g}": [t for t, cell in zip(with_setting, cells, strict=True) if cell == i]
         for i in range(RANGE_LEVELS)
     }
 
@@ -143,8 +133,8 @@ def batch_exponent(record: StudyRecord, *, resamples: int = 300, seed: int = 0) 
 
 def _batches(record: StudyRecord) -> dict[float, Floats]:
     """Log learning rate and result of the completed trials, shape (n, 2), by batch size."""
-    held = [t for t in record.records if _done(t) and t.params.get("batch_size") is not None]
-    groups = _levels(held, "batch_size")
+    completed = [t for t in record.records if t.completed and t.params.get("batch_size") is not None]
+    groups = _levels(completed, "batch_size")
     found = {}
     for trials in groups.values():
         if len(trials) >= MIN_EACH:

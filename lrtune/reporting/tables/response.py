@@ -1,4 +1,4 @@
-"""How the result answers to the learning rate, and how fast the search found it."""
+"""How sensitive the result is to the learning rate, and the regret over the cost of the search."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ import numpy.typing as npt
 import pandas as pd
 
 from lrtune.core.numpy_errors import own_errstate
-from lrtune.core.outcome import Outcome
-from lrtune.reporting.tables.trials import baseline_value
+from lrtune.reporting.tables.trials import score
 
 if TYPE_CHECKING:
-    from lrtune.core.records import StudyRecord, TrialRecord
+    from lrtune.core.records import StudyRecord
 
-__all__ = ["regret", "sensitivity"]
+__all__ = ["INTERVAL", "regret", "sensitivity"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 PER_DECADE = 4  # cells of the envelope
 WINDOW_DECADES = 3.0  # Wortsman et al. (2023) vary the learning rate over three orders of magnitude
-INTERVAL = (0.05, 0.95)
+INTERVAL = (0.05, 0.95)  # quantiles of all resampling
 MIN_CELLS = 3
 
 
@@ -41,7 +40,7 @@ def sensitivity(record: StudyRecord, *, resamples: int = 200, seed: int = 0) -> 
         ``sensitivity`` (in the metric), ``low``, ``high``, ``normalised`` (by untrained - best). Empty where fewer
         than three learning rates or no untrained level are known.
     """
-    untrained, best = baseline_value(record), record.best
+    untrained, best = record.untrained, record.best
     columns = ["over", "low_lr", "high_lr", "sensitivity", "low", "high", "normalised"]
     points = _points(record)
     if untrained is None or best is None or best.value is None or len(points) < MIN_CELLS:
@@ -58,32 +57,19 @@ def sensitivity(record: StudyRecord, *, resamples: int = 200, seed: int = 0) -> 
     rows = []
     for name, (low, high) in windows.items():
         value = _mean_loss(points, low, high, top, floor)
-        again = [
-            _mean_loss(points[rng.integers(len(points), size=len(points))], low, high, top, floor)
-            for _ in range(resamples)
-        ]
+        draws = (points[rng.integers(len(points), size=len(points))] for _ in range(resamples))
+        resampled = [_mean_loss(draw, low, high, top, floor) for draw in draws]
         # Resampling loses the best trial of a cell as often as not: only the spread is taken from it.
-        bounds = np.maximum(np.quantile(again, INTERVAL) - np.median(again) + value, 0.0)
+        bounds = np.maximum(np.quantile(resampled, INTERVAL) - np.median(resampled) + value, 0.0)
         scale = top - floor
         rows.append((name, 10**low, 10**high, value, bounds[0], bounds[1], value / scale if scale > 0 else math.nan))
     return pd.DataFrame(rows, columns=columns)
 
 
 def _points(record: StudyRecord) -> Floats:
-    """Log learning rate and result (smaller is better, +inf where it diverged) of every closed trial, shape (n, 2)."""
-    pairs = [(math.log10(t.recipe.lr), _result(t, record)) for t in record.records if t.outcome is not None]
+    """Log learning rate and :func:`score` of every closed trial that has one, shape (n, 2)."""
+    pairs = [(math.log10(t.recipe.lr), score(t, record)) for t in record.records if t.outcome is not None]
     return np.array([pair for pair in pairs if not math.isnan(pair[1])], dtype=np.float64).reshape(-1, 2)
-
-
-def _result(trial: TrialRecord, record: StudyRecord) -> float:
-    if trial.outcome is not None and trial.outcome.diverged:
-        return math.inf
-    if trial.value is not None:
-        return record.sign * trial.value
-    if trial.outcome is not Outcome.PRUNED:
-        return math.nan
-    values = trial.curve.of(record.metric)[1]
-    return record.sign * float(values[-1]) if len(values) else math.nan
 
 
 def _mean_loss(points: Floats, low: float, high: float, top: float, floor: float) -> float:
@@ -91,8 +77,8 @@ def _mean_loss(points: Floats, low: float, high: float, top: float, floor: float
     order = np.unique(cells)
     best = np.array([points[cells == cell][points[cells == cell, 1].argmin()] for cell in order])
     grid = np.linspace(low, high, 200)
-    lost = np.interp(grid, best[:, 0], np.minimum(best[:, 1], top)) - floor
-    return float(np.maximum(lost, 0.0).mean())
+    loss = np.interp(grid, best[:, 0], np.minimum(best[:, 1], top)) - floor
+    return float(np.maximum(loss, 0.0).mean())
 
 
 @own_errstate()
@@ -117,13 +103,13 @@ def regret(record: StudyRecord, *, best: float | None = None) -> pd.DataFrame:
     rows = [
         (trial.number, spent[trial.number], trial.value)
         for trial in sorted(record.records, key=lambda t: (spent.get(t.number, 0.0), t.number))
-        if trial.outcome is Outcome.COMPLETED and trial.value is not None
+        if trial.completed
     ]
     frame = pd.DataFrame(rows, columns=["number", "cost", "value"])
     signed = record.sign * frame["value"]
     frame["best"] = record.sign * signed.cummin()
     known = record.sign * best if best is not None else signed.min() if len(frame) else math.nan
-    untrained = baseline_value(record)
+    untrained = record.untrained
     frame["regret"] = record.sign * frame["best"] - known
     scale = math.nan if untrained is None else record.sign * untrained - known
     frame["normalised"] = frame["regret"] / scale if scale > 0 else math.nan
@@ -132,9 +118,7 @@ def regret(record: StudyRecord, *, best: float | None = None) -> pd.DataFrame:
 
 def _spent(record: StudyRecord) -> dict[int, float]:
     """Full trainings that had been spent when each trial ended; by the clock where it was kept, else in order."""
-    ends = [
-        (piece.at + piece.seconds, piece.epochs, trial.number) for trial in record.records for piece in trial.segments
-    ]
+    ends = [(s.at + s.seconds, s.epochs, trial.number) for trial in record.records for s in trial.segments]
     if len({number for _, _, number in ends}) < len(record.records):
         ends = [(float(trial.number), trial.trained, trial.number) for trial in record.records]
     total, spent = 0.0, {}

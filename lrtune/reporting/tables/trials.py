@@ -1,47 +1,37 @@
-"""What was recorded, as it was recorded: trials, curves, pieces of training and what they cost."""
+"""What was recorded, as pandas frames: trials, their curves, the segments of training and what they cost."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
-from lrtune.core.effect import alike
 from lrtune.core.numpy_errors import own_errstate
-from lrtune.core.outcome import Ending, Outcome
-from lrtune.reporting.diagnosis import Finding, Trial, Verdict, judge, judge_study
-from lrtune.reporting.diagnosis.features import noise
-from lrtune.reporting.diagnosis.study_findings import repeat_noise
+from lrtune.core.outcome import Outcome
+from lrtune.reporting.diagnosis import Finding, verdicts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
-    from lrtune.core.curve import Curve
-    from lrtune.core.effect import Alike
     from lrtune.core.records import StudyRecord, TrialRecord
 
-__all__ = [
-    "SETTINGS",
-    "baseline_value",
-    "costs",
-    "curves",
-    "edge_of",
-    "findings",
-    "has_no_effect",
-    "outcome_word",
-    "timeline",
-    "trials",
-    "verdicts",
-]
+__all__ = ["SETTINGS", "costs", "curves", "score", "timeline", "trials"]
 
-FEWEST_FOR_NOISE = 8  # reports
 SETTINGS = ("batch_size", "schedule", "warmup", "optimizer", "momentum", "weight_decay", "layer_decay", "seed")
+TRIAL_COLUMNS = [
+    *("number", "outcome", "group", "lr", *SETTINGS, "value", "last", "epochs", "cost", "seconds"),
+    *("started", "finished", "verdict", "evidence", "advice", "why"),
+]
+CURVE_COLUMNS = ["number", "step", "epoch", "samples", "lr", "name", "value"]
+TIMELINE_COLUMNS = [
+    *("number", "worker", "at", "seconds", "begin", "end"),
+    *("epochs", "cost", "again", "why", "outcome", "lr"),
+]
 
 
 @own_errstate()
-def trials(record: StudyRecord, judged: Iterable[Verdict] | None = None) -> pd.DataFrame:
+def trials(record: StudyRecord, judged: Iterable[Finding] | None = None) -> pd.DataFrame:
     """One row a trial, in the order of their numbers.
 
     Parameters
@@ -49,29 +39,28 @@ def trials(record: StudyRecord, judged: Iterable[Verdict] | None = None) -> pd.D
     record
         The study.
     judged
-        The verdicts on its curves, where they are at hand already; see :func:`verdicts`.
+        :func:`lrtune.reporting.tables.verdicts` of it, where they are at hand already.
 
     Returns
     -------
     pandas.DataFrame
         ``number``, ``outcome`` (a word, ``"open"`` while it may go on), ``group``, ``lr``, the settings of the
-        recipe that any trial has, ``value``, ``last`` (the metric where it stopped), ``epochs`` (how far), ``cost``
+        recipe that any trial has, ``value``, ``last`` (the last report of the metric), ``epochs`` (trained), ``cost``
         (full trainings paid), ``seconds``, ``started`` and ``finished`` (UTC), ``verdict``, ``evidence``, ``advice``,
         ``why``.
     """
-    judged = list(verdicts(record) if judged is None else judged)
     rows = [
         {
             "number": trial.number,
-            "outcome": outcome_word(trial),
-            "group": "open" if trial.outcome is None else trial.outcome.group,
+            "outcome": trial.outcome_key,
+            "group": trial.outcome_group,
             "lr": trial.recipe.lr,
             **{name: getattr(trial.recipe, name) for name in SETTINGS},
             "value": math.nan if trial.value is None else trial.value,
-            "last": _last(trial, record.metric),
+            "last": last_report(trial, record),
             "epochs": trial.curve.trained,
             "cost": trial.trained / record.epochs,
-            "seconds": sum(piece.seconds for piece in trial.segments),
+            "seconds": sum(segment.seconds for segment in trial.segments),
             "started": trial.started,
             "finished": trial.finished,
             "verdict": verdict.kind.value,
@@ -79,19 +68,12 @@ def trials(record: StudyRecord, judged: Iterable[Verdict] | None = None) -> pd.D
             "advice": verdict.advice,
             "why": storable(trial.why),
         }
-        for trial, verdict in zip(record.records, judged, strict=True)
+        for trial, verdict in zip(record.records, verdicts(record) if judged is None else judged, strict=True)
     ]
-    frame = pd.DataFrame(rows, columns=list(rows[0]) if rows else _columns())
+    frame = pd.DataFrame(rows, columns=TRIAL_COLUMNS)
     for name in ("started", "finished"):
         frame[name] = pd.to_datetime(pd.to_numeric(frame[name]), unit="s", utc=True)
     return frame.drop(columns=[name for name in SETTINGS if frame[name].isna().all()])
-
-
-def _columns() -> list[str]:
-    return [
-        *("number", "outcome", "group", "lr", *SETTINGS, "value", "last", "epochs", "cost", "seconds"),
-        *("started", "finished", "verdict", "evidence", "advice", "why"),
-    ]
 
 
 @own_errstate()
@@ -115,123 +97,41 @@ def curves(record: StudyRecord, numbers: Iterable[int] | None = None, most: int 
     wanted = None if numbers is None else set(numbers)
     parts: list[pd.DataFrame] = []
     for trial in record.records:
-        if (wanted is None or trial.number in wanted) and len(trial.curve):
-            parts.extend(_series(trial.number, trial.curve if most is None else trial.curve.thinned(most)))
-    columns = ["number", "step", "epoch", "samples", "lr", "name", "value"]
-    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
-
-
-def _series(number: int, curve: Curve) -> Iterator[pd.DataFrame]:
-    """One frame for each number that a curve holds."""
-    where = {"step": curve.steps, "epoch": curve.epochs, "samples": curve.samples, "lr": curve.lrs}
-    for name in curve.names:
-        held = np.array([name in point.values for point in curve])  # noqa: PD011 -- a curve, not a frame
-        columns = {**where, "value": curve.values(name)}
-        yield pd.DataFrame({word: column[held] for word, column in columns.items()}).assign(
-            number=number, name=storable(name)
-        )
-
-
-@own_errstate()
-def verdicts(record: StudyRecord) -> list[Verdict]:
-    """The verdict on every trial's curve, in the order of the trials."""
-    best, untrained, edge = record.best, baseline_value(record), edge_of(record)
-    return [
-        judge(
-            trial.curve,
-            metric=record.metric,
-            direction=record.direction,
-            epochs=record.epochs,
-            lr=trial.recipe.lr,
-            outcome=trial.outcome,
-            untrained=untrained,
-            best_lr=None if best is None else best.recipe.lr,
-            edge=edge,
-        )
-        for trial in record.records
-    ]
-
-
-@own_errstate()
-def findings(record: StudyRecord) -> list[Finding]:
-    """What the study shows as a whole, the gravest first."""
-    seen = [
-        Trial(
-            lr=trial.recipe.lr,
-            value=trial.value,
-            outcome=trial.outcome,
-            settings={name: getattr(trial.recipe, name) for name in SETTINGS},
-        )
-        for trial in record.records
-    ]
-    return judge_study(
-        seen,
-        direction=record.direction,
-        lr_range=record.space.lr_range,
-        edge=edge_of(record),
-        edge_low=(record.result.get("edge") or {}).get("low"),
-        noise=repeat_noise(seen) or _report_noise(record),
-        settled=record.result.get("ending") == Ending.SETTLED.key,
-        same=_alike(record) if has_no_effect(record) else None,
-    )
-
-
-def _alike(record: StudyRecord) -> Alike | None:
-    runs = [(trial.recipe, trial.curve, trial.outcome is Outcome.COMPLETED) for trial in record.records]
-    return alike(runs, record.metric, record.space.lr_range)
-
-
-def has_no_effect(record: StudyRecord) -> bool:
-    """Whether the search ended because all runs reported the same numbers, whatever their learning rate."""
-    return record.result.get("ending") == Ending.NO_EFFECT.key
-
-
-def _report_noise(record: StudyRecord) -> float | None:
-    """How far one report lies from the next by chance at the end of training: a lower bound for another seed.
-
-    Only the last third counts: a schedule that decays takes the noise with it.
-    """
-    held = (t.curve.of(record.metric)[1] for t in record.records if t.outcome is Outcome.COMPLETED)
-    found = [noise(values[-max(len(values) // 3, FEWEST_FOR_NOISE) :]) for values in held]
-    finite = [value for value in found if math.isfinite(value) and value > 0]
-    return float(np.median(finite)) if finite else None
+        if wanted is not None and trial.number not in wanted:
+            continue
+        curve = trial.curve if most is None else trial.curve.thinned(most)
+        columns = {"step": curve.steps, "epoch": curve.epochs, "samples": curve.samples, "lr": curve.lrs}
+        for name in curve.names:
+            frame = pd.DataFrame(
+                {"number": trial.number, **columns, "name": storable(name), "value": curve.values(name)}
+            )
+            parts.append(frame[[name in point.values for point in curve]])  # noqa: PD011 -- a curve, not a frame
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=CURVE_COLUMNS)
 
 
 @own_errstate()
 def timeline(record: StudyRecord) -> pd.DataFrame:
-    """One row a piece of training, in the order of time.
+    """One row a segment of training, in the order of time.
 
     Returns
     -------
     pandas.DataFrame
-        ``number``, ``worker``, ``at`` (UTC), ``second`` (since the first piece), ``seconds``, ``begin``, ``end``,
+        ``number``, ``worker``, ``at`` (UTC), ``second`` (since the first segment), ``seconds``, ``begin``, ``end``,
         ``epochs``, ``cost`` (full trainings), ``again`` (epochs that had been trained before), ``why``, ``outcome``,
         ``lr``.
     """
     rows = []
     for trial in record.records:
         reached = 0.0
-        for piece in trial.segments:
-            again = max(0.0, min(reached, piece.end) - piece.begin)
-            reached = max(reached, piece.end)
+        for segment in trial.segments:
+            again = max(0.0, min(reached, segment.end) - segment.begin)
+            reached = max(reached, segment.end)
             rows.append(
-                {
-                    "number": trial.number,
-                    "worker": storable(piece.worker),
-                    "at": piece.at,
-                    "seconds": piece.seconds,
-                    "begin": piece.begin,
-                    "end": piece.end,
-                    "epochs": piece.epochs,
-                    "cost": piece.epochs / record.epochs,
-                    "again": again,
-                    "why": storable(piece.why),
-                    "outcome": outcome_word(trial),
-                    "lr": trial.recipe.lr,
-                }
-            )
-    columns = ["number", "worker", "at", "seconds", "begin", "end", "epochs", "cost", "again", "why", "outcome", "lr"]
-    frame = pd.DataFrame(rows, columns=columns).sort_values("at", kind="stable", ignore_index=True)
+                (trial.number, storable(segment.worker), segment.at, segment.seconds, segment.begin, segment.end,
+                 segment.epochs, segment.epochs / record.epochs, again, storable(segment.why), trial.outcome_key,
+                 trial.recipe.lr)
+            )  # fmt: skip
+    frame = pd.DataFrame(rows, columns=TIMELINE_COLUMNS).sort_values("at", kind="stable", ignore_index=True)
     frame.insert(3, "second", frame["at"] - (frame["at"].min() if len(frame) else 0.0))
     frame["at"] = pd.to_datetime(pd.to_numeric(frame["at"]), unit="s", utc=True)
     return frame
@@ -239,7 +139,7 @@ def timeline(record: StudyRecord) -> pd.DataFrame:
 
 @own_errstate()
 def costs(record: StudyRecord) -> pd.DataFrame:
-    """What the budget was spent on: one row an outcome, the dearest first.
+    """What the budget was spent on: one row an outcome, the most expensive first.
 
     Returns
     -------
@@ -247,9 +147,7 @@ def costs(record: StudyRecord) -> pd.DataFrame:
         ``outcome``, ``trials``, ``epochs``, ``cost`` (full trainings), ``share`` (of all that was spent), ``seconds``.
         Epochs that had to be trained a second time are in the row of their trial's outcome.
     """
-    rows = [
-        (outcome_word(trial), trial.trained, sum(piece.seconds for piece in trial.segments)) for trial in record.records
-    ]
+    rows = [(t.outcome_key, t.trained, sum(segment.seconds for segment in t.segments)) for t in record.records]
     frame = pd.DataFrame(rows, columns=["outcome", "epochs", "seconds"])
     table = frame.groupby("outcome", as_index=False).agg(
         trials=("epochs", "size"), epochs=("epochs", "sum"), seconds=("seconds", "sum")
@@ -260,29 +158,24 @@ def costs(record: StudyRecord) -> pd.DataFrame:
     return table.sort_values("epochs", ascending=False, ignore_index=True)
 
 
-def outcome_word(trial: TrialRecord) -> str:
-    """How it ended, as one word; ``"open"`` while it may go on."""
-    return "open" if trial.outcome is None else trial.outcome.key
+def score(trial: TrialRecord, record: StudyRecord) -> float:
+    """How good a closed trial was, smaller is better: its result, the last report of a pruned trial.
+
+    Infinite where it diverged; NaN where nothing can be said (failed, interrupted, still open).
+    """
+    if trial.diverged:
+        return math.inf
+    if trial.value is not None:
+        return record.sign * trial.value
+    return record.sign * last_report(trial, record) if trial.outcome is Outcome.PRUNED else math.nan
 
 
-def baseline_value(record: StudyRecord) -> float | None:
-    """The metric of a model that knows nothing: the better of the untrained one and of a constant prediction."""
-    known = [] if record.baseline is None else [record.baseline.untrained, record.baseline.chance]
-    finite = [value for value in known if value is not None and math.isfinite(value)]
-    return min(finite, key=lambda value: record.sign * value, default=None)
-
-
-def edge_of(record: StudyRecord) -> float | None:
-    """The learning rate at which runs begin to diverge, as the result has it."""
-    edge = (record.result.get("edge") or {}).get("lr")
-    return None if edge is None else float(edge)
+def last_report(trial: TrialRecord, record: StudyRecord) -> float:
+    """The last report of the metric; NaN where there is none."""
+    values = trial.curve.of(record.metric)[1]
+    return float(values[-1]) if len(values) else math.nan
 
 
 def storable(text: str) -> str:
     """The text without lone surrogates, which pandas cannot hold; they become question marks."""
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _last(trial: TrialRecord, metric: str) -> float:
-    values = trial.curve.of(metric)[1]
-    return float(values[-1]) if len(values) else math.nan

@@ -13,7 +13,7 @@ from lrtune.core.recipe import Recipe
 from lrtune.core.space import Space
 from lrtune.errors import InputError
 from lrtune.integrations import trackers
-from lrtune.integrations.mlflow import MLflowTracker, _anchored
+from lrtune.integrations.mlflow import MLflowTracker, absolute
 from lrtune.integrations.tensorboard import TensorBoardTracker
 from lrtune.study.events import EndedTrial, Progress
 from lrtune.study.tuning import tune
@@ -206,4 +206,4 @@ def test_a_relative_store_is_the_same_wherever_the_training_code_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, wanted: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert _anchored(uri) == wanted.format(here=tmp_path)
+    assert absolute(uri) == wanted.format(here=tmp_path)

@@ -14,12 +14,12 @@ from labelled import MAKERS, Bowl, labelled, make_curve
 
 from lrtune.core.curve import Curve
 from lrtune.core.outcome import Outcome
-from lrtune.reporting.diagnosis import Verdict, VerdictKind, judge
+from lrtune.reporting.diagnosis import Finding, VerdictKind, judge
 
 EACH = 30
 
 
-def verdict(item: Any, **context: Any) -> Verdict:
+def verdict(item: Any, **context: Any) -> Finding:
     return judge(
         item.curve, metric=item.metric, direction=item.direction, untrained=item.untrained, lr=item.lr, **context
     )
@@ -27,7 +27,7 @@ def verdict(item: Any, **context: Any) -> Verdict:
 
 @pytest.fixture(scope="module", params=[3, 4])
 def counts(request: pytest.FixtureRequest) -> Counter[tuple[str, str]]:
-    return Counter((item.kind.key, verdict(item).kind.key) for item in labelled(EACH, request.param))
+    return Counter((item.kind.name, verdict(item).kind.name) for item in labelled(EACH, request.param))
 
 
 def test_at_least_95_percent_are_right_on_seeds_that_nothing_was_tuned_on(counts: Counter[tuple[str, str]]) -> None:
@@ -36,7 +36,7 @@ def test_at_least_95_percent_are_right_on_seeds_that_nothing_was_tuned_on(counts
 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_no_kind_is_bought_with_another(counts: Counter[tuple[str, str]], kind: VerdictKind) -> None:
-    assert counts[kind.key, kind.key] >= 0.8 * EACH
+    assert counts[kind.name, kind.name] >= 0.8 * EACH
 
 
 def test_every_kind_but_the_short_one_is_simulated() -> None:

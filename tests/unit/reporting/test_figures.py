@@ -243,7 +243,7 @@ def test_ranges_and_choices_share_the_slices() -> None:
 
 
 def test_several_studies_share_one_regret(record: StudyRecord) -> None:
-    figure = figures.regret({"tpe": record, "random": simulated(40, seed=9)})
+    figure = figures.compared({"tpe": [record], "random": [simulated(40, seed=9)]}, best=0.0, end=1.0)
     assert [trace.name for trace in figure.data] == ["tpe", "random"]
     assert figure.layout.showlegend
     for trace in figure.data:

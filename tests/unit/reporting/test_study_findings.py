@@ -2,36 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from recorded import study
 
-from lrtune.core.outcome import Outcome
-from lrtune.reporting.diagnosis import Finding, FindingKind, Trial, judge_study
+from lrtune.core.outcome import Ending, Outcome
+from lrtune.core.recipe import Recipe
+from lrtune.core.records import TrialRecord
+from lrtune.core.space import Space
+from lrtune.reporting.diagnosis import Finding, FindingKind
+from lrtune.reporting.diagnosis import findings as findings_of
+
+if TYPE_CHECKING:
+    from lrtune.core.curve import Direction
 
 RANGE = (1e-4, 10.0)
 
 
-def done(lr: float, value: float, **settings: Any) -> Trial:
-    return Trial(lr=lr, value=value, outcome=Outcome.COMPLETED, settings=settings)
+def trial(lr: float, outcome: Outcome | None = None, value: float | None = None, **settings: Any) -> TrialRecord:
+    return TrialRecord(number=0, recipe=Recipe(lr=lr, **settings), outcome=outcome, value=value)
 
 
-def lost(lr: float, **settings: Any) -> Trial:
-    return Trial(lr=lr, outcome=Outcome.NON_FINITE, settings=settings)
+def done(lr: float, value: float, **settings: Any) -> TrialRecord:
+    return trial(lr, Outcome.COMPLETED, value, **settings)
 
 
-def bowl(best: float = 0.03, *, times: tuple[float, ...] = (0.05, 0.2, 0.5, 1, 2, 5, 20)) -> list[Trial]:
+def lost(lr: float, **settings: Any) -> TrialRecord:
+    return trial(lr, Outcome.NON_FINITE, **settings)
+
+
+def bowl(best: float = 0.03, *, times: tuple[float, ...] = (0.05, 0.2, 0.5, 1, 2, 5, 20)) -> list[TrialRecord]:
     return [done(best * t, 0.1 + 0.1 * abs(t - 1) / (1 + t)) for t in times]
 
 
-def kinds(trials: list[Trial], **options: Any) -> list[FindingKind]:
+def kinds(trials: list[TrialRecord], **options: Any) -> list[FindingKind]:
     return [finding.kind for finding in findings(trials, **options)]
 
 
-def findings(trials: list[Trial], **options: Any) -> list[Finding]:
-    return judge_study(trials, **{"direction": "minimize", "lr_range": RANGE, **options})
+def findings(
+    trials: list[TrialRecord],
+    *,
+    direction: Direction = "minimize",
+    noise: float | None = None,
+    settled: bool = False,
+    edge: float | None = None,
+    edge_low: float | None = None,
+) -> list[Finding]:
+    result = {"edge": {"lr": edge, "low": edge_low}, "ending": Ending.SETTLED.key if settled else None}
+    return findings_of(study(trials, space=Space(lr=RANGE), direction=direction, result=result), noise)
 
 
 def test_a_study_that_is_well_has_a_clear_answer() -> None:
@@ -58,7 +79,7 @@ def test_nothing_completed() -> None:
     assert [finding.kind for finding in told] == [FindingKind.NOTHING_COMPLETED]
     assert "below 0.3" in told[0].advice
     assert findings([])[0].kind is FindingKind.NOTHING_COMPLETED
-    assert "budget" in findings([Trial(lr=0.1)])[0].advice
+    assert "budget" in findings([trial(0.1)])[0].advice
 
 
 @pytest.mark.parametrize(
@@ -92,7 +113,7 @@ def test_too_few_full_trainings() -> None:
     ("neighbour", "words"),
     [(lost(0.06), "the run diverged"), (done(0.06, 0.9), "0.9 instead of 0.1"), (lost(0.04), "nothing was trained")],
 )
-def test_the_winner_at_the_edge_and_what_happens_at_twice_its_learning_rate(neighbour: Trial, words: str) -> None:
+def test_the_winner_at_the_edge_and_what_happens_at_twice_its_learning_rate(neighbour: TrialRecord, words: str) -> None:
     trials = [*bowl(times=(0.1, 0.3, 0.7, 1)), neighbour]
     told = findings(trials, edge=0.05)
     assert told[0].kind is FindingKind.WINNER_AT_EDGE
@@ -121,26 +142,27 @@ def test_a_schedule_that_does_not_matter() -> None:
 
 
 trials = st.builds(
-    Trial,
+    trial,
     lr=st.floats(1e-4, 10.0),
     value=st.none() | st.floats(allow_nan=True),
     outcome=st.none() | st.sampled_from(list(Outcome)),
-    settings=st.fixed_dictionaries({"warmup": st.sampled_from([0.0, 0.1]), "schedule": st.sampled_from(["a", "b"])}),
+    warmup=st.sampled_from([0.0, 0.1]),
+    schedule=st.sampled_from(["a", "b"]),
 )
 
 
 @given(st.lists(trials, max_size=30), st.sampled_from(["minimize", "maximize"]), st.none() | st.floats(0, 1))
 def test_whatever_was_recorded_something_is_found_once_and_in_words(
-    held: list[Trial], direction: Any, noise: float | None
+    held: list[TrialRecord], direction: Any, noise: float | None
 ) -> None:
-    told = judge_study(held, direction=direction, lr_range=RANGE, noise=noise)
+    told = findings(held, direction=direction, noise=noise)
     assert told
     assert len({finding.kind for finding in told}) == len(told)
     assert all(finding.why and finding.advice for finding in told)
 
 
 def test_a_search_that_had_nothing_left_to_gain_is_not_asked_for_a_larger_budget() -> None:
-    two = [done(0.01, 0.1), done(0.02, 0.2), Trial(lr=0.1, outcome=Outcome.PRUNED)]
+    two = [done(0.01, 0.1), done(0.02, 0.2), trial(0.1, Outcome.PRUNED)]
     told = findings(two, settled=True)
     assert [finding.kind for finding in told] == [FindingKind.LIKELY], "two trainings make no clear answer"
     assert "the better of 2 full trainings" in told[0].why

@@ -127,7 +127,7 @@ def test_findings_see_noise_between_reports_where_nothing_was_repeated() -> None
         one = trained(number, 10 ** rng.uniform(-3, -1), float(values[-1]), schedule=schedule)
         records.append(dataclasses.replace(one, curve=Curve(points)))
     space = Space(lr=(1e-4, 1.0), schedule=["constant", "cosine"])
-    told = {f.kind.key: f for f in tables.findings(study(records, space=space, epochs=10))}
+    told = {f.kind.name.lower(): f for f in tables.findings(study(records, space=space, epochs=10))}
     assert told["schedule_irrelevant"].evidence["noise"] == pytest.approx(0.02, rel=0.4)
     assert "within_noise" in told
 
@@ -267,9 +267,9 @@ def test_without_pieces_the_order_of_the_trials_is_the_order_of_costs() -> None:
 
 def test_of_two_levels_of_knowing_nothing_the_better_one_counts() -> None:
     held = plain_study(trained(0, 0.1, 1.0), baseline=Baseline(untrained=2.6, chance=2.3))
-    assert tables.tables.baseline_value(held) == 2.3
-    assert tables.tables.baseline_value(dataclasses.replace(held, direction="maximize")) == 2.6
-    assert tables.tables.baseline_value(dataclasses.replace(held, baseline=Baseline(untrained=math.nan))) is None
+    assert held.untrained == 2.3
+    assert dataclasses.replace(held, direction="maximize").untrained == 2.6
+    assert dataclasses.replace(held, baseline=Baseline(untrained=math.nan)).untrained is None
 
 
 # --- the record itself
