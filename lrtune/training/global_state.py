@@ -1,7 +1,7 @@
 """What training code shares with the whole process and moves on: the global random numbers, and a few modes.
 
 A training loop draws from the global generators of Python, NumPy and PyTorch as if it were alone. Where several
-are trained in turn, or are paused and go on later, each has to find them as it left them: an :class:`Ambient` is
+are trained in turn, or are paused and go on later, each has to find them as it left them: an :class:`GlobalState` is
 one run's own state of them. Only what is imported already is looked at, since importing torch for a loop that
 does without takes seconds.
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from collections.abc import Set as AbstractSet
 
-__all__ = ["Ambient"]
+__all__ = ["GlobalState"]
 
 T = TypeVar("T")
 States = dict[str, Any]
@@ -29,7 +29,7 @@ SEEDS = 2**32  # NumPy takes 32 bits
 DEVICES = frozenset({"cuda", "xpu"})
 
 
-class Ambient:
+class GlobalState:
     """One run's state of the global generators of Python, NumPy and PyTorch (host, CUDA and XPU devices).
 
     With it goes whether torch records gradients, and the context variables (``numpy.errstate`` and

@@ -1,4 +1,4 @@
-"""Which kind an estimator is of, and the settings of it that are lrtune's to own."""
+"""Which adapter trains an estimator, which losses it has, and which of its settings lrtune replaces."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.utils.class_weight import compute_class_weight
 
 from lrtune.errors import DataError, InputError
-from lrtune.training.estimators.adapters import EstimatorAdapter, LinearKind, PerceptronKind, cloned
+from lrtune.training.estimators.adapters import EstimatorAdapter, MLPAdapter, SGDAdapter, cloned
 from lrtune.training.estimators.losses import Criterion, DecisionLoss, Elementwise, Labels, Probability, named
 
 if TYPE_CHECKING:
     from lrtune.training.estimators.arrays import Array
 
-__all__ = ["kind_of", "many_outputs", "takes_weights"]
+__all__ = ["adapter_for", "many_outputs", "takes_weights"]
 
 LIKELY = ("learning_rate", "learning_rate_init", "eta0", "eta", "lr", "step_size")
 MARGIN = ("pa1", "pa2")  # passive-aggressive: the step is what the margin asks for, and eta0 bounds it
@@ -28,8 +28,8 @@ SKORCH = {"module", "max_epochs", "train_split", "iterator_train", "batch_size"}
 MOVING = ("optimal", "invscaling", "adaptive")  # schedules of scikit-learn's own
 
 
-def kind_of(estimator: Any, rate: str | None, y: Array) -> EstimatorAdapter:
-    """The kind of an estimator, with lrtune's settings made on a copy of it.
+def adapter_for(estimator: Any, rate: str | None, y: Array) -> EstimatorAdapter:
+    """The adapter of an estimator, with lrtune's settings made on a copy of it.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def kind_of(estimator: Any, rate: str | None, y: Array) -> EstimatorAdapter:
     if isinstance(template, MLPClassifier | MLPRegressor):
         _known(template, rate, "learning_rate_init")
         criterion = _criterion(template, classes)
-        return PerceptronKind(
+        return MLPAdapter(
             template=template, rate="learning_rate_init", criterion=criterion, classes=classes, notices=notices
         )
     if isinstance(template, BaseSGDClassifier | BaseSGDRegressor):
@@ -87,7 +87,7 @@ def kind_of(estimator: Any, rate: str | None, y: Array) -> EstimatorAdapter:
             _known(template, rate, "eta0")
         loss = named(template.loss, getattr(template, "epsilon", 0.1))
         criterion = DecisionLoss(loss=loss, classes=0 if classes is None else len(classes))
-        return LinearKind(template=template, rate="eta0", criterion=criterion, classes=classes, notices=notices)
+        return SGDAdapter(template=template, rate="eta0", criterion=criterion, classes=classes, notices=notices)
     rate = _named_rate(template, rate)
     return EstimatorAdapter(
         template=template, rate=rate, criterion=_criterion(template, classes), classes=classes, notices=notices

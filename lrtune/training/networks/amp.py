@@ -1,4 +1,4 @@
-"""Devices and number formats: where a model trains, and in which precision its forward pass computes."""
+"""Devices and precision: which device is meant, autocast, gradient scaling for fp16, freeing GPU memory."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def scaler_for(precision: str, device: torch.device) -> Any:
 
 
 def free_memory(device: torch.device) -> None:
-    """Give memory that nobody refers to back to the device."""
+    """Empty PyTorch's cache of GPU memory."""
     if device.type == "cuda":
         gc.collect()
         torch.cuda.empty_cache()

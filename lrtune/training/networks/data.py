@@ -1,8 +1,7 @@
-"""Where a run's batches come from: tensors in memory, a Dataset, or a DataLoader (see ``loaders``).
+"""Batches of a run from tensors in memory or a Dataset, in an order that follows from seed and epoch.
 
-A *source* is what the user gave, shared by all runs; a *feed* is one member's way through it. A feed is
-asked for the batch at (epoch, position): the order of an epoch is derived from the seed and the epoch,
-so going on from a checkpoint needs nothing but those two numbers.
+A *source* is what the user gave, shared by all runs; a *feed* gives one run its batches by (epoch, position), so a run
+resumes from those two numbers. DataLoaders: :mod:`lrtune.training.networks.data_loaders`.
 """
 
 from __future__ import annotations
@@ -17,37 +16,36 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 from lrtune.errors import DataError
-from lrtune.training.networks.data_samplers import generators_in, seed_all
 from lrtune.training.networks.nested import moved
-from lrtune.training.networks.rng import derived
+from lrtune.training.networks.rng import derived_seed, generators_in, seed_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from lrtune.core.recipe import Recipe
-    from lrtune.training.networks.data_samplers import Drawing
+    from lrtune.training.networks.rng import OwnGenerator
 
-__all__ = ["DatasetSource", "Feed", "Source", "TensorSource", "order"]
+__all__ = ["DatasetSource", "Feed", "Source", "TensorSource", "epoch_order"]
 
-ORDER = 0x0DE5  # tells the stream of data orders from the others of a seed
+ORDER = 0x0DE5  # tells the random stream of orders from the others of a seed
 HASHED_WHOLE = 2**28
 """Bytes of a tensor up to which all of them are hashed; beyond it, evenly spaced samples up to that size."""
 
 SHUFFLED_WHOLE = (2**25, 2**28)
-"""Bytes of data, on the host and on a GPU, up to which a run keeps a shuffled copy of them."""
+"""Bytes of data, on the host and on a GPU, up to which each epoch is a shuffled copy."""
 
 ON_DEVICE = 0.5
 """Share of the device's free memory that the data may take; larger data stays on the host."""
 
 
 class Feed(Protocol):
-    """One member's way through the data."""
+    """The batches of one run."""
 
     def batch(self, epoch: int, position: int, /) -> Any:
         """The batch at that position of that epoch, on the run's device."""
 
     def release(self) -> None:
-        """Let go of worker processes and buffers; the next batch brings them back."""
+        """Free worker processes and buffers; the next batch makes them again."""
 
 
 class Source(Protocol):
@@ -60,7 +58,7 @@ class Source(Protocol):
         """Steps of one epoch under a recipe."""
 
     def feed(self, recipe: Recipe, default: int, device: torch.device, /) -> Feed:
-        """A member's way through the data, reproducibly shuffled."""
+        """The batches of one run, shuffled by its seed."""
 
     def ordered(self, batch_size: int, device: torch.device, /) -> Iterator[Any]:
         """All of it once, for evaluation."""
@@ -69,18 +67,18 @@ class Source(Protocol):
         """Size, kind and hash."""
 
 
-def order(samples: int, seed: int, epoch: int) -> torch.Tensor:
+def epoch_order(samples: int, seed: int, epoch: int) -> torch.Tensor:
     """The order of an epoch: a permutation of shape (samples,), a function of its arguments alone."""
-    generator = torch.Generator().manual_seed(derived(seed, epoch, ORDER))
+    generator = torch.Generator().manual_seed(derived_seed(seed, epoch, ORDER))
     return torch.randperm(samples, generator=generator)
 
 
-class Sized(abc.ABC):
-    """What sources of known length share: batch sizes, steps, and the order of the samples."""
+class SizedSource(abc.ABC):
+    """A source of known length, whose samples can be taken by index."""
 
     samples: int
-    generators: Sequence[Drawing] = ()
-    """What the data itself draws from; seeded before each batch."""
+    generators: Sequence[OwnGenerator] = ()
+    """Generators of the data itself; seeded before each batch."""
 
     def batch_size(self, recipe: Recipe, default: int) -> int:
         """Samples per optimizer step: at most all there are."""
@@ -97,16 +95,16 @@ class Sized(abc.ABC):
         """The samples of those indices, on the device."""
 
     def feed(self, recipe: Recipe, default: int, device: torch.device) -> Feed:
-        """A member's way through the data."""
-        return Shuffled(self, self.batch_size(recipe, default), recipe.seed, device)
+        """The batches of one run."""
+        return IndexedFeed(self, self.batch_size(recipe, default), recipe.seed, device)
 
 
-class Shuffled:
-    """A feed over samples that can be taken by index."""
+class IndexedFeed:
+    """The batches of one run from samples by index."""
 
     __slots__ = ("_batches", "_chunks", "_device", "_epoch", "_seed", "_size", "_source")
 
-    def __init__(self, source: Sized, size: int, seed: int, device: torch.device) -> None:
+    def __init__(self, source: SizedSource, size: int, seed: int, device: torch.device) -> None:
         self._source, self._size, self._seed, self._device = source, size, seed, device
         self._epoch = -1
         self._chunks: Sequence[torch.Tensor] = ()
@@ -115,19 +113,19 @@ class Shuffled:
     def batch(self, epoch: int, position: int) -> Any:
         """The batch at that position; the epoch's order is kept until the next one."""
         if epoch != self._epoch:
-            self._turn(epoch)
+            self._start_epoch(epoch)
         if self._batches is not None:
             return self._batches[position]
         if self._source.generators:
-            seed_all(self._source.generators, derived(self._seed, epoch, position, ORDER))
+            seed_all(self._source.generators, derived_seed(self._seed, epoch, position, ORDER))
         return self._source.take(self._chunks[position], self._device)
 
-    def _turn(self, epoch: int) -> None:
+    def _start_epoch(self, epoch: int) -> None:
         """Order the samples for an epoch: small data at once, so that its batches are views that cost nothing."""
         source = self._source
-        permutation = order(source.samples, self._seed, epoch)
+        permutation = epoch_order(source.samples, self._seed, epoch)
         if isinstance(source, TensorSource):
-            permutation = permutation.to(source.home(self._device))
+            permutation = permutation.to(source.location(self._device))
             if source.nbytes <= SHUFFLED_WHOLE[self._device.type == "cuda"]:
                 shuffled = source.take(permutation, self._device)
                 self._batches = list(zip(*(torch.split(tensor, self._size) for tensor in shuffled), strict=True))
@@ -136,11 +134,11 @@ class Shuffled:
         self._epoch = epoch
 
     def release(self) -> None:
-        """Forget the order; it can be had again."""
+        """Free the order and the shuffled copy; the next batch makes them again."""
         self._epoch, self._chunks, self._batches = -1, (), None
 
 
-class TensorSource(Sized):
+class TensorSource(SizedSource):
     """Tensors in memory: they live on the device of the runs and are indexed there.
 
     Parameters
@@ -169,7 +167,7 @@ class TensorSource(Sized):
         self._placed: dict[torch.device, tuple[torch.Tensor, ...]] = {}
         self.nbytes = sum(tensor.nbytes for tensor in self._tensors)
 
-    def home(self, device: torch.device) -> torch.device:
+    def location(self, device: torch.device) -> torch.device:
         """Where the tensors lie for runs on that device: there, or on the host if they are too large for it."""
         return self._on(device)[0].device
 
@@ -202,11 +200,11 @@ class TensorSource(Sized):
         return f"{shapes}, {_hashed(self._tensors)}"
 
 
-class DatasetSource(Sized):
+class DatasetSource(SizedSource):
     """A map-style Dataset, indexed and collated in this process.
 
-    What it draws at random comes from the run's own stream, and generators that it holds itself are seeded before
-    each batch. For worker processes give a function that makes a DataLoader.
+    Its global random numbers are the run's own, and generators among its attributes are seeded before each batch. For
+    worker processes give a function that makes a DataLoader.
     """
 
     def __init__(self, dataset: Dataset[Any], name: str, collate: Callable[[list[Any]], Any] | None = None) -> None:
@@ -228,11 +226,11 @@ class DatasetSource(Sized):
     def ordered(self, batch_size: int, device: torch.device) -> Iterator[Any]:
         """All samples in their own order."""
         for number, indices in enumerate(torch.split(torch.arange(self.samples), batch_size)):
-            seed_all(self.generators, derived(number, ORDER))
+            seed_all(self.generators, derived_seed(number, ORDER))
             yield self.take(indices, device)
 
     def describe(self) -> str:
-        """Class and length: what the samples are is known to the Dataset alone."""
+        """Class and length; the samples are not hashed."""
         return f"{self.samples} samples, {type(self._dataset).__name__}"
 
 

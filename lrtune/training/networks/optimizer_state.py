@@ -1,10 +1,9 @@
-"""All that an optimizer keeps, as plain values, and back: with its parameters, in its groups, and beside them.
+"""All the state of an optimizer, to a checkpoint's plain values and back.
 
-``state_dict()`` of PyTorch covers what is kept of each parameter and the options of the groups, and its
-``load_state_dict()`` casts the former to the type of the parameter. Optimizers of other packages keep more, as
-attributes of their own: counters, rotations, an inner optimizer, a generator. Here every attribute is written that
-holds numbers. Restoring starts from an optimizer made anew by the same call: nothing is ever constructed from
-what a file names, numbers are poured into the objects that are there.
+``state_dict()`` of PyTorch covers the state of each parameter and the options of the groups, and ``load_state_dict()``
+casts the former to the type of the parameter. Optimizers of other packages have more, as attributes: counters,
+rotations, an inner optimizer, a generator. Here every attribute is saved that holds numbers. Restoring starts from an
+optimizer made anew by the same call: no class or function is looked up by a name from a file.
 """
 
 from __future__ import annotations

@@ -54,13 +54,13 @@ class TestOnDevice(SavingContract, TrainerContract):
 def test_every_precision_learns_and_comes_back(precision: str, tmp_path: Path) -> None:
     trainer = make(device="cuda", precision=precision, train_data=blobs(600), clip_norm=1.0, accumulate=2)
     run = trainer.start([RECIPE])
-    whole = train(trainer.start([RECIPE]), piece=20)
-    begun = train(run, piece=20, segments=2)
+    whole = train(trainer.start([RECIPE]), steps=20)
+    begun = train(run, steps=20, segments=2)
     checkpoint.save(tmp_path / "state.npz", run.state() or {})
     run.close()
     other = trainer.start([RECIPE])
     other.restore(checkpoint.load(tmp_path / "state.npz"))
-    rest = train(other, piece=20)
+    rest = train(other, steps=20)
     assert set({**begun[0], **rest[0]}) == set(whole[0])
     (report,) = last_reports(trainer, RECIPE)
     assert report.outcome is Outcome.COMPLETED
@@ -101,16 +101,16 @@ def test_a_real_out_of_memory_is_halved_and_goes_on() -> None:
     recipe = Recipe(lr=0.1, epochs=2)
     run = wide().start([recipe])
     (report,) = run.advance(10)
-    live = run._members[0]._live
+    live = run.members[0].live
     assert report.outcome is Outcome.COMPLETED
     assert live is None  # it has ended
     assert report.point.samples == 140
     run = wide().start([recipe])
     run.advance(1, evaluate=False)
-    live = run._members[0]._live
+    live = run.members[0].live
     assert live is not None
-    assert live.stepper.micro is not None
-    assert live.stepper.micro < 64
+    assert live.stepper.micro_batch is not None
+    assert live.stepper.micro_batch < 64
     run.close()
 
 
