@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lrtune.core.recipe import Recipe
     from lrtune.schedules import Schedule
     from lrtune.training.base import Setup
-    from lrtune.training.networks.data import Feed, Source
+    from lrtune.training.networks.data_loaders import Feed, Source
     from lrtune.training.networks.loss import Metric, Objective
     from lrtune.training.networks.optimizer_check import OptimizerBehavior
     from lrtune.training.networks.optimizers import Groups

@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import hashlib
 import math
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lrtune.core.recipe import Recipe
     from lrtune.training.networks.rng import OwnGenerator
 
-__all__ = ["DatasetSource", "Feed", "Source", "TensorSource", "epoch_order"]
+__all__ = ["DatasetSource", "IndexedFeed", "TensorSource", "epoch_order"]
 
 ORDER = 0x0DE5  # tells the random stream of orders from the others of a seed
 HASHED_WHOLE = 2**28
@@ -36,35 +36,6 @@ SHUFFLED_WHOLE = (2**25, 2**28)
 
 ON_DEVICE = 0.5
 """Share of the device's free memory that the data may take; larger data stays on the host."""
-
-
-class Feed(Protocol):
-    """The batches of one run."""
-
-    def batch(self, epoch: int, position: int, /) -> Any:
-        """The batch at that position of that epoch, on the run's device."""
-
-    def release(self) -> None:
-        """Free worker processes and buffers; the next batch makes them again."""
-
-
-class Source(Protocol):
-    """What the user gave as data."""
-
-    def batch_size(self, recipe: Recipe, default: int, /) -> int:
-        """Samples per optimizer step under a recipe."""
-
-    def steps(self, recipe: Recipe, default: int, /) -> int:
-        """Steps of one epoch under a recipe."""
-
-    def feed(self, recipe: Recipe, default: int, device: torch.device, /) -> Feed:
-        """The batches of one run, shuffled by its seed."""
-
-    def ordered(self, batch_size: int, device: torch.device, /) -> Iterator[Any]:
-        """All of it once, for evaluation."""
-
-    def describe(self) -> str:
-        """Size, kind and hash."""
 
 
 def epoch_order(samples: int, seed: int, epoch: int) -> torch.Tensor:
@@ -94,7 +65,7 @@ class SizedSource(abc.ABC):
     def take(self, indices: torch.Tensor, device: torch.device) -> Any:
         """The samples of those indices, on the device."""
 
-    def feed(self, recipe: Recipe, default: int, device: torch.device) -> Feed:
+    def feed(self, recipe: Recipe, default: int, device: torch.device) -> IndexedFeed:
         """The batches of one run."""
         return IndexedFeed(self, self.batch_size(recipe, default), recipe.seed, device)
 

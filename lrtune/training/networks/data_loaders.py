@@ -9,13 +9,14 @@ generators that it has are seeded before each batch.
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from lrtune.errors import DataError, RecipeError
 from lrtune.training.callables import call_with
+from lrtune.training.networks.data import DatasetSource, IndexedFeed, TensorSource
 from lrtune.training.networks.nested import moved
 from lrtune.training.networks.rng import RngStream, derived_seed, generators_in, seed_all
 
@@ -23,10 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from lrtune.core.recipe import Recipe
-    from lrtune.training.networks.data import Feed
     from lrtune.training.networks.rng import OwnGenerator
 
-__all__ = ["LoaderSource"]
+__all__ = ["Feed", "LoaderSource", "Source"]
 
 LOADER = 0x10AD  # tells the random stream of loaders from the others of a seed
 
@@ -95,7 +95,7 @@ class LoaderSource:
             raise RecipeError(msg)
         return loader
 
-    def feed(self, recipe: Recipe, default: int, device: torch.device) -> Feed:
+    def feed(self, recipe: Recipe, default: int, device: torch.device) -> LoaderFeed:
         """The batches of one run."""
         return LoaderFeed(self._loader(recipe, default), self.steps(recipe, default), recipe.seed, device, self._name)
 
@@ -178,6 +178,13 @@ class LoaderFeed:
         """End the worker processes; an iterator within this process keeps its place."""
         if hasattr(self._iterator, "_shutdown_workers"):
             self._end()
+
+
+Source: TypeAlias = TensorSource | DatasetSource | LoaderSource
+"""What the user gave as data; all runs share it."""
+
+Feed: TypeAlias = IndexedFeed | LoaderFeed
+"""The batches of one run by (epoch, position)."""
 
 
 def _generators(loader: Any) -> Sequence[OwnGenerator]:

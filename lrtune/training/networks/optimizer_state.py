@@ -15,7 +15,7 @@ import random
 import types
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -191,15 +191,50 @@ class _Reader:
             items[name] = self.read(value | {HOST: True} if on_host else value, fresh.get(name))
         return items
 
-    def read(self, value: Any, fresh: Any = None) -> Any:
+    def read(self, value: Any, fresh: Any = None) -> Any:  # noqa: C901, PLR0911, PLR0912 -- a table of marks
+        """The value of a written one; `fresh` is what a new optimizer has there."""
         if isinstance(value, list):
             return [self.read(item, old) for item, old in _beside_each(value, fresh)]
         if not isinstance(value, dict):
             return value
-        known = next((reader for mark, reader in self._BY_MARK.items() if mark in value), None)
-        return decoded(value) if known is None else known(self, value, fresh)
+        if TENSOR in value:
+            return self._tensor(value)
+        if TUPLE in value:
+            items = [self.read(item, old) for item, old in _beside_each(value[TUPLE], fresh)]
+            return type(fresh)(*items) if hasattr(fresh, "_fields") else tuple(items)
+        if ITEMS in value:
+            return self._items(value[ITEMS], fresh if isinstance(fresh, dict) else {})
+        if DEQUE in value:
+            return deque((self.read(item, old) for item, old in _beside_each(value[DEQUE], fresh)), value["longest"])
+        if SET in value:
+            found = {self.read(item) for item in value[SET]}
+            return frozenset(found) if isinstance(fresh, frozenset) else found
+        if OBJECT in value:
+            if fresh is None:
+                msg = "the state holds an object that a new optimizer has not; start the run again"
+                raise InputError(msg)
+            for name, item in value[OBJECT].items():
+                setattr(fresh, name, self.read(item, vars(fresh).get(name)))
+        elif RANDOM in value:
+            generator = _generator(fresh)
+            if generator is None:
+                msg = "the state holds a generator that a new optimizer has not; start the run again"
+                raise InputError(msg)
+            state = self.read(value[RANDOM])
+            generator[1](state.cpu() if isinstance(state, torch.Tensor) else state)
+        elif OPTIMIZER in value:
+            self.optimizer(fresh, value[OPTIMIZER])
+        elif PARAMETER in value:
+            return self._parameters[value[PARAMETER]]
+        elif IDENTITY in value:
+            return id(self._parameters[value[IDENTITY]])
+        elif AGAIN in value:
+            return self._seen[value[AGAIN]]
+        elif SAME not in value:
+            return decoded(value)
+        return fresh
 
-    def _tensor(self, value: Any, _fresh: Any) -> torch.Tensor:
+    def _tensor(self, value: Any) -> torch.Tensor:
         tensor: torch.Tensor = decoded({TENSOR: value[TENSOR], "dtype": value["dtype"]})
         if STRIDES in value:
             tensor = torch.empty_strided(tensor.shape, value[STRIDES], dtype=tensor.dtype).copy_(tensor)
@@ -208,79 +243,17 @@ class _Reader:
         self._seen.append(tensor)
         return tensor
 
-    def _tuple(self, value: Any, fresh: Any) -> Any:
-        items = [self.read(item, old) for item, old in _beside_each(value[TUPLE], fresh)]
-        return type(fresh)(*items) if hasattr(fresh, "_fields") else tuple(items)
-
-    def _deque(self, value: Any, fresh: Any) -> Any:
-        return deque((self.read(item, old) for item, old in _beside_each(value[DEQUE], fresh)), value["longest"])
-
-    def _set(self, value: Any, fresh: Any) -> Any:
-        items = {self.read(item) for item in value[SET]}
-        return frozenset(items) if isinstance(fresh, frozenset) else items
-
-    def _items(self, value: Any, fresh: Any) -> Any:
-        old = fresh if isinstance(fresh, dict) else {}
+    def _items(self, written: Any, fresh: dict[Any, Any]) -> Any:
         items = {}
-        for written, item in value[ITEMS]:
-            key = self.read(written)
-            items[key] = self.read(item, old.get(key))
-        if type(old) is dict:
+        for name, item in written:
+            key = self.read(name)
+            items[key] = self.read(item, fresh.get(key))
+        if type(fresh) is dict:
             return items
-        made = copy.copy(old)  # e.g. a defaultdict
+        made = copy.copy(fresh)  # e.g. a defaultdict
         made.clear()
         made.update(items)
         return made
-
-    def _object(self, value: Any, fresh: Any) -> Any:
-        if fresh is None:
-            msg = "the state holds an object that a new optimizer has not; start the run again"
-            raise InputError(msg)
-        for name, item in value[OBJECT].items():
-            setattr(fresh, name, self.read(item, vars(fresh).get(name)))
-        return fresh
-
-    def _random(self, value: Any, fresh: Any) -> Any:
-        generator = _generator(fresh)
-        if generator is None:
-            msg = "the state holds a generator that a new optimizer has not; start the run again"
-            raise InputError(msg)
-        state = self.read(value[RANDOM])
-        generator[1](state.cpu() if isinstance(state, torch.Tensor) else state)
-        return fresh
-
-    def _optimizer(self, value: Any, fresh: Any) -> Any:
-        self.optimizer(fresh, value[OPTIMIZER])
-        return fresh
-
-    def _parameter(self, value: Any, _fresh: Any) -> torch.Tensor:
-        place: int = value[PARAMETER]
-        return self._parameters[place]
-
-    def _identity(self, value: Any, _fresh: Any) -> int:
-        return id(self._parameters[value[IDENTITY]])
-
-    def _again(self, value: Any, _fresh: Any) -> torch.Tensor:
-        place: int = value[AGAIN]
-        return self._seen[place]
-
-    def _same(self, _value: Any, fresh: Any) -> Any:
-        return fresh
-
-    _BY_MARK: ClassVar[dict[str, Callable[[_Reader, Any, Any], Any]]] = {
-        TENSOR: _tensor,
-        TUPLE: _tuple,
-        ITEMS: _items,
-        DEQUE: _deque,
-        SET: _set,
-        OBJECT: _object,
-        RANDOM: _random,
-        OPTIMIZER: _optimizer,
-        PARAMETER: _parameter,
-        IDENTITY: _identity,
-        AGAIN: _again,
-        SAME: _same,
-    }
 
 
 def _beside_each(items: list[Any], fresh: Any) -> Iterator[tuple[Any, Any]]:

@@ -28,7 +28,7 @@ from lrtune.training.networks.run import NetworkMember
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from lrtune.training.networks.data import Source
+    from lrtune.training.networks.data_loaders import Source
 
 __all__ = ["TorchTrainer"]
 
