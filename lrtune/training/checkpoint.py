@@ -68,10 +68,8 @@ def save(path: str | os.PathLike[str], state: State) -> int:
 def load(path: str | os.PathLike[str]) -> State:
     """The state that :func:`save` wrote.
 
-    Raises
-    ------
-    CheckpointError
-        If there is no such file, or it is damaged, foreign or malicious; nothing of it has been executed.
+    CheckpointError if there is no such file, or it is damaged, foreign or malicious; nothing of it has been
+    executed.
     """
     target = Path(path)
     try:

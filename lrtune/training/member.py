@@ -130,10 +130,8 @@ class MemberRun(Generic[M]):
     def restore(self, state: State, /) -> None:
         """Continue from a state of the same recipes.
 
-        Raises
-        ------
-        InputError
-            If the state belongs to something else, or is damaged, or runs of this trainer cannot be saved.
+        InputError if the state belongs to something else, or is damaged, or runs of this trainer cannot be
+        saved.
         """
         if self._identity is None:
             msg = "a run of this trainer cannot be restored from a state; the run starts again with the same recipe"
@@ -166,15 +164,7 @@ class MemberRun(Generic[M]):
 
 
 class MinibatchMember(Member):
-    """A recipe trained by minibatches, with losses, learning rates and divergence as a function of its steps alone.
-
-    Parameters
-    ----------
-    number, recipe
-        Its number in the run and what it trains.
-    steps_per_epoch
-        Minibatches of an epoch.
-    """
+    """A recipe trained by minibatches; losses, learning rates and divergence depend on its steps alone."""
 
     def __init__(self, number: int, recipe: Recipe, steps_per_epoch: int) -> None:
         super().__init__(number, recipe)

@@ -29,21 +29,10 @@ MOVING = ("optimal", "invscaling", "adaptive")  # schedules of scikit-learn's ow
 
 
 def adapter_for(estimator: Any, rate: str | None, y: Array) -> EstimatorAdapter:
-    """The adapter of an estimator, with lrtune's settings made on a copy of it.
+    """The adapter of an estimator (a pipeline's last step), with lrtune's settings made on a copy of it.
 
-    Parameters
-    ----------
-    estimator
-        The last step, where there is a pipeline.
-    rate
-        Name of the learning-rate parameter; None where lrtune knows it.
-    y
-        The targets, training and held-out.
-
-    Raises
-    ------
-    InputError
-        If it cannot be trained in pieces, or its learning rate is not known.
+    `rate` names its learning-rate parameter, None where lrtune knows it; `y` are all targets. InputError where it has
+    no ``partial_fit`` or no known learning rate.
     """
     template = cloned(estimator)
     name = type(template).__name__

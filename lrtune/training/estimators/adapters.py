@@ -61,7 +61,7 @@ class EstimatorStepper:
         self.begun = True
 
     def losses(self, table: TrainingArrays) -> float:
-        """The mean loss on a table."""
+        """The mean loss on some rows."""
         return mean(self.adapter.criterion.rows(self.estimator, table.X, table.target), self.adapter.weights(table))
 
 
@@ -86,16 +86,14 @@ class EstimatorAdapter:
     draws: ClassVar[bool] = True
     """Whether it may draw from the process's global generators, as a user's own estimator may."""
 
+    optimizer_attribute: ClassVar[str | None] = None
+    """The attribute with the optimizer, which has the learning rate after the first minibatch; None for none."""
+
     template: Any
     rate: str
     criterion: Criterion
     classes: Array | None
     notices: list[str] = field(default_factory=list)
-
-    @property
-    def kept_by(self) -> str | None:
-        """The attribute that holds the optimizer, which then has the learning rate; None where there is none."""
-        return None
 
     @property
     def name(self) -> str:
@@ -117,28 +115,20 @@ class EstimatorAdapter:
         return by_class if table.weight is None else by_class * table.weight
 
     def stepper(self, recipe: Recipe) -> EstimatorStepper:
-        """A fresh estimator for a recipe.
-
-        Raises
-        ------
-        RecipeError
-            If the recipe asks for something that the estimator cannot do.
-        """
+        """A fresh estimator for a recipe; RecipeError where the estimator cannot do what it asks for."""
         self.check(recipe)
         estimator = cloned(self.template)
         parameters = estimator.get_params(deep=False)
         if "random_state" in parameters:
-            estimator.random_state = self.randomness(recipe.seed % MAX_SEED)
+            # A number needs no saving. Seeding a generator takes 60 us a minibatch; unshuffled, it is drawn from once.
+            seed = recipe.seed % MAX_SEED
+            estimator.random_state = seed if self.draws else np.random.RandomState(seed)
         for name, value in estimator.get_params(deep=True).items():
             if name.endswith("__random_state") and isinstance(value, np.random.RandomState):  # its state is not saved
                 estimator.set_params(**{name: recipe.seed % MAX_SEED})
         for name, value in self.changes(recipe).items():
             setattr(estimator, name, value)
         return EstimatorStepper(estimator=estimator, adapter=self)
-
-    def randomness(self, seed: int) -> Any:
-        """The estimator's ``random_state``: a number, which unlike a generator holds no state to be saved."""
-        return seed
 
     def check(self, recipe: Recipe) -> None:
         """Refuse what the estimator has no parameter for."""
@@ -160,12 +150,8 @@ class EstimatorAdapter:
 
     def changes(self, recipe: Recipe) -> dict[str, Any]:
         """Parameters that a recipe sets beyond the learning rate."""
-        changed: dict[str, Any] = {}
-        if recipe.weight_decay is not None:
-            changed["alpha"] = recipe.weight_decay
-        if recipe.momentum:
-            changed["momentum"] = recipe.momentum
-        return changed
+        changed = {} if recipe.weight_decay is None else {"alpha": recipe.weight_decay}
+        return changed | ({"momentum": recipe.momentum} if recipe.momentum else {})
 
     def setup(self, recipe: Recipe, given: Any) -> Setup:
         """How an estimator is trained under a recipe, beyond what its own parameters say.
@@ -180,8 +166,8 @@ class EstimatorAdapter:
         Returns
         -------
         Setup
-            ``estimator``, its class's name; ``rate``, the name of its learning rate; ``kept_by``, the attribute that
-            holds the optimizer once there is one, or None; ``settings``, the parameters that are not the user's.
+            ``estimator``, its class's name; ``rate``, the name of its learning rate; ``kept_by``, the attribute with
+            the optimizer, or None; ``settings``, the parameters that are not the user's.
         """
         theirs = given.get_params(deep=False)
         mine = self.stepper(recipe).estimator.get_params(deep=False)
@@ -191,7 +177,7 @@ class EstimatorAdapter:
                 settings[name] = plain(value)
         if "random_state" in mine:
             settings["random_state"] = recipe.seed % MAX_SEED
-        return {"estimator": self.name, "rate": self.rate, "kept_by": self.kept_by, "settings": settings}
+        return {"estimator": self.name, "rate": self.rate, "kept_by": self.optimizer_attribute, "settings": settings}
 
     def set_rate(self, estimator: Any, rate: float, rows: int) -> None:
         """Set the learning rate of the next minibatch, of so many rows."""
@@ -226,10 +212,6 @@ class SGDAdapter(EstimatorAdapter):
     __slots__ = ()
     draws = False
 
-    def randomness(self, seed: int) -> Any:
-        """A generator, since seeding one at each minibatch costs 60 us; unshuffled, it is drawn from at first only."""
-        return np.random.RandomState(seed)
-
     def loss_before(self, stepper: EstimatorStepper, batch: TrainingArrays) -> float | None:
         """From the coefficients, at the price of one product."""
         return stepper.losses(batch)
@@ -247,15 +229,7 @@ class MLPAdapter(EstimatorAdapter):
 
     __slots__ = ()
     draws = False
-
-    @property
-    def kept_by(self) -> str | None:
-        """scikit-learn's own attribute."""
-        return "_optimizer"
-
-    def randomness(self, seed: int) -> Any:
-        """A generator, since seeding one at each minibatch costs 60 us; unshuffled, it is drawn from at first only."""
-        return np.random.RandomState(seed)
+    optimizer_attribute = "_optimizer"
 
     def _check_optimizer(self, recipe: Recipe) -> None:
         if recipe.optimizer not in {"sgd", "adam"}:
@@ -286,7 +260,7 @@ class MLPAdapter(EstimatorAdapter):
         """On the optimizer where there is one; Adam computes its step from the initial rate."""
         estimator.learning_rate_init = rate
         estimator.batch_size = rows  # partial_fit would split a larger batch
-        optimizer = getattr(estimator, str(self.kept_by), None)
+        optimizer = getattr(estimator, "_optimizer", None)
         if optimizer is not None:
             optimizer.learning_rate_init = optimizer.learning_rate = rate
 

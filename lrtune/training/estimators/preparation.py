@@ -18,14 +18,7 @@ if TYPE_CHECKING:
 
     from lrtune.training.estimators.arrays import Array, TrainingArrays
 
-__all__ = ["check_valid", "prepared"]
-
-
-def check_valid(valid: object) -> None:
-    """Raise InputError unless held-out rows come as two or three tables."""
-    if valid is not None and not (isinstance(valid, tuple) and len(valid) in {2, 3}):
-        msg = f"valid must be (X, y) or (X, y, sample_weight) (got {type(valid).__name__})"
-        raise InputError(msg)
+__all__ = ["prepared"]
 
 
 class PreparedData(NamedTuple):
@@ -51,6 +44,9 @@ def prepared(
     rate: str | None,
 ) -> PreparedData:
     """Check the table, split off the held-out part where `valid` is None, and fit the pipeline on the training part."""
+    if valid is not None and not (isinstance(valid, tuple) and len(valid) in {2, 3}):
+        msg = f"valid must be (X, y) or (X, y, sample_weight) (got {type(valid).__name__})"
+        raise InputError(msg)
     rows = _same_length(X, y, "X", "y")
     shape = rows, int(getattr(X, "shape", (rows, 0))[1]) if len(getattr(X, "shape", ())) > 1 else _width(X)
     classifier, outputs = is_classifier(estimator), many_outputs(estimator)

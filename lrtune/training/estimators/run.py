@@ -127,17 +127,7 @@ class EstimatorTask:
 
 
 class EstimatorMember(MinibatchMember):
-    """One estimator in training.
-
-    Parameters
-    ----------
-    number, recipe
-        Its number in the run and what it trains.
-    task
-        On what it is trained.
-    setup
-        Says how a recipe is set up beyond its own fields.
-    """
+    """One estimator in training; `setup` returns how a recipe is set up beyond its own fields."""
 
     def __init__(self, number: int, recipe: Recipe, task: EstimatorTask, setup: Callable[[Recipe], Setup]) -> None:
         super().__init__(number, recipe, task.steps_per_epoch(recipe))

@@ -34,10 +34,7 @@ class UnsavableError(TypeError):
 def save_fitted(estimator: Any) -> State:
     """A snapshot of all attributes that are not the estimator's parameters.
 
-    Raises
-    ------
-    UnsavableError
-        If one of them cannot be written as numbers.
+    UnsavableError if one of them cannot be written as numbers.
     """
     parameters = set(estimator.get_params(deep=False))
     seen: dict[int, int] = {}
@@ -49,10 +46,7 @@ def save_fitted(estimator: Any) -> State:
 def load_fitted(saved: Mapping[str, Any], estimator: Any) -> None:
     """Give an estimator that has seen one minibatch what another had learned.
 
-    Raises
-    ------
-    InputError
-        If the state does not fit the estimator.
+    InputError if the state does not fit the estimator.
     """
     parameters = set(estimator.get_params(deep=False))
     arrays: list[Any] = []

@@ -28,7 +28,7 @@ from lrtune.training.base import Baseline
 from lrtune.training.estimators import arrays
 from lrtune.training.estimators.adapter_factory import takes_weights
 from lrtune.training.estimators.adapters import EstimatorAdapter, EstimatorStepper, SGDAdapter, cloned
-from lrtune.training.estimators.preparation import check_valid, prepared
+from lrtune.training.estimators.preparation import prepared
 from lrtune.training.estimators.run import REFUSALS, EstimatorMember, EstimatorTask, quiet
 from lrtune.training.estimators.state import UnsavableError, save_fitted
 from lrtune.training.member import MemberRun
@@ -116,7 +116,6 @@ class SklearnTrainer:
         if not 0 < valid_fraction < 1:
             msg = f"valid_fraction must lie between 0 and 1 (got {valid_fraction!r}); 0.25 holds out a quarter"
             raise InputError(msg)
-        check_valid(valid)
         self._pipeline, last = _parts(estimator)
         self._estimator = estimator
         default = _batch_size(batch_size, last)

@@ -70,10 +70,7 @@ class Accuracy:
         probabilities, right elements at a threshold of 0 and of 0.5, how many elements, and how many targets are
         negative.
 
-        Raises
-        ------
-        DataError
-            If they are not tensors that belong together.
+        DataError if they are not tensors that belong together.
         """
         if not isinstance(output, torch.Tensor) or not isinstance(target, torch.Tensor):
             got = f"{type(output).__name__} and {type(target).__name__}"

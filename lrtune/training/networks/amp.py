@@ -21,10 +21,7 @@ PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.fl
 def chosen_device(name: str | torch.device) -> torch.device:
     """The device of that name; ``"auto"`` is the first CUDA device, or the host without one.
 
-    Raises
-    ------
-    InputError
-        If there is no such device here.
+    InputError if there is no such device here.
     """
     if name == "auto":
         # Counted by the driver's own library, so that CUDA is not in use yet and the process may still be forked.
@@ -52,10 +49,7 @@ def chosen_device(name: str | torch.device) -> torch.device:
 def checked_precision(name: str, device: torch.device) -> str:
     """The precision, if that device can compute in it.
 
-    Raises
-    ------
-    InputError
-        If there is no such precision, or the device has it not.
+    InputError if there is no such precision, or the device has it not.
     """
     if name not in PRECISIONS:
         msg = f"precision must be one of {', '.join(PRECISIONS)} (got {name!r})"

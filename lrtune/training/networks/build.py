@@ -125,10 +125,7 @@ class LiveModel:
 def build_live(settings: NetworkSettings, recipe: Recipe) -> LiveModel:
     """Everything that trains a recipe, its weights drawn from the global generators as they are now.
 
-    Raises
-    ------
-    RecipeError
-        If the recipe asks for something that cannot be had.
+    RecipeError if the recipe asks for something that cannot be had.
     """
     model = _fresh(settings, recipe)
     _initialize_lazy(model, settings)

@@ -17,10 +17,7 @@ __all__ = ["Composed", "ScaledUpdates", "plain_optimizers"]
 class Composed(torch.optim.Optimizer):
     """Several optimizers as one, each with parameters of its own; their groups and state are its own.
 
-    Parameters
-    ----------
-    parts
-        Optimizers that have not taken a step yet. Their groups keep their own options.
+    The parts have not taken a step yet. Their groups keep their own options.
     """
 
     def __init__(self, *parts: torch.optim.Optimizer) -> None:
@@ -49,11 +46,6 @@ class ScaledUpdates(Composed):
 
     Its steps use the peak learning rate that it was made with; each update is then multiplied by the current learning
     rate over the peak. At the peak it is the optimizer alone, bit for bit.
-
-    Parameters
-    ----------
-    optimizer
-        Such as Rprop, made at its peak learning rates.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:

@@ -139,20 +139,15 @@ class TensorSource(SizedSource):
         self.nbytes = sum(tensor.nbytes for tensor in self._tensors)
 
     def location(self, device: torch.device) -> torch.device:
-        """Where the tensors lie for runs on that device: there, or on the host if they are too large for it."""
+        """Where the tensors are for runs on that device: there, or on the host if they are too large for it."""
         return self._on(device)[0].device
 
     def _on(self, device: torch.device) -> tuple[torch.Tensor, ...]:
         if device not in self._placed:
-            self._placed[device] = self._place(device)
+            added = sum(tensor.nbytes for tensor in self._tensors if not tensor.is_cuda)
+            fits = device.type != "cuda" or added <= ON_DEVICE * torch.cuda.mem_get_info(device)[0]
+            self._placed[device] = tuple(t.to(device) for t in self._tensors) if fits else self._tensors
         return self._placed[device]
-
-    def _place(self, device: torch.device) -> tuple[torch.Tensor, ...]:
-        if device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(device)
-            if sum(tensor.nbytes for tensor in self._tensors if not tensor.is_cuda) > ON_DEVICE * free:
-                return self._tensors
-        return tuple(tensor.to(device) for tensor in self._tensors)
 
     def take(self, indices: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, ...]:
         """The samples of those indices."""

@@ -38,19 +38,8 @@ def measure(
     that is the same. Accuracy is counted batch by batch; any other metric is given all outputs and targets at once, as
     float32 on the host. How many values are read from the device does not depend on the number of batches.
 
-    Parameters
-    ----------
-    model, objective, metrics, batches
-        What is measured, and on what.
-    most
-        Samples that may pass through the model at once.
-    notify
-        Takes sentences that the user should be told.
-
-    Raises
-    ------
-    DataError
-        If there are metrics and the loss does not return outputs and targets.
+    At most `most` samples pass through the model at once; `notify` takes the notices. DataError if there are metrics
+    and the loss does not return outputs and targets.
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

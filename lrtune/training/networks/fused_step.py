@@ -31,14 +31,9 @@ ENGINE = getattr(getattr(torch.autograd, "Variable", None), "_execution_engine",
 
 
 def backward(loss: torch.Tensor, one: torch.Tensor | None = None) -> None:
-    """Add the gradients of a loss to its leaves.
+    """Add the gradients of a loss without dimensions to its leaves.
 
-    Parameters
-    ----------
-    loss
-        A tensor without dimensions.
-    one
-        Its gradient with respect to itself, to be reused where no user's code can change it.
+    `one` is its gradient with respect to itself, to be reused where no user's code can change it.
     """
     if ENGINE is None or type(loss) is not torch.Tensor or not loss.is_cpu or not loss.requires_grad:
         loss.backward()  # type: ignore[no-untyped-call]  # PyTorch is untyped here
@@ -59,13 +54,6 @@ class FusedStep:
 
     The first step is the optimizer's own, which creates its state. So is every step at which a parameter has no
     gradient, and all of them where there are options that no kernel here has.
-
-    Parameters
-    ----------
-    optimizer
-        An SGD, Adam or AdamW.
-    own
-        Its own step.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, own: Callable[[], Any]) -> None:

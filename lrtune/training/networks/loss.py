@@ -138,13 +138,7 @@ def _weight(given: Any) -> Any:
 
 
 def scalar_loss(loss: Any) -> torch.Tensor:
-    """The loss, if it is a tensor without dimensions.
-
-    Raises
-    ------
-    DataError
-        If it is anything else.
-    """
+    """The loss, if it is a tensor without dimensions; DataError if it is anything else."""
     if not isinstance(loss, torch.Tensor) or loss.ndim:
         got = f"the shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
         msg = (
@@ -158,10 +152,7 @@ def scalar_loss(loss: Any) -> torch.Tensor:
 def inputs_and_target(batch: Batch) -> tuple[tuple[Any, ...], Any]:
     """Inputs and target of a batch: the last item is the target.
 
-    Raises
-    ------
-    DataError
-        If the batch is not a sequence of at least two.
+    DataError if the batch is not a sequence of at least two.
     """
     if isinstance(batch, list | tuple) and len(batch) > 1:
         return tuple(batch[:-1]), batch[-1]
@@ -231,10 +222,7 @@ METRICS = {"accuracy": False, "error": True}
 def metrics_of(metrics: Mapping[str, Any] | Iterable[str] | None, objective: Objective) -> dict[str, Metric]:
     """Metrics by name: names of known ones, or functions ``(outputs, targets)`` of all held-out samples.
 
-    Raises
-    ------
-    InputError
-        If a name is not known, or taken by the losses, or a metric is no function.
+    InputError if a name is not known, or taken by the losses, or a metric is no function.
     """
     if metrics is None:
         return {}
@@ -262,11 +250,6 @@ class SampleMeanCheck:
 
     A mean over targets that are not masked, or over weights, shows at the first two parts that differ in them.
     It takes the memory of the outputs of two parts, and the loss once more; no forward pass.
-
-    Parameters
-    ----------
-    function
-        ``(output, target)``.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:

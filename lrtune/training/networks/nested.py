@@ -36,10 +36,7 @@ PLAIN = frozenset({bool, int, float, str, bytes, type(None)})
 def encoded(value: Any) -> Any:
     """A snapshot in plain values: arrays for tensors, whatever their type, marked dicts for the rest.
 
-    Raises
-    ------
-    TypeError
-        If something in it cannot be written without a pickle.
+    TypeError if something in it cannot be written without a pickle.
     """
     if isinstance(value, torch.Tensor):
         return {TENSOR: _array(value), "dtype": str(value.dtype).removeprefix("torch.")}
@@ -60,10 +57,7 @@ def encoded(value: Any) -> Any:
 def decoded(value: Any) -> Any:
     """What :func:`encoded` was given, its tensors on the host.
 
-    Raises
-    ------
-    InputError
-        If it is nothing that :func:`encoded` returns.
+    InputError if it is nothing that :func:`encoded` returns.
     """
     if isinstance(value, list):
         return [decoded(item) for item in value]

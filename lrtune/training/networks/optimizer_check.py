@@ -97,12 +97,10 @@ def checked(
 
     Parameters
     ----------
-    chosen
-        Its name, or the function that makes it.
+    chosen, options
+        Its name, or the function that makes it, and the trainer's options.
     make, groups, recipe
-        As for :func:`behavior_of`.
-    options
-        Those that the trainer gives it.
+        `make` returns it over parameter groups, for a recipe.
     behaviors
         The cache for the user's functions, which behave alike for recipes that differ in learning rate and seed alone.
 
@@ -182,21 +180,9 @@ def _signature(groups: Groups) -> tuple[Any, ...]:
 def behavior_of(
     make: Callable[[Groups, Recipe], torch.optim.Optimizer], groups: Groups, recipe: Recipe
 ) -> OptimizerBehavior:
-    """Find out what an optimizer does.
+    """Find out what the optimizer that `make` returns does with stand-ins for the parameters of `groups`.
 
-    Parameters
-    ----------
-    make
-        Makes it over parameter groups.
-    groups
-        Those that it is to train; stand-ins of as many dimensions take their place.
-    recipe
-        Its learning rate is replaced.
-
-    Raises
-    ------
-    RecipeError
-        If it cannot take a step without evaluating the loss again.
+    RecipeError where it cannot take a step without evaluating the loss again.
     """
     trial = TrialSteps(make, groups, recipe)
     with quietly():
@@ -284,31 +270,18 @@ class TrialSteps:
                 group[RATIO] = group[RATIO] / 2 or 1.0
         if not {id(p) for group in optimizer.param_groups for p in group["params"]} <= {id(w) for w in weights}:
             return None
-        if pause is None:
-            self._stepped(stream, numbers, weights, optimizer, rates)
-            return weights
-        self._stepped(stream, numbers, weights, optimizer, rates[:pause])
-        saved, place = save_optimizer(optimizer), stream.state()
-        weights, optimizer = self._made(stream, rates[0], weights)
-        load_optimizer(optimizer, saved)
-        stream.restore(place)
-        self._stepped(stream, numbers, weights, optimizer, rates[pause:])
-        return weights
-
-    def _stepped(
-        self,
-        stream: RngStream,
-        numbers: torch.Generator,
-        weights: Sequence[torch.Tensor],
-        optimizer: torch.optim.Optimizer,
-        rates: Sequence[float],
-    ) -> None:
-        with stream.active():
-            for rate in rates:
+        for step, rate in enumerate(rates):
+            if step == pause:
+                saved, random_state = save_optimizer(optimizer), stream.state()
+                weights, optimizer = self._made(stream, rates[0], weights)
+                load_optimizer(optimizer, saved)
+                stream.restore(random_state)
+            with stream.active():
                 apply_lr(optimizer, rate)
                 for weight in weights:
                     weight.grad = torch.randn(weight.shape, generator=numbers).to(weight)
                 optimizer.step()
+        return weights
 
     def trained_or_none(self, rates: Sequence[float], **options: int | None) -> list[torch.Tensor] | None:
         """The same; None also where it fails."""

@@ -118,13 +118,7 @@ def _elsewhere(optimizer: torch.optim.Optimizer) -> list[str]:
 
 
 def _values(optimizer: torch.optim.Optimizer, name: str) -> list[Any]:
-    """An argument as each group has it, or as the optimizer itself has.
-
-    Raises
-    ------
-    TypeError
-        If neither has it.
-    """
+    """An argument as each group has it, or as the optimizer itself has; TypeError if neither has it."""
     own = vars(optimizer).get(name, optimizer.defaults.get(name, NOWHERE))
     values = [group.get(name, own) for group in optimizer.param_groups]
     if any(value is NOWHERE for value in values):

@@ -61,10 +61,7 @@ def _beside(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 def save_optimizer(optimizer: torch.optim.Optimizer) -> State:
     """What is kept of each parameter by its position, the groups' options, and the rest by its name.
 
-    Raises
-    ------
-    TypeError
-        If the optimizer keeps something that cannot be written as numbers.
+    TypeError if the optimizer keeps something that cannot be written as numbers.
     """
     return _Writer(_parameters(optimizer)).optimizer(optimizer)
 
@@ -72,10 +69,7 @@ def save_optimizer(optimizer: torch.optim.Optimizer) -> State:
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: State) -> None:
     """Put everything back; each tensor lies where its optimizer looks for it.
 
-    Raises
-    ------
-    InputError
-        If the groups or parameters differ.
+    InputError if the groups or parameters differ.
     """
     _Reader(_parameters(optimizer)).optimizer(optimizer, saved)
 

@@ -98,11 +98,8 @@ def _known() -> dict[str, type[torch.optim.Optimizer]]:
 def parsed(text: str) -> OptimizerSpec:
     """The optimizer of that name, with its options.
 
-    Raises
-    ------
-    RecipeError
-        If there is no such optimizer, it needs a closure, its package is not installed, or its options
-        cannot be read.
+    RecipeError if there is no such optimizer, it needs a closure, its package is not installed, or its options
+    cannot be read.
     """
     name, options = _read(text)
     canonical, preset = SHORT.get(name, (name, {}))
@@ -158,14 +155,13 @@ def build(
 
     Parameters
     ----------
-    optimizer
-        A name, or a callable ``(params, lr)`` (more by name: ``recipe``); the recipe's own overrides it.
-    options
-        Of the trainer's own optimizer; where the recipe names another, those that it has too.
+    optimizer, options
+        A name, or a callable ``(params, lr)`` (more by name: ``recipe``), and its options; the recipe's own optimizer
+        overrides it, with those of the options that it has.
     groups
         Dicts with ``params`` and the options of the group; ``lr_ratio``, or ``lr`` at the peak.
     recipe
-        Its momentum and weight decay replace the optimizer's, but not those that a group has of its own.
+        Its momentum and weight decay replace the optimizer's, but not those of a group.
     fuse
         Whether fused kernels may be used; sparse gradients forbid them.
 

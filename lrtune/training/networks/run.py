@@ -39,20 +39,7 @@ HOST = torch.device("cpu")
 
 
 class NetworkMember(MinibatchMember):
-    """One recipe of a run.
-
-    Parameters
-    ----------
-    number, recipe
-        Its number in the run and what it trains.
-    settings
-        How to train.
-
-    Attributes
-    ----------
-    live
-        The model and all that trains it; None once it has ended, or where memory ran out as it was made.
-    """
+    """One recipe of a run; `live` is None once it has ended, or where memory ran out as the model was made."""
 
     def __init__(self, number: int, recipe: Recipe, settings: NetworkSettings) -> None:
         self.settings = settings
@@ -225,10 +212,8 @@ class NetworkMember(MinibatchMember):
     def state(self) -> State:
         """What :meth:`restore` takes: weights, optimizer, schedule, counters, random numbers.
 
-        Raises
-        ------
-        TypeError
-            If the optimizer holds what cannot be saved, or would not continue bit for bit from what is saved.
+        TypeError if the optimizer holds what cannot be saved, or would not continue bit for bit from what is
+        saved.
         """
         head: State = {"recipe": self.recipe.to_json(), "done": self.done}
         live = self.live
@@ -256,13 +241,7 @@ class NetworkMember(MinibatchMember):
         }
 
     def restore(self, saved: State) -> None:
-        """Continue from a state.
-
-        Raises
-        ------
-        InputError
-            If it is of another recipe or model.
-        """
+        """Continue from a state; InputError if it is of another recipe or model."""
         if saved["recipe"] != self.recipe.to_json():
             msg = f"the state is of another recipe ({saved['recipe']}) than {self.recipe.to_json()}"
             raise InputError(msg)

@@ -117,14 +117,9 @@ class TorchLoss:
 
 
 def torch_loss(loss: Any, device: torch.device) -> TorchLoss | None:
-    """A loss as one of PyTorch's own; None where it is not, or has weights by element.
+    """A loss module, a function of :mod:`torch.nn.functional` or a ``partial`` of one, its class weights on the device.
 
-    Parameters
-    ----------
-    loss
-        A loss module, a function of :mod:`torch.nn.functional`, or a ``functools.partial`` of one.
-    device
-        Where its class weights go.
+    None where it is not PyTorch's own, or has weights by element.
     """
     module = loss if isinstance(loss, nn.Module) else _module_of(loss)
     of_classes = type(module) in OF_CLASSES

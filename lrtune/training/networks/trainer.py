@@ -252,13 +252,7 @@ def _positive(name: str, value: object, *, integer: bool = False) -> None:
 
 
 def source_of(data: Any, name: str) -> Source:
-    """The source of batches that some data is.
-
-    Raises
-    ------
-    DataError
-        If it is nothing of the kind.
-    """
+    """The source of batches that some data is; DataError if it is nothing of the kind."""
     if isinstance(data, TensorDataset):
         return TensorSource(data.tensors, name)
     if isinstance(data, list | tuple):
