@@ -127,7 +127,7 @@ class Trainer(Protocol):
 
     @property
     def notices(self) -> Sequence[str]:
-        """What the user should be told, e.g. an inert setting that was replaced; one sentence each."""
+        """Notices for the user, e.g. of a setting without effect that was replaced; one sentence each."""
 
     def start(self, recipes: Sequence[Recipe], /) -> Run:
         """Start a run of one recipe or many.

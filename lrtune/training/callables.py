@@ -36,7 +36,7 @@ def call_with(function: Callable[..., Any], **offered: Any) -> Any:
     required, named = wanted(function)
     spare = [name for name in offered if name not in named]
     strange = [name for name in required if name not in offered]
-    taken = dict(zip(strange, spare, strict=False))  # with too few to offer, the call itself says what is missing
+    taken = dict(zip(strange, spare, strict=False))  # with too few, the call raises TypeError
     positional = [offered[taken.get(name, name)] for name in required if name in offered or name in taken]
     by_name = {name: value for name, value in offered.items() if name in named and name not in required}
     return function(*positional, **by_name)

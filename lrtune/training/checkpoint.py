@@ -68,7 +68,7 @@ def save(path: str | os.PathLike[str], state: State) -> int:
 def load(path: str | os.PathLike[str]) -> State:
     """The state that :func:`save` wrote.
 
-    CheckpointError if there is no such file, or it is damaged, foreign or malicious; nothing of it has been
+    CheckpointError if there is no such file, or it is damaged, not lrtune's, or malicious; nothing in it is
     executed.
     """
     target = Path(path)

@@ -65,7 +65,7 @@ class GeneratorTrainer:
 
     @property
     def notices(self) -> Sequence[str]:
-        """What the user should be told: e.g. that a run returned before its last epoch."""
+        """Notices for the user, e.g. that a run returned before its last epoch."""
         return tuple(self._notices)
 
     def add_notice(self, notice: str) -> None:

@@ -195,7 +195,7 @@ class MinibatchMember(Member):
 
     @abc.abstractmethod
     def stopped(self, error: Exception) -> TrainingStopped | None:
-        """The outcome that an exception stands for; None where it is an error of the user's code."""
+        """The outcome that an exception means; None where it is an error of the user's code."""
 
     def check(self) -> None:
         """Raise TrainingStopped where the model is no longer finite; called at the end of each advance."""
@@ -238,7 +238,7 @@ class MinibatchMember(Member):
         self.loss_weight += weight
 
     def rates(self, epoch: int) -> list[float]:
-        """The learning rate of each step of an epoch; a whole epoch at once, so that pauses change nothing."""
+        """The learning rate of each step of an epoch, computed once an epoch, so that pauses change nothing."""
         if self._rates[0] != epoch:
             first = epoch * self.per_epoch
             progress = np.arange(first, first + self.per_epoch) / self.total_steps

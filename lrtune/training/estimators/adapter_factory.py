@@ -24,7 +24,7 @@ __all__ = ["adapter_for", "many_outputs", "takes_weights"]
 LIKELY = ("learning_rate", "learning_rate_init", "eta0", "eta", "lr", "step_size")
 MARGIN = ("pa1", "pa2")  # passive-aggressive: the step is what the margin asks for, and eta0 bounds it
 SKORCH = {"module", "max_epochs", "train_split", "iterator_train", "batch_size"}
-"""Parameters by which skorch's networks are known: ``partial_fit`` trains for ``max_epochs`` on what it gets."""
+"""Parameters of skorch's networks, whose ``partial_fit`` trains for ``max_epochs`` on what it gets."""
 MOVING = ("optimal", "invscaling", "adaptive")  # schedules of scikit-learn's own
 
 
@@ -91,7 +91,7 @@ def _inner(template: Any) -> str:
 
 
 def _check_parameters(template: Any, name: str) -> None:
-    """scikit-learn's own look at the parameters; later on it is skipped, since each minibatch would pay for it."""
+    """scikit-learn's own check of the parameters, which is skipped at each minibatch to save time."""
     if not hasattr(template, "_parameter_constraints"):  # a user's own need not have any
         return
     try:
@@ -146,7 +146,7 @@ def _criterion(template: Any, classes: Array | None) -> Criterion:
 
 
 def _owned(template: Any, name: str, classes: Array | None, y: Array) -> list[str]:
-    """Set what is lrtune's to own; a sentence for each setting that the user made in vain."""
+    """Replace settings that lrtune decides; a notice for each that the user made."""
     notices = []
     parameters = template.get_params(deep=False)
     moving = parameters.get("learning_rate")

@@ -1,4 +1,4 @@
-"""How each kind of scikit-learn estimator gets a recipe's settings and is trained by one minibatch.
+"""How a scikit-learn estimator gets a recipe's settings and is trained by one minibatch.
 
 Three kinds: linear models trained by SGD, multilayer perceptrons, and any other with ``partial_fit``. An
 :class:`EstimatorAdapter` knows which parameter is the learning rate, which settings lrtune replaces, and what a recipe
@@ -188,16 +188,16 @@ class EstimatorAdapter:
             estimator.set_params(**{self.rate: rate})
 
     def loss_before(self, stepper: EstimatorStepper, batch: TrainingArrays) -> float | None:
-        """The loss before the update; None where only the update tells it."""
+        """The loss before the update; None where it is known only after it."""
         if stepper.begun:
             return stepper.losses(batch)
         # An unfitted estimator has no loss; a copy that was fitted at a learning rate of zero has.
-        twin = EstimatorStepper(estimator=cloned(stepper.estimator), adapter=self, begun=True)
+        copy = EstimatorStepper(estimator=cloned(stepper.estimator), adapter=self, begun=True)
         extra = {} if self.classes is None else {"classes": self.classes}
         try:
-            self.set_rate(twin.estimator, 0.0, len(batch))
-            twin.estimator.partial_fit(batch.X, batch.y, **extra)
-            return twin.losses(batch)
+            self.set_rate(copy.estimator, 0.0, len(batch))
+            copy.estimator.partial_fit(batch.X, batch.y, **extra)
+            return copy.losses(batch)
         except (ArithmeticError, AttributeError, TypeError, ValueError):  # it takes no learning rate of zero
             return None
 

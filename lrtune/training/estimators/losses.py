@@ -6,10 +6,10 @@ for held-out rows and for a minibatch before its update. What ``valid_loss`` mea
 ==============================  =====================================================================
 estimator                       loss of a row
 ==============================  =====================================================================
-``SGDClassifier`` and kin       its ``loss`` at the decision value; with more than two classes the sum
+``SGDClassifier`` and similar   its ``loss`` at the decision value; with more than two classes the sum
                                 of its one-vs-rest losses, which is what it minimises. For
                                 ``perceptron`` the hinge loss: its own is zero for a model of zeros.
-``SGDRegressor`` and kin        its ``loss``; ``squared_error`` is half the squared error, as there
+``SGDRegressor`` and similar    its ``loss``; ``squared_error`` is half the squared error, as there
 ``MLPClassifier``               log loss
 ``MLPRegressor``                half the squared error, mean over the outputs; Poisson's where asked
 other classifiers               log loss of ``predict_proba``, else hinge loss of
@@ -97,7 +97,7 @@ class DecisionLoss:
     classes
         Number of classes; 0 for a regressor.
     direct
-        Whether ``coef_`` and ``intercept_`` are at hand, which saves scikit-learn's checks.
+        Whether ``coef_`` and ``intercept_`` can be used, without scikit-learn's checks.
     """
 
     loss: Callable[[Floats, Floats], Floats]
@@ -105,7 +105,7 @@ class DecisionLoss:
     direct: bool = True
 
     def rows(self, estimator: Any, X: Any, target: Any) -> Floats:  # noqa: N803 -- scikit-learn's name
-        """Losses of the rows; of a model of zeros where it has seen nothing yet."""
+        """Losses of the rows; those of a model of zeros before the first fit."""
         decision = self._decision(estimator, X)
         if self.classes > 2:  # noqa: PLR2004 -- one column for two classes
             return self.loss(self._signs(target), decision).sum(axis=1)  # type: ignore[no-any-return]  # scikit-learn is untyped

@@ -55,18 +55,9 @@ def quiet() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EstimatorTask:
-    """What is trained and on what: the same for all runs of a trainer.
+    """What is trained, on what, and how it is scored: the same for all runs of a trainer.
 
-    Attributes
-    ----------
-    adapter
-        How the estimator is trained.
-    train, valid
-        The training part and the held-out part.
-    scorers
-        scikit-learn scorers by the names under which they are reported.
-    batch_size
-        Rows of a minibatch where the recipe does not say.
+    `batch_size` are the rows of a minibatch where the recipe does not say.
     """
 
     adapter: EstimatorAdapter

@@ -1,8 +1,8 @@
 """What a fitted estimator has learned, to a checkpoint's plain values and back, without pickle.
 
 No class or function is looked up by a name from a file. Restoring starts from an estimator of the same class that has
-seen one minibatch: its objects (an optimizer, a label binarizer, a loss) are there already, and numbers are put into
-them. Two attributes that were one array are one array again.
+been fitted on one minibatch: its objects (an optimizer, a label binarizer, a loss) are there already, and numbers are
+put into them. Two attributes that were one array are one array again.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def save_fitted(estimator: Any) -> State:
 
 
 def load_fitted(saved: Mapping[str, Any], estimator: Any) -> None:
-    """Give an estimator that has seen one minibatch what another had learned.
+    """Give an estimator that has been fitted on one minibatch what another had learned.
 
     InputError if the state does not fit the estimator.
     """
@@ -77,7 +77,7 @@ def _saved(value: Any, seen: dict[int, int], name: str) -> Any:  # noqa: PLR0911
     if isinstance(value, dict):
         items = [[_saved(key, seen, name), _saved(item, seen, name)] for key, item in value.items()]
         return {KIND: "dict", "items": items}
-    if isinstance(value, np.random.RandomState):  # its state's arrays are made on the spot: none is seen twice
+    if isinstance(value, np.random.RandomState):  # its state is a copy: none of its arrays is another attribute
         return {KIND: "random", "state": _saved(value.get_state(legacy=False), {}, name)}
     if isinstance(value, np.random.Generator):
         return {KIND: "generator", "state": _saved(value.bit_generator.state, {}, name)}

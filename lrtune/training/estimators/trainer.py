@@ -1,7 +1,7 @@
-"""scikit-learn estimators as trainers: anything with ``partial_fit``, alone or at the end of a Pipeline.
+"""The trainer of scikit-learn estimators with ``partial_fit``, alone or at the end of a Pipeline.
 
-lrtune owns the learning rate, the order of the rows and the length of the training; all else stays as
-the user's estimator says. A run trains in minibatches and can be cut after any of them.
+lrtune sets the learning rate, the order of the rows and the length of the training; all other settings are the
+user's. A run trains in minibatches and can be paused after any of them.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class SklearnTrainer:
         self._try_out()
 
     def _try_out(self) -> None:
-        """One minibatch before any training, so that what cannot work is said at once."""
+        """Train on one minibatch, save and score, so that errors come before any search."""
         task = self.task
         name = task.adapter.name
         if task.train.weight is not None and not takes_weights(task.adapter.template):

@@ -38,12 +38,7 @@ REGRESSION = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
 class Accuracy:
     """Share of right answers, or with `wrong` of wrong ones.
 
-    Attributes
-    ----------
-    wrong
-        Whether the wrong ones are counted.
-    loss
-        The trainer's loss, which says what a target means; None where it is not PyTorch's own.
+    `loss` is the trainer's, which says what a target means; None where it is not PyTorch's own.
     """
 
     wrong: bool
@@ -148,8 +143,8 @@ ADVICE = "give metrics={'accuracy': function(outputs, targets)} of your own"
 
 
 def _largest_share(classes: torch.Tensor, ignored: int | None) -> float | None:
-    kept = classes if ignored is None else classes[classes != ignored]
-    if kept.numel() == 0:
+    counted = classes if ignored is None else classes[classes != ignored]
+    if counted.numel() == 0:
         return None
-    counts = torch.unique(kept, return_counts=True)[1]
+    counts = torch.unique(counted, return_counts=True)[1]
     return int(counts.max()) / int(counts.sum())

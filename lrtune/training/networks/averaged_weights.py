@@ -38,14 +38,14 @@ def at_averaged_weights(optimizer: Any) -> Iterator[None]:
         yield
         return
     weights = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    kept = [weight.detach().clone() for weight in weights]
+    trained = [weight.detach().clone() for weight in weights]
     optimizer.eval()
     try:
         yield
     finally:
         optimizer.train()
         with torch.no_grad():
-            for weight, value in zip(weights, kept, strict=True):
+            for weight, value in zip(weights, trained, strict=True):
                 weight.copy_(value)
 
 

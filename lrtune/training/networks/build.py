@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LiveModel", "NetworkSettings", "build_live", "described", "setup_of_live"]
 
-EVALUATION = 0xE7A1  # tells the random stream of evaluations from the others of a seed
+EVALUATION = 0xE7A1  # separates the random stream of evaluations from the others of a seed
 SHAPE_SAMPLES = 2  # enough to initialize lazy parameters; BatchNorm takes no single sample
 BATCHNORM = (
     "BatchNorm under a schedule-free optimizer: its running averages belong to the weights that are trained, not to "
@@ -57,9 +57,9 @@ class NetworkSettings:
     made
         The models that the user's function has returned, each of which must be a new one.
     notices
-        What the user should be told, in order.
+        Notices for the user, in order.
     behaviors
-        What has been found out about the optimizers of the user's functions.
+        Behavior of the optimizers that the user's functions make.
     """
 
     model: Callable[..., Any]
@@ -107,7 +107,7 @@ class LiveModel:
     eval_stream
         The random numbers of an evaluation; each begins from the same ones.
     notices
-        What the user should be told of the optimizer.
+        Notices about the optimizer and BatchNorm.
     restorable
         Whether the optimizer can be saved and restored bit for bit.
     """
@@ -186,7 +186,7 @@ def _initialize_lazy(model: nn.Module, settings: NetworkSettings) -> None:
                 settings.objective.outputs(model, batch)
             else:
                 model(*inputs_and_target(batch)[0])
-    except Exception as error:  # what else is wrong with the batch comes up again in the first step
+    except Exception as error:  # anything else wrong with the batch is raised again at the first step
         if is_out_of_memory(error):
             raise
         why = f"{type(error).__name__}: {first_line(error)}"

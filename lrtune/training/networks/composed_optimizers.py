@@ -24,7 +24,7 @@ class Composed(torch.optim.Optimizer):
         groups = [group for part in parts for group in part.param_groups]
         super().__init__([{"params": group["params"]} for group in groups], {})
         self.parts = list(parts)
-        self.param_groups = groups  # the very dicts, so that a learning rate set here is theirs
+        self.param_groups = groups  # the same dicts, so that a learning rate set here is set in the parts
         self.state = parts[0].state
         for part in parts[1:]:
             self.state.update(part.state)

@@ -56,8 +56,8 @@ def _entropy(loss: TorchLoss, targets: Sequence[torch.Tensor]) -> float | None:
         masses = masses if weights is None else masses * weights
     else:
         every = torch.cat([t.flatten() for t in targets]).long()
-        kept = every[every != loss.ignore_index]
-        masses = torch.bincount(kept, None, 0 if weights is None else len(weights)).double()
+        counted = every[every != loss.ignore_index]
+        masses = torch.bincount(counted, None, 0 if weights is None else len(weights)).double()
         masses = masses if weights is None else masses * weights
         masses = masses / masses.sum()
     # The least of -sum(m log p) over probabilities p is where they are the masses' shares.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DatasetSource", "IndexedFeed", "TensorSource", "epoch_order"]
 
-ORDER = 0x0DE5  # tells the random stream of orders from the others of a seed
+ORDER = 0x0DE5  # separates the random stream of orders from the others of a seed
 HASHED_WHOLE = 2**28
 """Bytes of a tensor up to which all of them are hashed; beyond it, evenly spaced samples up to that size."""
 
@@ -82,7 +82,7 @@ class IndexedFeed:
         self._batches: list[Any] | None = None
 
     def batch(self, epoch: int, position: int) -> Any:
-        """The batch at that position; the epoch's order is kept until the next one."""
+        """The batch at that position; an epoch's order is computed once."""
         if epoch != self._epoch:
             self._start_epoch(epoch)
         if self._batches is not None:
@@ -110,19 +110,9 @@ class IndexedFeed:
 
 
 class TensorSource(SizedSource):
-    """Tensors in memory: they live on the device of the runs and are indexed there.
+    """Tensors in memory, moved to the device of the runs and indexed there.
 
-    Parameters
-    ----------
-    tensors
-        Of equal first dimension: inputs, and the target last.
-    name
-        What the user called it, for messages.
-
-    Raises
-    ------
-    DataError
-        If there are none, their lengths differ, or there are no samples.
+    Inputs, and the target last, of equal first dimension: else DataError, with `name`, the argument's.
     """
 
     def __init__(self, tensors: Sequence[torch.Tensor], name: str) -> None:
@@ -155,7 +145,7 @@ class TensorSource(SizedSource):
         return taken if indices.device == device else moved(taken, device)
 
     def ordered(self, batch_size: int, device: torch.device) -> Iterator[tuple[torch.Tensor, ...]]:
-        """All samples in their own order; copies, since models may work in place."""
+        """All samples in their own order; copies, since models may change them in place."""
         tensors = self._on(device)
         for begin in range(0, self.samples, batch_size):
             yield moved(tuple(tensor[begin : begin + batch_size].clone() for tensor in tensors), device)

@@ -28,21 +28,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Feed", "LoaderSource", "Source"]
 
-LOADER = 0x10AD  # tells the random stream of loaders from the others of a seed
+LOADER = 0x10AD  # separates the random stream of loaders from the others of a seed
 
 
 class LoaderSource:
-    """A DataLoader, or a function that makes one.
+    """A DataLoader, or a function that makes one for each run.
 
-    Parameters
-    ----------
-    made
-        The loader, or a function that takes any of ``recipe``, ``batch_size`` and ``generator`` by name
-        and returns an iterable with a length; it is called once for each run.
-    name
-        What the user called it, for messages.
-    recipe
-        What the function is called with for the held-out part, which no recipe changes.
+    The function takes any of ``recipe``, ``batch_size`` and ``generator`` by name and returns an iterable with a
+    length. The held-out part, which no recipe changes, is made with `recipe`; `name` is the argument's, for errors.
     """
 
     def __init__(self, made: Any, name: str, recipe: Recipe) -> None:
@@ -175,7 +168,7 @@ class LoaderFeed:
             shutdown()
 
     def release(self) -> None:
-        """End the worker processes; an iterator within this process keeps its place."""
+        """End the worker processes; an iterator within this process stays where it is."""
         if hasattr(self._iterator, "_shutdown_workers"):
             self._end()
 

@@ -220,7 +220,7 @@ METRICS = {"accuracy": False, "error": True}
 
 
 def metrics_of(metrics: Mapping[str, Any] | Iterable[str] | None, objective: Objective) -> dict[str, Metric]:
-    """Metrics by name: names of known ones, or functions ``(outputs, targets)`` of all held-out samples.
+    """Metrics by name: predefined ones, or functions ``(outputs, targets)`` of all held-out samples.
 
     InputError if a name is not known, or taken by the losses, or a metric is no function.
     """

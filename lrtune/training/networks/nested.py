@@ -147,7 +147,7 @@ def length(batch: Any) -> int:
 
 
 def sliced(batch: Any, begin: int, end: int, samples: int) -> Any:
-    """The samples from `begin` to `end` of a batch of `samples`; what has no dimension of samples stays whole."""
+    """The samples from `begin` to `end` of a batch of `samples`; what has no dimension of samples is not sliced."""
     if isinstance(batch, torch.Tensor):
         return batch[begin:end] if batch.ndim and batch.shape[0] == samples else batch
     if isinstance(batch, Mapping):

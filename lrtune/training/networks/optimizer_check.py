@@ -73,7 +73,7 @@ class OptimizerBehavior:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedOptimizer:
-    """An optimizer to train with, what the user should be told of it, and whether it can be saved and restored."""
+    """An optimizer to train with, notices about it, and whether it can be saved and restored."""
 
     optimizer: torch.optim.Optimizer
     notices: tuple[str, ...]
@@ -190,7 +190,7 @@ def behavior_of(
             plain = trial.trained([LOW] * STEPS)
         except RecipeError:
             raise
-        except Exception as error:  # noqa: BLE001 -- any code may be behind it; the training itself will tell
+        except Exception as error:  # noqa: BLE001 -- any user's code may raise here; the training itself will show it
             _refuse_closure(error, trial.name)
             return OptimizerBehavior()
         if plain is None:
@@ -289,17 +289,17 @@ class TrialSteps:
             return self.trained(rates, **options)
         return None
 
-    def same(self, known: list[torch.Tensor] | None, rates: Sequence[float], **options: int | None) -> bool:
+    def same(self, expected: list[torch.Tensor] | None, rates: Sequence[float], **options: int | None) -> bool:
         """Whether these rates lead to the same finite weights, bit for bit."""
         found = self.trained_or_none(rates, **options)
-        return known is not None and found is not None and _equal(found, known)
+        return expected is not None and found is not None and _equal(found, expected)
 
-    def same_in_any_part(self, known: list[torch.Tensor], rates: Sequence[float]) -> bool:
+    def same_in_any_part(self, expected: list[torch.Tensor], rates: Sequence[float]) -> bool:
         """Whether these rates lead to the same weights in any of the optimizers that it is composed of."""
         found, start = self.trained_or_none(rates), self._weights()
         if found is None:
             return False
-        parts = [[(found[place], known[place], start[place]) for place in places] for places in self._places]
+        parts = [[(found[place], expected[place], start[place]) for place in places] for places in self._places]
         return any(
             all(torch.equal(new, old) for new, old, _ in part) and not all(torch.equal(old, at) for _, old, at in part)
             for part in parts
@@ -324,10 +324,10 @@ class TrialSteps:
             optimizer = self._make(groups, dataclasses.replace(self._recipe, lr=rate))
             self.name = type(optimizer).__name__
             set_train_mode(optimizer)
-            for hooks in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"):  # they wait for real steps
+            for hooks in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"):  # they are for real steps
                 getattr(optimizer, hooks, {}).clear()
-        owned = [{id(p) for g in one.param_groups for p in g["params"]} for one in plain_optimizers(optimizer)]
-        self._places = [[place for place, weight in enumerate(weights) if id(weight) in mine] for mine in owned]
+        parts = [{id(p) for g in one.param_groups for p in g["params"]} for one in plain_optimizers(optimizer)]
+        self._places = [[place for place, weight in enumerate(weights) if id(weight) in part] for part in parts]
         return weights, optimizer
 
 

@@ -26,14 +26,10 @@ __all__ = ["PACKAGED", "PackagedOptimizer"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackagedOptimizer:
-    """An optimizer of another package.
+    """The class `attribute` of another `package`.
 
     Attributes
     ----------
-    name
-        The recipe's name for it.
-    package, attribute
-        Where its class is.
     one_rate
         Whether all parameter groups must have the same learning rate.
     guards_warmup

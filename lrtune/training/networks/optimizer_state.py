@@ -36,7 +36,7 @@ CONSTANT = (
     *(type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, partial),
     *(enum.Enum, logging.Logger, torch.dtype, torch.device, nn.Module),
 )
-"""What no optimizer changes while it trains; a module's weights are saved with the model."""
+"""What no optimizer changes as it trains; a module's weights are saved with the model."""
 
 DEEPEST = 20
 HOST_DEVICE = torch.device("cpu")
@@ -59,15 +59,15 @@ def _beside(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def save_optimizer(optimizer: torch.optim.Optimizer) -> State:
-    """What is kept of each parameter by its position, the groups' options, and the rest by its name.
+    """The state of each parameter by its position, the groups' options, and other attributes by name.
 
-    TypeError if the optimizer keeps something that cannot be written as numbers.
+    TypeError if something in it cannot be written as numbers.
     """
     return _Writer(_parameters(optimizer)).optimizer(optimizer)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: State) -> None:
-    """Put everything back; each tensor lies where its optimizer looks for it.
+    """Put everything back, each tensor on the device where the optimizer needs it.
 
     InputError if the groups or parameters differ.
     """
@@ -75,7 +75,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: State) -> None:
 
 
 class _Writer:
-    """Writes values; a tensor that is met twice is one tensor again when it is read."""
+    """Writes values; two references to one tensor are so again when they are read."""
 
     def __init__(self, parameters: list[torch.Tensor]) -> None:
         self._places = {id(parameter): place for place, parameter in enumerate(parameters)}
@@ -89,7 +89,7 @@ class _Writer:
             self.write({name: option for name, option in group.items() if name != "params"})
             for group in optimizer.param_groups
         ]
-        shared = id(optimizer.state) in self._states  # an inner optimizer may work on the outer one's
+        shared = id(optimizer.state) in self._states  # an inner optimizer may use the outer one's
         self._states.add(id(optimizer.state))
         held = [] if shared else list(optimizer.state.items())
         self._of_a_parameter = True
@@ -109,7 +109,7 @@ class _Writer:
             return self._collection(value, depth + 1)
         if isinstance(value, torch.optim.Optimizer):
             return {OPTIMIZER: self.optimizer(value)}
-        if type(value) is int and value in self._places:  # what is kept by id(parameter)
+        if type(value) is int and value in self._places:  # a key that is id(parameter)
             return {IDENTITY: self._places[value]}
         generator = _generator(value)
         if generator is not None:
@@ -177,7 +177,7 @@ class _Reader:
                 setattr(optimizer, name, self.read(value, vars(optimizer).get(name)))
 
     def _entry(self, entry: Any, fresh: dict[str, Any], *, counts: bool) -> dict[str, Any]:
-        """What is kept of a parameter; its counter of steps stays on the host unless a kernel reads it."""
+        """The state of a parameter; its step counter stays on the host unless a kernel reads it."""
         items = {}
         for key, value in entry[ITEMS]:
             name = self.read(key)

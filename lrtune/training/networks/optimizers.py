@@ -1,4 +1,4 @@
-"""Optimizers by name with their options, and parameter groups that keep the ratios of their learning rates.
+"""Optimizers by name with their options, and parameter groups with fixed ratios of their learning rates.
 
 A name is that of any class of :mod:`torch.optim`, in any case, with options or without, such as
 ``"adamw"`` or ``"sgd(momentum=0.9, nesterov=True)"``; ``"momentum"`` and ``"nesterov"`` are SGD with a

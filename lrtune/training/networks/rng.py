@@ -37,15 +37,7 @@ def derived_seed(*numbers: int) -> int:
 
 
 class RngStream:
-    """A state of the global generators of torch (host and CUDA device), NumPy and Python that belongs to one run.
-
-    Parameters
-    ----------
-    seed
-        Where it begins.
-    device
-        Also that device's generator, if it is a CUDA device.
-    """
+    """A state of the global generators of torch (host and, where `device` is one, CUDA), NumPy and Python."""
 
     __slots__ = ("_cuda", "_own")
 
@@ -69,12 +61,8 @@ class RngStream:
     def active(self, *, all_libraries: bool = True, keep: bool = True) -> Iterator[None]:
         """Within this context the global generators have this state; afterwards they are as before.
 
-        Parameters
-        ----------
-        all_libraries
-            Whether NumPy's and Python's, too: to swap them takes as long as some steps of a small model.
-        keep
-            Whether the stream advances; otherwise it will begin again where it began now.
+        Without `all_libraries` only torch's: to swap NumPy's and Python's takes as long as some steps of a small model.
+        Without `keep` the stream does not advance: the next time it begins from the same state.
         """
         before = self._read(all_libraries=all_libraries)
         self._write(self._own, all_libraries=all_libraries)
@@ -121,7 +109,7 @@ class RngStream:
         return saved
 
     def restore(self, saved: State) -> None:
-        """Go on from a state; one saved on another kind of device leaves that device's generator as it is.
+        """Continue from a state; one from another type of device leaves the CUDA generator as it is.
 
         Raises
         ------

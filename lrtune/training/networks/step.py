@@ -3,9 +3,9 @@
 The batch that the optimizer sees is always the recipe's. Where it does not fit in memory it is split into
 micro-batches whose gradients add up to that of the whole batch: each is weighted by its share of what the loss divides
 by. That is known for PyTorch's own losses (:mod:`lrtune.training.networks.torch_losses`) and returned by a loss that
-gives ``(loss, weight)``. A function ``(output, target)`` that returns its loss alone is taken for a mean over samples
+gives ``(loss, weight)``. A function ``(output, target)`` that returns its loss alone is treated as a mean over samples
 as long as each two neighbouring micro-batches agree with that; where they do not, and for a function
-``(model, batch)``, of which that cannot be seen, the batch is not split.
+``(model, batch)``, where that cannot be checked, the batch is not split.
 
 Only BatchNorm sees a difference: its statistics are those of micro-batches, of at least two samples each, and its
 running averages count those of a failed attempt.
@@ -51,29 +51,14 @@ class _CannotSplitError(Exception):
 
 
 class Stepper:
-    """Takes optimizer steps with one model.
-
-    Parameters
-    ----------
-    model, optimizer
-        On the same device.
-    objective
-        The loss.
-    device, precision
-        Where, and in which format the forward pass computes.
-    clip_norm
-        Largest norm of all gradients together; None for no limit.
-    accumulate
-        Micro-batches into which each batch is split from the beginning.
-    notify
-        Takes sentences that the user should be told.
+    """Takes optimizer steps with one model; `accumulate` is the least number of micro-batches, `notify` takes notices.
 
     Attributes
     ----------
     micro_batch
         Samples of a micro-batch, since memory ran out; None before.
     never_split
-        Whether it has been found that the loss does not allow it.
+        Whether the loss has been found to allow no micro-batches.
     begun
         Whether the optimizer has taken a step, here or before it was saved.
     """
@@ -272,7 +257,7 @@ class Stepper:
                 weight, first_total = float(size), float(sum(sizes))
             elif (weight := float(found.weight)) == 0:
                 continue
-            else:  # the sum of weights is known at the end: till then each is taken to be equal to the first one
+            else:  # the sum of weights is known at the end: till then each is taken to be the first one's
                 first_total = first_total or weight * len(parts)
             self._add_gradients(found.loss * (weight / first_total))
             losses.append(found.loss.detach())

@@ -175,7 +175,7 @@ class TorchTrainer:
 
     @property
     def notices(self) -> Sequence[str]:
-        """What the user should be told, one sentence each."""
+        """Notices for the user, one sentence each."""
         return tuple(self._notices)
 
     @property
@@ -252,7 +252,7 @@ def _positive(name: str, value: object, *, integer: bool = False) -> None:
 
 
 def source_of(data: Any, name: str) -> Source:
-    """The source of batches that some data is; DataError if it is nothing of the kind."""
+    """The source of batches from what the user gave; DataError if it is none of those."""
     if isinstance(data, TensorDataset):
         return TensorSource(data.tensors, name)
     if isinstance(data, list | tuple):
