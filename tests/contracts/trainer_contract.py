@@ -179,7 +179,7 @@ class TrainerContract(Contract):
         run.close()
         assert run.alive == ()
 
-    def test_parking_changes_nothing(self) -> None:
+    def test_suspending_changes_nothing(self) -> None:
         whole = train(self.start())
         run = self.start()
         begun = train(run, segments=2)
@@ -233,7 +233,7 @@ class SavingContract(Contract):
         for member, curve in whole.items():
             assert {**begun.get(member, {}), **rest.get(member, {})} == curve
 
-    def test_restoring_over_a_run_that_went_on(self) -> None:
+    def test_restoring_over_a_run_that_has_trained_on(self) -> None:
         whole = train(self.start())
         run = self.start()
         train(run, segments=2)
@@ -275,7 +275,7 @@ class SavingContract(Contract):
         other.restore(state)
         assert other.alive == ()
 
-    def test_a_foreign_state_is_refused(self) -> None:
+    def test_a_state_of_another_run_is_refused(self) -> None:
         with pytest.raises(InputError):
             self.start().restore({"nonsense": 1})
         donor = self.start([self.recipes[0].with_seed(987_654)])

@@ -176,7 +176,7 @@ def test_the_schedule_drives_the_optimizer_of_a_perceptron(solver: str) -> None:
         assert report.point.lr == (optimizer.learning_rate if solver == "sgd" else optimizer.learning_rate_init)
 
 
-def test_plateau_listens_at_the_end_of_each_epoch() -> None:
+def test_plateau_is_updated_at_the_end_of_each_epoch() -> None:
     trainer = SklearnTrainer(sgd(), FEATURES, CLASSES)
     run = trainer.start([Recipe(lr=1e-9, epochs=6, batch_size=10, schedule="plateau(factor=0.5, patience=0)")])
     rates = [run.advance(3)[0].point.lr for _ in range(6)]
@@ -240,7 +240,7 @@ def test_the_split_is_stratified_and_its_seed_decides() -> None:
     assert not set(trainers[0].task.valid.X.ravel()) & set(trainers[0].task.train.X.ravel())
 
 
-def test_a_class_of_one_row_is_no_obstacle_but_told() -> None:
+def test_a_class_of_one_row_is_a_notice() -> None:
     trainer = SklearnTrainer(sgd(), FEATURES, [2, *CLASSES[1:]])
     assert any("not stratified" in notice for notice in trainer.notices)
     assert trained(trainer, Recipe(lr=0.1)).outcome is Outcome.COMPLETED
@@ -275,7 +275,7 @@ def test_divergence_ends_a_run_at_the_step(estimator: Any, targets: Any, lr: flo
     assert [report.point.step for report in reports if report.member == 0] == list(range(1, end.point.step + 1))
 
 
-def test_the_step_of_divergence_does_not_depend_on_the_pieces() -> None:
+def test_the_step_of_divergence_does_not_depend_on_the_segments() -> None:
     trainer = SklearnTrainer(SGDRegressor(), FEATURES, VALUES)
     ends = []
     for steps in (1, 4, 1000):
@@ -334,17 +334,17 @@ def test_other_exceptions_are_the_users_own() -> None:
         (sgd(warm_start=True), "warm_start"),
     ],
 )
-def test_a_setting_that_lrtune_owns_is_replaced_and_told(estimator: Any, said: str) -> None:
+def test_a_setting_that_lrtune_replaces_is_a_notice(estimator: Any, said: str) -> None:
     trainer = SklearnTrainer(estimator, FEATURES, VALUES if isinstance(estimator, SGDRegressor) else CLASSES)
     assert [notice for notice in trainer.notices if said in notice]
     assert trained(trainer, Recipe(lr=0.01)).outcome is Outcome.COMPLETED
 
 
-def test_nothing_is_told_where_nothing_is_replaced() -> None:
+def test_no_notice_where_nothing_is_replaced() -> None:
     assert SklearnTrainer(sgd(), FEATURES, CLASSES).notices == ()
 
 
-def test_the_batch_of_a_linear_model_is_told_to_be_no_batch() -> None:
+def test_a_batch_size_of_a_linear_model_is_a_notice() -> None:
     trainer = SklearnTrainer(sgd(), FEATURES, CLASSES)
     trainer.start([Recipe(lr=0.1)])
     assert trainer.notices == ()
@@ -354,7 +354,7 @@ def test_the_batch_of_a_linear_model_is_told_to_be_no_batch() -> None:
     assert "after each row" in trainer.notices[0]
 
 
-def test_a_parameter_that_changes_nothing_is_told() -> None:
+def test_a_parameter_that_changes_nothing_is_a_notice() -> None:
     class Inert(Averager):
         def __init__(self, pace: float = 0.1, colour: float = 1.0) -> None:
             self.pace, self.colour = pace, colour

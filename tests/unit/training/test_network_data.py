@@ -126,7 +126,7 @@ class TestData:
 
 
 class TestLoaders:
-    def test_a_factory_is_told_what_it_asks_for(self) -> None:
+    def test_a_factory_gets_the_arguments_that_it_has(self) -> None:
         told: list[dict[str, Any]] = []
 
         def factory(recipe: Recipe, *, batch_size: int, generator: torch.Generator) -> DataLoader[Any]:
@@ -484,7 +484,7 @@ class TestPieces:
 
     @given(st.integers(1, 30), st.integers(1, 30))
     @examples(deadline=None)
-    def test_pieces_joined_are_the_whole(self, samples: int, size: int) -> None:
+    def test_slices_concatenated_are_the_batch(self, samples: int, size: int) -> None:
         batch = (torch.arange(samples), {"y": torch.arange(2 * samples).reshape(samples, 2)})
         parts = [sliced(batch, begin, begin + size, samples) for begin in range(0, samples, size)]
         whole = concatenated(parts)

@@ -129,7 +129,7 @@ class TestPrivacy:
         run.close()
         assert look() == before
 
-    def test_the_curve_hears_nothing_of_the_global_generators(self) -> None:
+    def test_the_curve_does_not_depend_on_the_global_generators(self) -> None:
         trainer = make(train_data=Noisy())
         quiet = train(trainer.start(RECIPES[:1]))
         run = trainer.start(RECIPES[:1])
@@ -579,7 +579,7 @@ class TestDivergence:
         assert "a gradient was NaN or infinite" in report.why
         assert math.isfinite(report.point.values["train_loss"])
 
-    def test_an_explosion_is_seen_at_the_step(self) -> None:
+    def test_an_explosion_is_found_at_the_step(self) -> None:
         (report,) = last_reports(bowl_trainer()[0], Recipe(lr=50.0, epochs=500))
         assert report.outcome is Outcome.EXPLODED
         assert report.point.step < 20

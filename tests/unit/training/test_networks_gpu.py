@@ -68,7 +68,7 @@ def test_every_precision_learns_and_comes_back(precision: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_divergence_is_seen_in_half_precision(precision: str) -> None:
+def test_divergence_is_found_in_half_precision(precision: str) -> None:
     (report,) = last_reports(make(device="cuda", precision=precision), Recipe(lr=1e20, epochs=50, optimizer="sgd"))
     assert report.outcome is not None
     assert report.outcome.diverged
@@ -142,7 +142,7 @@ def test_twenty_trials_leave_no_more_behind_than_two() -> None:
         assert last <= 1.05 * second
 
 
-def test_a_parked_run_takes_no_memory_of_the_device() -> None:
+def test_a_suspended_run_takes_no_memory_of_the_device() -> None:
     gc.collect()
     trainer = make(device="cuda")
     warm = trainer.start([RECIPE])

@@ -168,7 +168,7 @@ def test_an_optimizer_with_one_point_is_left_alone() -> None:
     ("warmup", "name", "guarded"),
     [(0.0, "prodigy", False), (0.1, "prodigy", True), (0.1, "prodigy(safeguard_warmup=False)", False)],
 )
-def test_prodigy_is_told_of_a_warmup(warmup: float, name: str, guarded: bool) -> None:  # noqa: FBT001 -- expected
+def test_prodigy_guards_a_warmup(warmup: float, name: str, guarded: bool) -> None:  # noqa: FBT001 -- expected
     recipe = Recipe(lr=1.0, warmup=warmup)
     optimizer = build(name, {}, layer_groups(plain(), None), recipe)
     assert optimizer.param_groups[0]["safeguard_warmup"] is guarded
@@ -190,7 +190,7 @@ def test_prodigy_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @schedule_free
-def test_batchnorm_under_schedule_free_is_told_of() -> None:
+def test_batchnorm_under_schedule_free_is_a_notice() -> None:
     def told(optimizer: str, model: Any) -> bool:
         trainer = make(optimizer=optimizer) if model is None else make(optimizer=optimizer, model=model)
         trainer.start([Recipe(lr=0.01)]).close()

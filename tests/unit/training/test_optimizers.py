@@ -49,7 +49,7 @@ def groups(*shapes: tuple[int, ...]) -> list[dict[str, Any]]:
     return [{"params": [nn.Parameter(torch.randn(shape, generator=numbers)) for shape in shapes or ((5, 4), (5,))]}]
 
 
-def conduct(optimizer: Any, recipe: Recipe | None = None) -> OptimizerBehavior:
+def behavior(optimizer: Any, recipe: Recipe | None = None) -> OptimizerBehavior:
     return behavior_of(partial(build, optimizer, {}), groups(), recipe or Recipe(lr=0.1))
 
 
@@ -178,20 +178,20 @@ class TestSeen:
 
     @pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "adamw", "radam", "nadam", "adagrad", "rmsprop"])
     def test_most_read_and_follow_and_restore(self, name: str) -> None:
-        assert conduct(name) == OptimizerBehavior()
+        assert behavior(name) == OptimizerBehavior()
 
     def test_rprop_adafactor_and_others(self) -> None:
-        assert conduct("rprop") == OptimizerBehavior(follows_schedule=False)
-        assert conduct("adafactor") == OptimizerBehavior(lr_capped=True)
-        assert conduct(deaf) == OptimizerBehavior(uses_lr=False, lr_capped=True)
-        assert conduct(Relative) == OptimizerBehavior(uses_lr=False, lr_capped=True, follows_schedule=False)
-        assert conduct(Locked) == conduct(Hidden) == OptimizerBehavior(restorable=False)
+        assert behavior("rprop") == OptimizerBehavior(follows_schedule=False)
+        assert behavior("adafactor") == OptimizerBehavior(lr_capped=True)
+        assert behavior(deaf) == OptimizerBehavior(uses_lr=False, lr_capped=True)
+        assert behavior(Relative) == OptimizerBehavior(uses_lr=False, lr_capped=True, follows_schedule=False)
+        assert behavior(Locked) == behavior(Hidden) == OptimizerBehavior(restorable=False)
 
     def test_a_weight_of_its_own_is_nobodys_stand_in(self) -> None:
-        assert conduct(foreign) == OptimizerBehavior()
+        assert behavior(foreign) == OptimizerBehavior()
 
     def test_looking_leaves_no_trace(self) -> None:
-        """Neither in the random numbers of the process nor in the curve: the second run is not looked at."""
+        """Neither in the random numbers of the process nor in the curve: the second run is not recipes at."""
 
         def drawing(params: Any, lr: float) -> torch.optim.Optimizer:
             return torch.optim.SGD(params, lr=lr * (1 + random.random()))
@@ -202,24 +202,24 @@ class TestSeen:
         assert first == second
         assert _global_numbers() == before
 
-    def test_it_is_looked_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        looked: list[Recipe] = []
-        look = optimizer_check.behavior_of
+    def test_the_behavior_is_found_out_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        recipes: list[Recipe] = []
+        found = optimizer_check.behavior_of
 
         def counted(make_one: Any, over: Any, recipe: Recipe) -> OptimizerBehavior:
-            looked.append(recipe)
-            return look(make_one, over, recipe)
+            recipes.append(recipe)
+            return found(make_one, over, recipe)
 
         monkeypatch.setattr(optimizer_check, "behavior_of", counted)
         trainer = make(optimizer=lambda params, lr: torch.optim.SGD(params, lr=lr))
         for lr in (0.1, 0.2):
             trainer.start([Recipe(lr=lr, seed=int(10 * lr))]).close()
-        assert len(looked) == 1
+        assert len(recipes) == 1
         trainer.start([Recipe(lr=0.1, momentum=0.0)]).close()
-        assert len(looked) == 2
+        assert len(recipes) == 2
 
 
-class TestTold:
+class TestNotices:
     @pytest.mark.parametrize(
         ("optimizer", "recipe", "told"),
         [
@@ -241,7 +241,7 @@ class TestTold:
         assert told in "".join(trainer.notices)
         assert (run.state() is None) == (optimizer is Hidden)
 
-    def test_rates_of_groups_that_count_for_nothing_are_told(self) -> None:
+    def test_ignored_rates_of_groups_are_a_notice(self) -> None:
         told = "'First' ignores that parameter groups have learning rates of their own"
         for optimizer, decay, said in (
             (First, 0.5, True),
@@ -598,7 +598,7 @@ def test_every_one_of_pytorch_optimizer() -> None:
 
 class TestKept:
     def test_whatever_it_keeps_goes_on_bit_for_bit(self, tmp_path: Path) -> None:
-        assert conduct(Keeping) == OptimizerBehavior()
+        assert behavior(Keeping) == OptimizerBehavior()
         trainer = make(optimizer=Keeping)
         recipe = Recipe(lr=0.01, epochs=3, seed=1)
         run = trainer.start([recipe])
@@ -616,7 +616,7 @@ class TestKept:
             return saved | {"beside": {name: value for name, value in saved["beside"].items() if name != place}}
 
         monkeypatch.setattr(optimizer_check, "save_optimizer", without)
-        assert conduct(Keeping) == OptimizerBehavior(restorable=False)
+        assert behavior(Keeping) == OptimizerBehavior(restorable=False)
 
     def test_one_tensor_in_two_places_is_one_again(self) -> None:
         given = groups()
