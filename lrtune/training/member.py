@@ -83,6 +83,7 @@ class MemberRun(Generic[M]):
     def __init__(self, members: Sequence[M], identity: State | None = None) -> None:
         self.members = tuple(members)
         self._identity = identity
+        self._interrupted = False
 
     @property
     def recipes(self) -> Sequence[Recipe]:
@@ -95,13 +96,14 @@ class MemberRun(Generic[M]):
         return tuple(member.number for member in self.members if not member.done)
 
     def advance(self, steps: int, /, *, evaluate: bool = True) -> list[Report]:
-        """Train every member alive by up to `steps` steps; a member whose code raises has ended."""
+        """Train every member alive by up to `steps` steps; after an exception the run has no state to save."""
         reports: list[Report] = []
         for number in self.alive if steps > 0 else ():
             member = self.members[number]
             try:
                 found = member.advance(steps, evaluate=evaluate)
-            except BaseException:
+            except BaseException:  # KeyboardInterrupt, too: within a step a member is in no state to continue from
+                self._interrupted = True
                 member.end()
                 raise
             if found[-1].outcome is not None:
@@ -119,8 +121,8 @@ class MemberRun(Generic[M]):
             self.members[number].end()
 
     def state(self) -> State | None:
-        """A snapshot of every member; None where one cannot be saved."""
-        if self._identity is None:
+        """A snapshot of every member; None where one cannot be saved, or was interrupted by an exception."""
+        if self._identity is None or self._interrupted:
             return None
         try:
             return {**self._identity, "members": [member.state() for member in self.members]}
@@ -146,6 +148,7 @@ class MemberRun(Generic[M]):
         try:
             for member, saved in zip(self.members, state["members"], strict=True):
                 member.restore(saved)
+            self._interrupted = False
         except InputError:
             raise
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
