@@ -62,8 +62,9 @@ class Member(abc.ABC):
         raise TypeError
 
     def restore(self, saved: State) -> None:
-        """Continue from a state."""
-        raise NotImplementedError
+        """Continue from a state; a member that has none is never asked to."""
+        del saved
+        raise TypeError
 
 
 M = TypeVar("M", bound=Member)

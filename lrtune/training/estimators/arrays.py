@@ -51,6 +51,10 @@ class TrainingArrays:
         return TrainingArrays(X=self.X[rows], y=self.y[rows], target=self.target[rows], weight=weight)
 
 
+def _is_sparse(X: Any) -> bool:  # noqa: N803 -- scikit-learn's name
+    return bool(sparse.issparse(X))  # a type guard of an abstract class, which has no tocsr
+
+
 def _is_frame(X: Any) -> bool:  # noqa: N803 -- scikit-learn's name
     """Whether it is a pandas frame, without importing pandas."""
     return hasattr(X, "iloc") and hasattr(X, "columns")
@@ -69,7 +73,7 @@ def rows_of(data: Any, rows: npt.NDArray[np.int64]) -> Any:
     """Those rows of a frame, a matrix or an array."""
     if hasattr(data, "iloc"):
         return data.iloc[rows]
-    return (data.tocsr() if sparse.issparse(data) else _array(data, "X"))[rows]
+    return (data.tocsr() if _is_sparse(data) else _array(data, "X"))[rows]
 
 
 def features(X: Any, *, what: str = "X") -> Any:  # noqa: N803 -- scikit-learn's name
@@ -77,7 +81,7 @@ def features(X: Any, *, what: str = "X") -> Any:  # noqa: N803 -- scikit-learn's
 
     DataError, with column and row of the first fault, where they are no table of finite numbers.
     """
-    if sparse.issparse(X):
+    if _is_sparse(X):
         return _sparse(X, what)
     if _is_frame(X):
         dense = np.column_stack([_column(X.iloc[:, i], f"{what}: column {X.columns[i]!r}") for i in range(X.shape[1])])
@@ -297,7 +301,7 @@ def digest(*parts: Any) -> str:
 def _chunks(part: Any) -> list[Any]:
     if part is None:
         return [b"none"]
-    if sparse.issparse(part):
+    if _is_sparse(part):
         matrix = part.tocsr(copy=True)
         matrix.sum_duplicates()
         return [
