@@ -22,7 +22,7 @@ from lrtune.errors import LrtuneError, StorageError, UserCodeError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["complain", "debugging", "guarded", "note", "own_stdout", "say", "say_json"]
+__all__ = ["complain", "debugging", "guarded", "note", "own_stdout", "say", "say_json", "warn"]
 
 SIGINT = 130
 STDOUT = 1
@@ -31,7 +31,7 @@ _state = {"debug": False}
 
 
 def debugging(value: bool | None = None) -> bool:  # noqa: FBT001 -- the callback of a flag
-    """Whether tracebacks are shown; remembers the value if one is given."""
+    """Whether lrtune's own tracebacks are shown; a value given is kept for the process."""
     if value is not None:
         _state["debug"] = value
     return _state["debug"]
@@ -72,6 +72,11 @@ def note(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(redact(text) + "\n")
         sys.stderr.flush()
+
+
+def warn(text: str) -> None:
+    """A warning on stderr."""
+    note(f"lrtune: warning: {text}")
 
 
 def guarded(

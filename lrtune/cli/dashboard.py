@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lrtune.cli.console import note, say
-from lrtune.cli.options import AnyStudy, Debug, Name, Out, Storage  # noqa: TC001 -- typer reads them
+from lrtune.cli.options import AnyStudy, Name, Out, Storage, add_command
 from lrtune.errors import InputError, LrtuneError, StorageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ LOWEST_PORT, HIGHEST_PORT = 1, 65535
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("dashboard")(dashboard)
+    add_command(app, "dashboard", dashboard)
 
 
 def dashboard(
@@ -36,10 +36,8 @@ def dashboard(
     name: Name = None,
     storage: Storage = None,
     out: Out = None,
-    debug: Debug = False,
 ) -> None:
     """Show a study in optuna-dashboard on 127.0.0.1, until interrupted; it may be running meanwhile."""
-    del debug
     if not LOWEST_PORT <= port <= HIGHEST_PORT:
         msg = f"--port must be from {LOWEST_PORT} to {HIGHEST_PORT} (got {port})"
         raise InputError(msg)

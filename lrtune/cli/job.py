@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from lrtune.cli.console import note, own_stdout, say, say_json
+from lrtune.cli.console import note, own_stdout, say, say_json, warn
 from lrtune.cli.interrupts import stops
-from lrtune.cli.options import Debug, Storage, stored_at
+from lrtune.cli.options import Storage, add_command, stored_at
 from lrtune.cli.worker_pool import crewed
 from lrtune.core.files import clean, write_atomically
 from lrtune.errors import InputError, InterruptedSearchError, LockedError, LrtuneError, SearchError
@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
         pretty_exceptions_enable=False,
     )
     for name, command in (("run", run), ("status", status), ("install", install), ("serve", serve)):
-        jobs.command(name)(command)
+        add_command(jobs, name, command)
     app.add_typer(jobs, name="job")
 
 
@@ -58,10 +58,8 @@ def run(
     ] = False,
     storage: Storage = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the line of JSON.")] = False,
-    debug: Debug = False,
 ) -> None:
     """Do what is due, once, and print one line of JSON; made for cron, systemd, Kubernetes and Airflow."""
-    del debug
     from lrtune.jobs import read_job, request
     from lrtune.workers.signals import stopping
 
@@ -161,8 +159,8 @@ def _opened(job: JobFile, given: str | None) -> BaseStorage:
     from lrtune.storage import open_storage
 
     told = read_study(job.study)
-    in_file, folder = (job.storage, job.folder) if job.storage else (told.search.storage, told.folder)
-    return open_storage(stored_at(given, in_file, folder, job.out), warn=lambda text: note(f"lrtune: warning: {text}"))
+    in_file, folder = (job.storage, job.folder) if job.storage else (told.storage, told.folder)
+    return open_storage(stored_at(given, in_file, folder, job.out), warn=warn)
 
 
 def status(
@@ -172,10 +170,8 @@ def status(
     figure: Annotated[
         Path | None, typer.Option(metavar="FILE.html", help="Write the learning rate over time as a page.")
     ] = None,
-    debug: Debug = False,
 ) -> None:
     """Show the last run, the next one, and the learning rate over time."""
-    del debug
     from lrtune.cli.job_status import text
     from lrtune.jobs import read_job
     from lrtune.jobs import status as history
@@ -201,10 +197,8 @@ def install(
     kubernetes: Annotated[bool, typer.Option("--kubernetes", help="A CronJob.")] = False,
     image: Annotated[str, typer.Option(help="Kubernetes: the image that holds lrtune and the job.")] = "lrtune:latest",
     claim: Annotated[str, typer.Option(help="Kubernetes: the volume claim of the job's folder.")] = "lrtune",
-    debug: Debug = False,
 ) -> None:
     """Print what a scheduler needs to run the job; nothing is installed."""
-    del debug
     from lrtune.jobs import read_job, scheduler_templates
 
     if systemd + cron + kubernetes != 1:
@@ -219,13 +213,8 @@ def install(
         say(scheduler_templates.kubernetes(told, image=image, claim=claim))
 
 
-def serve(
-    jobs: JobPaths,
-    *,
-    debug: Debug = False,
-) -> None:
+def serve(jobs: JobPaths) -> None:
     """Run several jobs by their own schedules until stopped, for those who have no scheduler."""
-    del debug
     from lrtune.jobs import read_job, server
     from lrtune.workers.signals import stopping
 

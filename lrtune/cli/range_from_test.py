@@ -38,7 +38,7 @@ def ranged(study: StudyFile, trainer: Any, out: Path, *, fresh: bool = False) ->
 
     check_trainer(trainer)
     found = (None if fresh else _kept(study, trainer, out)) or _tested(study, trainer, out)
-    cost, budget = float(found["cost"]), study.search.budget
+    cost, budget = float(found["cost"]), study.settings.limits.budget
     if budget is not None and budget < 1 + cost:
         msg = (
             f"a budget of {budget:g} leaves no full training beside the range test, which cost {cost:.2g}: "
@@ -60,7 +60,7 @@ def ranged(study: StudyFile, trainer: Any, out: Path, *, fresh: bool = False) ->
 def _tested(study: StudyFile, trainer: Any, out: Path) -> dict[str, Any]:
     from lrtune.search.lr_range.lr_range import central, range_test
 
-    recipe = central(study.space, epochs=study.question.epochs, seed=study.search.seed or 0)
+    recipe = central(study.space, epochs=study.settings.epochs, seed=study.settings.seed)
     found = range_test(trainer, recipe=recipe).to_json()
     if found["interval"] is not None:  # three digits are what it is worth, and what is kept is what is searched
         found["interval"] = {end: float(f"{lr:.3g}") for end, lr in found["interval"].items()}
@@ -82,4 +82,4 @@ def _kept(study: StudyFile, trainer: Any, out: Path) -> dict[str, Any] | None:
 def _asked(study: StudyFile, trainer: Any) -> dict[str, Any]:
     """What it was a test of."""
     space = {name: value for name, value in study.space.to_json().items() if name != "lr"}
-    return {"space": space, "epochs": study.question.epochs, "work": dict(trainer.fingerprint())}
+    return {"space": space, "epochs": study.settings.epochs, "work": dict(trainer.fingerprint())}

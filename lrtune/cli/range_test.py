@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lrtune.cli.console import note, own_stdout, say, say_json
-from lrtune.cli.options import Debug, Out, StudyPath, default_out, here
+from lrtune.cli.options import Out, StudyPath, add_command, default_out, here
 from lrtune.core.files import clean, make_folder, write_atomically
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ __all__ = ["register"]
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("range-test")(range_test)
+    add_command(app, "range-test", range_test)
 
 
 def range_test(
@@ -36,19 +36,17 @@ def range_test(
     seeds: Annotated[int, typer.Option(help="Sweeps, each under a seed of its own.")] = 3,
     out: Out = None,
     json: Annotated[bool, typer.Option("--json", help="Print the range test as JSON, and nothing else.")] = False,
-    debug: Debug = False,
 ) -> None:
     """Sweep the learning rate over a few hundred steps: an interval to search, or that it is unreliable here."""
-    del debug
     from lrtune.config.study_file import read_study
     from lrtune.search.lr_range.lr_range import central
     from lrtune.search.lr_range.lr_range import range_test as test
 
-    told, start = read_study(study), here()
-    recipe = central(told.space, epochs=told.question.epochs, seed=told.search.seed or 0)
+    asked, start = read_study(study), here()
+    recipe = central(asked.space, epochs=asked.settings.epochs, seed=asked.settings.seed)
     with own_stdout():
-        trainer = told.make_trainer()
-        folder = out or default_out(told.question.name)
+        trainer = asked.make_trainer()
+        folder = out or default_out(asked.settings.name)
         os.chdir(start)  # the user's code may have gone elsewhere while it was loaded
         make_folder(folder)
         found = test(trainer, low=low, high=high, steps=steps, seeds=seeds, recipe=recipe)

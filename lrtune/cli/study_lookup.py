@@ -42,10 +42,10 @@ def located(file: Path | None, *, name: str | None, storage: str | None, out: Pa
             raise InputError(msg)
         folder = out or default_out(valid_name(name))
         return StudyLocation(name=name, storage=stored_at(storage, None, Path(), folder), folder=folder)
-    told = read_study(file, {"name": name})
-    folder = out or default_out(told.question.name)
-    where = stored_at(storage, told.search.storage, told.folder, folder)
-    return StudyLocation(name=told.question.name, storage=where, folder=folder)
+    study = read_study(file, {"name": name})
+    folder = out or default_out(study.settings.name)
+    where = stored_at(storage, study.storage, study.folder, folder)
+    return StudyLocation(name=study.settings.name, storage=where, folder=folder)
 
 
 def opened(where: str) -> optuna.storages.BaseStorage:

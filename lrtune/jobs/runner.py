@@ -354,13 +354,13 @@ class _Run:
 
 def _inner(study: StudyFile, answer: JobRun | None) -> Strategy:
     """The strategy of the search, told what is known from last time where it can use it."""
-    from lrtune.search.registry import DEFAULT, make
+    from lrtune.search.registry import make
 
-    name = study.search.strategy or DEFAULT
+    name = study.settings.strategy
     if name == FREEZE_THAW and answer is not None and answer.lr is not None and answer.band is not None:
         from lrtune.study.warm_start import prior_from
 
         low, high = answer.band
         earlier = {"best": {**(answer.recipe or {}), "lr": answer.lr}, "band": {"low": low, "high": high}}
         return make(name, prior=prior_from(earlier))
-    return make(name, prune=study.search.prune, points=study.search.points)
+    return make(name, prune=study.settings.prune, points=study.settings.points)

@@ -13,8 +13,8 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
+from lrtune.core.names import short_filename
 from lrtune.jobs.cron import SUNDAY, Cron
-from lrtune.jobs.job_file import short_filename
 from lrtune.jobs.schedule import Every
 
 if TYPE_CHECKING:
