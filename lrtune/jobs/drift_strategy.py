@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from lrtune.search.base import Action, SearchContext, Strategy, TrialView
 
-__all__ = ["STEP", "Last", "Recheck"]
+__all__ = ["STEP", "DriftStrategy", "LastAnswer"]
 
 STEP = 10**0.48
 """Between a learning rate and its neighbours: about three, and never a step of anybody's grid."""
@@ -43,7 +43,7 @@ CLOSE = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Last:
+class LastAnswer:
     """What is left of last time: the settings that were published, and how they trained when they were found."""
 
     params: Mapping[str, Any]
@@ -51,7 +51,7 @@ class Last:
 
 
 @dataclass(slots=True, kw_only=True)
-class Recheck:
+class DriftStrategy:
     """Tests last time's learning rate, and searches with `inner` where it does not stand.
 
     Attributes
@@ -59,25 +59,25 @@ class Recheck:
     inner
         The strategy of the search.
     last
-        Last time's answer; None for the first run, which only searches.
+        LastAnswer time's answer; None for the first run, which only searches.
     confirm
         Whether a learning rate that stands is trained in full.
-    said
+    drift
         What the test said, as of the last decision; None where there was none.
     profile
         The profile of the answer, once there is one.
     """
 
     inner: Strategy
-    last: Last | None = None
+    last: LastAnswer | None = None
     confirm: bool = True
     name: str = "recheck"
-    said: Drift | None = field(default=None, init=False)
+    drift: Drift | None = field(default=None, init=False)
     profile: Profile | None = field(default=None, init=False)
 
     def next(self, context: SearchContext, /) -> Action:
         """The next piece of work."""
-        self.said = None
+        self.drift = None
         if self.last is not None:
             action = self._tested(context, self.last)
             if action is not None:
@@ -86,11 +86,11 @@ class Recheck:
 
     # -- the test ----------------------------------------------------------------------------------
 
-    def _tested(self, context: SearchContext, last: Last) -> Action | None:
+    def _tested(self, context: SearchContext, last: LastAnswer) -> Action | None:
         """The next piece of the test; None where the search has to go on."""
         spots = _spots(context, last.params)
         if 0 not in spots:
-            self.said = Drift(verdict=DriftVerdict.CANNOT_TELL, why="last time's settings are no longer in the space")
+            self.drift = Drift(verdict=DriftVerdict.CANNOT_TELL, why="last time's settings are no longer in the space")
             return None
         untils = _untils(context, last.params)
         looks: list[DriftCheck] = []
@@ -100,23 +100,23 @@ class Recheck:
                 reserve = _remaining(context, spots[0])
                 if _affordable(context, action, reserve):
                     return action
-                self.said = Drift(verdict=DriftVerdict.CANNOT_TELL, why="the limits leave no room for the test")
+                self.drift = Drift(verdict=DriftVerdict.CANNOT_TELL, why="the limits leave no room for the test")
                 return None
             looks.append(_look(context, spots, until))
             today = Profile(looks=tuple(looks), untrained=_level(context, last), end=_end(last))
-            self.said = judge(today, last.profile, last=index == len(untils) - 1)
-            if self.said.verdict is DriftVerdict.MOVED:
+            self.drift = judge(today, last.profile, last=index == len(untils) - 1)
+            if self.drift.verdict is DriftVerdict.MOVED:
                 return None
-            if self.said.verdict is DriftVerdict.UNCHANGED:
+            if self.drift.verdict is DriftVerdict.UNCHANGED:
                 self.profile = today
                 return self._confirmed(context, spots[0])
         if not untils:
-            self.said = Drift(verdict=DriftVerdict.CANNOT_TELL, why="a training is too short for a short look")
+            self.drift = Drift(verdict=DriftVerdict.CANNOT_TELL, why="a training is too short for a short look")
         return None
 
     def _confirmed(self, context: SearchContext, params: Mapping[str, Any]) -> Action | None:
         """Train it in full, where that is wanted; None where it diverges on the way."""
-        why = f"last time's learning rate still stands: {self.said.why if self.said else ''}"
+        why = f"last time's learning rate still stands: {self.drift.why if self.drift else ''}"
         if not self.confirm:
             return Finish(why=why)
         action = _advance(context, params, float(context.epochs), "confirm")
@@ -128,7 +128,7 @@ class Recheck:
         diverged = run is not None and run.outcome is not None and run.outcome.diverged
         verdict = DriftVerdict.MOVED if diverged else DriftVerdict.CANNOT_TELL
         how = "diverges later on" if diverged else "could not be trained to its end"
-        self.said = Drift(verdict=verdict, why=f"last time's learning rate {how}")
+        self.drift = Drift(verdict=verdict, why=f"last time's learning rate {how}")
         return None
 
     # -- the search --------------------------------------------------------------------------------
@@ -291,11 +291,11 @@ def _seen_untrained(context: SearchContext) -> float | None:
     return view.high if len(view.alive) > len(SIDES) else None
 
 
-def _level(context: SearchContext, last: Last) -> float | None:
+def _level(context: SearchContext, last: LastAnswer) -> float | None:
     """The same in a test, whose three runs show too little: what it was when the learning rate was found."""
     known = _untrained(context)
     return known if known is not None or last.profile is None else last.profile.untrained
 
 
-def _end(last: Last) -> float | None:
+def _end(last: LastAnswer) -> float | None:
     return None if last.profile is None else last.profile.end

@@ -1,4 +1,4 @@
-"""How a job stands: its last run, its next one, and the learning rate over time; read without the lock."""
+"""The status of a job: its last run, its next one, and the learning rate over time; read without the lock."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
     from lrtune.jobs.job_file import JobFile
 
-__all__ = ["JobStatus", "points", "standing"]
+__all__ = ["JobStatus", "job_status", "points"]
 
 LEFT_OUT = ("profile", "params")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobStatus:
-    """How a job stands.
+    """The status of a job.
 
     Attributes
     ----------
@@ -32,9 +32,9 @@ class JobStatus:
     rows
         Its runs, the oldest first.
     answer
-        The run whose answer stands; None before there is one.
+        The run whose answer is current; None before there is one.
     running
-        The run that has begun and not ended, whether its process lives or not.
+        The run that has begun and not ended, whether or not its process is alive.
     due
         Whether there is something to do now.
     missed
@@ -53,14 +53,19 @@ class JobStatus:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
-        running = None if self.running is None else dataclasses.asdict(self.running)
-        answer = None if self.answer is None else _plain(self.answer)
-        told = {"job": self.job, "next": self.next, "due": self.due, "missed": self.missed, "running": running}
-        return {**told, "answer": answer, "runs": [_plain(row) for row in self.rows]}
+        return {
+            "job": self.job,
+            "next": self.next,
+            "due": self.due,
+            "missed": self.missed,
+            "running": None if self.running is None else dataclasses.asdict(self.running),
+            "answer": None if self.answer is None else _plain(self.answer),
+            "runs": [_plain(row) for row in self.rows],
+        }
 
 
-def standing(job: JobFile, now: dt.datetime | None = None) -> JobStatus:
-    """How it stands.
+def job_status(job: JobFile, now: dt.datetime | None = None) -> JobStatus:
+    """The status of a job now.
 
     Raises
     ------
