@@ -1,4 +1,4 @@
-"""The command line: ``lrtune``. It registers the commands, runs one, and turns every error into its exit code."""
+"""The command line ``lrtune``: registers the commands, runs one, and turns an error into its exit code."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ __all__ = ["COMMANDS", "app", "main", "run"]
 USAGE = 2
 
 COMMANDS = ("optimize", "compare", "range_test", "report", "dashboard", "job", "storage")
-"""The commands, a module each: it has a function ``register(app)`` and loads, at its top, only typer and the standard
-library."""
+"""The modules of the commands. Each has a function ``register(app)``, and imports nothing heavy at its top."""
 
 app = typer.Typer(
     name="lrtune",
@@ -40,12 +39,12 @@ for _name in COMMANDS:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; its exit code (FAULTS.md): 0, 2 input, 3 nothing completed, 4 storage, 5 mismatch, 6 locked.
+    """Run a command; returns its exit code, see :func:`lrtune.cli.console.guarded`.
 
     Parameters
     ----------
     arguments
-        What stands behind ``lrtune``; None takes the process's own.
+        Those behind ``lrtune``; None takes the process's own.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given == ["--version"]:  # no option of typer's: coercing even one would load pydantic for every --help
@@ -62,8 +61,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def _command(given: Sequence[str]) -> tuple[Any, list[str]]:
     """The command that the first words name, and those words.
 
-    A group would coerce its own options on the way, for which typer loads pydantic: that is half of the
-    time of a ``--help``.
+    A group would coerce its own options, for which typer imports pydantic: half of the time of a ``--help``.
     """
     command: Any = typer.main.get_command(app)
     words: list[str] = []
@@ -76,7 +74,7 @@ def _command(given: Sequence[str]) -> tuple[Any, list[str]]:
 
 
 def _nothing(command: Any) -> list[str]:
-    """What stands for no arguments: a group shows its help, a command runs."""
+    """The arguments where none are given: a group shows its help, a command runs."""
     return ["--help"] if hasattr(command, "commands") else []
 
 
@@ -88,7 +86,7 @@ def _version() -> int:
 
 
 def _refused(error: Exception) -> int:
-    """What typer refuses is usage; all else is a bug of ours."""
+    """The exit code of an error that is not lrtune's: typer's is wrong usage, any other a bug."""
     if not isinstance(error, _usage_errors()):
         return complain(error)
     context = getattr(error, "ctx", None)
@@ -109,7 +107,7 @@ def main() -> None:
 
 
 def _open_streams() -> None:
-    """Streams that whoever started us has closed lead to nowhere; else a database would get the number of stdout."""
+    """Open closed standard streams on the null device; else a database would get the descriptor of stdout."""
     for number in range(3):
         try:
             os.fstat(number)

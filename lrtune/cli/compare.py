@@ -1,4 +1,4 @@
-"""``lrtune compare``: strategies side by side on one study, at equal budget."""
+"""``lrtune compare``: several strategies on one study, at equal budget."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from lrtune.core.records import StudyRecord
     from lrtune.study.comparison import Comparison
+    from lrtune.study.events import Observer, Progress
 
 __all__ = ["register"]
 
@@ -82,10 +83,10 @@ def compare(
     say(f"\n{found.verdict()}\n\nfigure   {page}\nnumbers  {folder / 'compare.json'}")
 
 
-def _watch(strategy: str, seed: int) -> Any:
+def _watch(strategy: str, seed: int) -> Observer:
     note(f"{strategy}, seed {seed}")
 
-    def watch(progress: Any) -> None:
+    def watch(progress: Progress) -> None:
         for ended in progress.ended:
             value = "" if ended.value is None else f", {progress.metric} {ended.value:.5g}"
             note(f"  {progress.spent:.2f}  lr {ended.recipe.lr:.3g}: {ended.outcome.value}{value}")

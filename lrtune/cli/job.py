@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from lrtune.cli.console import note, own_stdout, say, say_json, warn
-from lrtune.cli.interrupts import stops
+from lrtune.cli.interrupts import stopped, stops
 from lrtune.cli.options import Storage, add_command, stored_at
 from lrtune.cli.worker_pool import crewed
 from lrtune.core.files import clean, write_atomically
@@ -78,7 +78,7 @@ def run(
                     stack.enter_context(holding(file, replace(request, should_stop=lambda: flag.requested)))
                 except LockedError:
                     if flag.requested:  # while it waited
-                        raise _stopped(flag, 0.0) from None
+                        raise stopped(flag, 0.0) from None
                     raise
 
         def work(place: WorkerContext) -> None:
@@ -124,7 +124,7 @@ def _work(job: JobFile, request: JobRequest, storage: str | None, line: dict[str
             with watching(quiet=quiet, json_log=None) as observer:
                 ended = JobRunner(job, lambda: _opened(job, storage), replace(request, observer=observer)).perform()
         if ended.status == "interrupted":
-            raise _stopped(flag, 0.0 if ended.result is None else ended.result.cost)
+            raise stopped(flag, 0.0 if ended.result is None else ended.result.cost)
     _say(ended.to_json(job), 0)
 
 
@@ -137,11 +137,6 @@ def _assist(runner: JobRunner, flag: StopFlag) -> None:
         raise typer.Exit(error.exit_code) from None  # the first worker reports it
     if flag.requested:
         raise typer.Exit(flag.exit_code)
-
-
-def _stopped(flag: StopFlag, cost: float) -> InterruptedSearchError:
-    msg = f"stopped by {flag.name}: {cost:.2f} full trainings spent; run the same command to resume"
-    return InterruptedSearchError(msg, exit_code=flag.exit_code or 143)
 
 
 def _opened(job: JobFile, given: str | None) -> BaseStorage:

@@ -1,10 +1,11 @@
-"""``lrtune optimize``: from a study file, or from options alone, to an answer."""
+"""``lrtune optimize``: search a study, write its result and report, print the answer."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path  # noqa: TC003 -- typer reads the annotations at run time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,13 +78,7 @@ class OptimizeCommand:
     given: dict[str, Any]
 
     def run(self) -> None:
-        """Search, write, answer.
-
-        Raises
-        ------
-        lrtune.errors.LrtuneError
-            Whatever ends it without an answer; carries the exit code.
-        """
+        """Check the command's own options, and search in workers."""
         from lrtune.integrations.trackers import MLFLOW, TENSORBOARD, check
 
         if self.study is None and self.given["estimator"] is None:
@@ -96,14 +91,10 @@ class OptimizeCommand:
         crewed(self.work, study=self.study, given=self.given)
 
     def work(self, place: WorkerContext) -> None:
-        """What one worker does; the first one writes the result and prints it.
-
-        Raises
-        ------
-        lrtune.errors.LrtuneError
-            Whatever ends it without an answer; carries the exit code.
-        """
+        """What one worker does; the first one writes the result and prints it."""
+        from lrtune.cli.archive_study import set_aside
         from lrtune.config.study_file import read_study
+        from lrtune.storage import open_storage
 
         study, start = read_study(self.study, self.given, lr_needed=not self.range_test), here()
         shown = self.out or default_out(study.settings.name)
@@ -113,7 +104,10 @@ class OptimizeCommand:
             os.chdir(start)  # the user's code may have gone elsewhere while it was loaded
             make_folder(shown)
             fresh = self.fresh and place.index == 0 and not place.deaths  # a replacement resumes what is there
-            storage = self._opened(where, study.settings.name, fresh=fresh)
+            retry = RETRY_SECONDS if self.storage_retry is None else self.storage_retry
+            storage = open_storage(where, retry_seconds=retry, warn=warn)
+            if fresh:
+                set_aside(storage, study.settings.name)
             spent = 0.0
             if self.range_test:
                 study, spent = ranged(study, trainer, out, fresh=fresh)
@@ -129,16 +123,6 @@ class OptimizeCommand:
             say(result.text())
             say(f"\nreport   {shown / REPORT}\nresult   {shown / RESULT}\nThe same command again goes on from here.")
         result.demand_effect()
-
-    def _opened(self, where: str, name: str, *, fresh: bool) -> BaseStorage:
-        from lrtune.cli.archive_study import set_aside
-        from lrtune.storage import open_storage
-
-        retry = RETRY_SECONDS if self.storage_retry is None else self.storage_retry
-        storage = open_storage(where, retry_seconds=retry, warn=warn)
-        if fresh:
-            set_aside(storage, name)
-        return storage
 
     def _search(
         self,
@@ -158,12 +142,13 @@ class OptimizeCommand:
 
         silent = place.index > 0
 
-        def known() -> frozenset[int]:
-            return ended(storage, study.settings.name)
-
         with contextlib.ExitStack() as until_end:
             observer: Observer = until_end.enter_context(
-                watching(quiet=self.quiet or silent, json_log=None if silent else self.json_log, known=known)
+                watching(
+                    quiet=self.quiet or silent,
+                    json_log=None if silent else self.json_log,
+                    known=partial(ended, storage, study.settings.name),
+                )
             )
             if not silent:  # one worker reports for all
                 observer = until_end.enter_context(
@@ -200,7 +185,8 @@ class OptimizeCommand:
         if flag.requested and silent:
             raise typer.Exit(flag.exit_code)
         if flag.requested:
-            raise stopped(flag, result)
+            trials = sum(many for group, many in result.trials_by_outcome.items() if group != "interrupted")
+            raise stopped(flag, result.cost, trials)
         return result
 
     def _prior(self) -> Any:

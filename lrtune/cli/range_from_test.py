@@ -1,4 +1,4 @@
-"""``optimize --range-test``: the range of learning rates from a range test, where nobody has given one."""
+"""``optimize --range-test``: the range of learning rates of a range test, where none is given."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ KEPT = "range-test.json"
 
 
 def ranged(study: StudyFile, trainer: Any, out: Path, *, fresh: bool = False) -> tuple[StudyFile, float]:
-    """The study with the range that a range test found, and what that cost in full trainings.
+    """The study with the range that a range test found, and the cost of the test in full trainings.
 
-    What it found is kept in the output folder, so that the same command again goes on in the same space. Where
-    the test is unreliable the usual range stays.
+    The test is stored in the output folder, so that the same command again resumes in the same space. Where it is
+    unreliable the default range stays.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def _tested(study: StudyFile, trainer: Any, out: Path) -> dict[str, Any]:
 
     recipe = central(study.space, epochs=study.settings.epochs, seed=study.settings.seed)
     found = range_test(trainer, recipe=recipe).to_json()
-    if found["interval"] is not None:  # three digits are what it is worth, and what is kept is what is searched
+    if found["interval"] is not None:  # to three digits, which is its precision: the stored range is the searched one
         found["interval"] = {end: float(f"{lr:.3g}") for end, lr in found["interval"].items()}
     found["asked"] = _asked(study, trainer)
     write_atomically(out / KEPT, json.dumps(clean(found), indent=2, allow_nan=False) + "\n")
@@ -70,7 +70,7 @@ def _tested(study: StudyFile, trainer: Any, out: Path) -> dict[str, Any]:
 
 
 def _kept(study: StudyFile, trainer: Any, out: Path) -> dict[str, Any] | None:
-    """What an earlier start of the same command found."""
+    """The test of an earlier start of the same command."""
     try:
         found = json.loads((out / KEPT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -80,6 +80,6 @@ def _kept(study: StudyFile, trainer: Any, out: Path) -> dict[str, Any] | None:
 
 
 def _asked(study: StudyFile, trainer: Any) -> dict[str, Any]:
-    """What it was a test of."""
+    """What the test was made for."""
     space = {name: value for name, value in study.space.to_json().items() if name != "lr"}
     return {"space": space, "epochs": study.settings.epochs, "work": dict(trainer.fingerprint())}

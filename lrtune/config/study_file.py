@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrtune.config.toml import TomlTable, read
+from lrtune.config.toml import TomlTable, read, suggestion
 from lrtune.core.names import valid_name
-from lrtune.core.options import Option, number, options, text, texts
+from lrtune.core.options import Option, option, options
 from lrtune.errors import InputError, SpaceError, StudyFileError
 from lrtune.study import settings
 
@@ -28,9 +28,10 @@ __all__ = ["StudyFile", "TrainTable", "read_study", "schema"]
 DEFAULT_EPOCHS = 27
 DEFAULT_LR = (1e-5, 10.0)
 TABLES = ("study", "train", "space", "search")
-WORKERS = Option(kind=int, name="workers", table="search", low=1, high=256, help="Processes that train side by side.")
+WORKERS = Option(kind=int, name="workers", low=1, high=256, help="Processes that train side by side.")
 LR = Option(kind=str, name="lr", table="space", metavar="LOW,HIGH", help="Learning rates to search.")
-STORAGE = Option(kind=str, name="storage", table="search", allowed="a path or a URL")
+COLUMN: dict[str, Any] = {"table": "train", "metavar": "COLUMN"}
+STORAGE = Option(kind=str, name="storage", allowed="a path or a URL")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +56,9 @@ class TrainTable:
         Fraction of the rows on which the metric is measured.
     """
 
-    trainer: str | None = text(None, table="train", allowed='a text such as "train.py:trainer"')
-    estimator: str | None = text(
+    trainer: str | None = option(str, None, table="train", allowed='a text such as "train.py:trainer"')
+    estimator: str | None = option(
+        str,
         None,
         table="train",
         allowed='a text such as "sklearn.linear_model:SGDClassifier"',
@@ -64,19 +66,16 @@ class TrainTable:
         help="Without a study file: a scikit-learn estimator.",
     )
     options: Mapping[str, Any] = field(default_factory=dict)
-    learning_rate_parameter: str | None = text(None, table="train")
-    data: str | None = text(
-        None, table="train", help="A CSV or Parquet file, or digits, iris, wine, breast_cancer, diabetes."
+    learning_rate_parameter: str | None = option(str, None, table="train")
+    data: str | None = option(
+        str, None, table="train", help="A CSV or Parquet file, or digits, iris, wine, breast_cancer, diabetes."
     )
-    target: str | None = text(None, table="train", metavar="COLUMN", help="The column that is predicted.")
-    weight: str | None = text(None, table="train", metavar="COLUMN", help="The column of sample weights.")
-    drop: tuple[str, ...] = texts(
-        table="train",
-        allowed="an array of column names",
-        metavar="COLUMN",
-        help="A column to leave out; repeatable.",
+    target: str | None = option(str, None, **COLUMN, help="The column that is predicted.")
+    weight: str | None = option(str, None, **COLUMN, help="The column of sample weights.")
+    drop: tuple[str, ...] = option(
+        list, (), **COLUMN, allowed="an array of column names", help="A column to leave out; repeatable."
     )
-    valid_fraction: float | None = number(None, table="train", above=True, high=1, below=True)
+    valid_fraction: float | None = option(float, None, table="train", above=True, high=1, below=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,60 +124,51 @@ class StudyFile:
         lrtune.errors.InputError
             If the code or the table cannot be used.
         """
-        from lrtune.config.user_code import load_trainer
+        train = self.training
+        if train.trainer is not None:
+            from lrtune.config.user_code import load_trainer
 
-        if self.training.trainer is not None:
-            return load_trainer(self.training.trainer, self.folder, where=self.places["trainer"])
-        return self._estimator_trainer()
-
-    def _estimator_trainer(self) -> Any:
+            return load_trainer(train.trainer, self.folder, where=self.places["trainer"])
         from lrtune.training.estimators.data_file import is_pipeline, kind_of, load_table, prepared
         from lrtune.training.estimators.trainer import SklearnTrainer
 
-        train = self.training
         estimator = self._estimator()
-        table = load_table(
-            train.data or "",
-            folder=self.folder,
-            kind=kind_of(estimator),
-            target=train.target,
-            weight=train.weight,
-            drop=train.drop,
-            raw=is_pipeline(estimator),
-        )
-        given = {"learning_rate_parameter": train.learning_rate_parameter, "valid_fraction": train.valid_fraction}
-        more: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        columns: dict[str, Any] = {"target": train.target, "weight": train.weight, "drop": train.drop}
+        kind, raw = kind_of(estimator), is_pipeline(estimator)
+        table = load_table(train.data or "", folder=self.folder, kind=kind, raw=raw, **columns)
+        given: dict[str, Any] = {
+            "learning_rate_parameter": train.learning_rate_parameter,
+            "valid_fraction": train.valid_fraction,
+        }
         return SklearnTrainer(
             prepared(estimator, table),
             table.X,
             table.y,
             sample_weight=table.weight,
             metrics=(self.settings.metric,),
-            **more,
+            **{name: value for name, value in given.items() if value is not None},
         )
 
     def _estimator(self) -> Any:
-        from lrtune.config.toml import suggestion
         from lrtune.config.user_code import load
 
-        where = self.places["estimator"]
-        found = load(self.training.estimator or "", self.folder, where=where)
-        arguments = dict(self.training.options)
+        where, name, options = self.places["estimator"], self.training.estimator or "", dict(self.training.options)
+        found = load(name, self.folder, where=where)
         if not callable(found):  # an instance
-            if arguments:
+            if options:
                 msg = f"{where}: it is made already, so options have no place; name its class, or leave options out"
                 raise StudyFileError(msg)
             return found
         try:
             known = found().get_params(deep=False)
-            unknown = [name for name in arguments if name not in known]
+            unknown = [option for option in options if option not in known]
             if not unknown:
-                return found(**arguments)
+                return found(**options)
         except Exception as error:  # noqa: BLE001 -- the estimator may be the user's own
             why = f"{type(error).__name__}: {error}"
-            msg = f"{where}: {self.training.estimator} cannot be made ({why}); correct its options"
+            msg = f"{where}: {name} cannot be made ({why}); correct its options"
             raise StudyFileError(msg) from None
-        msg = f"{where}: {self.training.estimator} has no option {unknown[0]!r}; {suggestion(unknown[0], known)}"
+        msg = f"{where}: {name} has no option {unknown[0]!r}; {suggestion(unknown[0], known)}"
         raise StudyFileError(msg)
 
 

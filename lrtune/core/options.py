@@ -1,23 +1,18 @@
 """Options declared once: a dataclass field carries its kind, its bounds, its unit and its help.
 
-A dataclass whose fields are made by :func:`whole`, :func:`number`, :func:`flag`, :func:`text` and :func:`texts` is a
-schema, and :func:`options` lists what it declares. Three readers work from the list: :func:`check` refuses a wrong
-argument of a Python call, :meth:`lrtune.config.toml.TomlTable.option` reads a key of a file, and
-:func:`lrtune.cli.options.add_command` makes options of the command line.
+A dataclass with fields made by :func:`option` is a schema, and :func:`options` lists what it declares. Three readers
+work from the list: :func:`check` refuses a wrong argument of a Python call, :meth:`lrtune.config.toml.TomlTable.option`
+reads a key of a file, and :func:`lrtune.cli.options.add_command` makes options of the command line.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import MISSING, dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from typing import Any
 
 from lrtune.errors import InputError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-__all__ = ["Option", "check", "flag", "number", "options", "text", "texts", "whole"]
+__all__ = ["Option", "check", "option", "options"]
 
 METADATA = "option"
 
@@ -52,7 +47,7 @@ class Option:
 
     kind: type
     name: str = ""
-    table: str = ""
+    table: str = "search"
     low: float = 0
     high: float = 0
     above: bool = False
@@ -94,78 +89,45 @@ class Option:
             return "true or false"
         return " or ".join(f'"{choice}"' for choice in self.choices) or self.allowed
 
-    def refuse(self, value: Any) -> None:
-        """Refuse an argument of a Python call that is not accepted.
 
-        Raises
-        ------
-        InputError
-            Names the option, its bounds and the value.
-        """
-        if self.accepts(value):
-            return
-        needed = self.sentence()
-        if self.kind in {int, float}:
-            kind = f"a {'whole ' * (self.kind is int)}number{' of ' * bool(self.unit)}{self.unit}"
-            needed = f"{kind}, {'above' if self.above else 'of at least'} {self.low:g} and at most {self.high:g}"
-        msg = f"{self.name} must be {needed} (got {value!r})"
-        raise InputError(msg)
+def option(kind: type, default: Any = MISSING, *, factory: Any = MISSING, **more: Any) -> Any:
+    """A dataclass field for an option; `more` are attributes of :class:`Option`."""
+    made: Any = field(default=default, metadata={METADATA: Option(kind=kind, **more)})
+    made.default_factory = factory
+    return made
 
 
 def options(schema: Any) -> dict[str, Option]:
     """The options of a dataclass by name, in the order of its fields, those of a dataclass within it included."""
     found: dict[str, Option] = {}
-    for spec in dataclasses.fields(schema):
+    for spec in fields(schema):
         inner: Any = spec.default_factory
         if METADATA in spec.metadata:
-            found[spec.name] = dataclasses.replace(spec.metadata[METADATA], name=spec.name)
-        elif dataclasses.is_dataclass(inner):
+            found[spec.name] = replace(spec.metadata[METADATA], name=spec.name)
+        elif is_dataclass(inner):
             found |= options(inner)
     return found
 
 
 def check(made: Any) -> None:
-    """Refuse a number or a flag of a dataclass that is not accepted; None only where it is the default.
+    """Refuse a number or a flag of a dataclass that is not accepted; None is accepted where it is the default.
 
     Raises
     ------
     InputError
-        Names the option, its bounds and the value.
+        Names the option, its unit, its bounds and the value.
     """
-    for spec in dataclasses.fields(made):
+    for spec in fields(made):
         option: Option | None = spec.metadata.get(METADATA)
-        if option is not None and option.kind in {int, float, bool}:
-            value = getattr(made, spec.name)
-            if value is not None or spec.default is not None:
-                dataclasses.replace(option, name=spec.name).refuse(value)
-
-
-def whole(default: Any = MISSING, *, low: int, high: int, **more: Any) -> Any:
-    """A field for a whole number in [low, high]; `more` are attributes of :class:`Option`."""
-    return _field(default, Option(kind=int, low=low, high=high, **more))
-
-
-def number(default: Any = MISSING, *, low: float = 0, high: float, **more: Any) -> Any:
-    """A field for a number in [low, high]."""
-    return _field(default, Option(kind=float, low=low, high=high, **more))
-
-
-def flag(default: Any = MISSING, **more: Any) -> Any:
-    """A field that is true or false."""
-    return _field(default, Option(kind=bool, **more))
-
-
-def text(default: Any = MISSING, *, factory: Callable[[], Any] | None = None, **more: Any) -> Any:
-    """A field for a text that is not empty."""
-    if factory is not None:
-        return field(default_factory=factory, metadata={METADATA: Option(kind=str, **more)})
-    return _field(default, Option(kind=str, **more))
-
-
-def texts(**more: Any) -> Any:
-    """A field for a list of texts, empty by default."""
-    return _field((), Option(kind=list, **more))
-
-
-def _field(default: Any, option: Option) -> Any:
-    return field(default=default, metadata={METADATA: option})
+        value = getattr(made, spec.name)
+        if option is None or option.kind not in {int, float, bool} or option.accepts(value):
+            continue
+        if value is not None or spec.default is not None:
+            needed = option.sentence()
+            if option.kind is not bool:
+                kind = "whole number" if option.kind is int else "number"
+                low = "above" if option.above else "of at least"
+                unit = f" of {option.unit}" if option.unit else ""
+                needed = f"a {kind}{unit}, {low} {option.low:g} and at most {option.high:g}"
+            msg = f"{spec.name} must be {needed} (got {value!r})"
+            raise InputError(msg)

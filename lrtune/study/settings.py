@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrtune.core.directions import better_side
 from lrtune.core.names import valid_name
-from lrtune.core.options import check, flag, number, options, text, whole
+from lrtune.core.options import check, option, options
 from lrtune.errors import InputError
 from lrtune.search.registry import DEFAULT, NAMES
 
@@ -20,7 +20,7 @@ __all__ = ["Limits", "Settings"]
 
 DIRECTIONS = ("minimize", "maximize")
 MOST = 1_000_000
-MOST_SECONDS = 366 * 24 * 3600.0
+SECONDS: dict[str, Any] = {"unit": "seconds", "above": True, "high": 366 * 24 * 3600.0}  # above 0
 
 
 def _last() -> ValueRule:
@@ -43,20 +43,18 @@ class Limits:
         Seconds of the monotonic clock, for this call.
     """
 
-    budget: float | None = number(
-        None, low=1, high=MOST, unit="full trainings", table="search", help="The most to spend, in full trainings."
+    budget: float | None = option(
+        float, None, low=1, high=MOST, unit="full trainings", help="The most to spend, in full trainings."
     )
-    trials: int | None = whole(None, low=1, high=MOST, unit="trials", table="search", help="The most trials to start.")
-    timeout: float | None = number(
-        None, above=True, high=MOST_SECONDS, unit="seconds", table="search", help="Seconds after which to end."
-    )
+    trials: int | None = option(int, None, low=1, high=MOST, unit="trials", help="The most trials to start.")
+    timeout: float | None = option(float, None, **SECONDS, help="Seconds after which to end.")
 
     def __post_init__(self) -> None:
         check(self)
 
     @property
     def any(self) -> bool:
-        """Whether there is any limit."""
+        """Whether any of them is set."""
         return (self.budget, self.trials, self.timeout) != (None, None, None)
 
 
@@ -107,55 +105,39 @@ class Settings:
         If one of them cannot be used; names it, its bounds and the value.
     """
 
-    strategy: str = text(DEFAULT, choices=NAMES, table="search", help="freeze-thaw, tpe, gp, qmc, random or grid.")
+    strategy: str = option(str, DEFAULT, choices=NAMES, help="freeze-thaw, tpe, gp, qmc, random or grid.")
     limits: Limits = field(default_factory=Limits)
-    seed: int = whole(0, low=0, high=2**32 - 1, table="search", help="Seed of every decision and every run.")
-    epochs: int = whole(low=1, high=MOST, unit="epochs", table="study", help="Epochs of one full training.")
-    name: str = text("lrtune", table="study", declared="--study", metavar="NAME", help="Name of the study.")
-    metric: str = text("valid_loss", table="study", help="What is watched, e.g. valid_loss.")
-    direction: Direction = text(None, choices=DIRECTIONS, table="study", help="minimize or maximize.")  # noqa: RUF009 -- a field
-    value: ValueRule = text(factory=_last, table="study")  # noqa: RUF009 -- a field
-    patience: int | None = whole(None, low=1, high=MOST, unit="epochs", table="study")
-    widen: float = number(
+    seed: int = option(int, 0, high=2**32 - 1, help="Seed of every decision and every run.")
+    epochs: int = option(int, table="study", low=1, high=MOST, unit="epochs", help="Epochs of one full training.")
+    name: str = option(str, "lrtune", table="study", declared="--study", metavar="NAME", help="Name of the study.")
+    metric: str = option(str, "valid_loss", table="study", help="What is watched, e.g. valid_loss.")
+    direction: Direction = option(str, None, table="study", choices=DIRECTIONS, help="minimize or maximize.")  # noqa: RUF009 -- a field
+    value: ValueRule = option(str, factory=_last, table="study")  # noqa: RUF009 -- a field
+    patience: int | None = option(int, None, table="study", low=1, high=MOST, unit="epochs")
+    widen: float = option(
+        float,
         1.0,
         high=6,
         unit="decades",
-        table="search",
         switch=True,
         declared="--widen/--no-widen",
         help="Whether the range may grow where the best is at its end.",
     )
-    stall_timeout: float | None = number(
-        None,
-        above=True,
-        high=MOST_SECONDS,
-        unit="seconds",
-        table="search",
-        help="Seconds without progress that end a trial.",
-    )
-    trial_timeout: float | None = number(
-        None, above=True, high=MOST_SECONDS, unit="seconds", table="search", help="Seconds that end a trial."
-    )
-    isolate: bool = flag(
+    stall_timeout: float | None = option(float, None, **SECONDS, help="Seconds without progress that end a trial.")
+    trial_timeout: float | None = option(float, None, **SECONDS, help="Seconds that end a trial.")
+    isolate: bool = option(
+        bool,
         default=False,
-        table="search",
         declared="--isolate/--no-isolate",
         help="Whether each trial trains in a process of its own (Linux).",
     )
-    checkpoint_every: float = number(
-        30.0,
-        above=True,
-        high=MOST_SECONDS,
-        unit="seconds",
-        table="search",
-        help="Seconds of training between checkpoints.",
-    )
-    prune: bool | None = flag(None, table="search")
-    points: int | None = whole(None, low=2, high=MOST, unit="learning rates", table="search")
-    failures: int = whole(5, low=1, high=MOST, unit="failed trials", table="search")
-    memory_limit: int = whole(2**30, low=0, high=2**63 - 1, unit="bytes", table="search")
+    checkpoint_every: float = option(float, 30.0, **SECONDS, help="Seconds of training between checkpoints.")
+    prune: bool | None = option(bool, None)
+    points: int | None = option(int, None, low=2, high=MOST, unit="learning rates")
+    failures: int = option(int, 5, low=1, high=MOST, unit="failed trials")
+    memory_limit: int = option(int, 2**30, high=2**63 - 1, unit="bytes")
     checkpoints: Path | None = None
-    spent: float = number(0.0, high=MOST, unit="full trainings")
+    spent: float = option(float, 0.0, table="", high=MOST, unit="full trainings")
 
     def __post_init__(self) -> None:
         valid_name(self.name)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lrtune.cli import optimize
 from lrtune.config.study_file import WORKERS, read_study, schema
-from lrtune.core.options import Option, number, options
+from lrtune.core.options import Option, option, options
 from lrtune.errors import InputError, StudyFileError
 from lrtune.jobs import read_job
 from lrtune.study.settings import Limits, Settings
@@ -123,7 +123,7 @@ def test_the_call_names_no_option_that_the_schema_has_not() -> None:
 def test_an_option_that_is_declared_is_known_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Wider(Settings):
-        shrink: float = number(0.5, low=0, high=2, table="search", help="How much of it.")
+        shrink: float = option(float, 0.5, low=0, high=2, help="How much of it.")
 
         def __post_init__(self) -> None:
             Settings.__post_init__(self)
