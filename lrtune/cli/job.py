@@ -165,7 +165,7 @@ def status(
     if figure is not None:
         from lrtune.reporting.figures.history import history
 
-        write_atomically(figure, history(points(shown.rows)).to_html(include_plotlyjs=True, full_html=True))
+        write_atomically(figure, history(points(shown.state.rows)).to_html(include_plotlyjs=True, full_html=True))
     if json:
         say_json(shown.to_json())
         return

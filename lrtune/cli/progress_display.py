@@ -1,4 +1,4 @@
-"""Who watches a search: a live display on a terminal, plain lines elsewhere, the log of trials."""
+"""The progress of a search: a live display on a terminal, plain lines elsewhere, and the log of trials."""
 
 from __future__ import annotations
 
@@ -33,32 +33,17 @@ REDRAWS = 4  # a second
 def watching(
     *, quiet: bool, json_log: Path | None, known: Callable[[], Collection[int]] = tuple
 ) -> Iterator[Callable[[Progress], None]]:
-    """An observer for :func:`lrtune.study.tuning.tune`, as the terminal and the options have it.
-
-    Parameters
-    ----------
-    quiet
-        Whether to show nothing.
-    json_log
-        File of a line for each trial that ends; None for none.
-    known
-        See :func:`lrtune.cli.trial_log.trial_log`.
-
-    Raises
-    ------
-    StorageError
-        If the log cannot be written to.
-    """
+    """An observer that shows the progress unless `quiet`, and writes :func:`lrtune.cli.trial_log.trial_log`."""
     with contextlib.ExitStack() as stack:
-        watchers: list[Callable[[Progress], None]] = []
+        observers: list[Callable[[Progress], None]] = []
         if json_log is not None:
-            watchers.append(stack.enter_context(trial_log(json_log, known)))
+            observers.append(stack.enter_context(trial_log(json_log, known)))
         if not quiet:
-            watchers.append(stack.enter_context(_display()) if _on_terminal() else _line)
+            observers.append(stack.enter_context(_display()) if _on_terminal() else _line)
 
         def observe(progress: Progress) -> None:
-            for watcher in watchers:
-                watcher(progress)
+            for observer in observers:
+                observer(progress)
 
         yield observe
 
@@ -74,7 +59,7 @@ def _line(progress: Progress) -> None:
 
 
 def _printable(text: str) -> str:
-    """The text without what could move a terminal's cursor."""
+    """The text without control characters, which could move the cursor."""
     return "".join(character if character.isprintable() else " " for character in redact(text))
 
 
@@ -90,7 +75,7 @@ def _display() -> Iterator[Callable[[Progress], None]]:
 
 
 class Display:
-    """What the terminal shows; drawn again a few times a second, so that the clock moves between events."""
+    """The live display, drawn a few times a second so that the clock moves between events."""
 
     def __init__(self) -> None:
         self._progress: Progress | None = None
@@ -123,7 +108,7 @@ class Display:
 
 
 def _rows(progress: Progress, since: float, *, ascii_only: bool) -> Iterator[tuple[str, str]]:
-    """What is shown, a name and a text for each line."""
+    """A name and a text for each line."""
     yield "lrtune", progress.name
     yield "cost", f"{_bar(progress, ascii_only=ascii_only)}{formatting.cost(progress)}"
     yield "time", _time(progress, since)

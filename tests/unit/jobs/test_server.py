@@ -151,9 +151,9 @@ def history_of(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 def test_how_it_stands(history_of: Folder) -> None:
     told = job_status(history_of.job, history_of.now)
     assert told.due
-    assert told.missed == 2
+    assert told.task.missed == 2
     assert told.next == "2026-02-09T00:00:00Z"
-    assert [row.verdict for row in told.rows] == ["", "unchanged", "moved"]
+    assert [row.verdict for row in told.state.rows] == ["", "unchanged", "moved"]
     shown = text(told)
     for word in ("searched", "unchanged", "moved", "2026-01-12T00:00:00Z", "due now (2 missed)"):
         assert word in shown
