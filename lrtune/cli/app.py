@@ -48,14 +48,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given == ["--version"]:  # no option of typer's: coercing even one would load pydantic for every --help
-        return _version()
+        from importlib.metadata import version
+
+        say(f"lrtune {version('lrtune')}")
+        return 0
     command, words = _command(given)
-    return guarded(
-        lambda: command.main(
-            given[len(words) :] or _nothing(command), prog_name=" ".join(["lrtune", *words]), standalone_mode=False
-        ),
-        refused=_refused,
-    )
+    rest = given[len(words) :] or (["--help"] if hasattr(command, "commands") else [])  # a group shows its help
+    name = " ".join(["lrtune", *words])
+    return guarded(lambda: command.main(rest, prog_name=name, standalone_mode=False), refused=_refused)
 
 
 def _command(given: Sequence[str]) -> tuple[Any, list[str]]:
@@ -73,31 +73,15 @@ def _command(given: Sequence[str]) -> tuple[Any, list[str]]:
     return command, words
 
 
-def _nothing(command: Any) -> list[str]:
-    """The arguments where none are given: a group shows its help, a command runs."""
-    return ["--help"] if hasattr(command, "commands") else []
-
-
-def _version() -> int:
-    from importlib.metadata import version
-
-    say(f"lrtune {version('lrtune')}")
-    return 0
-
-
 def _refused(error: Exception) -> int:
     """The exit code of an error that is not lrtune's: typer's is wrong usage, any other a bug."""
-    if not isinstance(error, _usage_errors()):
+    usage = tuple(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+    if not isinstance(error, usage):
         return complain(error)
     context = getattr(error, "ctx", None)
     hint = f"; see {context.command_path} --help" if context is not None else ""
     complain(InputError(f"{error.format_message().rstrip('.')}{hint}"))  # type: ignore[attr-defined]  # typer's own error has it
     return USAGE
-
-
-def _usage_errors() -> tuple[type[BaseException], ...]:
-    """Click's ClickException, wherever this version of typer has it."""
-    return tuple(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
 def main() -> None:

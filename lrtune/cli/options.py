@@ -126,7 +126,7 @@ def default_out(name: str) -> Path:
 
 
 def stored_at(given: str | None, in_file: str | None, folder: Path, out: Path) -> str:
-    """Where the study is: the option, the environment, the study file, a file in the output folder.
+    """Path or URL of the storage: of the option, the environment, the study file, else a file in the output folder.
 
     Raises
     ------

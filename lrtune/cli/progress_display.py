@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.console import Console, RenderableType
-    from rich.table import Table
 
     from lrtune.study.events import Progress
 
@@ -87,31 +86,28 @@ class Display:
         self._at = time.monotonic()
 
     def __rich_console__(self, console: Console, _: Any) -> Iterator[RenderableType]:
-        progress = self._progress
-        if progress is None:
-            yield "lrtune: starting ..."
-            return
-        ascii_only = not console.encoding.lower().startswith("utf")
-        yield self._table(progress, time.monotonic() - self._at, ascii_only=ascii_only)
-
-    def _table(self, progress: Progress, since: float, *, ascii_only: bool) -> Table:
         from rich.table import Table
         from rich.text import Text
 
+        if self._progress is None:
+            yield "lrtune: starting ..."
+            return
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim", no_wrap=True)
         table.add_column(overflow="ellipsis", no_wrap=True)
-        for name, shown in _rows(progress, since, ascii_only=ascii_only):
+        ascii_only = not console.encoding.lower().startswith("utf")
+        for name, shown in _rows(self._progress, time.monotonic() - self._at, ascii_only=ascii_only):
             style = "bold" if name == "best" else "yellow" if name == "warning" else ""
             table.add_row(name, Text(_printable(shown), style=style))
-        return table
+        yield table
 
 
 def _rows(progress: Progress, since: float, *, ascii_only: bool) -> Iterator[tuple[str, str]]:
     """A name and a text for each line."""
     yield "lrtune", progress.name
     yield "cost", f"{_bar(progress, ascii_only=ascii_only)}{formatting.cost(progress)}"
-    yield "time", _time(progress, since)
+    spent, left = formatting.clock(progress.elapsed + since), progress.seconds_left
+    yield "time", spent if left is None else f"{spent}, about {formatting.clock(max(0.0, left - since))} left"
     if progress.best is not None:
         value = "" if progress.best_value is None else f"{progress.metric} {progress.best_value:.4g} at "
         yield "best", f"{value}{formatting.recipe(progress.best)}"
@@ -129,12 +125,6 @@ def _rows(progress: Progress, since: float, *, ascii_only: bool) -> Iterator[tup
         yield "trials", formatting.counts(progress)
     for warning in progress.warnings[-2:]:
         yield "warning", warning
-
-
-def _time(progress: Progress, since: float) -> str:
-    spent = formatting.clock(progress.elapsed + since)
-    left = progress.seconds_left
-    return spent if left is None else f"{spent}, about {formatting.clock(max(0.0, left - since))} left"
 
 
 def _bar(progress: Progress, *, ascii_only: bool) -> str:

@@ -1,4 +1,4 @@
-"""A cron expression: five fields in a time zone, read as Debian's cron reads them, also where clocks change.
+"""Cron expressions: five fields in a time zone, read as Debian's cron reads them, also where clocks change.
 
 Where clocks change, cron(8) treats two kinds of lines differently, and so does this module. A line whose minute or
 hour field begins with a star runs through: it fires at every minute of which the clock shows a matching time, so

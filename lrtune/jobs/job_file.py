@@ -85,20 +85,16 @@ class JobFile:
         The file; relative paths in it count from its folder.
     name
         Of the job; its studies are called NAME-0001 and so on.
-    study
-        The study file.
-    out
-        Folder of the job's state, reports and checkpoints.
+    study, out
+        The study file, and the folder of the job's state, reports and checkpoints.
     storage
         Path or URL of the storage as the file has it; None for the study file's.
-    schedule
-        When the job is due.
-    expression, zone
-        The schedule as a cron expression and the name of its time zone; an empty expression for a fixed interval.
-    late
-        Seconds from a period's beginning after which it counts as missed; None for a tenth of the period.
-    catch_up
-        Whether one run makes up for missed periods.
+    schedule, expression, zone
+        When the job is due; also as a cron expression and the name of its time zone, or an empty expression for a
+        fixed interval.
+    late, catch_up
+        Seconds from a period's beginning after which it counts as missed, None for a tenth of the period; and whether
+        one run makes up for missed periods.
     confirm
         Every how many runs a learning rate that the drift test found unchanged is trained in full, to measure its
         result: 1 for each run, 0 for none.

@@ -138,21 +138,17 @@ def serve(
             time.sleep(LOOK_SECONDS)
     finally:
         scheduler.remove_all_jobs()
-        _end(shifts)
+        for shift in shifts:
+            shift.stop()
+        deadline = time.monotonic() + GRACE_SECONDS
+        while time.monotonic() < deadline and any(shift.running for shift in shifts):
+            time.sleep(LOOK_SECONDS / 4)
+        for shift in shifts:
+            shift.stop(signal.SIGKILL)
         scheduler.shutdown(wait=True)
         counts = {shift.job.name: {"runs": shift.runs, "skipped": shift.skipped} for shift in shifts}
         log(f"lrtune: note: served {json.dumps(counts)}")
     return shifts
-
-
-def _end(shifts: Sequence[Shift]) -> None:
-    for shift in shifts:
-        shift.stop()
-    deadline = time.monotonic() + GRACE_SECONDS
-    while time.monotonic() < deadline and any(shift.running for shift in shifts):
-        time.sleep(LOOK_SECONDS / 4)
-    for shift in shifts:
-        shift.stop(signal.SIGKILL)
 
 
 def _refuse_shared(jobs: Sequence[JobFile]) -> None:

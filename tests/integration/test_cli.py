@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -305,7 +306,8 @@ def test_an_unforeseen_error_is_called_a_bug(lrtune: Any, monkeypatch: pytest.Mo
 def test_an_unforeseen_error_of_a_library_is_the_librarys(lrtune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import optuna
 
-    monkeypatch.setattr("lrtune.cli.optimize.here", optuna.distributions.FloatDistribution)
+    broken = functools.partial(optuna.distributions.FloatDistribution, "low", "high")
+    monkeypatch.setattr("lrtune.cli.optimize.here", broken)
     ran = lrtune("optimize", "study.toml")
     assert ran.code == 1
     assert ran.last.startswith("lrtune: error: optuna, which lrtune uses, failed (TypeError")
