@@ -53,26 +53,26 @@ def compare(
     from lrtune.storage import open_storage, resolve_storage
     from lrtune.study.comparison import compare as run
 
-    asked, start = read_study(study, given), here()
-    folder = out or default_out(asked.settings.name)
+    file, start = read_study(study, given), here()
+    folder = out or default_out(file.settings.name)
     make_folder(folder)
     names = None if strategies is None else [name.strip() for name in strategies.split(",") if name.strip()]
-    question = {k: v for k, v in asked.arguments().items() if k not in {"strategy", "trials", "timeout", "name"}}
+    question = {k: v for k, v in file.arguments().items() if k not in {"strategy", "trials", "timeout", "name"}}
     with own_stdout():
-        trainer = asked.make_trainer()
+        trainer = file.make_trainer()
         os.chdir(start)  # the user's code may have gone elsewhere while it was loaded
         found = run(
             trainer,
-            asked.space,
+            file.space,
             strategies=names,
             seeds=seeds,
             storage=open_storage(resolve_storage(storage) or str(folder / "compare.db")),
-            name=asked.settings.name,
+            name=file.settings.name,
             observer=None if quiet else _watch,
             **question,
         )
         os.chdir(start)  # or while it was trained
-        page = _write(found, asked.settings.name, folder)
+        page = _write(found, file.settings.name, folder)
     if not quiet:
         for sentence in found.left_out:
             note(f"left out: {sentence}")

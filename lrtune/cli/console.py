@@ -131,8 +131,8 @@ def complain(error: BaseException, *, aside: bool = False) -> int:
         for text in (getattr(error, "user_traceback", ""), *getattr(error, "__notes__", ())):
             if text:
                 note(str(text).rstrip())
-    said = " ".join(str(error).split())
-    note(f"lrtune: warning: a worker ended: {said}" if aside else f"lrtune: error: {said}")
+    message = " ".join(str(error).split())
+    note(f"lrtune: warning: a worker ended: {message}" if aside else f"lrtune: error: {message}")
     return error.exit_code
 
 

@@ -13,7 +13,7 @@ import typer
 from lrtune.cli.console import note, own_stdout, say, say_json, warn
 from lrtune.cli.interrupts import stopped, stops
 from lrtune.cli.options import Storage, add_command, stored_at
-from lrtune.cli.worker_pool import crewed
+from lrtune.cli.worker_pool import run_in_workers
 from lrtune.core.files import clean, write_atomically
 from lrtune.errors import InputError, InterruptedSearchError, LockedError, LrtuneError, SearchError
 
@@ -84,7 +84,7 @@ def run(
         def work(place: WorkerContext) -> None:
             _work(file, replace(request, place=place), storage, line, quiet=quiet)
 
-        crewed(work, study=file.study)  # this process holds the lock, whatever becomes of its workers
+        run_in_workers(work, study=file.study)  # this process holds the lock, whatever becomes of its workers
 
 
 def _log(text: str) -> None:

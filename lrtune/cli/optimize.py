@@ -16,7 +16,7 @@ from lrtune.cli.interrupts import stopped, stops
 from lrtune.cli.options import AnyStudy, Out, Quiet, Storage, add_command, default_out, here, stored_at
 from lrtune.cli.range_from_test import ranged
 from lrtune.cli.trackers import tracking
-from lrtune.cli.worker_pool import crewed
+from lrtune.cli.worker_pool import run_in_workers
 from lrtune.config.study_file import schema
 from lrtune.core.files import clean, make_folder, write_atomically
 from lrtune.errors import InputError, MismatchError, SearchError
@@ -88,7 +88,7 @@ class OptimizeCommand:
             msg = f"--storage-retry must be from 0 to {MOST_RETRY_SECONDS:g} seconds (got {self.storage_retry})"
             raise InputError(msg)
         check(*(name for name in (TENSORBOARD, MLFLOW) if getattr(self, name) is not None))
-        crewed(self.work, study=self.study, given=self.given)
+        run_in_workers(self.work, study=self.study, given=self.given)
 
     def work(self, place: WorkerContext) -> None:
         """What one worker does; the first one writes the result and prints it."""
@@ -200,7 +200,7 @@ class OptimizeCommand:
 
 
 def _trainer(study: StudyFile, place: WorkerContext) -> contextlib.AbstractContextManager[Trainer]:
-    """The trainer, for the block; isolated where that is asked for, so that a range test is too."""
+    """The trainer, for the block; isolated with `isolate`, so that a range test is too."""
     from lrtune.study.tuning import as_trainer
     from lrtune.training.subprocess.trainer import isolating
 

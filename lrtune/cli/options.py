@@ -81,10 +81,10 @@ def add_command(app: typer.Typer, name: str, command: Callable[..., Any], **sche
     debug = typer.Option("--debug", callback=debugging, is_eager=True, help="Print lrtune's own tracebacks too.")
     shown.append(_keyword("debug", Annotated[bool, debug], default=False))
 
-    def called(*, debug: bool, **told: Any) -> None:
+    def called(*, debug: bool, **values: Any) -> None:
         del debug  # its callback has read it
-        given = {name: told.pop(name) for name in names}
-        made = command(**told, given=given) if "given" in signature else command(**told)
+        given = {name: values.pop(name) for name in names}
+        made = command(**values, given=given) if "given" in signature else command(**values)
         if isinstance(command, type):
             made.run()
 

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrtune.config.toml import glance
+from lrtune.config.toml import read_unchecked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -32,7 +32,7 @@ ENVIRONMENT = ("environ", "putenv")
 
 def load_ahead(study: Path | None, given: Mapping[str, Any]) -> None:
     """Import what a worker needs for a study file, which need not be valid, with the command line's options over it."""
-    train = {} if study is None else glance(study, "train")
+    train = {} if study is None else read_unchecked(study, "train")
     trainer, estimator = train.get("trainer"), given.get("estimator") or train.get("estimator")
     _load(OURS)
     if isinstance(estimator, str):

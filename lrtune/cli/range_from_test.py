@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ranged"]
 
-KEPT = "range-test.json"
+FILE = "range-test.json"
 
 
 def ranged(study: StudyFile, trainer: Any, out: Path, *, fresh: bool = False) -> tuple[StudyFile, float]:
@@ -37,7 +37,7 @@ def ranged(study: StudyFile, trainer: Any, out: Path, *, fresh: bool = False) ->
     from lrtune.search.lr_range.lr_range import check_trainer
 
     check_trainer(trainer)
-    found = (None if fresh else _kept(study, trainer, out)) or _tested(study, trainer, out)
+    found = (None if fresh else _stored(study, trainer, out)) or _tested(study, trainer, out)
     cost, budget = float(found["cost"]), study.settings.limits.budget
     if budget is not None and budget < 1 + cost:
         msg = (
@@ -64,22 +64,22 @@ def _tested(study: StudyFile, trainer: Any, out: Path) -> dict[str, Any]:
     found = range_test(trainer, recipe=recipe).to_json()
     if found["interval"] is not None:  # to three digits, which is its precision: the stored range is the searched one
         found["interval"] = {end: float(f"{lr:.3g}") for end, lr in found["interval"].items()}
-    found["asked"] = _asked(study, trainer)
-    write_atomically(out / KEPT, json.dumps(clean(found), indent=2, allow_nan=False) + "\n")
+    found["asked"] = _fingerprint(study, trainer)
+    write_atomically(out / FILE, json.dumps(clean(found), indent=2, allow_nan=False) + "\n")
     return found
 
 
-def _kept(study: StudyFile, trainer: Any, out: Path) -> dict[str, Any] | None:
+def _stored(study: StudyFile, trainer: Any, out: Path) -> dict[str, Any] | None:
     """The test of an earlier start of the same command."""
     try:
-        found = json.loads((out / KEPT).read_text(encoding="utf-8"))
+        found = json.loads((out / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    asked = found.get("asked") if isinstance(found, dict) else None
-    return found if asked == json.loads(json.dumps(clean(_asked(study, trainer)))) else None
+    made_for = found.get("asked") if isinstance(found, dict) else None
+    return found if made_for == json.loads(json.dumps(clean(_fingerprint(study, trainer)))) else None
 
 
-def _asked(study: StudyFile, trainer: Any) -> dict[str, Any]:
+def _fingerprint(study: StudyFile, trainer: Any) -> dict[str, Any]:
     """What the test was made for."""
     space = {name: value for name, value in study.space.to_json().items() if name != "lr"}
     return {"space": space, "epochs": study.settings.epochs, "work": dict(trainer.fingerprint())}

@@ -41,11 +41,11 @@ def range_test(
     from lrtune.search.lr_range.lr_range import central
     from lrtune.search.lr_range.lr_range import range_test as test
 
-    asked, start = read_study(study), here()
-    recipe = central(asked.space, epochs=asked.settings.epochs, seed=asked.settings.seed)
+    file, start = read_study(study), here()
+    recipe = central(file.space, epochs=file.settings.epochs, seed=file.settings.seed)
     with own_stdout():
-        trainer = asked.make_trainer()
-        folder = out or default_out(asked.settings.name)
+        trainer = file.make_trainer()
+        folder = out or default_out(file.settings.name)
         os.chdir(start)  # the user's code may have changed it while it was loaded
         make_folder(folder)
         found = test(trainer, low=low, high=high, steps=steps, seeds=seeds, recipe=recipe)

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
     from lrtune.workers.pool import WorkerContext
 
-__all__ = ["crewed"]
+__all__ = ["run_in_workers"]
 
 
-def crewed(
+def run_in_workers(
     work: Callable[[WorkerContext], object], *, study: Path | None, given: Mapping[str, Any] | None = None
 ) -> None:
     """Run `work` in each worker; ends the command with the first worker's exit code.
@@ -30,14 +30,14 @@ def crewed(
         The study file and the options of the command line over it, which say how many workers there are and what
         counts as a stall. A worker checks them in full.
     """
-    from lrtune.config.toml import glance
+    from lrtune.config.toml import read_unchecked
     from lrtune.workers.pool import WorkerContext, can_supervise, supervise
 
     if debugging() or not can_supervise():
         work(WorkerContext())
         return
     given = given or {}
-    search = {} if study is None else glance(study, "search")
+    search = {} if study is None else read_unchecked(study, "search")
     count, stall = (given.get(name) or search.get(name) for name in ("workers", "stall_timeout"))
     code = supervise(
         lambda place: guarded(lambda: work(place), aside=place.index > 0),

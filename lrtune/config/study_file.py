@@ -217,7 +217,7 @@ def read_study(
         table.done()
     made = settings.Settings.of(**arguments)
     if made.direction == "maximize" and "direction" not in values["study"]:
-        del arguments["direction"]  # told by the metric's name alone: a stored study may have its own
+        del arguments["direction"]  # only the metric's name says so: a stored study may have its own
     return StudyFile(
         path=path,
         folder=Path() if path is None else path.parent,

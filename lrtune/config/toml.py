@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
-__all__ = ["TomlTable", "glance", "read", "suggestion"]
+__all__ = ["TomlTable", "read", "read_unchecked", "suggestion"]
 
 MOST_BYTES = 1_000_000
 MOST_PARTS = 16  # no file of lrtune's goes deeper than four
@@ -48,8 +48,8 @@ def read(path: Path) -> TomlTable:
     return TomlTable(_parsed(path, text), path=path, lines=_lines(text))
 
 
-def glance(path: Path, table: str) -> dict[str, Any]:
-    """One table of a file, unchecked; empty where the file cannot be read: whoever reads it in full says why."""
+def read_unchecked(path: Path, table: str) -> dict[str, Any]:
+    """One table of a file, unchecked; empty where the file cannot be read."""
     try:
         found = _parsed(path, _decoded(path, _bytes(path))).get(table)
     except StudyFileError:
@@ -114,11 +114,13 @@ def _located(error: ValueError, text: str) -> tuple[int, str]:
     match = re.search(r" ?\(at (?:line (\d+), column (\d+)|end of document)\)$", message)
     if match is None:
         return 1, f"{message}; is a number too long?"
-    said = message[: match.start()]
-    said = said[:1].lower() + said[1:]
+    message = message[: match.start()]
+    message = message[:1].lower() + message[1:]
     if match[1] is None:
-        return text.count("\n") + (not text.endswith("\n")), f"{said} at the end of the file; is something not closed?"
-    return int(match[1]), f"{said} (column {match[2]}); correct the TOML there"
+        return text.count("\n") + (
+            not text.endswith("\n")
+        ), f"{message} at the end of the file; is something not closed?"
+    return int(match[1]), f"{message} (column {match[2]}); correct the TOML there"
 
 
 def _refuse(path: Path, line: int, why: str) -> NoReturn:

@@ -151,7 +151,7 @@ def _called(maker: Any, reference: str, where: str) -> Any:
 
 def _broken(error: BaseException, what: str) -> StudyFileError:
     """An error with the user's traceback as its note, without the frames of lrtune and of the import."""
-    said = " ".join(str(error).split())
-    refused = StudyFileError(f"{what}: {type(error).__name__}{': ' if said else ''}{said}")
+    message = " ".join(str(error).split())
+    refused = StudyFileError(f"{what}: {type(error).__name__}{': ' if message else ''}{message}")
     refused.add_note(users_own(error).rstrip())
     return refused

@@ -74,7 +74,7 @@ class Profile:
     end: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; ``"diverged"`` stands for an infinite one."""
+        """As plain JSON values; ``"diverged"`` for an infinite one."""
         rows = [{name: _plain(value) for name, value in asdict(look).items()} for look in self.looks]
         return {"looks": rows, "untrained": self.untrained, "end": self.end}
 

@@ -76,7 +76,7 @@ class DriftStrategy:
     profile: Profile | None = field(default=None, init=False)
 
     def next(self, context: SearchContext, /) -> Action:
-        """The next piece of work."""
+        """The next action."""
         self.drift = None
         if self.last is not None:
             action = self._tested(context, self.last)

@@ -102,7 +102,7 @@ def _toml(value: Any) -> str:
 
 
 def _override(value: Any) -> str:
-    """A value of Hydra's grammar of overrides: what is no plain word stands in quotes."""
+    """A value of Hydra's grammar of overrides: what is not a plain word is quoted."""
     if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_][\w.-]*", value):
         return json.dumps(value.replace(", ", ","))  # without spaces, so that $(cat FILE) does not cut it
     return repr(value) if isinstance(value, float) else str(value)

@@ -86,7 +86,7 @@ class Due:
     period
         The period that it is done for: when it began.
     missed
-        Periods between the last one that was run and this one, which nobody runs any more, and this one where it
+        Periods between the last one that was run and this one, which are not run any more, and this one where it
         began too long ago.
     next
         When the next period begins.

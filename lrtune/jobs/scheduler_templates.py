@@ -136,7 +136,7 @@ def on_calendar(expression: str, zone: str) -> list[str]:
     """A cron expression as lines of systemd.time(7) that together elapse when it fires.
 
     Two lines where cron joins its day fields by "or", since systemd joins them by "and". A line that fires every hour
-    of every day is told in UTC: systemd leaves out the hour that autumn repeats, and UTC has none.
+    of every day is given in UTC: systemd leaves out the hour that autumn repeats, and UTC has none.
     """
     import zoneinfo
 

@@ -198,13 +198,15 @@ def _read(data: Any, path: Path, job: str) -> State:
 
 def _row(data: Mapping[str, Any]) -> JobRun:
     band, known = data.get("band"), {spec.name for spec in dataclasses.fields(JobRun)}
-    told = {name: value for name, value in data.items() if name in known}
+    values = {name: value for name, value in data.items() if name in known}
     texts = ("study", "period", "started", "finished", "status", "verdict", "why", "metric", "direction")
-    odd = next((name for name in texts if not isinstance(told.get(name, ""), str)), None)
+    odd = next((name for name in texts if not isinstance(values.get(name, ""), str)), None)
     if odd is not None:
-        msg = f"{odd} of a run is {told[odd]!r}, not a text"
+        msg = f"{odd} of a run is {values[odd]!r}, not a text"
         raise TypeError(msg)
-    row = JobRun(**{**told, "band": None if band is None else (band[0], band[1]), "removed": tuple(told["removed"])})
+    row = JobRun(
+        **{**values, "band": None if band is None else (band[0], band[1]), "removed": tuple(values["removed"])}
+    )
     if row.lr is not None and not row.lr > 0:
         msg = f"run {row.number} has the learning rate {row.lr!r}"
         raise ValueError(msg)

@@ -73,7 +73,7 @@ class Settings:
     name
         Name of the study in its storage.
     metric, direction, value
-        What counts, its better side (None takes what the metric's name tells, as of a loss, an error or a scorer of
+        What counts, its better side (None takes that of the metric's name, as of a loss, an error or a scorer of
         scikit-learn), and which number of its curve is a trial's result.
     patience
         Epochs without a better value after which a run counts as completed; None trains to the end.

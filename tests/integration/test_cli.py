@@ -306,7 +306,7 @@ def test_an_unforeseen_error_is_called_a_bug(lrtune: Any, monkeypatch: pytest.Mo
 def test_an_unforeseen_error_of_a_library_is_the_librarys(lrtune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import optuna
 
-    broken = functools.partial(optuna.distributions.FloatDistribution, "low", "high")
+    broken = functools.partial(optuna.distributions.FloatDistribution, 1, {})
     monkeypatch.setattr("lrtune.cli.optimize.here", broken)
     ran = lrtune("optimize", "study.toml")
     assert ran.code == 1
