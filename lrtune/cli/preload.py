@@ -61,22 +61,16 @@ def _first_imports(body: list[ast.stmt]) -> Iterator[str]:
     for statement in body:
         if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
             continue  # the docstring
-        names = _names(statement)
+        if isinstance(statement, ast.Import):
+            names = [alias.name for alias in statement.names]
+        elif isinstance(statement, ast.ImportFrom) and statement.module is not None and not statement.level:
+            names = [statement.module]
+        else:
+            return
         for name in names:
             if not _known(name):
                 return
             yield name
-        if not names:
-            return
-
-
-def _names(statement: ast.stmt) -> list[str]:
-    """The modules that a statement imports; none for one of another kind."""
-    if isinstance(statement, ast.Import):
-        return [alias.name for alias in statement.names]
-    if isinstance(statement, ast.ImportFrom) and statement.module is not None and statement.level == 0:
-        return [statement.module]
-    return []
 
 
 def _known(name: str) -> bool:

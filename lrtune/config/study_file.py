@@ -40,14 +40,11 @@ class TrainTable:
 
     Attributes
     ----------
-    trainer
-        ``"train.py:trainer"``, see :func:`lrtune.config.user_code.load_trainer`; None where an estimator is named.
-    estimator
-        ``"sklearn.linear_model:SGDClassifier"``, or ``"model.py:pipeline"``.
-    options
-        Arguments of the estimator.
-    learning_rate_parameter
-        Name of its learning-rate parameter, where lrtune does not know the estimator.
+    trainer, estimator
+        One of them: ``"train.py:trainer"``, see :func:`lrtune.config.user_code.load_trainer`; or
+        ``"sklearn.linear_model:SGDClassifier"``, ``"model.py:pipeline"``.
+    options, learning_rate_parameter
+        Arguments of the estimator, and the name of its learning rate, where lrtune does not know the estimator.
     data
         Path of a CSV or Parquet file beside the study file, or the name of a bundled data set.
     target, weight, drop

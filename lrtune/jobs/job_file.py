@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import zoneinfo
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -11,14 +12,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from lrtune.config.toml import TomlTable, read
 from lrtune.core.names import short_filename, valid_name
 from lrtune.core.options import Option, options
+from lrtune.core.recipe import Recipe
 from lrtune.errors import StudyFileError
 from lrtune.jobs.cron import WORDS, Cron
 from lrtune.jobs.schedule import MONDAY, Every, JobSchedule, seconds_of
+from lrtune.study.settings import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-    from zoneinfo import ZoneInfo
 
 __all__ = ["FORMATS", "JobFile", "Keep", "Publishing", "read_job"]
 
@@ -217,9 +219,7 @@ def _schedule(table: TomlTable) -> tuple[JobSchedule, str, str]:
     return fires, " ".join(fires.fields), zone.key
 
 
-def _zone(table: TomlTable) -> ZoneInfo:
-    import zoneinfo
-
+def _zone(table: TomlTable) -> zoneinfo.ZoneInfo:
     name = table.text("timezone", 'a time zone such as "Europe/Berlin"') or "UTC"
     try:
         return zoneinfo.ZoneInfo(name)
@@ -248,11 +248,8 @@ def _duration(table: TomlTable, key: str) -> int | None:
 
 def _limits(table: TomlTable) -> dict[str, float]:
     """The options of :class:`lrtune.study.settings.Limits`; a time limit also as a length of time such as "2h"."""
-    from lrtune.study.settings import Limits
-
-    text = isinstance(table.raw("timeout"), str)
     found = {
-        name: _duration(table, name) if text and name == "timeout" else table.option(option)
+        name: _duration(table, name) if name == "timeout" and isinstance(table.raw(name), str) else table.option(option)
         for name, option in options(Limits).items()
     }
     return {name: value for name, value in found.items() if value is not None}
@@ -276,8 +273,6 @@ def _publishing(table: TomlTable, folder: Path, out: Path) -> Publishing:
 
 
 def _keys(table: TomlTable) -> dict[str, str]:
-    from lrtune.core.recipe import Recipe
-
     names = [spec.name for spec in fields(Recipe)]
     found = {name: table.text(name, 'a key such as "optimizer.lr"') for name in names}
     table.done()

@@ -6,11 +6,13 @@ another time zone), it calls the command more often.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
 import shlex
 import shutil
 import sys
+import zoneinfo
 from typing import TYPE_CHECKING
 
 from lrtune.core.names import short_filename
@@ -18,8 +20,6 @@ from lrtune.jobs.cron import SUNDAY, Cron
 from lrtune.jobs.schedule import Every
 
 if TYPE_CHECKING:
-    import datetime as dt
-
     from lrtune.jobs.job_file import JobFile
 
 __all__ = ["cron", "kubernetes", "on_calendar", "systemd"]
@@ -138,8 +138,6 @@ def on_calendar(expression: str, zone: str) -> list[str]:
     Two lines where cron joins its day fields by "or", since systemd joins them by "and". A line that fires every hour
     of every day is given in UTC: systemd leaves out the hour that autumn repeats, and UTC has none.
     """
-    import zoneinfo
-
     parsed = Cron(text=expression, zone=zoneinfo.ZoneInfo(zone))
     minutes, hours, days, months, week = parsed.values
     every = (len(hours), len(days), len(months), len(week)) == (24, 31, 12, 7)
@@ -171,8 +169,6 @@ def _listed(values: frozenset[int], size: int) -> str:
 
 def _same_in_utc(parsed: Cron) -> bool:
     """Whether its minutes are the same ones in UTC, in every month of this year: zones may be off by half an hour."""
-    import datetime as dt
-
     year, minutes = dt.datetime.now(tz=dt.UTC).year, parsed.values[0]
     moments = [dt.datetime(year, month, day, tzinfo=parsed.zone) for month in range(1, 13) for day in (1, 15)]
     shifts = {int((moment.utcoffset() or dt.timedelta()).total_seconds() // 60) for moment in moments}
@@ -193,9 +189,6 @@ def _calls(job: JobFile) -> str:
 
 def _local(job: JobFile, now: dt.datetime | None) -> bool:
     """Whether this machine's clock shows what the job's zone shows, in summer and in winter."""
-    import datetime as dt
-    import zoneinfo
-
     now = now or dt.datetime.now(tz=dt.UTC)
     zone = zoneinfo.ZoneInfo(job.zone)
     moments = (now, now + dt.timedelta(days=182))

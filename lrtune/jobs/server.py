@@ -7,6 +7,7 @@ handles a run that is killed, or that another scheduler has begun.
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import signal
 import subprocess
@@ -20,7 +21,6 @@ from lrtune.core.timestamps import stamp, utc_now
 from lrtune.errors import InputError
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Callable, Sequence
 
     from lrtune.jobs.job_file import JobFile
@@ -166,8 +166,6 @@ def _scheduler() -> Any:
     except ImportError:
         msg = "lrtune job serve needs APScheduler; install it with: pip install 'lrtune[serve]'"
         raise InputError(msg) from None
-    import datetime as dt
-
     return BackgroundScheduler(timezone=dt.UTC, executors={"default": ThreadPoolExecutor(64)})
 
 
