@@ -79,7 +79,7 @@ class OptimizeCommand:
 
     def run(self) -> None:
         """Check the command's own options, and search in workers."""
-        from lrtune.integrations.trackers import MLFLOW, TENSORBOARD, check
+        from lrtune.integrations.trackers import check
 
         if self.study is None and self.given["estimator"] is None:
             msg = "nothing to tune: give a study file, or --estimator with --data; see lrtune optimize --help"
@@ -87,7 +87,7 @@ class OptimizeCommand:
         if self.storage_retry is not None and not 0 <= self.storage_retry <= MOST_RETRY_SECONDS:
             msg = f"--storage-retry must be from 0 to {MOST_RETRY_SECONDS:g} seconds (got {self.storage_retry})"
             raise InputError(msg)
-        check(*(name for name in (TENSORBOARD, MLFLOW) if getattr(self, name) is not None))
+        check(*self._trackers())
         run_in_workers(self.work, study=self.study, given=self.given)
 
     def work(self, place: WorkerContext) -> None:
@@ -155,8 +155,7 @@ class OptimizeCommand:
                     tracking(
                         storage,
                         observer,
-                        tensorboard=self.tensorboard,
-                        mlflow=self.mlflow,
+                        trackers=self._trackers(),
                         stopping=lambda: flag.requested,
                     )
                 )
@@ -188,6 +187,13 @@ class OptimizeCommand:
             trials = sum(many for group, many in result.trials_by_outcome.items() if group != "interrupted")
             raise stopped(flag, result.cost, trials)
         return result
+
+    def _trackers(self) -> dict[str, Path | str]:
+        """Where the trackers that were asked for log, by name."""
+        from lrtune.integrations.trackers import NAMES
+
+        asked = {name: getattr(self, name, None) for name in NAMES}
+        return {name: where for name, where in asked.items() if where is not None}
 
     def _prior(self) -> Any:
         """The earlier study to start from, where one is named."""

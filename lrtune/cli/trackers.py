@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lrtune.cli.console import warn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from optuna.storages import BaseStorage
@@ -23,8 +23,7 @@ def tracking(
     storage: BaseStorage,
     display: Observer,
     *,
-    tensorboard: Path | None,
-    mlflow: str | None,
+    trackers: Mapping[str, Path | str],
     stopping: Callable[[], bool],
 ) -> Iterator[Observer]:
     """One observer for the display, the trackers, and the note that optuna-dashboard shows of a study.
@@ -35,8 +34,8 @@ def tracking(
         Where the note is kept.
     display
         Called first.
-    tensorboard, mlflow
-        Folder of TensorBoard's event files, and address of an MLflow server or store; None for none.
+    trackers
+        Where each tracker logs, a folder or an address, by the keys of :data:`lrtune.integrations.trackers.NAMES`.
     stopping
         Whether a signal has asked for the end: the note's figures take seconds, so they are not drawn then.
 
@@ -45,15 +44,10 @@ def tracking(
     lrtune.errors.InputError
         If a tracker is not installed.
     """
-    from lrtune.integrations.mlflow import MLflowTracker
     from lrtune.integrations.optuna_dashboard import Notes, installed
-    from lrtune.integrations.tensorboard import TensorBoardTracker
+    from lrtune.integrations.trackers import tracker
 
-    observers = [display]
-    if tensorboard is not None:
-        observers.append(TensorBoardTracker(tensorboard, warn=warn))
-    if mlflow is not None:
-        observers.append(MLflowTracker(mlflow, warn=warn))
+    observers = [display, *(tracker(name, where, warn=warn) for name, where in trackers.items())]
     notes = Notes(storage, warn=warn) if installed() else None
 
     def observe(progress: Progress) -> None:

@@ -175,23 +175,24 @@ class Halving(Schedule):
 '''
 
 HOST = '''
-"""A list in place of a tool."""
+"""Lines in a file, in place of a tool."""
 
 from lrtune.integrations.trackers import Tracker
 
-__all__ = ["NotebookTracker"]
+__all__ = ["DiaryTracker"]
 
 
-class NotebookTracker(Tracker):
+class DiaryTracker(Tracker):
     def __init__(self, where, *, warn=print):
         super().__init__(warn)
-        self.lines = where
+        self.file = open(where, "a", buffering=1)
 
     def _trial(self, progress, ended):
-        self.lines.append((ended.number, len(ended.curve)))
+        print(ended.number, file=self.file)
 
     def _answer(self, progress, result):
-        self.lines.append(result.best_recipe.lr)
+        print(result.best_recipe.lr, file=self.file)
+        self.file.close()
 '''
 
 FIGURE = '''
@@ -233,9 +234,12 @@ MADE = {
         },
     ),
     "A host": Made(
-        name="notebook",
+        name="diary",
         files={"lrtune/integrations/NAME.py": HOST},
-        entries={"NAMES": ("", '"nonesuch": "Notebook"')},
+        entries={
+            "NAMES": ("", '"diary": "Diary"'),
+            "OptimizeCommand": ("", 'diary: Annotated[str | None, typer.Option(help="A file of lines.")] = None'),
+        },
     ),
     "A figure": Made(
         name="effort",
@@ -278,17 +282,29 @@ def test_a_schedule_parses_is_listed_and_is_written_as_code():
     assert "return 1.0 if p < 0.5 else 0.5" in snippet(recipe)
 
 
-def test_a_host_is_called():
+def test_a_host_is_called(tmp_path):
     from lrtune.errors import InputError
-    from lrtune.integrations.notebook import NotebookTracker
+    from lrtune.integrations.diary import DiaryTracker
     from lrtune.integrations.trackers import check
 
-    with pytest.raises(InputError, match=r"Notebook is not installed.*lrtune\[nonesuch\]"):
-        check("nonesuch")
-    lines = []
-    result = lrtune.tune(train, SPACE, epochs=3, budget=2.0, observer=NotebookTracker(lines))
-    assert lines[-1] == result.best_recipe.lr
-    assert sorted(number for number, _ in lines[:-1]) == list(range(len(result.study.trials)))
+    with pytest.raises(InputError, match="Diary is not installed; install it with"):
+        check("diary")
+    diary = tmp_path / "diary.txt"
+    result = lrtune.tune(train, SPACE, epochs=3, budget=2.0, observer=DiaryTracker(diary))
+    *numbers, lr = diary.read_text().splitlines()
+    assert float(lr) == result.best_recipe.lr
+    assert sorted(map(int, numbers)) == list(range(len(result.study.trials)))
+
+
+def test_a_host_has_its_option(tmp_path, monkeypatch):
+    from lrtune import cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "diary.py").write_text("")  # the package that it needs
+    command = ("optimize", "--estimator", "sklearn.linear_model:SGDClassifier", "--data", "iris", "--epochs", "3")
+    assert cli.run((*command, "--strategy", "random", "--trials", "1", "--quiet", "--diary", "lines.txt")) == 0
+    assert len((tmp_path / "lines.txt").read_text().splitlines()) == 2
 
 
 def test_a_figure_stands_in_the_report(tmp_path):
@@ -333,16 +349,19 @@ def test_the_lines_name_what_is_there(title: str) -> None:
 
 
 def added(text: str, symbol: str, entry: str, imported: str) -> str:
-    """The source of a module with one entry more in a list, tuple or dict, and an import more."""
+    """The source of a module with an entry more in a list, tuple or dict, or a field in a class, and an import more."""
     tree = ast.parse(text)
+    lines = text.splitlines()
     for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == symbol:
+            lines.insert(node.body[1].lineno - 1, f"    {entry}")  # the first is the docstring
+            return "\n".join(lines) + "\n"
         names = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [])
         if [getattr(name, "id", None) for name in names] == [symbol]:
             break
     else:
         pytest.fail(f"there is no {symbol}")
     literal = next(part for part in ast.walk(node.value) if isinstance(part, ast.Tuple | ast.List | ast.Dict))
-    lines = text.splitlines()
     last = lines[literal.end_lineno - 1]
     before, after = last[: literal.end_col_offset - 1], last[literal.end_col_offset - 1 :]
     whole = "\n".join([*lines[: literal.end_lineno - 1], before]).rstrip()
