@@ -47,7 +47,7 @@ def tracking(
     from lrtune.integrations.optuna_dashboard import Notes, installed
     from lrtune.integrations.trackers import tracker
 
-    observers = [display, *(tracker(name, where, warn=warn) for name, where in trackers.items())]
+    observers: list[Observer] = [display, *(tracker(name, where, warn=warn) for name, where in trackers.items())]
     notes = Notes(storage, warn=warn) if installed() else None
 
     def observe(progress: Progress) -> None:
