@@ -68,7 +68,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The pages; a broken link or an unlisted page fails."""
+    """The pages, with the reference from the docstrings; a broken link or an unlisted page fails."""
     _install(session, "docs")
     session.run("python", "docs/architecture.py", "--check")
     session.run("python", "docs/generate_cli.py", "--check")

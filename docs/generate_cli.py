@@ -35,73 +35,9 @@ code prints. The last line of an error is `lrtune: error:` and one sentence.
 | 129, 130, 143 | stopped by SIGHUP, SIGINT, SIGTERM; the same command again goes on |
 
 A first signal ends the search as soon as the step in progress comes back, after 4 seconds at the latest; what a step
-left behind is taken up at the next start. A second signal ends it at once.
+left behind is taken up at the next start. A second signal ends it at once. What the files hold that commands read and
+write is in [files](files.md).
 
-"""
-
-TAIL = """\
-## The study file
-
-TOML, UTF-8. Paths count from the file's folder. What the command line says stands over the file. Unknown keys are
-refused.
-
-| table | key | meaning |
-|---|---|---|
-| `[study]` | `name` | the study's name in its storage, 1 to 200 characters; the file's own name unless given |
-| | `metric` | what counts, `"valid_loss"` unless given; with an estimator also a scikit-learn scorer |
-| | `direction` | `"minimize"` or `"maximize"`; needed unless the metric is a loss, an error or a scikit-learn scorer |
-| | `epochs` | epochs of one full training, 27 unless given; yields of a generator |
-| | `value` | which number of a curve is its result: `"last"`, `"best"` or `"tail:K"`, the mean of the last K |
-| | `patience` | epochs without a better value after which a run counts as trained to its end |
-| `[train]` | `trainer` | `"file.py:name"`: a trainer, a generator function of a recipe, or what makes either |
-| | `estimator` | instead: `"package.module:Class"` or `"file.py:name"`, a scikit-learn estimator |
-| | `options` | a table of the estimator's own arguments |
-| | `learning_rate_parameter` | the name of its learning rate, where lrtune does not know the estimator |
-| | `data` | a CSV or Parquet file, or `digits`, `iris`, `wine`, `breast_cancer`, `diabetes` |
-| | `target`, `weight`, `drop` | the column to predict, the column of sample weights, an array of columns to leave out |
-| | `valid_fraction` | share of the rows on which the metric is measured |
-| `[space]` | `lr` | `[low, high]`, searched on a log scale; needed |
-| | others | `batch_size`, `schedule`, `warmup`, `optimizer`, `momentum`, `weight_decay`, `layer_decay`: \
-an array is a set of choices, `{ low = ..., high = ... }` a range, anything else fixed |
-| | `batch_exponent` | the p with which the best learning rate grows with the batch |
-| `[search]` | `strategy` | `freeze-thaw`, `tpe`, `gp`, `qmc`, `random` or `grid` |
-| | `budget`, `trials`, `timeout` | limits in full trainings, trials, seconds; without one the search ends by itself |
-| | `seed` | of every decision and every run |
-| | `workers` | processes that train side by side |
-| | `widen` | `false`, or by how many decades the range may grow where the best lies at its end |
-| | `prune`, `points`, `failures` | whether to give up what falls behind; learning rates of a grid; \
-failed trials in a row that end the search |
-| | `checkpoint_every`, `stall_timeout`, `trial_timeout` | seconds |
-| | `isolate` | `true`: each trial trains in a process of its own, see below |
-| | `memory_limit` | bytes of paused runs kept in memory |
-| | `storage` | a path, `postgresql://...`, or `@FILE` whose first line says it |
-
-A file with training code may have any name, `html.py` and `types.py` included: it is loaded by its path, once, and
-shadows nothing. What lies beside it can be imported, unless a module of that name is installed.
-
-## A process for each trial
-
-With `--isolate`, `isolate = true` or `lrtune.tune(..., isolate=True)` no worker ever runs training code: each run is
-forked into a process of its own, and so is whatever else the trainer is asked. When a run is paused and can be saved,
-or ends, its process goes, and with it all memory, file handles and child processes that the training code did not give
-back; the run of a generator function lives in its process until it ends. Code that leaves by `os._exit`, crashes, is
-killed or hangs (`stall_timeout`, which Python's call heeds too then) costs its trial and nothing else: a trial that was
-killed is tried once more. Results are the same with and without, bit for bit.
-
-It needs Linux. On a GPU nothing may touch CUDA before the search does; `TorchTrainer` does not, but for
-`precision="bf16"`, which asks the device. Each start of a run costs a fork and, on a GPU, CUDA's own start. What
-training code imports should stand at the top of its file: it is loaded once then, and not in every process. A trainer
-object of your own that draws from generators that it did not seed draws the same numbers in every run, since each
-begins as a copy of the same process; a generator function begins from the recipe's seed.
-
-## Tables
-
-A CSV file has a header line; commas, semicolons, tabs and bars separate, a byte-order mark is taken off, and with
-semicolons a decimal comma is understood. At least 10 rows and at most 100,000 columns are read. Columns of numbers are
-scaled to unit variance; columns of text with at most 100 different values are one-hot encoded; a text column with more,
-a missing or an infinite value, and whatever is malformed is refused with its line. An estimator that is a `Pipeline` is
-given the features as a pandas frame just as they were read (missing values, dates, long texts) and
-prepares them itself.
 """
 
 
@@ -121,7 +57,7 @@ def page() -> str:
     for name, command in _commands(group):
         context = type(command).context_class(command, info_name=f"lrtune {name}", terminal_width=WIDTH)
         parts.append(f"## lrtune {name}\n\n```text\n{command.get_help(context).rstrip()}\n```\n\n")
-    return "".join(parts) + TAIL
+    return "".join(parts).rstrip() + "\n"
 
 
 if __name__ == "__main__":

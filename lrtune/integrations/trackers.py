@@ -8,6 +8,7 @@ fails warns once and is silent from then on.
 from __future__ import annotations
 
 import abc
+import importlib
 import importlib.util
 import time
 from collections import deque
@@ -34,11 +35,13 @@ __all__ = [
     "missing",
     "run_name",
     "settings",
+    "tracker",
 ]
 
 TENSORBOARD, MLFLOW = "tensorboard", "mlflow"
 NAMES = {TENSORBOARD: "TensorBoard", MLFLOW: "MLflow"}
-"""What each is called; the key names the package that it needs, and the extra that brings it."""
+"""What each is called: its class is ``{name}Tracker``. The key names its module here, the package that it needs, the
+extra that brings it, and its option of the command line."""
 
 
 class Tracker(abc.ABC):
@@ -96,6 +99,19 @@ def check(*packages: str) -> None:
     for package in packages:
         if importlib.util.find_spec(package) is None:
             raise missing(package)
+
+
+def tracker(package: str, where: Any, *, warn: Callable[[str], object]) -> Tracker:
+    """The tracker of :data:`NAMES` that needs this package, logging to a folder or an address.
+
+    Raises
+    ------
+    InputError
+        If the package is not installed.
+    """
+    module = importlib.import_module(f"lrtune.integrations.{package}")
+    made: Tracker = getattr(module, f"{NAMES[package]}Tracker")(where, warn=warn)
+    return made
 
 
 def run_name(ended: EndedTrial) -> str:

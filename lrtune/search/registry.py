@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import importlib
+import inspect
 from typing import TYPE_CHECKING
 
 from lrtune.errors import InputError
@@ -13,7 +15,19 @@ if TYPE_CHECKING:
 
 __all__ = ["BASELINES", "DEFAULT", "NAMES", "make"]
 
-NAMES = ("freeze-thaw", "tpe", "gp", "qmc", "random", "grid", "top-k", "optuna")
+STRATEGIES = {
+    "freeze-thaw": "freeze_thaw.strategy:FreezeThaw",
+    "tpe": "samplers.samplers:TPE",
+    "gp": "samplers.samplers:GP",
+    "qmc": "samplers.samplers:QMC",
+    "random": "samplers.samplers:RandomSearch",
+    "grid": "baselines.grid:Grid",
+    "top-k": "baselines.top_k:TopK",
+    "optuna": "samplers.optuna_native:PlainOptuna",
+}
+"""Where each is made, below ``lrtune.search``; it gets those options of :func:`make` that it has a parameter for."""
+
+NAMES = tuple(STRATEGIES)
 BASELINES = ("random", "grid", "top-k", "optuna")
 """What a search is compared with."""
 
@@ -28,7 +42,7 @@ def make(name: str, *, prune: bool | None = None, points: int | None = None, pri
     name
         One of :data:`NAMES`.
     prune
-        Whether runs that fall behind are given up; None takes the strategy's own habit. Freeze-thaw
+        Whether runs that fall behind are given up; None takes the strategy's own default. Freeze-thaw
         always does, the grid never.
     points
         Learning rates of the grid; None takes as many as the budget allows.
@@ -40,27 +54,14 @@ def make(name: str, *, prune: bool | None = None, points: int | None = None, pri
     InputError
         If there is no such strategy.
     """
-    from lrtune.search.baselines import grid
-    from lrtune.search.samplers import samplers
-
-    if name == "freeze-thaw":
-        from lrtune.search.freeze_thaw.strategy import FreezeThaw
-
-        return FreezeThaw(prior)
-    if name == "grid":
-        return grid.Grid(points=points)
-    if name == "top-k":
-        from lrtune.search.baselines.top_k import TopK
-
-        return TopK(points=points)
-    if name == "optuna":
-        from lrtune.search.samplers.optuna_native import PlainOptuna
-
-        return PlainOptuna()
-    makers = {"tpe": samplers.TPE, "gp": samplers.GP, "qmc": samplers.QMC, "random": samplers.RandomSearch}
-    if name not in makers:
+    if name not in STRATEGIES:
         near = difflib.get_close_matches(name, NAMES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         msg = f"strategy must be one of {', '.join(NAMES)} (got {name!r}){hint}"
         raise InputError(msg)
-    return makers[name]() if prune is None else makers[name](prune=prune)
+    module, _, attribute = STRATEGIES[name].partition(":")
+    maker = getattr(importlib.import_module(f"lrtune.search.{module}"), attribute)
+    given = {"prune": prune, "points": points, "prior": prior}
+    taken = inspect.signature(maker).parameters
+    strategy: Strategy = maker(**{key: value for key, value in given.items() if value is not None and key in taken})
+    return strategy

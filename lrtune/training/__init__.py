@@ -1,1 +1,1 @@
-"""Trainers: recipes become runs. One file a trainer, one contract (:mod:`lrtune.training.base`)."""
+"""Trainers: a trainer starts a run of one or more recipes, under one contract (:mod:`lrtune.training.base`)."""

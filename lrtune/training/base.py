@@ -1,13 +1,12 @@
-"""The contract of the family: a Trainer starts a Run, a Run advances, drops members, saves and restores.
+"""The contract of trainers: a Trainer starts a Run; a Run advances, drops members, saves and restores.
 
-One interface serves one model and a hundred: a run holds one *member* for each recipe it was started
-with, numbered from 0. Whoever drives it has never to ask which kind it is.
+A run has one *member* for each recipe it was started with, numbered from 0; the contract is the same for one and many.
 
 ::
 
     run = trainer.start([recipe])
     while run.alive:
-        for report in run.advance(steps):      # evaluates at the end of the piece
+        for report in run.advance(steps):      # evaluates after them
             ...
     run.close()
 """
@@ -34,7 +33,7 @@ arrays of numbers, nested at will. Never a pickle, never an object."""
 
 Setup: TypeAlias = dict[str, Any]
 """How a run was set up beyond its recipe, as plain JSON. ``library`` is ``"torch"``, ``"sklearn"`` or ``"generator"``,
-a key of :data:`lrtune.reporting.snippets.KINDS`; the rest is what that library's writer of code reads."""
+a key of :data:`lrtune.reporting.snippets.KINDS`; the rest is read by the code that writes snippets for that library."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +45,11 @@ class Report:
     member
         Its number in the run.
     point
-        Where it stands and what it measured. With an outcome that is not COMPLETED the values are
+        Its step and what was measured there. With an outcome that is not COMPLETED the values are
         those at the step of the fault, as far as there are any, e.g. ``{"train_loss": nan}``.
     outcome
-        None while it can go on; COMPLETED when it has reached its recipe's last epoch (or the user's
-        generator has returned); else what ended it within the piece: the member is no longer alive.
+        None while it can continue; COMPLETED when it has reached its recipe's last epoch (or the user's
+        generator has returned); else what ended it: the member is no longer alive.
     why
         One sentence with the numbers, where there is an outcome other than COMPLETED, e.g.
         ``"the training loss was nan at step 213"``.
@@ -66,25 +65,23 @@ class Report:
 class Run(Protocol):
     """Training in progress, of one recipe or many.
 
-    One that has a method ``setup()`` says with it, before its first step, how its first member was set up beyond its
-    recipe: a :data:`Setup`.
+    It may have a method ``setup()``: how its first member was set up beyond its recipe, a :data:`Setup`.
     """
 
     @property
     def recipes(self) -> Sequence[Recipe]:
-        """What each member was told."""
+        """The recipe of each member."""
 
     @property
     def alive(self) -> tuple[int, ...]:
-        """The members that can go on."""
+        """Numbers of the members that can continue."""
 
     def advance(self, steps: int, /, *, evaluate: bool = True) -> list[Report]:
         """Train every member alive by up to `steps` steps of its own; evaluate at the end if asked.
 
-        A step is a minibatch, or a yield of a generator. Never goes beyond a recipe's last step.
-        Reports are in the order of their members and steps: the last one of each member is where it
-        stands now; a generator gives one for each yield. The curve does not depend on how it was cut
-        into pieces: ``train_loss`` is the mean over the minibatches since the last full epoch.
+        A step is a minibatch, or a yield of a generator; never beyond a recipe's last step. Reports are in the order
+        of members and steps: one for each yield of a generator, else one for each member. The curve does not depend
+        on how many steps a call has: ``train_loss`` is the mean over the minibatches since the last full epoch.
 
         Raises
         ------
@@ -93,16 +90,16 @@ class Run(Protocol):
         """
 
     def drop(self, members: Iterable[int], /) -> None:
-        """Give members up: their memory is freed, the others' curves are unchanged."""
+        """End members: their memory is freed, the others' curves are unchanged."""
 
     def state(self) -> State | None:
-        """All that it takes to go on bit for bit: weights, optimizer, random states, data order.
+        """All that it takes to continue bit for bit: weights, optimizer, random states, data order.
 
-        A snapshot: going on does not change it. None where the trainer cannot save (a generator).
+        A snapshot: training on does not change it. None where the trainer cannot save (a generator).
         """
 
     def restore(self, state: State, /) -> None:
-        """Go on from a state of the same recipes.
+        """Continue from a state of the same recipes.
 
         Raises
         ------
@@ -111,7 +108,7 @@ class Run(Protocol):
         """
 
     def suspend(self) -> None:
-        """Let go of what is scarce while the run is paused (GPU memory moves to the host)."""
+        """Free what is scarce while the run is paused: GPU memory is moved to the host."""
 
     def close(self) -> None:
         """Free everything; may be called twice, and on a run that failed."""
@@ -119,9 +116,9 @@ class Run(Protocol):
 
 @runtime_checkable
 class Trainer(Protocol):
-    """Knows how to train: turns recipes into a run.
+    """Starts runs of recipes.
 
-    One that has an attribute ``optimizer``, a name, says with it how the learning rate goes with the batch size.
+    It may have an attribute ``optimizer``: a name, from which follows how the learning rate scales with the batch size.
     """
 
     @property
@@ -130,7 +127,7 @@ class Trainer(Protocol):
 
     @property
     def notices(self) -> Sequence[str]:
-        """What the user should be told, e.g. an inert setting that was replaced; one sentence each."""
+        """Notices for the user, e.g. of a setting without effect that was replaced; one sentence each."""
 
     def start(self, recipes: Sequence[Recipe], /) -> Run:
         """Start a run of one recipe or many.
@@ -145,10 +142,10 @@ class Trainer(Protocol):
         """Steps of one epoch under that recipe, at least 1; 1 for a generator."""
 
     def baseline(self, recipe: Recipe, metric: str, /) -> Baseline:
-        """What knowing nothing is worth for a metric."""
+        """The metric of a model that has learned nothing: untrained, and the best constant prediction."""
 
     def fingerprint(self) -> Mapping[str, str]:
-        """What identifies the work (data, model, loss): equal for the same, readable, no secrets.
+        """What identifies data, model and loss: equal for the same, readable, no secrets.
 
         E.g. ``{"data": "1797 x 64, sha256 3f2a...", "estimator": "SGDClassifier"}``. Empty where the
         trainer cannot say (a generator).

@@ -1,4 +1,4 @@
-"""Calling the user's functions with what they ask for by name."""
+"""Calls of the user's functions with those arguments that they have parameters for."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR
 
 
 def wanted(function: Callable[..., Any]) -> tuple[list[str], set[str]]:
-    """Names of the arguments that a function cannot do without by position, and of all that it takes.
+    """Names of a function's required positional parameters, and of all its parameters.
 
-    Empty where Python cannot say, as for some built-in functions.
+    Empty where Python cannot read its signature, as for some built-in functions.
     """
     try:
         parameters = inspect.signature(function).parameters
@@ -28,15 +28,15 @@ def wanted(function: Callable[..., Any]) -> tuple[list[str], set[str]]:
 
 
 def call_with(function: Callable[..., Any], **offered: Any) -> Any:
-    """Call a function with those of the offered values that it asks for.
+    """Call a function with those of the offered values that it has parameters for.
 
-    A required argument whose name is not among the offered ones takes the next value, in the order
-    of the offer, that the function does not ask for by name: ``lambda r: ...`` gets the first.
+    A required parameter of another name takes the next value, in the order of the offer, that the function has no
+    parameter for: ``lambda r: ...`` gets the first.
     """
     required, named = wanted(function)
     spare = [name for name in offered if name not in named]
     strange = [name for name in required if name not in offered]
-    taken = dict(zip(strange, spare, strict=False))  # with too few to offer, the call itself says what is missing
+    taken = dict(zip(strange, spare, strict=False))  # with too few, the call raises TypeError
     positional = [offered[taken.get(name, name)] for name in required if name in offered or name in taken]
     by_name = {name: value for name, value in offered.items() if name in named and name not in required}
     return function(*positional, **by_name)

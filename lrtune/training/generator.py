@@ -1,31 +1,30 @@
 """The user's own training loop: a generator function of a recipe, one yield an epoch.
 
-Between yields the generator is suspended for as long as the search likes: that is all the pausing it
-needs, and why it cannot be saved: its state lives in its frame. The global random numbers are set aside
-with it, so that a run alone and a run beside others are the same, and begin from the recipe's seed, so that
-one that is lost and trained again is the same, too, where its code seeds nothing itself.
+A paused run is a suspended generator. Its state lives in its frame, so it cannot be saved to a checkpoint. Each run
+has its own state of the global random generators, which begins from the recipe's seed: a run gives the same curve
+alone, beside others, and when it is trained again.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lrtune.core.curve import Point
 from lrtune.core.outcome import Outcome
 from lrtune.errors import InputError
 from lrtune.training.base import Baseline, Report
-from lrtune.training.global_state import Ambient
+from lrtune.training.global_state import GlobalState
+from lrtune.training.member import Member, MemberRun, TrainingStopped
 from lrtune.training.out_of_memory import first_line, is_out_of_memory
 from lrtune.training.setups import reference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from lrtune.core.recipe import Recipe
-    from lrtune.training.base import Setup, State
+    from lrtune.training.base import Setup
 
 __all__ = ["GeneratorTrainer"]
 
@@ -60,18 +59,22 @@ class GeneratorTrainer:
                 "write `def train(recipe): ... yield {...}`"
             )
             raise InputError(msg)
-        self._function: Function = function
-        self._metric = metric
+        self.function: Function = function
+        self.metric = metric
         self._notices: dict[str, None] = {}
 
     @property
     def notices(self) -> Sequence[str]:
-        """What the user should be told: e.g. that a run returned before its last epoch."""
+        """Notices for the user, e.g. that a run returned before its last epoch."""
         return tuple(self._notices)
 
-    def start(self, recipes: Sequence[Recipe], /) -> GeneratorRun:
+    def add_notice(self, notice: str) -> None:
+        """Tell the user something, once."""
+        self._notices[notice] = None
+
+    def start(self, recipes: Sequence[Recipe], /) -> MemberRun[GeneratorMember]:
         """Start a run: one generator for each recipe; no user code runs before the first step."""
-        return GeneratorRun(self._function, recipes, self._metric, self._notices)
+        return MemberRun([GeneratorMember(number, recipe, self) for number, recipe in enumerate(recipes)])
 
     def steps_per_epoch(self, recipe: Recipe, /) -> int:  # noqa: ARG002 -- the protocol's
         """One: a yield is an epoch."""
@@ -86,48 +89,18 @@ class GeneratorTrainer:
         return {}
 
 
-@dataclass(slots=True)
-class _Member:
-    """One generator and how far it is."""
+class GeneratorMember(Member):
+    """One generator: a step is a yield, which is an epoch."""
 
-    recipe: Recipe
-    ambient: Ambient
-    yields: int = 0
-    iterator: Iterator[Any] | None = None
-    done: bool = False
+    def __init__(self, number: int, recipe: Recipe, trainer: GeneratorTrainer) -> None:
+        super().__init__(number, recipe)
+        self._trainer = trainer
+        self._global_state = GlobalState(recipe.seed)
+        self._iterator: Iterator[Any] | None = None
+        self._yields = 0
 
-
-@dataclass(slots=True)
-class _LoopStopped(Exception):  # noqa: N818 -- a message within this module, not an error
-    """The member ends, and how; it never leaves this module."""
-
-    outcome: Outcome
-    why: str
-    values: Mapping[str, float] = field(default_factory=dict)
-    returned: bool = False
-
-
-class GeneratorRun:
-    """Generators side by side; see :class:`lrtune.training.base.Run` for what each method promises."""
-
-    def __init__(self, function: Function, recipes: Sequence[Recipe], metric: str, notices: dict[str, None]) -> None:
-        self._function = function
-        self._metric = metric
-        self._notices = notices
-        self._members = [_Member(recipe, Ambient(recipe.seed)) for recipe in recipes]
-
-    @property
-    def recipes(self) -> Sequence[Recipe]:
-        """What each member was told."""
-        return tuple(member.recipe for member in self._members)
-
-    @property
-    def alive(self) -> tuple[int, ...]:
-        """The members that can go on."""
-        return tuple(number for number, member in enumerate(self._members) if not member.done)
-
-    def advance(self, steps: int, /, *, evaluate: bool = True) -> list[Report]:  # noqa: ARG002 -- a yield measures
-        """Ask every member alive for up to `steps` yields; one report for each yield.
+    def advance(self, steps: int, *, evaluate: bool) -> list[Report]:  # noqa: ARG002 -- a yield measures
+        """Ask for up to `steps` yields; one report for each.
 
         Raises
         ------
@@ -138,56 +111,48 @@ class GeneratorRun:
             If the function is no generator function.
         """
         reports: list[Report] = []
-        for number in self.alive:
-            member = self._members[number]
-            with member.ambient.active():
-                for _ in range(steps):
-                    if member.done:
-                        break
-                    reports.append(self._step(number, member))
+        with self._global_state.active():
+            while len(reports) < steps and (not reports or reports[-1].outcome is None):
+                reports.append(self._step())
         return reports
 
-    def _step(self, number: int, member: _Member) -> Report:
+    def _step(self) -> Report:
         try:
-            values = self._next(member)
-        except _LoopStopped as stop:
-            # A generator that has returned stands where it stood; one that failed did so in its next epoch.
-            at = member.yields if stop.returned else member.yields + 1
-            self._end(member)
-            point = Point(step=at, epoch=float(at), values=stop.values)
-            return Report(member=number, point=point, outcome=stop.outcome, why=stop.why)
-        except BaseException:
-            self._end(member)
-            raise
-        member.yields += 1
-        point = Point(step=member.yields, epoch=float(member.yields), values=values)
-        if member.yields < member.recipe.epochs:
-            return Report(member=number, point=point)
-        self._end(member)
-        return Report(member=number, point=point, outcome=Outcome.COMPLETED)
+            values = self._next()
+        except TrainingStopped as stop:
+            # A generator that has returned is where its last yield was; one that failed did so in the next epoch.
+            epoch = self._yields + (stop.outcome is not Outcome.COMPLETED)
+            return self._report(epoch, stop.values, stop.outcome, stop.why)
+        self._yields += 1
+        return self._report(self._yields, values, Outcome.COMPLETED if self._yields >= self.recipe.epochs else None)
 
-    def _next(self, member: _Member) -> dict[str, float]:
-        """The numbers of the next yield, or a `_LoopStopped` that says how the member ends."""
-        where = f"in epoch {member.yields + 1}"
+    def _report(self, epoch: int, values: dict[str, float], outcome: Outcome | None, why: str = "") -> Report:
+        return Report(
+            member=self.number, point=Point(step=epoch, epoch=float(epoch), values=values), outcome=outcome, why=why
+        )
+
+    def _next(self) -> dict[str, float]:
+        """The numbers of the next yield, or a `TrainingStopped` with the outcome."""
+        where = f"in epoch {self._yields + 1}"
         try:
-            if member.iterator is None:
-                member.iterator = member.ambient.call(self._begun, member.recipe)
-            yielded = member.ambient.call(next, member.iterator)
+            if self._iterator is None:
+                self._iterator = self._global_state.call(self._start)
+            yielded = self._global_state.call(next, self._iterator)
         except StopIteration:
-            raise self._returned(member) from None
+            raise self._returned() from None
         except SystemExit as error:
             code = "" if error.code is None else repr(error.code)
-            raise _LoopStopped(Outcome.FAILED, f"the training code called sys.exit({code}) {where}") from None
+            raise TrainingStopped(Outcome.FAILED, f"the training code called sys.exit({code}) {where}") from None
         except GeneratorExit:
-            raise _LoopStopped(Outcome.FAILED, f"the training code raised GeneratorExit {where}") from None
+            raise TrainingStopped(Outcome.FAILED, f"the training code raised GeneratorExit {where}") from None
         except Exception as error:
             if is_out_of_memory(error):
-                raise _LoopStopped(Outcome.OUT_OF_MEMORY, f"memory ran out {where}: {first_line(error)}") from None
+                raise TrainingStopped(Outcome.OUT_OF_MEMORY, f"memory ran out {where}: {first_line(error)}") from None
             raise
         return self._numbers(yielded, where)
 
-    def _begun(self, recipe: Recipe) -> Iterator[Any]:
-        iterator = self._function(recipe)
+    def _start(self) -> Iterator[Any]:
+        iterator = self._trainer.function(self.recipe)
         if not isinstance(iterator, Iterator):
             msg = (
                 "the training code must be a generator function, one yield an epoch "
@@ -196,77 +161,48 @@ class GeneratorRun:
             raise InputError(msg)
         return iterator
 
-    def _returned(self, member: _Member) -> _LoopStopped:
-        if member.yields == 0:
-            return _LoopStopped(Outcome.FAILED, "the training code returned without one yield; yield once an epoch")
-        epochs = member.recipe.epochs
-        why = f"the training code returned after {member.yields} of {epochs} epochs"
-        self._notices[f"{why}: such a run counts as trained to its end"] = None
-        return _LoopStopped(Outcome.COMPLETED, why, returned=True)
+    def _returned(self) -> TrainingStopped:
+        if self._yields == 0:
+            return TrainingStopped(Outcome.FAILED, "the training code returned without one yield; yield once an epoch")
+        why = f"the training code returned after {self._yields} of {self.recipe.epochs} epochs"
+        self._trainer.add_notice(f"{why}: such a run counts as trained to its end")
+        return TrainingStopped(Outcome.COMPLETED, why)
 
     def _numbers(self, yielded: object, where: str) -> dict[str, float]:
-        pairs: Mapping[Any, Any] = yielded if isinstance(yielded, Mapping) else {self._metric: yielded}
+        pairs: Mapping[Any, Any] = yielded if isinstance(yielded, Mapping) else {self._trainer.metric: yielded}
         if not pairs:
-            raise _LoopStopped(Outcome.FAILED, f"the training code must yield numbers, got an empty mapping {where}")
+            raise TrainingStopped(Outcome.FAILED, f"the training code must yield numbers, got an empty mapping {where}")
         numbers: dict[str, float] = {}
         for name, value in pairs.items():
             if not isinstance(name, str):
                 why = f"the training code must yield numbers under names, got {name!r} for a name {where}"
-                raise _LoopStopped(Outcome.FAILED, why, numbers)
+                raise TrainingStopped(Outcome.FAILED, why, numbers)
             try:
                 numbers[name] = number(value)
             except ValueError as error:
                 under = f" for {name!r}" if isinstance(yielded, Mapping) else ""
                 why = f"the training code must yield numbers, got {error}{under} {where}"
-                raise _LoopStopped(Outcome.FAILED, why, numbers) from None
+                raise TrainingStopped(Outcome.FAILED, why, numbers) from None
         return numbers
 
-    def _end(self, member: _Member) -> None:
-        """The generator's own clean-up runs, and whatever goes wrong in it ends nothing else."""
-        iterator, member.iterator, member.done = member.iterator, None, True
+    def setup(self) -> Setup:
+        """Where the generator function can be imported from."""
+        return {"library": "generator", "function": reference(self._trainer.function)}
+
+    def end(self) -> None:
+        """Close the generator: its ``finally`` runs, and an error there is a notice."""
+        super().end()
+        iterator, self._iterator = self._iterator, None
         close = getattr(iterator, "close", None)
         if close is None:
             return
         try:
-            with member.ambient.active():
-                member.ambient.call(close)
+            with self._global_state.active():
+                self._global_state.call(close)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 -- sys.exit in a `finally` of the user's, for one
-            self._notices[f"the training code raised {type(error).__name__} when it was closed"] = None
-
-    def setup(self) -> Setup:
-        """Where the generator function can be found."""
-        return {"library": "generator", "function": reference(self._function)}
-
-    def drop(self, members: Iterable[int], /) -> None:
-        """Close the generators of these members."""
-        for number in members:
-            self._end(self._members[number])
-
-    def state(self) -> State | None:
-        """None: a generator cannot be saved."""
-        return None
-
-    def restore(self, state: State, /) -> None:
-        """Always refused.
-
-        Raises
-        ------
-        InputError
-            A generator cannot be restored.
-        """
-        del state
-        msg = "a generator function cannot be restored from a state; the run starts again with the same recipe"
-        raise InputError(msg)
-
-    def suspend(self) -> None:
-        """Nothing to do: what a suspended generator holds is its own."""
-
-    def close(self) -> None:
-        """Close all generators."""
-        for member in self._members:
-            self._end(member)
+            self._trainer.add_notice(f"the training code raised {type(error).__name__} when it was closed")
 
 
 def number(value: Any) -> float:

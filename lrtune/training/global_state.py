@@ -1,9 +1,8 @@
-"""What training code shares with the whole process and moves on: the global random numbers, and a few modes.
+"""The process's global random generators and modes, set and put back around the code of each run.
 
-A training loop draws from the global generators of Python, NumPy and PyTorch as if it were alone. Where several
-are trained in turn, or are paused and go on later, each has to find them as it left them: an :class:`Ambient` is
-one run's own state of them. Only what is imported already is looked at, since importing torch for a loop that
-does without takes seconds.
+Training code draws from the global generators of Python, NumPy and PyTorch. Where runs are trained in turn, or paused
+and continued, each must find them as it left them: a :class:`GlobalState` is one run's state of them. Only libraries
+that are imported already are covered, since importing torch takes seconds.
 
 Not covered: generators that the training code itself shares between its runs (a module's own
 ``numpy.random.default_rng``), those of other libraries, and those of Apple's GPUs.
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from collections.abc import Set as AbstractSet
 
-__all__ = ["Ambient"]
+__all__ = ["GlobalState"]
 
 T = TypeVar("T")
 States = dict[str, Any]
@@ -29,16 +28,16 @@ SEEDS = 2**32  # NumPy takes 32 bits
 DEVICES = frozenset({"cuda", "xpu"})
 
 
-class Ambient:
+class GlobalState:
     """One run's state of the global generators of Python, NumPy and PyTorch (host, CUDA and XPU devices).
 
-    With it goes whether torch records gradients, and the context variables (``numpy.errstate`` and
-    ``decimal`` keep theirs there): a loop may be paused within a ``with``.
+    It includes whether torch records gradients, and the context variables (of ``numpy.errstate`` and ``decimal``, for
+    example): a loop may be paused within a ``with``.
 
     Parameters
     ----------
     seed
-        Where each generator begins, at the first time that the run meets it.
+        Seed of each generator, once its library has been imported.
     """
 
     __slots__ = ("_active", "_context", "_seed", "_states")
@@ -51,7 +50,7 @@ class Ambient:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Within this block the process's generators are the run's; afterwards they are as before."""
+        """Within this context the global generators have the run's state; afterwards they are as before."""
         if self._active:
             yield
             return
@@ -72,7 +71,7 @@ class Ambient:
 
 
 def _read() -> States:
-    """The states of all that is imported by now."""
+    """The states of all libraries imported by now."""
     states: States = {"random": random.getstate()}
     numpy, torch = sys.modules.get("numpy.random"), _torch()
     if numpy is not None:
@@ -100,11 +99,11 @@ def _write(states: States) -> None:
         if name in states:
             getattr(torch, name).set_rng_state_all(states[name])
     if torch.version.cuda is not None and not torch.cuda.is_initialized():
-        torch.cuda.manual_seed_all(torch.initial_seed())  # kept by torch until the device is there
+        torch.cuda.manual_seed_all(torch.initial_seed())  # applied by torch when the device is initialized
 
 
 def _begun(seed: int, names: AbstractSet[str]) -> States:
-    """Where the generators of these names begin under a seed."""
+    """The seeded states of the generators of these names."""
     states: States = {}
     if "random" in names:
         states["random"] = random.Random(seed).getstate()
@@ -133,6 +132,6 @@ def _set_numpy(numpy: Any, state: Any) -> None:
 
 
 def _torch() -> Any:
-    """PyTorch, once it is imported whole."""
+    """PyTorch, once it is imported completely."""
     torch = sys.modules.get("torch")
     return torch if hasattr(torch, "get_rng_state") and hasattr(torch, "xpu") else None

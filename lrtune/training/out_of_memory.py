@@ -1,4 +1,4 @@
-"""Which exceptions of training code are no errors but outcomes, told without importing any framework."""
+"""Which exceptions mean that memory ran out, on host or device, without importing any framework."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ TEXTS = ("out of memory", "can't allocate memory", "cannot allocate memory", "CU
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, on the host or on a device.
 
-    By the name of the class, so that torch need not be loaded to know its error; by the text only for a
-    RuntimeError or an OSError, as PyTorch raises for its host allocator.
+    Known by the name of the class, without importing torch; by the text only for a RuntimeError or an OSError, as
+    PyTorch raises for its host allocator.
     """
     if not NAMES.isdisjoint(kind.__name__ for kind in type(error).__mro__):
         return True

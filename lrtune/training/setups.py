@@ -1,8 +1,8 @@
 """How a run was set up beyond its recipe, as plain JSON, for :mod:`lrtune.reporting.snippets` to write it as code.
 
-A trainer knows things that no recipe holds: the options of its optimizer, parameter groups, which parameter of an
-estimator is the learning rate. The run reads them off what it really trains with and they are stored with the trial,
-so that the code of a study can be written later, without its trainer. Functions and classes are stored by name alone.
+No recipe has the options of an optimizer, parameter groups, or which parameter of an estimator is the learning rate.
+The run reads them from what it trains with, and they are stored with the trial, so that code can be written later
+without the trainer. Functions and classes are stored by name alone.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 __all__ = ["PAIRS", "plain", "reference", "setup_of"]
 
 PAIRS = "pairs"
-"""Key under which a dict is stored as a list of pairs: the keys of JSON are texts, class labels need not be."""
+"""Key under which a dict is stored as a list of pairs: keys of JSON are strings, class labels need not be."""
 
 
 def setup_of(run: Run) -> Setup:
-    """How the first member of a run was set up; empty where the run cannot say, as one of a trainer of the user's."""
+    """How the first member of a run was set up; empty where the run has no `setup`, as of a user's own trainer."""
     describe = getattr(run, "setup", None)
     return {} if describe is None else dict(describe())
 
@@ -34,10 +34,7 @@ def setup_of(run: Run) -> Setup:
 def plain(value: Any) -> Any:
     """A value as JSON holds it; tuples become lists, a dict ``{PAIRS: [[key, value], ...]}``.
 
-    Raises
-    ------
-    TypeError
-        If it is none of None, bool, int, float, str, or a list, tuple or dict of them; or not finite.
+    TypeError if it is none of None, bool, int, float, str, or a list, tuple or dict of them; or not finite.
     """
     if isinstance(value, np.generic) or (hasattr(value, "item") and getattr(value, "ndim", None) == 0):
         value = value.item()

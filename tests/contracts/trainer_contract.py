@@ -50,15 +50,15 @@ def gather(reports: Sequence[Report], curves: Curves) -> Curves:
     return curves
 
 
-def train(run: Run, *, piece: int = 1, pieces: int = 10**9) -> Curves:
-    """Advance until nobody is alive, or for so many pieces: member -> step -> what it reported there."""
+def train(run: Run, *, steps: int = 1, segments: int = 10**9) -> Curves:
+    """Advance until nobody is alive, or for so many segments of `steps` steps: member -> step -> its report there."""
     curves: Curves = {}
-    while run.alive and pieces > 0:
+    while run.alive and segments > 0:
         before = run.alive
-        reports = run.advance(piece)
+        reports = run.advance(steps)
         assert {report.member for report in reports} <= set(before), "only who was alive reports"
         gather(reports, curves)
-        pieces -= 1
+        segments -= 1
     return curves
 
 
@@ -121,9 +121,9 @@ class TrainerContract(Contract):
         assert run.advance(1) == []
         run.close()
 
-    @pytest.mark.parametrize("piece", [2, 3, 7, 10**6])
-    def test_the_curve_does_not_depend_on_the_pieces(self, piece: int) -> None:
-        fine, coarse = train(self.start()), train(self.start(), piece=piece)
+    @pytest.mark.parametrize("steps", [2, 3, 7, 10**6])
+    def test_the_curve_does_not_depend_on_the_segments(self, steps: int) -> None:
+        fine, coarse = train(self.start()), train(self.start(), steps=steps)
         for member in range(len(self.recipes)):
             left, right = shared(fine[member], coarse[member])
             assert left == right
@@ -158,7 +158,7 @@ class TrainerContract(Contract):
         run.close()
 
     def test_it_never_goes_beyond_the_last_step(self) -> None:
-        for member, curve in train(self.start(), piece=10**6).items():
+        for member, curve in train(self.start(), steps=10**6).items():
             assert max(curve) == self.most_steps(self.recipes[member])
 
     def test_every_report_has_finite_numbers_under_names(self) -> None:
@@ -179,7 +179,7 @@ class TrainerContract(Contract):
         run.close()
         assert run.alive == ()
 
-    def test_parking_changes_nothing(self) -> None:
+    def test_suspending_changes_nothing(self) -> None:
         whole = train(self.start())
         run = self.start()
         begun = train(run, segments=2)
@@ -233,7 +233,7 @@ class SavingContract(Contract):
         for member, curve in whole.items():
             assert {**begun.get(member, {}), **rest.get(member, {})} == curve
 
-    def test_restoring_over_a_run_that_went_on(self) -> None:
+    def test_restoring_over_a_run_that_has_trained_on(self) -> None:
         whole = train(self.start())
         run = self.start()
         train(run, segments=2)
@@ -268,14 +268,14 @@ class SavingContract(Contract):
 
     def test_a_finished_run_restores_as_finished(self) -> None:
         run = self.start()
-        train(run, piece=10**6)
+        train(run, steps=10**6)
         state = run.state()
         assert state is not None
         other = self.start()
         other.restore(state)
         assert other.alive == ()
 
-    def test_a_foreign_state_is_refused(self) -> None:
+    def test_a_state_of_another_run_is_refused(self) -> None:
         with pytest.raises(InputError):
             self.start().restore({"nonsense": 1})
         donor = self.start([self.recipes[0].with_seed(987_654)])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BLOCK = re.compile(r"^```(?P<language>\w*)[^\n]*\n(?P<body>.*?)^```", re.MULTILINE | re.DOTALL)
-PAGES = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(*languages: str) -> Iterator[tuple[str, str]]:
@@ -30,11 +30,17 @@ def blocks(*languages: str) -> Iterator[tuple[str, str]]:
 
 
 PROGRAMS = list(blocks("python"))
+LONG = re.compile(r"compare\(|Tracker|Notes")  # those take seconds
 NEEDED = {"Notes": "optuna_dashboard", "MLflow": "mlflow", "TensorBoard": "tensorboard"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("program", PROGRAMS, ids=[f"{page}-{number}" for number, (page, _) in enumerate(PROGRAMS)])
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(program, id=f"{program[0]}-{number}", marks=pytest.mark.slow if LONG.search(program[1]) else ())
+        for number, program in enumerate(PROGRAMS)
+    ],
+)
 def test_the_programs_of_the_pages_run(
     program: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import re
 import subprocess
@@ -18,6 +19,7 @@ import lrtune
 if TYPE_CHECKING:
     from pathlib import Path
 
+MODULES = modules()
 MARKDOWN_LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 # spelled so that this file does not find itself
@@ -43,7 +45,7 @@ def test_no_leftovers() -> None:
 
 
 def test_nothing_in_the_package_is_a_stub() -> None:
-    stubs = [name for name, path in modules().items() if "raise NotImplementedError" in path.read_text()]
+    stubs = [name for name, path in MODULES.items() if "raise NotImplementedError" in path.read_text()]
     assert not stubs
 
 
@@ -68,26 +70,31 @@ def _declared(path: Path) -> list[str] | None:
     return None
 
 
-@pytest.mark.parametrize("name", [name for name in modules() if name not in {"lrtune", "lrtune.__main__"}])
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in {"lrtune", "lrtune.__main__"}])
 def test_all_names_what_others_use(name: str) -> None:
     """What another module imports from this one stands in its ``__all__``; the rest is its own."""
-    path = modules()[name]
+    path = MODULES[name]
     declared = _declared(path)
     if path.name == "__init__.py" and declared is None and not _public(path):
         return
     assert declared is not None, f"{name} has no __all__"
     assert len(declared) == len(set(declared))
-    used = {word for importer, other in modules().items() if importer != name for word in _taken(other, name)}
+    used = {word for importer, other in MODULES.items() if importer != name for word in _taken(other, name)}
     private = {word for word in used if word.startswith("_")}
     assert used - private <= set(declared), f"{name}: imported elsewhere and not in __all__"
 
 
 def _taken(path: Path, name: str) -> set[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == name and not node.level:
-            found |= {alias.name for alias in node.names if f"{name}.{alias.name}" not in modules()}
-    return found
+    """What a file imports from that module."""
+    taken = {alias for module, alias in _imported(path) if module == name}
+    return {alias for alias in taken if f"{name}.{alias}" not in MODULES}
+
+
+@functools.cache
+def _imported(path: Path) -> frozenset[tuple[str | None, str]]:
+    """Module and name of everything that a file imports by ``from ... import``; read once for all tests."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    return frozenset((node.module, alias.name) for node in nodes if not node.level for alias in node.names)
 
 
 def test_the_front_door_offers_what_it_names() -> None:

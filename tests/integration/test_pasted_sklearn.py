@@ -109,17 +109,19 @@ def trained(trainer: SklearnTrainer, recipe: Recipe) -> tuple[list[tuple[float, 
     """The rate of each minibatch of a real run, its estimator at the end, and its setup as a storage gives it back."""
     run = trainer.start([recipe])
     setup = json.loads(json.dumps(setup_of(run)))
-    rates = []
+    estimator, rates = run.members[0].estimator, []
     while run.alive:
         run.advance(1, evaluate=False)
-        rates.append(rates_of(run.estimator(0), trainer.kind.rate))
-    return rates, run.estimator(0), setup
+        rates.append(rates_of(estimator, trainer.task.adapter.rate))
+    return rates, estimator, setup
 
 
 def measured(trainer: SklearnTrainer, what: str) -> Callable[[Any], float]:
     def measure(model: Any) -> float:
         with quiet():
-            return trainer.evaluate(EstimatorStepper(estimator=model, kind=trainer.kind, begun=True))[what]
+            return trainer.task.evaluate(EstimatorStepper(estimator=model, adapter=trainer.task.adapter, begun=True))[
+                what
+            ]
 
     return measure
 
@@ -134,7 +136,7 @@ def check(trainer: SklearnTrainer, model: Any, given: dict[str, Any], recipe: Re
 
     def watched(*args: Any, **more: Any) -> None:
         learn(*args, **more)
-        got.append(rates_of(names["model"], trainer.kind.rate))
+        got.append(rates_of(names["model"], trainer.task.adapter.rate))
 
     names["learn"] = watched
     more = {"measure": measured(trainer, setup["hears"])} if "plateau" in recipe.schedule else {}

@@ -158,9 +158,9 @@ def stored(run: Any) -> dict[str, Any]:
 def check(trainer: TorchTrainer, recipe: Recipe) -> None:
     """Train a recipe, then paste its code into a plain loop over the same batches, from the same weights."""
     run = trainer.start([recipe])
-    live = run._members[0]._live
+    live = run.members[0].live
     assert live is not None
-    live.wide = False
+    live.user_code = False
     optimizer, trained, feed = live.stepper.optimizer, live.model, live.feed
     twin = copy.deepcopy(trained)
     code = snippet(recipe, "torch", setup=stored(run))

@@ -1,4 +1,4 @@
-"""Which kind an estimator is of, and the settings of it that are lrtune's to own."""
+"""Which adapter trains an estimator, which losses it has, and which of its settings lrtune replaces."""
 
 from __future__ import annotations
 
@@ -13,37 +13,26 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.utils.class_weight import compute_class_weight
 
 from lrtune.errors import DataError, InputError
-from lrtune.training.estimators.adapters import EstimatorAdapter, LinearKind, PerceptronKind, cloned
+from lrtune.training.estimators.adapters import EstimatorAdapter, MLPAdapter, SGDAdapter, cloned
 from lrtune.training.estimators.losses import Criterion, DecisionLoss, Elementwise, Labels, Probability, named
 
 if TYPE_CHECKING:
     from lrtune.training.estimators.arrays import Array
 
-__all__ = ["kind_of", "many_outputs", "takes_weights"]
+__all__ = ["adapter_for", "many_outputs", "takes_weights"]
 
 LIKELY = ("learning_rate", "learning_rate_init", "eta0", "eta", "lr", "step_size")
 MARGIN = ("pa1", "pa2")  # passive-aggressive: the step is what the margin asks for, and eta0 bounds it
 SKORCH = {"module", "max_epochs", "train_split", "iterator_train", "batch_size"}
-"""Parameters by which skorch's networks are known: ``partial_fit`` trains for ``max_epochs`` on what it gets."""
+"""Parameters of skorch's networks, whose ``partial_fit`` trains for ``max_epochs`` on what it gets."""
 MOVING = ("optimal", "invscaling", "adaptive")  # schedules of scikit-learn's own
 
 
-def kind_of(estimator: Any, rate: str | None, y: Array) -> EstimatorAdapter:
-    """The kind of an estimator, with lrtune's settings made on a copy of it.
+def adapter_for(estimator: Any, rate: str | None, y: Array) -> EstimatorAdapter:
+    """The adapter of an estimator (a pipeline's last step), with lrtune's settings made on a copy of it.
 
-    Parameters
-    ----------
-    estimator
-        The last step, where there is a pipeline.
-    rate
-        Name of the learning-rate parameter; None where lrtune knows it.
-    y
-        The targets, training and held-out.
-
-    Raises
-    ------
-    InputError
-        If it cannot be trained in pieces, or its learning rate is not known.
+    `rate` names its learning-rate parameter, None where lrtune knows it; `y` are all targets. InputError where it has
+    no ``partial_fit`` or no known learning rate.
     """
     template = cloned(estimator)
     name = type(template).__name__
@@ -79,7 +68,7 @@ def kind_of(estimator: Any, rate: str | None, y: Array) -> EstimatorAdapter:
     if isinstance(template, MLPClassifier | MLPRegressor):
         _known(template, rate, "learning_rate_init")
         criterion = _criterion(template, classes)
-        return PerceptronKind(
+        return MLPAdapter(
             template=template, rate="learning_rate_init", criterion=criterion, classes=classes, notices=notices
         )
     if isinstance(template, BaseSGDClassifier | BaseSGDRegressor):
@@ -87,7 +76,7 @@ def kind_of(estimator: Any, rate: str | None, y: Array) -> EstimatorAdapter:
             _known(template, rate, "eta0")
         loss = named(template.loss, getattr(template, "epsilon", 0.1))
         criterion = DecisionLoss(loss=loss, classes=0 if classes is None else len(classes))
-        return LinearKind(template=template, rate="eta0", criterion=criterion, classes=classes, notices=notices)
+        return SGDAdapter(template=template, rate="eta0", criterion=criterion, classes=classes, notices=notices)
     rate = _named_rate(template, rate)
     return EstimatorAdapter(
         template=template, rate=rate, criterion=_criterion(template, classes), classes=classes, notices=notices
@@ -102,7 +91,7 @@ def _inner(template: Any) -> str:
 
 
 def _check_parameters(template: Any, name: str) -> None:
-    """scikit-learn's own look at the parameters; later on it is skipped, since each minibatch would pay for it."""
+    """scikit-learn's own check of the parameters, which is skipped at each minibatch to save time."""
     if not hasattr(template, "_parameter_constraints"):  # a user's own need not have any
         return
     try:
@@ -157,7 +146,7 @@ def _criterion(template: Any, classes: Array | None) -> Criterion:
 
 
 def _owned(template: Any, name: str, classes: Array | None, y: Array) -> list[str]:
-    """Set what is lrtune's to own; a sentence for each setting that the user made in vain."""
+    """Replace settings that lrtune decides; a notice for each that the user made."""
     notices = []
     parameters = template.get_params(deep=False)
     moving = parameters.get("learning_rate")

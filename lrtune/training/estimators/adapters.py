@@ -1,8 +1,8 @@
-"""How each kind of scikit-learn estimator is made ready for a recipe and trained by one minibatch.
+"""How a scikit-learn estimator gets a recipe's settings and is trained by one minibatch.
 
-Three kinds: the linear models trained by SGD, the multilayer perceptrons, and any other with
-``partial_fit``. A :class:`EstimatorAdapter` knows which parameter is the learning rate, which settings are lrtune's
-to own, and what a recipe may change; it is chosen once, by :func:`lrtune.training.estimators.adapter_factory.kind_of`.
+Three kinds: linear models trained by SGD, multilayer perceptrons, and any other with ``partial_fit``. An
+:class:`EstimatorAdapter` knows which parameter is the learning rate, which settings lrtune replaces, and what a recipe
+may change; :func:`lrtune.training.estimators.adapter_factory.adapter_for` chooses it.
 """
 
 from __future__ import annotations
@@ -24,29 +24,19 @@ if TYPE_CHECKING:
     from lrtune.training.base import Setup
     from lrtune.training.estimators.arrays import Array, TrainingArrays
 
-__all__ = ["EstimatorAdapter", "EstimatorStepper", "LinearKind", "PerceptronKind", "cloned"]
+__all__ = ["EstimatorAdapter", "EstimatorStepper", "MLPAdapter", "SGDAdapter", "cloned"]
 
 MAX_SEED = 2**32  # NumPy's RandomState takes 32 bits
 OURS = ("learning_rate", "shuffle")
-"""Parameters that have to be as they are here for the learning rate and the order of the rows to be lrtune's."""
+"""Parameters that lrtune sets, so that it drives the learning rate and the order of the rows."""
 
 
 @dataclass(slots=True)
 class EstimatorStepper:
-    """An estimator in training; one call of :meth:`step` is one minibatch.
-
-    Attributes
-    ----------
-    estimator
-        The user's, made ready for a recipe.
-    kind
-        Of what kind it is.
-    begun
-        Whether it has seen a minibatch.
-    """
+    """A copy of the user's estimator with a recipe's settings; `begun` once it has seen a minibatch."""
 
     estimator: Any
-    kind: EstimatorAdapter
+    adapter: EstimatorAdapter
     begun: bool = False
 
     def step(self, batch: TrainingArrays, rate: float) -> float:
@@ -58,21 +48,21 @@ class EstimatorStepper:
             if not self.begun:
                 self._fit(batch, 0.0, None)
             return math.nan
-        loss = self.kind.loss_before(self, batch)
+        loss = self.adapter.loss_before(self, batch)
         self._fit(batch, rate, batch.weight)
-        return self.kind.loss_after(self, batch) if loss is None else loss
+        return self.adapter.loss_after(self, batch) if loss is None else loss
 
     def _fit(self, batch: TrainingArrays, rate: float, weight: Array | None) -> None:
-        self.kind.set_rate(self.estimator, rate, len(batch))
+        self.adapter.set_rate(self.estimator, rate, len(batch))
         extra: dict[str, Any] = {} if weight is None else {"sample_weight": weight}
-        if self.kind.classes is not None and not self.begun:
-            extra["classes"] = self.kind.classes
+        if self.adapter.classes is not None and not self.begun:
+            extra["classes"] = self.adapter.classes
         self.estimator.partial_fit(batch.X, batch.y, **extra)
         self.begun = True
 
     def losses(self, table: TrainingArrays) -> float:
-        """The mean loss on a table."""
-        return mean(self.kind.criterion.rows(self.estimator, table.X, table.target), self.kind.weights(table))
+        """The mean loss on some rows."""
+        return mean(self.adapter.criterion.rows(self.estimator, table.X, table.target), self.adapter.weights(table))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -90,22 +80,20 @@ class EstimatorAdapter:
     classes
         The classes, or None for a regressor.
     notices
-        What has been replaced, one sentence each.
+        Settings that have been replaced, one sentence each.
     """
 
     draws: ClassVar[bool] = True
-    """Whether it may draw from the process's generators: nobody knows what a user's own estimator does."""
+    """Whether it may draw from the process's global generators, as a user's own estimator may."""
+
+    optimizer_attribute: ClassVar[str | None] = None
+    """The attribute with the optimizer, which has the learning rate after the first minibatch; None for none."""
 
     template: Any
     rate: str
     criterion: Criterion
     classes: Array | None
     notices: list[str] = field(default_factory=list)
-
-    @property
-    def kept_by(self) -> str | None:
-        """The attribute that holds the optimizer, which then has the learning rate; None where there is none."""
-        return None
 
     @property
     def name(self) -> str:
@@ -127,28 +115,20 @@ class EstimatorAdapter:
         return by_class if table.weight is None else by_class * table.weight
 
     def stepper(self, recipe: Recipe) -> EstimatorStepper:
-        """A fresh estimator for a recipe.
-
-        Raises
-        ------
-        RecipeError
-            If the recipe asks for something that the estimator cannot do.
-        """
+        """A fresh estimator for a recipe; RecipeError where the estimator cannot do what it asks for."""
         self.check(recipe)
         estimator = cloned(self.template)
         parameters = estimator.get_params(deep=False)
         if "random_state" in parameters:
-            estimator.random_state = self.randomness(recipe.seed % MAX_SEED)
+            # A number needs no saving. Seeding a generator takes 60 us a minibatch; unshuffled, it is drawn from once.
+            seed = recipe.seed % MAX_SEED
+            estimator.random_state = seed if self.draws else np.random.RandomState(seed)
         for name, value in estimator.get_params(deep=True).items():
             if name.endswith("__random_state") and isinstance(value, np.random.RandomState):  # its state is not saved
                 estimator.set_params(**{name: recipe.seed % MAX_SEED})
         for name, value in self.changes(recipe).items():
             setattr(estimator, name, value)
-        return EstimatorStepper(estimator=estimator, kind=self)
-
-    def randomness(self, seed: int) -> Any:
-        """What the estimator is given as ``random_state``: a number holds no state that would have to be saved."""
-        return seed
+        return EstimatorStepper(estimator=estimator, adapter=self)
 
     def check(self, recipe: Recipe) -> None:
         """Refuse what the estimator has no parameter for."""
@@ -169,13 +149,9 @@ class EstimatorAdapter:
             raise _refused(self.name, "optimizer", recipe.optimizer, 'leave optimizer out of the space, or set "sgd"')
 
     def changes(self, recipe: Recipe) -> dict[str, Any]:
-        """Parameters that a recipe sets, beyond the learning rate."""
-        changed: dict[str, Any] = {}
-        if recipe.weight_decay is not None:
-            changed["alpha"] = recipe.weight_decay
-        if recipe.momentum:
-            changed["momentum"] = recipe.momentum
-        return changed
+        """Parameters that a recipe sets beyond the learning rate."""
+        changed = {} if recipe.weight_decay is None else {"alpha": recipe.weight_decay}
+        return changed | ({"momentum": recipe.momentum} if recipe.momentum else {})
 
     def setup(self, recipe: Recipe, given: Any) -> Setup:
         """How an estimator is trained under a recipe, beyond what its own parameters say.
@@ -183,15 +159,15 @@ class EstimatorAdapter:
         Parameters
         ----------
         recipe
-            What it is told.
+            The recipe.
         given
             The estimator as the user made it.
 
         Returns
         -------
         Setup
-            ``estimator``, its class's name; ``rate``, the name of its learning rate; ``kept_by``, the attribute that
-            holds the optimizer once there is one, or None; ``settings``, the parameters that are not the user's.
+            ``estimator``, its class's name; ``rate``, the name of its learning rate; ``kept_by``, the attribute with
+            the optimizer, or None; ``settings``, the parameters that are not the user's.
         """
         theirs = given.get_params(deep=False)
         mine = self.stepper(recipe).estimator.get_params(deep=False)
@@ -201,7 +177,7 @@ class EstimatorAdapter:
                 settings[name] = plain(value)
         if "random_state" in mine:
             settings["random_state"] = recipe.seed % MAX_SEED
-        return {"estimator": self.name, "rate": self.rate, "kept_by": self.kept_by, "settings": settings}
+        return {"estimator": self.name, "rate": self.rate, "kept_by": self.optimizer_attribute, "settings": settings}
 
     def set_rate(self, estimator: Any, rate: float, rows: int) -> None:
         """Set the learning rate of the next minibatch, of so many rows."""
@@ -212,19 +188,16 @@ class EstimatorAdapter:
             estimator.set_params(**{self.rate: rate})
 
     def loss_before(self, stepper: EstimatorStepper, batch: TrainingArrays) -> float | None:
-        """The loss before the update; None if it comes out of the update itself."""
-        if not stepper.begun:
-            return self._untrained_loss(stepper, batch)
-        return stepper.losses(batch)
-
-    def _untrained_loss(self, stepper: EstimatorStepper, batch: TrainingArrays) -> float | None:
-        """A twin that has seen the batch at a learning rate of zero is untrained, and can be asked."""
-        twin = EstimatorStepper(estimator=cloned(stepper.estimator), kind=self, begun=True)
+        """The loss before the update; None where it is known only after it."""
+        if stepper.begun:
+            return stepper.losses(batch)
+        # An unfitted estimator has no loss; a copy that was fitted at a learning rate of zero has.
+        copy = EstimatorStepper(estimator=cloned(stepper.estimator), adapter=self, begun=True)
         extra = {} if self.classes is None else {"classes": self.classes}
         try:
-            self.set_rate(twin.estimator, 0.0, len(batch))
-            twin.estimator.partial_fit(batch.X, batch.y, **extra)
-            return twin.losses(batch)
+            self.set_rate(copy.estimator, 0.0, len(batch))
+            copy.estimator.partial_fit(batch.X, batch.y, **extra)
+            return copy.losses(batch)
         except (ArithmeticError, AttributeError, TypeError, ValueError):  # it takes no learning rate of zero
             return None
 
@@ -233,15 +206,11 @@ class EstimatorAdapter:
         return stepper.losses(batch)
 
 
-class LinearKind(EstimatorAdapter):
-    """Linear models trained by SGD: an update after each row, whatever the batch."""
+class SGDAdapter(EstimatorAdapter):
+    """Linear models trained by SGD: they update after each row, whatever the batch."""
 
     __slots__ = ()
     draws = False
-
-    def randomness(self, seed: int) -> Any:
-        """A generator: seeding one anew each minibatch costs 60 us, and unshuffled only its first draws count."""
-        return np.random.RandomState(seed)
 
     def loss_before(self, stepper: EstimatorStepper, batch: TrainingArrays) -> float | None:
         """From the coefficients, at the price of one product."""
@@ -255,20 +224,12 @@ class LinearKind(EstimatorAdapter):
             raise _refused(self.name, "weight_decay", recipe.weight_decay, why)
 
 
-class PerceptronKind(EstimatorAdapter):
-    """Multilayer perceptrons: the optimizer holds the learning rate once there is one."""
+class MLPAdapter(EstimatorAdapter):
+    """Multilayer perceptrons: after the first minibatch their optimizer holds the learning rate."""
 
     __slots__ = ()
     draws = False
-
-    @property
-    def kept_by(self) -> str | None:
-        """Of scikit-learn's own."""
-        return "_optimizer"
-
-    def randomness(self, seed: int) -> Any:
-        """A generator: seeding one anew each minibatch costs 60 us, and unshuffled only its first draws count."""
-        return np.random.RandomState(seed)
+    optimizer_attribute = "_optimizer"
 
     def _check_optimizer(self, recipe: Recipe) -> None:
         if recipe.optimizer not in {"sgd", "adam"}:
@@ -299,17 +260,17 @@ class PerceptronKind(EstimatorAdapter):
         """On the optimizer where there is one; Adam computes its step from the initial rate."""
         estimator.learning_rate_init = rate
         estimator.batch_size = rows  # partial_fit would split a larger batch
-        optimizer = getattr(estimator, str(self.kept_by), None)
+        optimizer = getattr(estimator, "_optimizer", None)
         if optimizer is not None:
             optimizer.learning_rate_init = optimizer.learning_rate = rate
 
     def loss_before(self, stepper: EstimatorStepper, batch: TrainingArrays) -> float | None:
-        """None: its own forward pass measures it before the update."""
+        """None: the update's own forward pass measures it."""
         del stepper, batch
         return None
 
     def loss_after(self, stepper: EstimatorStepper, batch: TrainingArrays) -> float:
-        """What the forward pass measured before the update, its penalty included."""
+        """The loss of the forward pass, penalty included."""
         del batch
         stepper.estimator.loss_curve_ = []  # one number a minibatch, for ever
         return float(stepper.estimator.loss_)

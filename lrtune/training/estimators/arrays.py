@@ -1,4 +1,4 @@
-"""A table to learn from: checked with one sentence for each thing that is wrong, split, and hashed."""
+"""The user's table as arrays: checks, each with an error of one sentence, the train-validation split, and the hash."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FEWEST_ROWS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingArrays:
-    """Rows that an estimator can take.
+    """Rows to train or evaluate on.
 
     Attributes
     ----------
@@ -51,54 +51,39 @@ class TrainingArrays:
         return TrainingArrays(X=self.X[rows], y=self.y[rows], target=self.target[rows], weight=weight)
 
 
-def is_frame(X: Any) -> bool:  # noqa: N803 -- scikit-learn's name
-    """Whether it is a pandas frame, told without importing pandas."""
+def _is_sparse(X: Any) -> bool:  # noqa: N803 -- scikit-learn's name
+    return bool(sparse.issparse(X))  # a type guard of an abstract class, which has no tocsr
+
+
+def _is_frame(X: Any) -> bool:  # noqa: N803 -- scikit-learn's name
+    """Whether it is a pandas frame, without importing pandas."""
     return hasattr(X, "iloc") and hasattr(X, "columns")
 
 
-def is_sparse(X: Any) -> bool:  # noqa: N803 -- scikit-learn's name
-    """Whether it is a sparse matrix or array."""
-    return bool(sparse.issparse(X))
-
-
 def length(data: Any, what: str) -> int:
-    """Number of rows.
-
-    Raises
-    ------
-    DataError
-        If it has none.
-    """
-    shape: tuple[int, ...] | None = getattr(data, "shape", None)
-    if shape is None:
-        try:
-            return len(data)
-        except TypeError:
-            shape = ()
-    if len(shape) == 0:
+    """Number of rows; DataError where there are none to count."""
+    try:
+        return int(data.shape[0]) if getattr(data, "shape", None) is not None else len(data)
+    except (TypeError, IndexError):
         msg = f"{what} must be a table with rows (got {type(data).__name__})"
-        raise DataError(msg)
-    return int(shape[0])
+        raise DataError(msg) from None
 
 
 def rows_of(data: Any, rows: npt.NDArray[np.int64]) -> Any:
     """Those rows of a frame, a matrix or an array."""
     if hasattr(data, "iloc"):
         return data.iloc[rows]
-    return (data.tocsr() if is_sparse(data) else _array(data, "X"))[rows]
+    return (data.tocsr() if _is_sparse(data) else _array(data, "X"))[rows]
 
 
 def features(X: Any, *, what: str = "X") -> Any:  # noqa: N803 -- scikit-learn's name
-    """Features as numbers: a C-contiguous float32 or float64 array, or CSR; what was float32 stays so.
+    """Features as a C-contiguous array of float64 (or float32, where they are that), or CSR.
 
-    Raises
-    ------
-    DataError
-        If it is no table of finite numbers; with the column and the row of the first fault.
+    DataError, with column and row of the first fault, where they are no table of finite numbers.
     """
-    if is_sparse(X):
+    if _is_sparse(X):
         return _sparse(X, what)
-    if is_frame(X):
+    if _is_frame(X):
         dense = np.column_stack([_column(X.iloc[:, i], f"{what}: column {X.columns[i]!r}") for i in range(X.shape[1])])
     else:
         dense = _column(X, what)
@@ -178,7 +163,7 @@ def _texts(plain: Array) -> list[tuple[int, Any]]:
 
 
 def _finite(dense: Array, what: str, columns: Any = None) -> None:
-    # A sum is finite where all its terms are, but for overflow: then the slow look decides.
+    # A sum is finite where all its terms are, except for overflow, which the slow check decides.
     with np.errstate(all="ignore"):
         if np.isfinite(dense.sum()):
             return
@@ -195,25 +180,9 @@ def _count(faulty: Any) -> str:
 
 
 def targets(y: Any, *, classifier: bool, outputs: bool, fewest: int = 2, what: str = "y") -> Array:
-    """Targets as the estimator takes them: classes of numbers or text, or finite numbers.
+    """Targets of shape (n,), or (n, outputs) where `outputs` allows several: classes, or finite numbers.
 
-    Parameters
-    ----------
-    y
-        Shape (n,), or (n, 1).
-    classifier
-        Whether they are classes.
-    outputs
-        Whether several columns are allowed.
-    fewest
-        How many classes there must be.
-    what
-        Its name in a sentence.
-
-    Raises
-    ------
-    DataError
-        If they cannot be learned.
+    DataError where they are neither, or where there are fewer than `fewest` classes; `what` is their name in it.
     """
     plain = _array(y.to_numpy() if hasattr(y, "to_numpy") else y, what)
     if plain.ndim == 2 and plain.shape[1] == 1:  # noqa: PLR2004 -- a column
@@ -267,13 +236,7 @@ def _classes(plain: Array, fewest: int, what: str) -> Array:
 
 
 def weights(weight: Any, rows: int, *, what: str = "sample_weight") -> Array | None:
-    """Sample weights: finite, none negative, not all zero.
-
-    Raises
-    ------
-    DataError
-        If they are something else.
-    """
+    """Sample weights of shape (rows,); DataError unless they are finite, none negative, and not all zero."""
     if weight is None:
         return None
     plain = _column(weight, what)
@@ -290,13 +253,8 @@ def weights(weight: Any, rows: int, *, what: str = "sample_weight") -> Array | N
 def held_out(codes: Array | None, rows: int, fraction: float, seed: int) -> tuple[Array, Array, bool]:
     """Row numbers of the training part and of the held-out part, each ascending; whether it is stratified.
 
-    Stratified where each class has two rows at least and the held-out part has room for each class.
-    A class of the held-out part is always in the training part as well, if it is stratified.
-
-    Raises
-    ------
-    DataError
-        If there are too few rows.
+    Stratified where each class has at least two rows and both parts have room for each class: then each class of the
+    held-out part is in the training part as well. DataError where there are too few rows.
     """
     count = round(fraction * rows)
     if rows < FEWEST_ROWS or count < 1 or count >= rows:
@@ -323,7 +281,7 @@ def held_out(codes: Array | None, rows: int, fraction: float, seed: int) -> tupl
 
 
 def _every_class(chosen: Array, codes: Array, rng: np.random.Generator) -> Array:
-    """The choice, mended where a small class has been taken whole: one of its rows goes back to training."""
+    """The chosen rows without one of each class that has all its rows among them."""
     taken, all_of = np.bincount(codes[chosen], minlength=codes.max() + 1), np.bincount(codes)
     whole = np.flatnonzero(taken == all_of)
     back = [rng.choice(chosen[codes[chosen] == code]) for code in whole]
@@ -343,7 +301,7 @@ def digest(*parts: Any) -> str:
 def _chunks(part: Any) -> list[Any]:
     if part is None:
         return [b"none"]
-    if is_sparse(part):
+    if _is_sparse(part):
         matrix = part.tocsr(copy=True)
         matrix.sum_duplicates()
         return [
@@ -354,7 +312,7 @@ def _chunks(part: Any) -> list[Any]:
                 for c in _chunks(a)
             ),
         ]
-    if is_frame(part):
+    if _is_frame(part):
         names = [str(name).encode() for name in part.columns]
         return [*names, *(c for i in range(part.shape[1]) for c in _chunks(part.iloc[:, i]))]
     plain = part.to_numpy() if hasattr(part, "to_numpy") else np.asarray(part)

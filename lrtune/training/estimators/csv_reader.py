@@ -1,7 +1,7 @@
-"""A CSV file read with suspicion: what is malformed is refused with its line and column, never guessed at.
+"""A strict CSV reader: a malformed file is refused with line and column.
 
-Commas, semicolons, tabs and bars separate; a byte-order mark is taken off; with semicolons a decimal comma
-is understood. The first pass walks the file with :mod:`csv` and knows the lines, the second is pandas'.
+Separators are commas, semicolons, tabs and bars; a byte-order mark is skipped; with semicolons a decimal comma is
+read. The first pass checks the lines with :mod:`csv`, the second reads them with pandas.
 """
 
 from __future__ import annotations
@@ -30,10 +30,7 @@ UTF16 = (b"\xff\xfe", b"\xfe\xff")
 def read_csv(path: Path) -> pd.DataFrame:
     """The table; columns of numbers are numbers, the others text; missing values are NaN.
 
-    Raises
-    ------
-    DataError
-        If the file is empty, is not UTF-8 text, is malformed, or has more than 100,000 columns.
+    DataError if the file is empty, is not UTF-8 text, is malformed, or has more than 100,000 columns.
     """
     import pandas as pd
 

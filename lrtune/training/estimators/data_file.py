@@ -1,9 +1,8 @@
-"""A table to learn from: a CSV or Parquet file, or a data set that scikit-learn brings; features, target, pipeline.
+"""Features, target and weights from a CSV or Parquet file or one of scikit-learn's data sets, and their preprocessing.
 
-Columns of numbers are features as they are, scaled to unit variance; columns of text with at most 100
-different values are one-hot encoded; a text column with more is refused, and so is any missing value. A pipeline of
-the user's own gets the columns as they were read, missing values, dates and all: to prepare them is its work.
-(pandas is imported here, beside the reading layer: nothing else reads a large CSV as fast.)
+Columns of numbers are scaled to unit variance; columns of text with at most 100 different values are one-hot encoded;
+one with more is refused, and so is any missing value. A user's own pipeline gets the columns as they were read,
+missing values included.
 """
 
 from __future__ import annotations
@@ -38,13 +37,12 @@ SHOWN = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileData:
-    """What an estimator learns from.
+    """Features, target and weights.
 
     Attributes
     ----------
     X
-        Features: float64 of shape (n, d), or a pandas frame where some columns are text, or where a pipeline is to
-        prepare them.
+        Features: float64 of shape (n, d), or a pandas frame where some columns are text or the user has a pipeline.
     y
         Target, shape (n,): class labels, or float64.
     weight
@@ -60,13 +58,7 @@ class FileData:
 
 
 def kind_of(estimator: Any) -> Kind:
-    """What the estimator learns.
-
-    Raises
-    ------
-    DataError
-        If it is neither a classifier nor a regressor.
-    """
+    """What the estimator learns; DataError where it is neither a classifier nor a regressor."""
     from sklearn.base import is_classifier, is_regressor
 
     if is_classifier(estimator):
@@ -78,7 +70,7 @@ def kind_of(estimator: Any) -> Kind:
 
 
 def is_pipeline(estimator: Any) -> bool:
-    """Whether it prepares its columns by itself."""
+    """Whether it is a Pipeline, which prepares its columns by itself."""
     from sklearn.pipeline import Pipeline
 
     return isinstance(estimator, Pipeline)
@@ -101,11 +93,11 @@ def load_table(
     data
         Path of a CSV or Parquet file, relative to `folder`; or one of :data:`BUNDLED`.
     kind
-        Decides what the target has to be.
+        Whether the target must be classes or numbers.
     target, weight, drop
         Columns: what is predicted, the sample weights, and what is left out.
     raw
-        Whether the features stay as they were read, for a pipeline that prepares them.
+        Whether the features stay as they were read, for the user's pipeline.
 
     Raises
     ------
@@ -124,13 +116,7 @@ def load_table(
 
 
 def prepared(estimator: Any, table: FileData) -> Any:
-    """The estimator as the last step of a pipeline that scales and encodes; a pipeline stays as it is.
-
-    Raises
-    ------
-    DataError
-        If there are text columns, and a pipeline that would have to encode them itself cannot be known to.
-    """
+    """The estimator as the last step of a pipeline that scales and encodes; a pipeline stays as it is."""
     from sklearn.compose import ColumnTransformer
     from sklearn.pipeline import Pipeline, make_pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -194,7 +180,7 @@ def _parquet(path: Path) -> pd.DataFrame:
 
 
 class _Reading:
-    """One frame on its way to a table; knows the file for what it has to say."""
+    """A frame that was read, and its file, for errors with the place."""
 
     def __init__(self, path: Path, frame: pd.DataFrame) -> None:
         self.path = path
@@ -233,7 +219,7 @@ class _Reading:
         return self.frame[name].dtype.kind not in "iufb"
 
     def _fault(self, name: str, *, feature: bool) -> str:
-        """What is wrong with a column that is not prepared by the user, as a sentence; empty where nothing is."""
+        """What is wrong with a column, as a sentence; empty where nothing is."""
         column = self.frame[name]
         bad = column.isna().to_numpy()
         if bad.any():

@@ -1,15 +1,15 @@
-"""The losses that scikit-learn's estimators minimise, vectorised: one number a row, and a constant's best.
+"""The losses that scikit-learn's estimators minimise, as one number a row, and those of the best constant prediction.
 
-scikit-learn computes them in Cython inside of ``partial_fit`` and does not give them away; here they are
+scikit-learn computes them in Cython inside of ``partial_fit`` and has no public function for them; here they are
 for held-out rows and for a minibatch before its update. What ``valid_loss`` means for an estimator:
 
 ==============================  =====================================================================
 estimator                       loss of a row
 ==============================  =====================================================================
-``SGDClassifier`` and kin       its ``loss`` at the decision value; with more than two classes the sum
+``SGDClassifier`` and similar   its ``loss`` at the decision value; with more than two classes the sum
                                 of its one-vs-rest losses, which is what it minimises. For
                                 ``perceptron`` the hinge loss: its own is zero for a model of zeros.
-``SGDRegressor`` and kin        its ``loss``; ``squared_error`` is half the squared error, as there
+``SGDRegressor`` and similar    its ``loss``; ``squared_error`` is half the squared error, as there
 ``MLPClassifier``               log loss
 ``MLPRegressor``                half the squared error, mean over the outputs; Poisson's where asked
 other classifiers               log loss of ``predict_proba``, else hinge loss of
@@ -17,15 +17,13 @@ other classifiers               log loss of ``predict_proba``, else hinge loss o
 other regressors                half the squared error
 ==============================  =====================================================================
 
-It is the mean over the rows, by their `sample_weight` and by the estimator's `class_weight`, as it is minimised.
-Penalties are no part of it.
+It is the mean over the rows, weighted by `sample_weight` and by the estimator's `class_weight`, without penalties.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -39,88 +37,53 @@ __all__ = ["Criterion", "DecisionLoss", "Elementwise", "Labels", "Probability", 
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 
-FARTHEST = 40.0  # decision values beyond it say no more in double precision
+FARTHEST = 40.0  # a decision value beyond it changes no loss in double precision
 
 
-def hinge(target: Floats, decision: Floats) -> Floats:
-    """Hinge loss."""
+def _hinge(target: Floats, decision: Floats, _: float = 0.0) -> Floats:
     return np.maximum(0.0, 1.0 - target * decision)
 
 
-def squared_hinge(target: Floats, decision: Floats) -> Floats:
-    """Squared hinge loss."""
-    return hinge(target, decision) ** 2
-
-
-def logistic(target: Floats, decision: Floats) -> Floats:
-    """Log loss of a decision value."""
-    return np.logaddexp(0.0, -target * decision)
-
-
-def modified_huber(target: Floats, decision: Floats) -> Floats:
+def _modified_huber(target: Floats, decision: Floats, _: float) -> Floats:
     """Zhang 2004: squared hinge, linear beyond a margin of -1."""
     margin = target * decision
     return np.where(margin >= -1.0, np.maximum(0.0, 1.0 - margin) ** 2, -4.0 * margin)
 
 
-def half_squared(target: Floats, decision: Floats) -> Floats:
-    """Half the squared error."""
+def _half_squared(target: Floats, decision: Floats, _: float = 0.0) -> Floats:
     return 0.5 * (target - decision) ** 2
 
 
-def huber(target: Floats, decision: Floats, *, epsilon: float) -> Floats:
+def _huber(target: Floats, decision: Floats, epsilon: float) -> Floats:
     """Half the squared error up to `epsilon`, linear beyond."""
     error = np.abs(target - decision)
     return np.where(error <= epsilon, 0.5 * error**2, epsilon * error - 0.5 * epsilon**2)
 
 
-def insensitive(target: Floats, decision: Floats, *, epsilon: float) -> Floats:
+def _insensitive(target: Floats, decision: Floats, epsilon: float) -> Floats:
     """Absolute error beyond `epsilon`."""
     return np.maximum(0.0, np.abs(target - decision) - epsilon)
 
 
-def squared_insensitive(target: Floats, decision: Floats, *, epsilon: float) -> Floats:
-    """Squared error beyond `epsilon`."""
-    return insensitive(target, decision, epsilon=epsilon) ** 2
-
-
-def poisson(target: Floats, prediction: Floats) -> Floats:
-    """Half the Poisson deviance."""
-    return xlogy(target, target / prediction) - target + prediction
-
-
-PLAIN = {
-    "hinge": hinge,
-    "squared_hinge": squared_hinge,
-    "perceptron": hinge,
-    "log_loss": logistic,
-    "modified_huber": modified_huber,
-    "squared_error": half_squared,
-    "poisson": poisson,
+NAMED: dict[str, Callable[[Floats, Floats, float], Floats]] = {
+    "hinge": _hinge,
+    "squared_hinge": lambda target, decision, _: _hinge(target, decision) ** 2,
+    "perceptron": _hinge,
+    "log_loss": lambda target, decision, _: np.logaddexp(0.0, -target * decision),
+    "modified_huber": _modified_huber,
+    "squared_error": _half_squared,
+    "poisson": lambda target, decision, _: xlogy(target, target / decision) - target + decision,
+    "huber": _huber,
+    "epsilon_insensitive": _insensitive,
+    "squared_epsilon_insensitive": lambda target, decision, epsilon: _insensitive(target, decision, epsilon) ** 2,
 }
-WITH_EPSILON = {
-    "huber": huber,
-    "epsilon_insensitive": insensitive,
-    "squared_epsilon_insensitive": squared_insensitive,
-}
+"""Of targets (signs or values), decision values and `epsilon`, by scikit-learn's names."""
 
 
 def named(name: str, epsilon: float) -> Callable[[Floats, Floats], Floats]:
     """The loss of scikit-learn's name."""
-    return PLAIN[name] if name in PLAIN else partial(WITH_EPSILON[name], epsilon=epsilon)
-
-
-class Criterion(Protocol):
-    """One loss a row, for an estimator that has been fitted.
-
-    Targets are class numbers 0 .. K-1 for classifiers, values for regressors.
-    """
-
-    def rows(self, estimator: Any, X: Any, target: Any) -> Floats:  # noqa: N803 -- scikit-learn's name
-        """Losses of the rows, shape (n,)."""
-
-    def constant(self, target: Any, weight: Floats | None) -> float:
-        """The mean loss of the best constant prediction."""
+    loss = NAMED[name]
+    return lambda target, decision: loss(target, decision, epsilon)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +97,7 @@ class DecisionLoss:
     classes
         Number of classes; 0 for a regressor.
     direct
-        Whether ``coef_`` and ``intercept_`` are at hand, which saves scikit-learn's checks.
+        Whether ``coef_`` and ``intercept_`` can be used, without scikit-learn's checks.
     """
 
     loss: Callable[[Floats, Floats], Floats]
@@ -142,7 +105,7 @@ class DecisionLoss:
     direct: bool = True
 
     def rows(self, estimator: Any, X: Any, target: Any) -> Floats:  # noqa: N803 -- scikit-learn's name
-        """Losses of the rows; of a model of zeros where it has seen nothing yet."""
+        """Losses of the rows; those of a model of zeros before the first fit."""
         decision = self._decision(estimator, X)
         if self.classes > 2:  # noqa: PLR2004 -- one column for two classes
             return self.loss(self._signs(target), decision).sum(axis=1)  # type: ignore[no-any-return]  # scikit-learn is untyped
@@ -153,13 +116,13 @@ class DecisionLoss:
             return np.asarray(estimator.decision_function(X), dtype=np.float64)
         coef = getattr(estimator, "coef_", None)
         if coef is None:
-            many = self.classes > 2  # noqa: PLR2004 -- said by the expression itself
+            many = self.classes > 2  # noqa: PLR2004 -- one column for two classes
             return np.zeros((X.shape[0], self.classes) if many else X.shape[0])
         decision = np.asarray(X @ np.atleast_2d(coef).T + estimator.intercept_, dtype=np.float64)
         return decision if decision.shape[1] > 1 else decision[:, 0]
 
     def _signs(self, codes: Any) -> Floats:
-        if self.classes == 2:  # noqa: PLR2004 -- said by the expression itself
+        if self.classes == 2:  # noqa: PLR2004 -- one column for two classes
             return np.where(codes == 1, 1.0, -1.0)
         signs = np.full((len(codes), self.classes), -1.0)
         signs[np.arange(len(codes)), codes] = 1.0
@@ -206,7 +169,7 @@ class Probability:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
-    """Share of wrong answers, for a classifier that tells nothing but a class."""
+    """Share of wrong answers, for a classifier with `predict` alone."""
 
     names: npt.NDArray[Any]
 
@@ -225,7 +188,7 @@ class Labels:
 class Elementwise:
     """Loss of ``predict``, mean over the outputs."""
 
-    loss: Callable[[Floats, Floats], Floats] = half_squared
+    loss: Callable[[Floats, Floats], Floats] = _half_squared
 
     def rows(self, estimator: Any, X: Any, target: Any) -> Floats:  # noqa: N803 -- scikit-learn's name
         """Losses of the rows."""
@@ -237,6 +200,13 @@ class Elementwise:
         values = np.asarray(target, dtype=np.float64).reshape(len(target), -1)
         middle = np.broadcast_to(np.average(values, axis=0, weights=weight), values.shape)
         return mean(self.loss(values, middle).mean(axis=1), weight)
+
+
+Criterion: TypeAlias = DecisionLoss | Probability | Labels | Elementwise
+"""A loss for each row of a fitted estimator, and the mean loss of the best constant prediction.
+
+Targets are class numbers 0 .. K-1 for classifiers, values for regressors.
+"""
 
 
 def mean(losses: Floats, weight: Floats | None) -> float:

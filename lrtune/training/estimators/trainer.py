@@ -1,11 +1,12 @@
-"""scikit-learn estimators as trainers: anything with ``partial_fit``, alone or at the end of a Pipeline.
+"""The trainer of scikit-learn estimators with ``partial_fit``, alone or at the end of a Pipeline.
 
-lrtune owns the learning rate, the order of the rows and the length of the training; all else stays as
-the user's estimator says. A run trains in minibatches and can be cut after any of them.
+lrtune sets the learning rate, the order of the rows and the length of the training; all other settings are the
+user's. A run trains in minibatches and can be paused after any of them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 from collections.abc import Iterable, Mapping
@@ -21,21 +22,22 @@ from sklearn.pipeline import Pipeline
 
 from lrtune.core.recipe import Recipe
 from lrtune.errors import DataError, InputError
-from lrtune.schedules import for_recipe, parse
+from lrtune.schedules import parse
 from lrtune.training import checkpoint
 from lrtune.training.base import Baseline
-from lrtune.training.estimators import arrays, state
+from lrtune.training.estimators import arrays
 from lrtune.training.estimators.adapter_factory import takes_weights
-from lrtune.training.estimators.adapters import EstimatorAdapter, EstimatorStepper, LinearKind, cloned
-from lrtune.training.estimators.preparation import Raw, check_valid
-from lrtune.training.estimators.run import OVERFLOW, MinibatchRun, quiet
+from lrtune.training.estimators.adapters import EstimatorAdapter, EstimatorStepper, SGDAdapter, cloned
+from lrtune.training.estimators.preparation import prepared
+from lrtune.training.estimators.run import REFUSALS, EstimatorMember, EstimatorTask, quiet
+from lrtune.training.estimators.state import UnsavableError, save_fitted
+from lrtune.training.member import MemberRun
 from lrtune.training.out_of_memory import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lrtune.core.curve import Direction
-    from lrtune.schedules import Schedule
     from lrtune.training.base import Setup
 
 __all__ = ["SklearnTrainer"]
@@ -45,7 +47,8 @@ DEFAULT_BATCH = 32
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 PER_ROW = "linear models of scikit-learn update after each row: batch_size only sets how often the schedule moves"
 ANY_RECIPE = Recipe(lr=1.0)
-SMALL_RATE = 1e-3
+SMALL_LR = 1e-3
+FORMAT = "lrtune-estimator-1"
 
 
 class SklearnTrainer:
@@ -82,8 +85,8 @@ class SklearnTrainer:
     -----
     ``train_loss`` is the mean over the minibatches since the last full epoch, each measured before its
     update. ``valid_loss`` is the estimator's own loss, see :mod:`lrtune.training.estimators.losses`. In both rows
-    count by their class where the estimator has a ``class_weight``. A schedule that listens
-    (``plateau``) hears the loss at the end of each epoch, or the first metric for ``mode=max``.
+    count by their class where the estimator has a ``class_weight``. A metric-driven schedule (``plateau``) is updated
+    with the held-out loss at the end of each epoch, or with the first metric for ``mode=max``.
 
     Raises
     ------
@@ -92,6 +95,9 @@ class SklearnTrainer:
     InputError
         If the estimator or a metric cannot be used.
     """
+
+    saves = True
+    """Whether all that the estimator learns can be written as numbers."""
 
     def __init__(
         self,
@@ -110,86 +116,82 @@ class SklearnTrainer:
         if not 0 < valid_fraction < 1:
             msg = f"valid_fraction must lie between 0 and 1 (got {valid_fraction!r}); 0.25 holds out a quarter"
             raise InputError(msg)
-        check_valid(valid)
         self._pipeline, last = _parts(estimator)
         self._estimator = estimator
-        self._batch_size = _batch_size(batch_size, last)
-        self._scorers = _scorers(metrics)
+        default = _batch_size(batch_size, last)
+        scorers = _scorers(metrics)
         self._split = "given" if valid is not None else f"{valid_fraction:g} of the rows, seed {split_seed}"
-        raw = Raw(X, y, sample_weight, valid, fraction=valid_fraction, seed=split_seed)
-        self._shape = raw.shape
-        self._kind, train, held = raw.prepared(self._pipeline, last, learning_rate_parameter)
-        self.train, self.valid = train, held
-        self._digest = arrays.digest(X, y, sample_weight, *(valid or ()))
-        self._notices = [*self._kind.notices, *raw.notices]
-        self._unsavable: str | None = None
+        data = prepared(
+            X,
+            y,
+            sample_weight,
+            valid,
+            fraction=valid_fraction,
+            seed=split_seed,
+            pipeline=self._pipeline,
+            estimator=last,
+            rate=learning_rate_parameter,
+        )
+        self.task = EstimatorTask(
+            adapter=data.adapter, train=data.train, valid=data.valid, scorers=scorers, batch_size=default
+        )
+        rows, columns = data.shape
+        self._data = f"{rows} x {columns}, sha256 {arrays.digest(X, y, sample_weight, *(valid or ()))[:16]}"
+        self._notices = [*data.adapter.notices, *data.notices]
         self._try_out()
 
     def _try_out(self) -> None:
-        """One minibatch before any training, so that what cannot work is said at once."""
-        name = self._kind.name
-        if (self.train.weight is not None) and not takes_weights(self._kind.template):
+        """Train on one minibatch, save and score, so that errors come before any search."""
+        task = self.task
+        name = task.adapter.name
+        if task.train.weight is not None and not takes_weights(task.adapter.template):
             msg = f"{name} takes no sample_weight; leave it out, or use another estimator"
             raise DataError(msg)
-        stepper = self.untrained(ANY_RECIPE) or self._stepped(SMALL_RATE)
+        stepper = task.untrained(ANY_RECIPE) or self._stepped(SMALL_LR)
         try:
-            state.taken(stepper.estimator)
+            save_fitted(stepper.estimator)
             self._check_rate()
-        except state.UnsavableError as error:
-            self._unsavable = str(error)
+        except UnsavableError as error:
+            self.saves = False
             self._notices.append(f"runs of {name} cannot be saved, because {error}; a restart begins anew")
-        for metric in self._scorers:
+        for metric, scorer in task.scorers.items():
             try:
                 with quiet():
-                    self._score(metric, stepper.estimator)
+                    task.score(metric, stepper.estimator)
             except (AttributeError, TypeError, ValueError) as error:
-                own = "" if isinstance(self._scorers[metric], _BaseScorer) else "; a scorer takes (estimator, X, y)"
+                own = "" if isinstance(scorer, _BaseScorer) else "; a scorer takes (estimator, X, y)"
                 why = f"({first_line(error)}){own}"
                 msg = f"the metric {metric!r} cannot score {name} on this table {why}; choose another"
                 raise InputError(msg) from error
 
-    def _stepped(self, rate: float) -> EstimatorStepper:
-        """The estimator after one minibatch.
-
-        Raises
-        ------
-        InputError
-            If it cannot be trained at all.
-        """
-        stepper = self._kind.stepper(ANY_RECIPE)
+    def _stepped(self, lr: float) -> EstimatorStepper:
+        """The estimator after one minibatch; InputError if it cannot be trained at all."""
         try:
-            with quiet():
-                stepper.step(self.train.take(np.arange(self.rows_per_step(ANY_RECIPE))), rate)
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            msg = f"{self._kind.name} cannot be trained on this table: {first_line(error)}"
+            return self.task.stepped(ANY_RECIPE, lr)
+        except REFUSALS as error:
+            msg = f"{self.task.adapter.name} cannot be trained on this table: {first_line(error)}"
             raise InputError(msg) from error
-        return stepper
 
     def _check_rate(self) -> None:
-        """Tell the user of a learning rate that changes nothing: only a parameter of their choice can be one."""
-        if type(self._kind) is not EstimatorAdapter:
+        """A notice where the parameter that the user names as the learning rate changes nothing."""
+        adapter = self.task.adapter
+        if type(adapter) is not EstimatorAdapter:
             return
-        one, other = (state.taken(self._stepped(rate).estimator) for rate in (SMALL_RATE, 10 * SMALL_RATE))
+        one, other = (save_fitted(self._stepped(lr).estimator) for lr in (SMALL_LR, 10 * SMALL_LR))
         if checkpoint.encode(one) == checkpoint.encode(other):
-            rate = self._kind.rate
             self._notices.append(
-                f"{rate} of {self._kind.name} changed nothing in the first minibatch; is it its learning rate?"
+                f"{adapter.rate} of {adapter.name} changed nothing in the first minibatch; is it its learning rate?"
             )
-
-    @property
-    def saves(self) -> bool:
-        """Whether all that the estimator learns can be written as numbers."""
-        return self._unsavable is None
 
     @property
     def optimizer(self) -> str:
         """A multilayer perceptron's own solver, else stochastic gradient descent."""
-        return str(getattr(self._kind.template, "solver", "sgd"))
+        return str(getattr(self.task.adapter.template, "solver", "sgd"))
 
     @property
     def directions(self) -> Mapping[str, Direction]:
         """The better side of each metric: of all scorers a greater number is better."""
-        better: dict[str, Direction] = dict.fromkeys(self._scorers, "maximize")
+        better: dict[str, Direction] = dict.fromkeys(self.task.scorers, "maximize")
         return better | dict.fromkeys(LOSSES, "minimize")
 
     @property
@@ -197,12 +199,7 @@ class SklearnTrainer:
         """Settings that have been replaced, one sentence each."""
         return tuple(self._notices)
 
-    @property
-    def kind(self) -> EstimatorAdapter:
-        """How the estimator is trained."""
-        return self._kind
-
-    def start(self, recipes: Sequence[Recipe], /) -> MinibatchRun:
+    def start(self, recipes: Sequence[Recipe], /) -> MemberRun[EstimatorMember]:
         """Start a run of copies of the estimator, one for each recipe.
 
         Raises
@@ -210,94 +207,61 @@ class SklearnTrainer:
         RecipeError
             If the estimator cannot do what a recipe asks for.
         """
+        task = self.task
         for recipe in recipes:
-            for_recipe(recipe, recipe.epochs * self.steps_per_epoch(recipe))
-            if recipe.batch_size is not None and isinstance(self._kind, LinearKind) and PER_ROW not in self._notices:
+            if recipe.batch_size is not None and isinstance(task.adapter, SGDAdapter) and PER_ROW not in self._notices:
                 self._notices.append(PER_ROW)
-        return MinibatchRun(self, recipes)
+        members = [EstimatorMember(number, recipe, task, self._setup) for number, recipe in enumerate(recipes)]
+        identity = {"format": FORMAT, "work": self.fingerprint(), "recipes": [recipe.to_json() for recipe in recipes]}
+        return MemberRun(members, identity if self.saves else None)
 
-    def rows_per_step(self, recipe: Recipe) -> int:
-        """Rows of a minibatch, at most those of the training part."""
-        return min(recipe.batch_size or self._batch_size, len(self.train))
-
-    def setup(self, recipe: Recipe) -> Setup:
+    def _setup(self, recipe: Recipe) -> Setup:
         """How a run of a recipe is set up beyond it."""
+        task = self.task
         _, given = _parts(self._estimator)
         return {
             "library": "sklearn",
-            **self._kind.setup(recipe, given),
+            **task.adapter.setup(recipe, given),
             "pipeline": self._pipeline is not None,
             "only_step": isinstance(self._estimator, Pipeline) and self._pipeline is None,
-            "classifies": self._kind.classes is not None,
-            "weighted": self.train.weight is not None,
-            "steps": recipe.epochs * self.steps_per_epoch(recipe),
-            "batch_size": self.rows_per_step(recipe),
-            "hears": self.hears(parse(recipe.schedule)),
+            "classifies": task.adapter.classes is not None,
+            "weighted": task.train.weight is not None,
+            "steps": recipe.epochs * task.steps_per_epoch(recipe),
+            "batch_size": task.rows_per_step(recipe),
+            "hears": task.watched(parse(recipe.schedule)),
         }
-
-    def hears(self, schedule: Schedule) -> str:
-        """What a schedule that listens hears: the held-out loss, or for `mode=max` the first metric."""
-        return "valid_loss" if schedule.hears_losses else next(iter(self._scorers), "valid_loss")
 
     def steps_per_epoch(self, recipe: Recipe, /) -> int:
         """Minibatches of an epoch; the last one may be smaller."""
-        return -(-len(self.train) // self.rows_per_step(recipe))
-
-    def untrained(self, recipe: Recipe) -> EstimatorStepper | None:
-        """The estimator as it is before training; None where it takes no learning rate of zero."""
-        stepper = self._kind.stepper(recipe)
-        rows = np.arange(self.rows_per_step(recipe))
-        batch = self.train.take(rows)
-        try:
-            with quiet():
-                stepper.step(arrays.TrainingArrays(X=batch.X, y=batch.y, target=batch.target, weight=None), 0.0)
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-            return None
-        return stepper
-
-    def evaluate(self, stepper: EstimatorStepper) -> dict[str, float]:
-        """The held-out loss and all metrics; NaN where a number is not defined."""
-        values = {"valid_loss": stepper.losses(self.valid)}
-        for name in self._scorers:
-            try:
-                values[name] = float(self._score(name, stepper.estimator))
-            except ValueError as error:
-                if not OVERFLOW.search(str(error)):
-                    raise
-                values[name] = float("nan")
-        return values
-
-    def _score(self, name: str, estimator: Any) -> float:
-        extra = {} if self.valid.weight is None else {"sample_weight": self.valid.weight}
-        return float(self._scorers[name](estimator, self.valid.X, self.valid.y, **extra))
+        return self.task.steps_per_epoch(recipe)
 
     def baseline(self, recipe: Recipe, metric: str, /) -> Baseline:
         """The metric of the untrained estimator and of the best constant, on the held-out part.
 
         For ``train_loss`` both on the training part.
         """
-        if metric not in LOSSES and metric not in self._scorers:
+        task = self.task
+        if metric not in LOSSES and metric not in task.scorers:
             return Baseline()
-        stepper = self.untrained(recipe)
+        stepper = task.untrained(recipe)
+        part = task.train if metric == "train_loss" else task.valid
         with quiet():
-            untrained = None if stepper is None else self._worth(metric, stepper)
-            chance = self._chance(metric)
+            if metric in LOSSES:
+                untrained = None if stepper is None else stepper.losses(part)
+                chance: float | None = task.adapter.criterion.constant(part.target, task.adapter.weights(part))
+            else:
+                untrained = None if stepper is None else task.score(metric, stepper.estimator)
+                chance = self._chance(metric)
         undefined = untrained is not None and _finite(untrained) is None
         return Baseline(untrained=_finite(untrained), chance=_finite(chance), undefined=undefined)
 
-    def _worth(self, metric: str, stepper: EstimatorStepper) -> float:
-        if metric in LOSSES:
-            return stepper.losses(self.train if metric == "train_loss" else self.valid)
-        return self._score(metric, stepper.estimator)
-
     def _chance(self, metric: str) -> float | None:
-        if metric in LOSSES:
-            table = self.train if metric == "train_loss" else self.valid
-            return self._kind.criterion.constant(table.target, self._kind.weights(table))
-        dummy = DummyRegressor() if self._kind.classes is None else DummyClassifier(strategy="prior")
-        dummy.fit(self.valid.X, self.valid.y, sample_weight=self.valid.weight)
+        """The score of a constant prediction; None where the scorer takes none."""
+        valid = self.task.valid
+        dummy = DummyRegressor() if self.task.adapter.classes is None else DummyClassifier(strategy="prior")
+        dummy.fit(valid.X, valid.y, sample_weight=valid.weight)
         try:
-            return self._score(metric, dummy)
+            return self.task.score(metric, dummy)
         except (AttributeError, TypeError, ValueError):  # e.g. a scorer of decision values
             return None
 
@@ -307,13 +271,9 @@ class SklearnTrainer:
 
     @cached_property
     def _fingerprint(self) -> Mapping[str, str]:
-        rows, columns = self._shape
-        found = {
-            "data": f"{rows} x {columns}, sha256 {self._digest[:16]}",
-            "held out": self._split,
-            "estimator": _described(self._estimator, self._kind),
-        }
-        return found if self._kind.class_weight is None else found | {"loss": "rows weighted by class_weight"}
+        adapter = self.task.adapter
+        found = {"data": self._data, "held out": self._split, "estimator": _described(self._estimator, adapter)}
+        return found if adapter.class_weight is None else found | {"loss": "rows weighted by class_weight"}
 
 
 def _parts(estimator: Any) -> tuple[Pipeline | None, Any]:
@@ -375,25 +335,18 @@ def _scorer(name: Any) -> Any:
         raise InputError(msg) from None
 
 
-def _described(estimator: Any, kind: EstimatorAdapter) -> str:
+def _described(estimator: Any, adapter: EstimatorAdapter) -> str:
     """The estimator by its parameters that are not their defaults, without learning rate and seed."""
     plain = cloned(estimator)
     last = plain.steps[-1][1] if isinstance(plain, Pipeline) else plain
-    defaults = cloned(type(last)()) if _has_defaults(last) else None
-    for name in ("random_state", "learning_rate", kind.rate):
+    defaults = None
+    with contextlib.suppress(TypeError), quiet():  # some have arguments without defaults
+        defaults = type(last)()
+    for name in ("random_state", "learning_rate", adapter.rate):
         if name in last.get_params(deep=False):
             setattr(last, name, getattr(defaults, name, None))
     shown = BaseEstimator.__repr__(plain, N_CHAR_MAX=10**6)  # its own may take no length, as skorch's
     return " ".join(ADDRESS.sub("", shown).split())
-
-
-def _has_defaults(estimator: Any) -> bool:
-    try:
-        with quiet():
-            type(estimator)()
-    except TypeError:
-        return False
-    return True
 
 
 def _finite(value: float | None) -> float | None:

@@ -1,8 +1,8 @@
-"""The share of right answers, and of wrong ones, counted batch by batch.
+"""The share of right and of wrong answers, counted batch by batch, and that of the best constant answer.
 
 What counts as an answer depends on the loss. Of class numbers and class probabilities, one-hot or soft, the largest
-class is compared; targets that the loss leaves out are left out here. Binary targets, and those of several labels
-under a binary loss, are compared one by one. Under a loss that is not known, targets of the outputs' shape are class
+class is compared, without the targets of `ignore_index`. Binary targets, and those of several labels under a binary
+loss, are compared one by one. Under a loss that is not PyTorch's own, targets of the outputs' shape are class
 probabilities where each of their rows adds up to one.
 """
 
@@ -19,12 +19,12 @@ from lrtune.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lrtune.training.networks.torch_losses import Known
+    from lrtune.training.networks.torch_losses import TorchLoss
 
 __all__ = ["Accuracy"]
 
-IGNORED = -100
-"""The class number that PyTorch's losses leave out where they are told nothing else."""
+IGNORE_INDEX = -100
+"""PyTorch's default."""
 
 HALF = 0.5
 ROW_SUM = 1e-3
@@ -38,22 +38,17 @@ REGRESSION = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
 class Accuracy:
     """Share of right answers, or with `wrong` of wrong ones.
 
-    Attributes
-    ----------
-    wrong
-        Whether the wrong ones are counted.
-    loss
-        The loss beside it, which says what a target means; None where it is not PyTorch's own.
+    `loss` is the trainer's, which says what a target means; None where it is not PyTorch's own.
     """
 
     wrong: bool
-    loss: Known | None
+    loss: TorchLoss | None
 
     @property
-    def ignored(self) -> int:
-        """The class number that is left out."""
-        told = None if self.loss is None else self.loss.ignored
-        return IGNORED if told is None else told
+    def ignore_index(self) -> int:
+        """The class number that does not count."""
+        of_loss = None if self.loss is None else self.loss.ignore_index
+        return IGNORE_INDEX if of_loss is None else of_loss
 
     @property
     def _of_classes(self) -> bool:
@@ -64,20 +59,17 @@ class Accuracy:
         return self.loss is not None and isinstance(self.loss.module, BINARY)
 
     def count(self, output: Any, target: Any) -> torch.Tensor:
-        """Counts of one batch, float64 on its device: to be added up, and told by :meth:`value`.
+        """Counts of one batch, float64 on its device; their sum over batches goes to :meth:`value`.
 
-        Right classes and how many, shape (2,); where both have one shape, then of shape (7,), also rows that are no
+        Shape (2,): right classes, and how many. Where output and target have one shape (7,): also rows that are no
         probabilities, right elements at a threshold of 0 and of 0.5, how many elements, and how many targets are
         negative.
 
-        Raises
-        ------
-        DataError
-            If they are not tensors that belong together.
+        DataError if they are not tensors that belong together.
         """
         if not isinstance(output, torch.Tensor) or not isinstance(target, torch.Tensor):
             got = f"{type(output).__name__} and {type(target).__name__}"
-            msg = f"accuracy needs outputs and targets that are tensors (got {got}); {CURE}"
+            msg = f"accuracy needs outputs and targets that are tensors (got {got}); {ADVICE}"
             raise DataError(msg)
         if output.numel() == target.numel():
             return self._of_one_shape(output, target.reshape(output.shape).float())
@@ -89,9 +81,9 @@ class Accuracy:
         second = output.shape[:1] + output.shape[2:] == target.shape
         if not second and output.shape[:-1] != target.shape:
             shapes = f"{tuple(output.shape)} and {tuple(target.shape)}"
-            msg = f"accuracy cannot compare outputs and targets of the shapes {shapes}; {CURE}"
+            msg = f"accuracy cannot compare outputs and targets of the shapes {shapes}; {ADVICE}"
             raise DataError(msg)
-        counted = target != self.ignored
+        counted = target != self.ignore_index
         right = (output.argmax(1 if second else -1) == target) & counted
         return torch.stack([right.sum(), counted.sum()]).double()
 
@@ -134,7 +126,7 @@ class Accuracy:
     def _commonest(self, targets: Sequence[torch.Tensor]) -> float | None:
         first = targets[0]
         if not first.is_floating_point() and not self._binary:
-            return _largest_share(torch.cat([t.flatten() for t in targets]), self.ignored)
+            return _largest_share(torch.cat([t.flatten() for t in targets]), self.ignore_index)
         every = torch.cat(list(targets)).double()
         many = every.ndim > 1 and every.shape[1] > 1
         if many and (self._of_classes or (not self._binary and bool(((every.sum(-1) - 1).abs() <= ROW_SUM).all()))):
@@ -147,12 +139,12 @@ class Accuracy:
         return float(torch.maximum(yes, 1 - yes).mean())
 
 
-CURE = "give metrics={'accuracy': function(outputs, targets)} of your own"
+ADVICE = "give metrics={'accuracy': function(outputs, targets)} of your own"
 
 
 def _largest_share(classes: torch.Tensor, ignored: int | None) -> float | None:
-    kept = classes if ignored is None else classes[classes != ignored]
-    if kept.numel() == 0:
+    counted = classes if ignored is None else classes[classes != ignored]
+    if counted.numel() == 0:
         return None
-    counts = torch.unique(kept, return_counts=True)[1]
+    counts = torch.unique(counted, return_counts=True)[1]
     return int(counts.max()) / int(counts.sum())

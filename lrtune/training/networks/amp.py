@@ -1,4 +1,4 @@
-"""Devices and number formats: where a model trains, and in which precision its forward pass computes."""
+"""Devices and precision: which device is meant, autocast, gradient scaling for fp16, freeing GPU memory."""
 
 from __future__ import annotations
 
@@ -21,10 +21,7 @@ PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.fl
 def chosen_device(name: str | torch.device) -> torch.device:
     """The device of that name; ``"auto"`` is the first CUDA device, or the host without one.
 
-    Raises
-    ------
-    InputError
-        If there is no such device here.
+    InputError if there is no such device here.
     """
     if name == "auto":
         # Counted by the driver's own library, so that CUDA is not in use yet and the process may still be forked.
@@ -52,10 +49,7 @@ def chosen_device(name: str | torch.device) -> torch.device:
 def checked_precision(name: str, device: torch.device) -> str:
     """The precision, if that device can compute in it.
 
-    Raises
-    ------
-    InputError
-        If there is no such precision, or the device has it not.
+    InputError if there is no such precision, or the device has it not.
     """
     if name not in PRECISIONS:
         msg = f"precision must be one of {', '.join(PRECISIONS)} (got {name!r})"
@@ -86,7 +80,7 @@ def scaler_for(precision: str, device: torch.device) -> Any:
 
 
 def free_memory(device: torch.device) -> None:
-    """Give memory that nobody refers to back to the device."""
+    """Empty PyTorch's cache of GPU memory."""
     if device.type == "cuda":
         gc.collect()
         torch.cuda.empty_cache()

@@ -1,7 +1,7 @@
-"""Optimizers that train at one point and are to be judged at another: those with ``train()`` and ``eval()``.
+"""Optimizers with ``train()`` and ``eval()``, which train other weights than those that are evaluated.
 
-Schedule-free optimizers swap the weights in place, by an interpolation there and back that rounds. A curve
-must not depend on how often one looked, so the weights are kept aside meanwhile and put back bit for bit.
+Schedule-free optimizers swap the weights in place, by an interpolation there and back that rounds. A curve must not
+depend on how often it is evaluated, so the weights are copied before and put back bit for bit.
 """
 
 from __future__ import annotations
@@ -17,39 +17,39 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-__all__ = ["at_judged", "begin", "misled", "two_points"]
+__all__ = ["at_averaged_weights", "batchnorm_of_other_weights", "has_averaged_weights", "set_train_mode"]
 
 
-def two_points(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether it has the two modes."""
+def has_averaged_weights(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the optimizer has ``train()`` and ``eval()``."""
     return all(callable(getattr(optimizer, name, None)) for name in ("train", "eval"))
 
 
-def begin(optimizer: Any) -> None:
-    """Set a fresh optimizer to training, where it has the two modes."""
-    if two_points(optimizer):
+def set_train_mode(optimizer: Any) -> None:
+    """Call the optimizer's ``train()``, where it has one."""
+    if has_averaged_weights(optimizer):
         optimizer.train()
 
 
 @contextmanager
-def at_judged(optimizer: Any) -> Iterator[None]:
-    """Within this context the weights are those to be judged; afterwards they are as before, to the bit."""
-    if not two_points(optimizer):
+def at_averaged_weights(optimizer: Any) -> Iterator[None]:
+    """Within this context the weights are the averaged ones; afterwards they are as before, bit for bit."""
+    if not has_averaged_weights(optimizer):
         yield
         return
     weights = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    kept = [weight.detach().clone() for weight in weights]
+    trained = [weight.detach().clone() for weight in weights]
     optimizer.eval()
     try:
         yield
     finally:
         optimizer.train()
         with torch.no_grad():
-            for weight, value in zip(weights, kept, strict=True):
+            for weight, value in zip(weights, trained, strict=True):
                 weight.copy_(value)
 
 
-def misled(model: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
-    """Whether running averages of the point of training are used at the other one."""
+def batchnorm_of_other_weights(model: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
+    """Whether BatchNorm's running statistics are of the trained weights and are used with the averaged ones."""
     averaging = (module for module in model.modules() if isinstance(module, _BatchNorm))
-    return two_points(optimizer) and any(module.track_running_stats for module in averaging)
+    return has_averaged_weights(optimizer) and any(module.track_running_stats for module in averaging)

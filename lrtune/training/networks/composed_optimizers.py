@@ -15,19 +15,16 @@ __all__ = ["Composed", "ScaledUpdates", "plain_optimizers"]
 
 
 class Composed(torch.optim.Optimizer):
-    """Several optimizers as one, each with parameters of its own; all groups are its groups, all state is its state.
+    """Several optimizers as one, each with parameters of its own; their groups and state are its own.
 
-    Parameters
-    ----------
-    parts
-        Optimizers that have not taken a step yet. Their options stay their own: no group has defaults of another.
+    The parts have not taken a step yet. Their groups keep their own options.
     """
 
     def __init__(self, *parts: torch.optim.Optimizer) -> None:
         groups = [group for part in parts for group in part.param_groups]
         super().__init__([{"params": group["params"]} for group in groups], {})
         self.parts = list(parts)
-        self.param_groups = groups  # the very dicts, so that a learning rate set here is theirs
+        self.param_groups = groups  # the same dicts, so that a learning rate set here is set in the parts
         self.state = parts[0].state
         for part in parts[1:]:
             self.state.update(part.state)
@@ -40,20 +37,15 @@ class Composed(torch.optim.Optimizer):
             part.step()
 
     def setups(self, of: Callable[[torch.optim.Optimizer], list[Setup]]) -> list[Setup]:
-        """What it is made of, in the order of its steps; `of` says it of one optimizer."""
+        """The setup of each part, in the order of steps; `of` gives that of one optimizer."""
         return [setup for part in self.parts for setup in of(part)]
 
 
 class ScaledUpdates(Composed):
-    """An optimizer that reads its learning rate once, made to follow a schedule: each of its updates is scaled.
+    """Makes an optimizer that reads its learning rate at its first step only follow a schedule.
 
-    It always sees the peak learning rate that it was made with; what a step has changed is multiplied by the current
-    learning rate over the peak. At the peak nothing differs from the optimizer alone, bit for bit.
-
-    Parameters
-    ----------
-    optimizer
-        Such as Rprop, made at its peak learning rates.
+    Its steps use the peak learning rate that it was made with; each update is then multiplied by the current learning
+    rate over the peak. At the peak it is the optimizer alone, bit for bit.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
@@ -62,7 +54,7 @@ class ScaledUpdates(Composed):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Take a step at the peak, and keep of it the schedule's share."""
+        """Take a step at the peak, and scale its update by the schedule."""
         rates = [float(group["lr"]) for group in self.param_groups]
         shares = [rate / peak if peak else 1.0 for rate, peak in zip(rates, self.peaks, strict=True)]
         both = zip(self.param_groups, shares, strict=True)
@@ -76,7 +68,7 @@ class ScaledUpdates(Composed):
                 parameter.copy_(old + share * (parameter - old))
 
     def setups(self, of: Callable[[torch.optim.Optimizer], list[Setup]]) -> list[Setup]:
-        """The same, and that its updates are scaled."""
+        """The same, with `scaled` set."""
         return [{**setup, "scaled": True} for setup in super().setups(of)]
 
     def _set(self, rates: list[float]) -> None:
@@ -88,7 +80,7 @@ class ScaledUpdates(Composed):
 
 
 def plain_optimizers(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
-    """Those that it is composed of, to the last; itself alone where it is not."""
+    """The optimizers that one is composed of; itself alone where it is not composed."""
     if not isinstance(optimizer, Composed):
         return [optimizer]
     return [one for part in optimizer.parts for one in plain_optimizers(part)]

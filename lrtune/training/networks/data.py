@@ -1,8 +1,7 @@
-"""Where a run's batches come from: tensors in memory, a Dataset, or a DataLoader (see ``loaders``).
+"""Batches of a run from tensors in memory or a Dataset, in an order that follows from seed and epoch.
 
-A *source* is what the user gave, shared by all runs; a *feed* is one member's way through it. A feed is
-asked for the batch at (epoch, position): the order of an epoch is derived from the seed and the epoch,
-so going on from a checkpoint needs nothing but those two numbers.
+A *source* is what the user gave, shared by all runs; a *feed* gives one run its batches by (epoch, position), so a run
+resumes from those two numbers. DataLoaders: :mod:`lrtune.training.networks.data_loaders`.
 """
 
 from __future__ import annotations
@@ -10,77 +9,47 @@ from __future__ import annotations
 import abc
 import hashlib
 import math
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, default_collate
 
 from lrtune.errors import DataError
-from lrtune.training.networks.data_samplers import generators_in, seed_all
 from lrtune.training.networks.nested import moved
-from lrtune.training.networks.rng import derived
+from lrtune.training.networks.rng import derived_seed, generators_in, seed_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from lrtune.core.recipe import Recipe
-    from lrtune.training.networks.data_samplers import Drawing
+    from lrtune.training.networks.rng import OwnGenerator
 
-__all__ = ["DatasetSource", "Feed", "Source", "TensorSource", "order"]
+__all__ = ["DatasetSource", "IndexedFeed", "TensorSource", "epoch_order"]
 
-ORDER = 0x0DE5  # tells the stream of data orders from the others of a seed
+ORDER = 0x0DE5  # separates the random stream of orders from the others of a seed
 HASHED_WHOLE = 2**28
 """Bytes of a tensor up to which all of them are hashed; beyond it, evenly spaced samples up to that size."""
 
 SHUFFLED_WHOLE = (2**25, 2**28)
-"""Bytes of data, on the host and on a GPU, up to which a run keeps a shuffled copy of them."""
+"""Bytes of data, on the host and on a GPU, up to which each epoch is a shuffled copy."""
 
 ON_DEVICE = 0.5
 """Share of the device's free memory that the data may take; larger data stays on the host."""
 
 
-class Feed(Protocol):
-    """One member's way through the data."""
-
-    def batch(self, epoch: int, position: int, /) -> Any:
-        """The batch at that position of that epoch, on the run's device."""
-
-    def release(self) -> None:
-        """Let go of worker processes and buffers; the next batch brings them back."""
-
-
-class Source(Protocol):
-    """What the user gave as data."""
-
-    def batch_size(self, recipe: Recipe, default: int, /) -> int:
-        """Samples per optimizer step under a recipe."""
-
-    def steps(self, recipe: Recipe, default: int, /) -> int:
-        """Steps of one epoch under a recipe."""
-
-    def feed(self, recipe: Recipe, default: int, device: torch.device, /) -> Feed:
-        """A member's way through the data, reproducibly shuffled."""
-
-    def ordered(self, batch_size: int, device: torch.device, /) -> Iterator[Any]:
-        """All of it once, for evaluation."""
-
-    def describe(self) -> str:
-        """Size, kind and hash."""
-
-
-def order(samples: int, seed: int, epoch: int) -> torch.Tensor:
+def epoch_order(samples: int, seed: int, epoch: int) -> torch.Tensor:
     """The order of an epoch: a permutation of shape (samples,), a function of its arguments alone."""
-    generator = torch.Generator().manual_seed(derived(seed, epoch, ORDER))
+    generator = torch.Generator().manual_seed(derived_seed(seed, epoch, ORDER))
     return torch.randperm(samples, generator=generator)
 
 
-class Sized(abc.ABC):
-    """What sources of known length share: batch sizes, steps, and the order of the samples."""
+class SizedSource(abc.ABC):
+    """A source of known length, whose samples can be taken by index."""
 
     samples: int
-    generators: Sequence[Drawing] = ()
-    """What the data itself draws from; seeded before each batch."""
+    generators: Sequence[OwnGenerator] = ()
+    """Generators of the data itself; seeded before each batch."""
 
     def batch_size(self, recipe: Recipe, default: int) -> int:
         """Samples per optimizer step: at most all there are."""
@@ -96,38 +65,38 @@ class Sized(abc.ABC):
     def take(self, indices: torch.Tensor, device: torch.device) -> Any:
         """The samples of those indices, on the device."""
 
-    def feed(self, recipe: Recipe, default: int, device: torch.device) -> Feed:
-        """A member's way through the data."""
-        return Shuffled(self, self.batch_size(recipe, default), recipe.seed, device)
+    def feed(self, recipe: Recipe, default: int, device: torch.device) -> IndexedFeed:
+        """The batches of one run."""
+        return IndexedFeed(self, self.batch_size(recipe, default), recipe.seed, device)
 
 
-class Shuffled:
-    """A feed over samples that can be taken by index."""
+class IndexedFeed:
+    """The batches of one run from samples by index."""
 
     __slots__ = ("_batches", "_chunks", "_device", "_epoch", "_seed", "_size", "_source")
 
-    def __init__(self, source: Sized, size: int, seed: int, device: torch.device) -> None:
+    def __init__(self, source: SizedSource, size: int, seed: int, device: torch.device) -> None:
         self._source, self._size, self._seed, self._device = source, size, seed, device
         self._epoch = -1
         self._chunks: Sequence[torch.Tensor] = ()
         self._batches: list[Any] | None = None
 
     def batch(self, epoch: int, position: int) -> Any:
-        """The batch at that position; the epoch's order is kept until the next one."""
+        """The batch at that position; an epoch's order is computed once."""
         if epoch != self._epoch:
-            self._turn(epoch)
+            self._start_epoch(epoch)
         if self._batches is not None:
             return self._batches[position]
         if self._source.generators:
-            seed_all(self._source.generators, derived(self._seed, epoch, position, ORDER))
+            seed_all(self._source.generators, derived_seed(self._seed, epoch, position, ORDER))
         return self._source.take(self._chunks[position], self._device)
 
-    def _turn(self, epoch: int) -> None:
+    def _start_epoch(self, epoch: int) -> None:
         """Order the samples for an epoch: small data at once, so that its batches are views that cost nothing."""
         source = self._source
-        permutation = order(source.samples, self._seed, epoch)
+        permutation = epoch_order(source.samples, self._seed, epoch)
         if isinstance(source, TensorSource):
-            permutation = permutation.to(source.home(self._device))
+            permutation = permutation.to(source.location(self._device))
             if source.nbytes <= SHUFFLED_WHOLE[self._device.type == "cuda"]:
                 shuffled = source.take(permutation, self._device)
                 self._batches = list(zip(*(torch.split(tensor, self._size) for tensor in shuffled), strict=True))
@@ -136,24 +105,14 @@ class Shuffled:
         self._epoch = epoch
 
     def release(self) -> None:
-        """Forget the order; it can be had again."""
+        """Free the order and the shuffled copy; the next batch makes them again."""
         self._epoch, self._chunks, self._batches = -1, (), None
 
 
-class TensorSource(Sized):
-    """Tensors in memory: they live on the device of the runs and are indexed there.
+class TensorSource(SizedSource):
+    """Tensors in memory, moved to the device of the runs and indexed there.
 
-    Parameters
-    ----------
-    tensors
-        Of equal first dimension: inputs, and the target last.
-    name
-        What the user called it, for messages.
-
-    Raises
-    ------
-    DataError
-        If there are none, their lengths differ, or there are no samples.
+    Inputs, and the target last, of equal first dimension: else DataError, with `name`, the argument's.
     """
 
     def __init__(self, tensors: Sequence[torch.Tensor], name: str) -> None:
@@ -169,21 +128,16 @@ class TensorSource(Sized):
         self._placed: dict[torch.device, tuple[torch.Tensor, ...]] = {}
         self.nbytes = sum(tensor.nbytes for tensor in self._tensors)
 
-    def home(self, device: torch.device) -> torch.device:
-        """Where the tensors lie for runs on that device: there, or on the host if they are too large for it."""
+    def location(self, device: torch.device) -> torch.device:
+        """Where the tensors are for runs on that device: there, or on the host if they are too large for it."""
         return self._on(device)[0].device
 
     def _on(self, device: torch.device) -> tuple[torch.Tensor, ...]:
         if device not in self._placed:
-            self._placed[device] = self._place(device)
+            added = sum(tensor.nbytes for tensor in self._tensors if not tensor.is_cuda)
+            fits = device.type != "cuda" or added <= ON_DEVICE * torch.cuda.mem_get_info(device)[0]
+            self._placed[device] = tuple(t.to(device) for t in self._tensors) if fits else self._tensors
         return self._placed[device]
-
-    def _place(self, device: torch.device) -> tuple[torch.Tensor, ...]:
-        if device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(device)
-            if sum(tensor.nbytes for tensor in self._tensors if not tensor.is_cuda) > ON_DEVICE * free:
-                return self._tensors
-        return tuple(tensor.to(device) for tensor in self._tensors)
 
     def take(self, indices: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, ...]:
         """The samples of those indices."""
@@ -191,7 +145,7 @@ class TensorSource(Sized):
         return taken if indices.device == device else moved(taken, device)
 
     def ordered(self, batch_size: int, device: torch.device) -> Iterator[tuple[torch.Tensor, ...]]:
-        """All samples in their own order; copies, since models may work in place."""
+        """All samples in their own order; copies, since models may change them in place."""
         tensors = self._on(device)
         for begin in range(0, self.samples, batch_size):
             yield moved(tuple(tensor[begin : begin + batch_size].clone() for tensor in tensors), device)
@@ -202,11 +156,11 @@ class TensorSource(Sized):
         return f"{shapes}, {_hashed(self._tensors)}"
 
 
-class DatasetSource(Sized):
+class DatasetSource(SizedSource):
     """A map-style Dataset, indexed and collated in this process.
 
-    What it draws at random comes from the run's own stream, and generators that it holds itself are seeded before
-    each batch. For worker processes give a function that makes a DataLoader.
+    Its global random numbers are the run's own, and generators among its attributes are seeded before each batch. For
+    worker processes give a function that makes a DataLoader.
     """
 
     def __init__(self, dataset: Dataset[Any], name: str, collate: Callable[[list[Any]], Any] | None = None) -> None:
@@ -228,11 +182,11 @@ class DatasetSource(Sized):
     def ordered(self, batch_size: int, device: torch.device) -> Iterator[Any]:
         """All samples in their own order."""
         for number, indices in enumerate(torch.split(torch.arange(self.samples), batch_size)):
-            seed_all(self.generators, derived(number, ORDER))
+            seed_all(self.generators, derived_seed(number, ORDER))
             yield self.take(indices, device)
 
     def describe(self) -> str:
-        """Class and length: what the samples are is known to the Dataset alone."""
+        """Class and length; the samples are not hashed."""
         return f"{self.samples} samples, {type(self._dataset).__name__}"
 
 

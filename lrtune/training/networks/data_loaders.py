@@ -1,47 +1,41 @@
-"""Batches from a DataLoader: the user's own, or one that the user's function makes for each run.
+"""Batches from a DataLoader: the user's own, copied for each run, or one that the user's function makes for each run.
 
-A loader is a stream: it can be asked for the next batch, not for the tenth. Each run has a copy of it. Each
-epoch of it is seeded from the run's seed and the epoch's number and draws from a stream of its own, so that
-to go on within an epoch is to seed it again and pass over the batches that were already seen.
+A loader gives the next batch, not the tenth. Each of its epochs is seeded from the run's seed and the epoch's number,
+so that a run resumes within an epoch by seeding it again and passing over the batches that it has trained on. Runs
+that are trained in turn must not share what changes: samplers are copied. A Dataset is too large for that, so the
+generators that it has are seeded before each batch.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import copy
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from lrtune.errors import DataError, RecipeError
 from lrtune.training.callables import call_with
-from lrtune.training.networks.data_samplers import copied, generators_in, samplers_of, seed_all, tell_epoch
+from lrtune.training.networks.data import DatasetSource, IndexedFeed, TensorSource
 from lrtune.training.networks.nested import moved
-from lrtune.training.networks.rng import Stream, derived
+from lrtune.training.networks.rng import RngStream, derived_seed, generators_in, seed_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from lrtune.core.recipe import Recipe
-    from lrtune.training.networks.data import Feed
-    from lrtune.training.networks.data_samplers import Drawing
+    from lrtune.training.networks.rng import OwnGenerator
 
-__all__ = ["LoaderSource"]
+__all__ = ["Feed", "LoaderSource", "Source"]
 
-LOADER = 0x10AD  # tells the stream of loaders from the others of a seed
+LOADER = 0x10AD  # separates the random stream of loaders from the others of a seed
 
 
 class LoaderSource:
-    """A DataLoader, or a function that makes one.
+    """A DataLoader, or a function that makes one for each run.
 
-    Parameters
-    ----------
-    made
-        The loader, or a function that takes any of ``recipe``, ``batch_size`` and ``generator`` by name
-        and returns an iterable with a length. It is called once for each run.
-    name
-        What the user called it, for messages.
-    recipe
-        For data that no recipe changes, such as the held-out part: the recipe its function is told.
+    The function takes any of ``recipe``, ``batch_size`` and ``generator`` by name and returns an iterable with a
+    length. The held-out part, which no recipe changes, is made with `recipe`; `name` is the argument's, for errors.
     """
 
     def __init__(self, made: Any, name: str, recipe: Recipe) -> None:
@@ -49,7 +43,7 @@ class LoaderSource:
         self._lengths: dict[int, int] = {}
 
     def batch_size(self, recipe: Recipe, default: int) -> int:
-        """What the loader says of itself, else what the recipe does."""
+        """The loader's own, else the recipe's."""
         own = getattr(self._made, "batch_size", None) if isinstance(self._made, DataLoader) else None
         return own if isinstance(own, int) else recipe.batch_size or default
 
@@ -73,16 +67,16 @@ class LoaderSource:
 
     def _loader(self, recipe: Recipe, default: int) -> Any:
         if isinstance(self._made, DataLoader):
-            return self._checked(copied(self._made, self._name), recipe)
-        with Stream(derived(recipe.seed, LOADER)).active():
+            return self._checked(_copied(self._made, self._name), recipe)
+        with RngStream(derived_seed(recipe.seed, LOADER)).active():
             size = recipe.batch_size or default
-            generator = torch.Generator().manual_seed(derived(recipe.seed, LOADER))
+            generator = torch.Generator().manual_seed(derived_seed(recipe.seed, LOADER))
             loader = call_with(self._made, recipe=recipe, batch_size=size, generator=generator)
         if not hasattr(loader, "__iter__"):
             msg = f"{self._name}: the function must return a DataLoader (got {type(loader).__name__})"
             raise DataError(msg)
         # a function may return one and the same loader each time
-        return self._checked(copied(loader, self._name) if isinstance(loader, DataLoader) else loader, recipe)
+        return self._checked(_copied(loader, self._name) if isinstance(loader, DataLoader) else loader, recipe)
 
     def _checked(self, loader: Any, recipe: Recipe) -> Any:
         own = getattr(loader, "batch_size", None)
@@ -94,19 +88,19 @@ class LoaderSource:
             raise RecipeError(msg)
         return loader
 
-    def feed(self, recipe: Recipe, default: int, device: torch.device) -> Feed:
-        """A member's way through a loader of its own."""
-        return Streamed(self._loader(recipe, default), self.steps(recipe, default), recipe.seed, device, self._name)
+    def feed(self, recipe: Recipe, default: int, device: torch.device) -> LoaderFeed:
+        """The batches of one run."""
+        return LoaderFeed(self._loader(recipe, default), self.steps(recipe, default), recipe.seed, device, self._name)
 
     def ordered(self, batch_size: int, device: torch.device) -> Iterator[Any]:
         """All batches of one epoch as the loader cuts them."""
         loader = self._loader(self._recipe, batch_size)
-        seed_all(_generators(loader), derived(0, LOADER))
+        seed_all(_generators(loader), derived_seed(0, LOADER))
         own = generators_in(getattr(loader, "dataset", None))
-        seed_all(own, derived(0, LOADER))
+        seed_all(own, derived_seed(0, LOADER))
         for number, batch in enumerate(loader):
             yield moved(batch, device)
-            seed_all(own, derived(0, number + 1, LOADER))  # for the next one; others may draw in between
+            seed_all(own, derived_seed(0, number + 1, LOADER))  # for the next one; others may draw in between
 
     def describe(self) -> str:
         """Class and length of the loader's data set."""
@@ -116,34 +110,34 @@ class LoaderSource:
         return f"{count} samples, {type(dataset).__name__}".lstrip()
 
 
-class Streamed:
-    """A feed over an iterable of batches."""
+class LoaderFeed:
+    """The batches of one run from an iterable."""
 
     def __init__(self, loader: Any, batches: int, seed: int, device: torch.device, name: str) -> None:
         self._loader, self._batches, self._seed, self._device, self._name = loader, batches, seed, device, name
-        self._stream = Stream(seed)
+        self._stream = RngStream(seed)
         self._generators = _generators(loader)
         self._data = generators_in(getattr(loader, "dataset", None))
         self._iterator: Iterator[Any] | None = None
         self._next = (-1, 0)
 
     def batch(self, epoch: int, position: int) -> Any:
-        """The batch at that position, after passing over those before it if the loader is not there yet."""
+        """The batch at that position, after passing over those before it where the loader has to begin anew."""
         fresh = self._iterator is None or self._next != (epoch, position)
-        seed = derived(self._seed, epoch, LOADER)
+        seed = derived_seed(self._seed, epoch, LOADER)
         if fresh:
             self._end()
             self._stream.seed(seed)
         with self._stream.active():
             if fresh:
-                tell_epoch(self._loader, epoch)
+                _set_epoch(self._loader, epoch)
                 seed_all(self._generators, seed)
                 seed_all(self._data, seed)  # worker processes begin with a copy
                 self._iterator = iter(self._loader)
                 for _ in range(position):
                     self._pull()
             if self._data:
-                seed_all(self._data, derived(self._seed, epoch, position, LOADER))
+                seed_all(self._data, derived_seed(self._seed, epoch, position, LOADER))
             batch = self._pull()
             self._next = (epoch, position + 1)
             if position + 1 == self._batches:
@@ -152,7 +146,7 @@ class Streamed:
 
     def _pull(self) -> Any:
         try:
-            return next(self._iterator)  # type: ignore[arg-type]  # _begin made it
+            return next(self._iterator)  # type: ignore[arg-type]  # batch() made it
         except StopIteration:
             self._end()
             msg = f"{self._name}: the loader ended before the {self._batches} batches that it said it has"
@@ -174,11 +168,64 @@ class Streamed:
             shutdown()
 
     def release(self) -> None:
-        """End the worker processes; an iterator within this process keeps its place."""
+        """End the worker processes; an iterator within this process stays where it is."""
         if hasattr(self._iterator, "_shutdown_workers"):
             self._end()
 
 
-def _generators(loader: Any) -> Sequence[Drawing]:
-    """The generators that a loader and its samplers have of their own."""
-    return generators_in(getattr(loader, "generator", None), *samplers_of(loader), within=False)
+Source: TypeAlias = TensorSource | DatasetSource | LoaderSource
+"""What the user gave as data; all runs share it."""
+
+Feed: TypeAlias = IndexedFeed | LoaderFeed
+"""The batches of one run by (epoch, position)."""
+
+
+def _generators(loader: Any) -> Sequence[OwnGenerator]:
+    """The generators of a loader and its samplers."""
+    return generators_in(getattr(loader, "generator", None), *_samplers_of(loader), within=False)
+
+
+def _copied(loader: DataLoader[Any], name: str) -> DataLoader[Any]:
+    """A loader over the same data, with a sampler and a generator of its own."""
+    own = copy.copy(loader)
+    shared = {id(item): item for sampler in _samplers_of(loader) for item in _data_in(sampler)}
+    parts = (loader.sampler, loader.batch_sampler, loader.generator)
+    try:
+        sampler, batch_sampler, generator = copy.deepcopy(parts, {id(loader.dataset): loader.dataset, **shared})
+    except Exception as error:
+        kind = type(loader.sampler).__name__
+        msg = (
+            f"{name}: the sampler {kind} cannot be copied for each run ({type(error).__name__}: {str(error)[:80]}); "
+            "give a function that returns a DataLoader"
+        )
+        raise DataError(msg) from error
+    dataset = copy.copy(loader.dataset) if isinstance(loader.dataset, IterableDataset) else loader.dataset
+    # Not through setattr, which a loader refuses; an iterator that the user has begun is the user's.
+    own.__dict__.update(
+        sampler=sampler, batch_sampler=batch_sampler, generator=generator, dataset=dataset, _iterator=None
+    )
+    return own
+
+
+def _samplers_of(loader: Any) -> Iterator[Any]:
+    """The samplers of a loader, and those that they wrap."""
+    found = [getattr(loader, "batch_sampler", None), getattr(loader, "sampler", None)]
+    while found:
+        sampler = found.pop()
+        if sampler is not None:
+            yield sampler
+            found.append(getattr(sampler, "sampler", None))
+
+
+def _set_epoch(loader: Any, epoch: int) -> None:
+    """Call ``set_epoch`` of samplers and data that have it, as DistributedSampler does."""
+    for holder in (*_samplers_of(loader), getattr(loader, "dataset", None)):
+        set_epoch = getattr(holder, "set_epoch", None)
+        if callable(set_epoch):
+            set_epoch(epoch)
+
+
+def _data_in(sampler: Any) -> list[Any]:
+    """The data that a sampler refers to, which is not copied with it."""
+    held = getattr(sampler, "__dict__", {})
+    return [value for name, value in held.items() if name == "data_source" or isinstance(value, Dataset)]

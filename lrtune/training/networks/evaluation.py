@@ -9,9 +9,8 @@ import torch
 
 from lrtune.errors import DataError
 from lrtune.training.networks.accuracy import Accuracy
-from lrtune.training.networks.loss import Evaluated, split
-from lrtune.training.networks.loss_averaging import CURE, Averages
-from lrtune.training.networks.nested import cut, joined, length, moved
+from lrtune.training.networks.loss import RETURN_WEIGHT, LossResult, SampleMeanCheck, inputs_and_target
+from lrtune.training.networks.nested import concatenated, length, moved, sliced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -30,35 +29,25 @@ def measure(
     batches: Iterable[Batch],
     *,
     most: int,
-    tell: Callable[[str], object],
+    notify: Callable[[str], object],
 ) -> dict[str, float]:
     """Loss and metrics over all batches, in evaluation mode and without gradients.
 
-    The loss is that of all batches together: its means are put together by what they were divided by, which is known
-    of PyTorch's own losses and told by others that return it. Of the rest it is the mean by samples, and `tell` is
-    given a sentence unless that is so. Accuracy is counted batch by batch; any other metric is given all outputs and
-    targets at once, as float32 on the host. The number of values read from the device does not depend on that of
-    batches.
+    The loss is that of all samples together: the batches' means are weighted by what they were divided by, which is
+    known of PyTorch's own losses and returned by others; of the rest it is the mean by samples, with a notice unless
+    that is the same. Accuracy is counted batch by batch; any other metric is given all outputs and targets at once, as
+    float32 on the host. How many values are read from the device does not depend on the number of batches.
 
-    Parameters
-    ----------
-    model, objective, metrics, batches
-        What is measured, and on what.
-    most
-        Samples that may pass through the model at once.
-    tell
-        Takes what the user should be told.
-
-    Raises
-    ------
-    DataError
-        If metrics are asked for and the loss does not hand out what they are made of.
+    At most `most` samples pass through the model at once; `notify` takes the notices. DataError if there are metrics
+    and the loss does not return outputs and targets.
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    loss = _Loss(objective, tell)
-    scores = {name: _Counted(metric) for name, metric in metrics.items() if isinstance(metric, Accuracy)}
-    functions = {name: metric for name, metric in metrics.items() if not isinstance(metric, Accuracy)}
+    loss = _MeanLoss(objective, notify)
+    counts: dict[str, list[torch.Tensor]] = {
+        name: [] for name, metric in metrics.items() if isinstance(metric, Accuracy)
+    }
+    functions = len(counts) < len(metrics)
     outputs: list[Any] = []
     targets: list[Any] = []
     try:
@@ -66,10 +55,11 @@ def measure(
             for batch in batches:
                 for found, samples in _evaluated(model, objective, batch, most):
                     loss.add(found, samples)
-                    if metrics:
-                        _need(found)
-                    for score in scores.values():
-                        score.add(found)
+                    if metrics and (found.output is None or found.target is None):
+                        msg = "metrics need outputs and targets: let loss(model, batch) return (loss, outputs, targets)"
+                        raise DataError(msg)
+                    for name, counted in counts.items():
+                        counted.append(metrics[name].count(found.output, found.target))  # type: ignore[union-attr]  # see above
                     if functions:
                         outputs.append(_on_host(found.output))
                         targets.append(_on_host(found.target))
@@ -77,114 +67,95 @@ def measure(
         for module, mode in modes:
             module.training = mode
     values = {"valid_loss": loss.value()}
-    every = _together(outputs), _together(targets)
-    for name in metrics:
-        values[name] = scores[name].value() if name in scores else float(functions[name](*every))
+    output, target = _together(outputs), _together(targets)
+    for name, metric in metrics.items():
+        if isinstance(metric, Accuracy):
+            values[name] = metric.value(torch.stack(counts[name]).sum(0).tolist())
+        else:
+            values[name] = float(metric(output, target))
     return values
 
 
-def _evaluated(model: nn.Module, objective: Objective, batch: Batch, most: int) -> Iterator[tuple[Evaluated, int]]:
-    """A batch, with its samples; where it is too large in parts, or of parts put together before the loss is taken."""
+def _evaluated(model: nn.Module, objective: Objective, batch: Batch, most: int) -> Iterator[tuple[LossResult, int]]:
+    """The results of a batch and their samples: one for each part of at most `most` samples where that is possible."""
     samples = length(batch)
-    if samples <= most or objective.uncuttable(batch):
+    if samples <= most or objective.why_not_split(batch):
         yield objective.outputs(model, batch), max(1, samples)
         return
     edges = [*range(0, samples, most), samples]
-    pieces = [(cut(batch, begin, end, samples), end - begin) for begin, end in pairwise(edges)]
-    if objective.known is not None or objective.whole:
-        for piece, size in pieces:
-            yield objective.outputs(model, piece), size
+    parts = [(sliced(batch, begin, end, samples), end - begin) for begin, end in pairwise(edges)]
+    if objective.torch_loss is not None or objective.custom_forward:
+        for part, size in parts:
+            yield objective.outputs(model, part), size
         return
-    output = joined([model(*split(piece)[0]) for piece, _ in pieces])
-    yield objective.of(output, split(batch)[1]), samples
+    output = concatenated([model(*inputs_and_target(part)[0]) for part, _ in parts])
+    yield objective.of(output, inputs_and_target(batch)[1]), samples
 
 
-class _Loss:
-    """The loss of all batches, put together of each one's."""
+class _MeanLoss:
+    """The loss of all batches together."""
 
-    def __init__(self, objective: Objective, tell: Callable[[str], object]) -> None:
-        self._objective, self._tell = objective, tell
+    def __init__(self, objective: Objective, notify: Callable[[str], object]) -> None:
+        self._objective, self._notify = objective, notify
         self._losses: list[torch.Tensor] = []
         self._weights: list[torch.Tensor | float | None] = []
-        self._first: Any = None  # target of the first batch: what it weighs matters when there is a second one
-        self._averages = Averages(objective.function)
+        self._first_target: Any = None  # of a single batch, whose divisor is not needed
+        self._check = SampleMeanCheck(objective.function)
         # Under class weights a part may weigh nothing and have a loss all the same, where labels are smoothed.
-        self._divided_last = objective.known is not None and objective.known.class_weight is not None
+        self._totals = objective.torch_loss is not None and objective.torch_loss.class_weight is not None
 
-    def add(self, found: Evaluated, samples: int) -> None:
+    def add(self, found: LossResult, samples: int) -> None:
         """One batch, or a part of one."""
-        known, weight, loss = self._objective.known, found.weight, found.loss
-        if known is not None and self._divided_last:
-            weight, loss = known.weight(found.target), known.total(found.output, found.target)
-        elif known is not None and not self._losses:
-            self._first = found.target
-        elif known is not None:
-            weight = known.weight(found.target)
-            if self._first is not None:
-                self._weights, self._first = [known.weight(self._first)], None
+        own, weight, loss = self._objective.torch_loss, found.weight, found.loss
+        if own is not None and self._totals:
+            weight, loss = own.divisor(found.target), own.total(found.output, found.target)
+        elif own is not None and not self._losses:
+            self._first_target = found.target
+        elif own is not None:
+            weight = own.divisor(found.target)
+            if self._first_target is not None:
+                self._weights, self._first_target = [own.divisor(self._first_target)], None
         elif weight is None:
             weight = samples
-            self._doubt(found, samples, first=not self._losses)
+            self._warn(found, samples, first=not self._losses)
         self._losses.append(loss.detach().double())
         self._weights.append(weight)
 
-    def _doubt(self, found: Evaluated, samples: int, *, first: bool) -> None:
-        """Say so where the mean by samples may not be the loss of all of them."""
+    def _warn(self, found: LossResult, samples: int, *, first: bool) -> None:
+        """A notice where the mean by samples may not be the loss of all of them."""
         name = self._objective.name
-        if not self._objective.whole:
-            if not self._averages.hold(found, samples):
-                self._tell(
+        if not self._objective.custom_forward:
+            if not self._check.holds(found, samples):
+                self._notify(
                     f"the loss {name} is no mean over samples, so that valid_loss depends on the size of the held-out "
-                    f"batches (eval_batch_size); {CURE}"
+                    f"batches (eval_batch_size); {RETURN_WEIGHT}"
                 )
         elif not first:
-            self._tell(
+            self._notify(
                 f"what the loss {name} divides by is not known: valid_loss is the mean of held-out batches by their "
-                f"samples; if it is no mean over samples, {CURE}"
+                f"samples; if it is no mean over samples, {RETURN_WEIGHT}"
             )
 
     def value(self) -> float:
-        """The mean by weight, or the sum of a loss that is a sum; NaN where nothing counts."""
-        if self._first is not None:
+        """The mean by weight, or the sum of a loss that is a sum; NaN where all weights are zero."""
+        if self._first_target is not None:
             return float(self._losses[0])
         tensors = [weight.double() for weight in self._weights if isinstance(weight, torch.Tensor)]
         read = torch.stack([*self._losses, *(t.to(self._losses[0].device).reshape(()) for t in tensors)]).tolist()
-        losses, told = read[: len(self._losses)], iter(read[len(self._losses) :])
+        losses, of_tensors = read[: len(self._losses)], iter(read[len(self._losses) :])
         if all(weight is None for weight in self._weights):
             return float(sum(losses))
-        weights = [next(told) if isinstance(w, torch.Tensor) else float(w or 0.0) for w in self._weights]
+        weights = [next(of_tensors) if isinstance(w, torch.Tensor) else float(w or 0.0) for w in self._weights]
         total = sum(weights)
         if not total:
             return float("nan")
-        parts = losses if self._divided_last else [v * w for v, w in zip(losses, weights, strict=True) if w]
+        parts = losses if self._totals else [v * w for v, w in zip(losses, weights, strict=True) if w]
         return float(sum(parts)) / total
-
-
-class _Counted:
-    """An accuracy over all batches."""
-
-    def __init__(self, metric: Accuracy) -> None:
-        self._metric = metric
-        self._counts: list[torch.Tensor] = []
-
-    def add(self, found: Evaluated) -> None:
-        """One batch, or a part of one."""
-        self._counts.append(self._metric.count(found.output, found.target))
-
-    def value(self) -> float:
-        """Of them all."""
-        return self._metric.value(torch.stack(self._counts).sum(0).tolist())
-
-
-def _need(found: Evaluated) -> None:
-    if found.output is None or found.target is None:
-        msg = "metrics need outputs and targets: let loss(model, batch) return (loss, outputs, targets)"
-        raise DataError(msg)
 
 
 def _together(parts: list[Any]) -> Any:
     try:
-        return joined(parts) if parts else None
+        return concatenated(parts) if parts else None
     except RuntimeError as error:
         msg = (
             "the held-out batches have outputs or targets of different shapes, so that no metric can be given them "
@@ -194,7 +165,7 @@ def _together(parts: list[Any]) -> Any:
 
 
 def _on_host(value: Any) -> Any:
-    """Detached, on the host, half precision as float32: what NumPy and scikit-learn can take."""
+    """On the host, half precision as float32: what NumPy and scikit-learn can take."""
     return _widened(moved(value, torch.device("cpu")))
 
 

@@ -1,9 +1,9 @@
-"""Gradients and updates straight from PyTorch's engine and kernels, where its wrappers cost more than those.
+"""Backward pass and optimizer step by calling PyTorch's engine and kernels directly, without its wrappers' overhead.
 
 A step of a small model takes some 100 us on the CPU. Of these ``loss.backward()`` spends 30 before the engine
 starts, on checks for tensor subclasses and compilers, and ``optimizer.step()`` 30 to 70 on hooks, on the choice
-among its implementations, and on collecting the tensors that it collected the last time. Here is called what
-they call in the end, so that the numbers are theirs to the last bit; all that is unusual goes their way.
+among its implementations, and on collecting the same tensors each time. Here the engine and kernels that they end in
+are called, so the numbers are theirs bit for bit; unusual options, tensors and optimizers take the usual way.
 """
 
 from __future__ import annotations
@@ -31,14 +31,9 @@ ENGINE = getattr(getattr(torch.autograd, "Variable", None), "_execution_engine",
 
 
 def backward(loss: torch.Tensor, one: torch.Tensor | None = None) -> None:
-    """Add the gradients of a loss to its leaves.
+    """Add the gradients of a loss without dimensions to its leaves.
 
-    Parameters
-    ----------
-    loss
-        A tensor without dimensions.
-    one
-        Its gradient with respect to itself, where no code but PyTorch's gets hold of it and so might change it.
+    `one` is its gradient with respect to itself, to be reused where no user's code can change it.
     """
     if ENGINE is None or type(loss) is not torch.Tensor or not loss.is_cpu or not loss.requires_grad:
         loss.backward()  # type: ignore[no-untyped-call]  # PyTorch is untyped here
@@ -49,80 +44,72 @@ def backward(loss: torch.Tensor, one: torch.Tensor | None = None) -> None:
 
 
 def step_of(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
-    """What takes an optimizer's steps: the kernels of SGD, Adam and AdamW on the CPU, else its own step."""
+    """The function that takes an optimizer's step: kernels for SGD, Adam and AdamW on the CPU, else its own step."""
     own = plain_step(optimizer)
-    return own if own == optimizer.step or type(optimizer) not in KEPT else Direct(optimizer, own).step
+    return own if own == optimizer.step or type(optimizer) not in STATE else FusedStep(optimizer, own).step
 
 
-class Direct:
-    """An optimizer's steps over lists that are put together once.
+class FusedStep:
+    """An optimizer's steps over lists of tensors that are collected once.
 
-    The first step is the optimizer's own, which lays its state out. So is every step that finds a
-    parameter without a gradient, and all of them where there are options that no kernel here knows.
-
-    Parameters
-    ----------
-    optimizer
-        An SGD, Adam or AdamW.
-    own
-        Its own step.
+    The first step is the optimizer's own, which creates its state. So is every step at which a parameter has no
+    gradient, and all of them where there are options that no kernel here has.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, own: Callable[[], Any]) -> None:
         self._optimizer, self._own = optimizer, own
-        self._parts: list[_GroupTensors] | None = None
-        self._quiet = torch.no_grad()
+        self._groups: list[_GroupTensors] | None = None
+        self._no_grad = torch.no_grad()
 
     def step(self) -> None:
         """Take a step."""
-        parts = self._parts
-        gradients = _gradients(parts) if parts else None
-        if parts and gradients:
-            with self._quiet:
-                for (group, parameters, kept, kernel), found in zip(parts, gradients, strict=True):
-                    kernel(group, parameters, found, kept)
+        groups = self._groups
+        gradients = _gradients(groups) if groups else None
+        if groups and gradients:
+            with self._no_grad:
+                for (group, parameters, state, kernel), found in zip(groups, gradients, strict=True):
+                    kernel(group, parameters, found, state)
             return
         self._own()
-        if parts is None:
-            self._parts = _parts(self._optimizer)
+        if groups is None:
+            self._groups = _collected(self._optimizer)
 
 
 class _GroupTensors(NamedTuple):
-    """A group's parameters, what the optimizer keeps of each, list by list, and the kernel that updates them all."""
+    """A group's parameters, their state tensors by name, and the kernel that updates them all."""
 
     group: Group
     parameters: Tensors
-    kept: list[Tensors]
+    state: list[Tensors]
     kernel: Kernel
 
 
-def _gradients(parts: list[_GroupTensors]) -> list[Tensors] | None:
-    """The gradients of each part; None where one is missing."""
+def _gradients(groups: list[_GroupTensors]) -> list[Tensors] | None:
+    """The gradients of each group; None where one is missing."""
     found = []
-    for part in parts:
-        mine = []
-        for parameter in part.parameters:
+    for group in groups:
+        gradients = []
+        for parameter in group.parameters:
             gradient = parameter.grad
             if gradient is None:
                 return None
-            mine.append(gradient)
-        found.append(mine)
+            gradients.append(gradient)
+        found.append(gradients)
     return found
 
 
-def _parts(optimizer: torch.optim.Optimizer) -> list[_GroupTensors]:
-    """Those of an optimizer that has taken a step; none at all where one of its groups is unusual."""
-    parts = []
+def _collected(optimizer: torch.optim.Optimizer) -> list[_GroupTensors]:
+    """The tensors of an optimizer that has taken a step; empty where one of its groups has no kernel here."""
+    found = []
     for group in optimizer.param_groups:
         kernel = _kernel(optimizer, group)
-        names = [name for name in KEPT[type(optimizer)] if name != "momentum_buffer" or group["momentum"]]
+        names = [name for name in STATE[type(optimizer)] if name != "momentum_buffer" or group["momentum"]]
         entries = [optimizer.state.get(parameter, {}) for parameter in group["params"]]
         if kernel is None or not all(isinstance(entry.get(name), torch.Tensor) for name in names for entry in entries):
             return []
-        parts.append(
-            _GroupTensors(group, group["params"], [[entry[name] for entry in entries] for name in names], kernel)
-        )
-    return parts
+        state = [[entry[name] for entry in entries] for name in names]
+        found.append(_GroupTensors(group, group["params"], state, kernel))
+    return found
 
 
 def _kernel(optimizer: torch.optim.Optimizer, group: Group) -> Kernel | None:
@@ -143,13 +130,13 @@ def _kernel(optimizer: torch.optim.Optimizer, group: Group) -> Kernel | None:
 # -- the kernels: their names begin with an underscore, and torch.optim ends in the same calls ------------------------
 
 
-def _sgd(group: Group, parameters: Tensors, gradients: Tensors, kept: list[Tensors]) -> None:
+def _sgd(group: Group, parameters: Tensors, gradients: Tensors, state: list[Tensors]) -> None:
     """The operations of torch.optim's ``_single_tensor_sgd``, each over all tensors at once."""
     momentum, decay = group["momentum"], group["weight_decay"]
     if decay:
         gradients = list(torch._foreach_add(gradients, parameters, alpha=decay))  # noqa: SLF001 -- PyTorch has no public kernel
     if momentum:
-        (buffers,) = kept
+        (buffers,) = state
         torch._foreach_mul_(buffers, momentum)
         torch._foreach_add_(buffers, gradients, alpha=1 - group["dampening"])
         ahead = group["nesterov"]
@@ -157,11 +144,11 @@ def _sgd(group: Group, parameters: Tensors, gradients: Tensors, kept: list[Tenso
     torch._foreach_add_(parameters, gradients, alpha=-group["lr"])
 
 
-def _sgd_fused(group: Group, parameters: Tensors, gradients: Tensors, kept: list[Tensors]) -> None:
+def _sgd_fused(group: Group, parameters: Tensors, gradients: Tensors, state: list[Tensors]) -> None:
     torch._fused_sgd_(
         parameters,
         gradients,
-        kept[0] if kept else [],
+        state[0] if state else [],
         weight_decay=group["weight_decay"],
         momentum=group["momentum"],
         lr=group["lr"],
@@ -173,9 +160,9 @@ def _sgd_fused(group: Group, parameters: Tensors, gradients: Tensors, kept: list
 
 
 def _adam_fused(
-    update: Callable[..., Any], group: Group, parameters: Tensors, gradients: Tensors, kept: list[Tensors]
+    update: Callable[..., Any], group: Group, parameters: Tensors, gradients: Tensors, state: list[Tensors]
 ) -> None:
-    averages, squares, steps = kept
+    averages, squares, steps = state
     torch._foreach_add_(steps, 1)
     first, second = group["betas"]
     update(
@@ -195,9 +182,9 @@ def _adam_fused(
     )
 
 
-KEPT: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
+STATE: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
     torch.optim.SGD: ("momentum_buffer",),
     torch.optim.Adam: ("exp_avg", "exp_avg_sq", "step"),
     torch.optim.AdamW: ("exp_avg", "exp_avg_sq", "step"),
 }
-"""What an optimizer keeps of each parameter, in the order in which its kernel takes it."""
+"""State of each parameter, in the order in which the kernel takes it."""

@@ -1,8 +1,9 @@
-"""What a model is trained and measured by: the loss of a batch, and the metrics, as the user names them."""
+"""The loss of a batch and the metrics, from a name, a PyTorch module or a function; whether a loss is a sample mean."""
 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -13,31 +14,44 @@ from torch import nn
 from lrtune.errors import DataError, InputError
 from lrtune.training.callables import wanted
 from lrtune.training.networks.accuracy import Accuracy
-from lrtune.training.networks.nested import length
-from lrtune.training.networks.torch_losses import LOSSES, NAMED, Known, known
+from lrtune.training.networks.nested import concatenated, detached, length
+from lrtune.training.networks.torch_losses import LOSSES, NAMED, TorchLoss, torch_loss
+from lrtune.training.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["Batch", "Evaluated", "Metric", "Objective", "metrics_of", "objective_of", "one_number", "split"]
+__all__ = [
+    "RETURN_WEIGHT",
+    "Batch",
+    "LossResult",
+    "Metric",
+    "Objective",
+    "SampleMeanCheck",
+    "inputs_and_target",
+    "metrics_of",
+    "objective_of",
+    "scalar_loss",
+]
 
 Batch = Any
 Metric: TypeAlias = "Accuracy | Callable[[Any, Any], Any]"
 PAIR = 2
 HOST = torch.device("cpu")
+RETURN_WEIGHT = "let it return (loss, weight), the weight being the number that it divides by"
 
 
-class Evaluated(NamedTuple):
-    """What a loss says of a batch.
+class LossResult(NamedTuple):
+    """The loss of a batch.
 
     Attributes
     ----------
     loss
         A tensor without dimensions.
     output, target
-        Of what it was made; None where the loss keeps them.
+        From which it was computed; None where a loss with a forward pass of its own does not return them.
     weight
-        What the loss was divided by, where the user's own loss told it.
+        What the loss was divided by, where the user's own loss returned it; else None.
     """
 
     loss: torch.Tensor
@@ -55,53 +69,53 @@ class Objective:
     name
         Its name, for the fingerprint.
     function
-        ``(output, target)``, or ``(model, batch)`` where `whole` is set.
-    whole
+        ``(output, target)``, or ``(model, batch)`` where `custom_forward` is set.
+    custom_forward
         Whether the function does the forward pass itself.
-    known
-        What it divides by, where it is PyTorch's own.
+    torch_loss
+        What it divides by, where it is PyTorch's own; else None.
     """
 
     name: str
     function: Callable[..., Any]
-    whole: bool = False
-    known: Known | None = None
+    custom_forward: bool = False
+    torch_loss: TorchLoss | None = None
 
     @property
-    def named(self) -> bool:
-        """Whether it is one of those that have a name here: nobody else holds its results, or hooks on them."""
+    def builtin(self) -> bool:
+        """Whether it is one of the losses by name, whose results no user's code can see or change."""
         return LOSSES.get(self.name) is self.function
 
     def __call__(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """The loss of a batch, a tensor of no dimensions."""
-        if self.known is not None and type(batch) is tuple and len(batch) == PAIR:  # nearly every batch
-            return one_number(self.function(model(batch[0]), batch[1]))
+        if self.torch_loss is not None and type(batch) is tuple and len(batch) == PAIR:  # nearly every batch
+            return scalar_loss(self.function(model(batch[0]), batch[1]))
         return self.outputs(model, batch).loss
 
-    def outputs(self, model: nn.Module, batch: Batch) -> Evaluated:
+    def outputs(self, model: nn.Module, batch: Batch) -> LossResult:
         """Loss, outputs and targets of a batch."""
-        if self.whole:
-            return _told(self.function(model, batch), None, None)
-        inputs, target = split(batch)
+        if self.custom_forward:
+            return _result(self.function(model, batch), None, None)
+        inputs, target = inputs_and_target(batch)
         return self.of(model(*inputs), target)
 
-    def of(self, output: Any, target: Any) -> Evaluated:
-        """The loss of outputs; not where `whole` is set."""
-        return _told(self.function(output, target), output, target)
+    def of(self, output: Any, target: Any) -> LossResult:
+        """The loss of outputs; not where `custom_forward` is set."""
+        return _result(self.function(output, target), output, target)
 
-    def uncuttable(self, batch: Batch) -> str:
-        """Why a batch cannot be cut along its samples, as the rest of a sentence; nothing where it can."""
+    def why_not_split(self, batch: Batch) -> str:
+        """Why a batch cannot be split along its samples, as the rest of a sentence; ``""`` where it can."""
         samples = length(batch)
-        if self.whole or samples == 0:
+        if self.custom_forward or samples == 0:
             return ""
-        rows = length((split(batch)[1],))
+        rows = length((inputs_and_target(batch)[1],))
         return "" if rows in {0, samples} else f"the target has {rows} rows and the inputs {samples}"
 
 
-def _told(found: Any, output: Any, target: Any) -> Evaluated:
+def _result(found: Any, output: Any, target: Any) -> LossResult:
     """``loss``, ``(loss, weight)``, ``(loss, outputs, targets)`` or ``(loss, outputs, targets, weight)``."""
     if not isinstance(found, tuple):
-        return Evaluated(one_number(found), output, target, None)
+        return LossResult(scalar_loss(found), output, target, None)
     if len(found) not in (2, 3, 4):
         msg = (
             f"loss must return the loss, (loss, weight), (loss, outputs, targets) or (loss, outputs, targets, weight) "
@@ -110,7 +124,7 @@ def _told(found: Any, output: Any, target: Any) -> Evaluated:
         raise DataError(msg)
     if len(found) > PAIR:
         output, target = found[1:3]
-    return Evaluated(one_number(found[0]), output, target, None if len(found) == 3 else _weight(found[-1]))  # noqa: PLR2004 -- see above
+    return LossResult(scalar_loss(found[0]), output, target, None if len(found) == 3 else _weight(found[-1]))  # noqa: PLR2004 -- see above
 
 
 def _weight(given: Any) -> Any:
@@ -123,14 +137,8 @@ def _weight(given: Any) -> Any:
     raise DataError(msg)
 
 
-def one_number(loss: Any) -> torch.Tensor:
-    """The loss, if it is a tensor without dimensions.
-
-    Raises
-    ------
-    DataError
-        If it is anything else.
-    """
+def scalar_loss(loss: Any) -> torch.Tensor:
+    """The loss, if it is a tensor without dimensions; DataError if it is anything else."""
     if not isinstance(loss, torch.Tensor) or loss.ndim:
         got = f"the shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
         msg = (
@@ -141,13 +149,10 @@ def one_number(loss: Any) -> torch.Tensor:
     return loss
 
 
-def split(batch: Batch) -> tuple[tuple[Any, ...], Any]:
+def inputs_and_target(batch: Batch) -> tuple[tuple[Any, ...], Any]:
     """Inputs and target of a batch: the last item is the target.
 
-    Raises
-    ------
-    DataError
-        If the batch is not a sequence of at least two.
+    DataError if the batch is not a sequence of at least two.
     """
     if isinstance(batch, list | tuple) and len(batch) > 1:
         return tuple(batch[:-1]), batch[-1]
@@ -155,7 +160,7 @@ def split(batch: Batch) -> tuple[tuple[Any, ...], Any]:
     raise DataError(msg)
 
 
-FULL = frozenset({"model", "module", "net", "network"})
+MODEL_NAMES = frozenset({"model", "module", "net", "network"})
 
 
 def objective_of(loss: Any, device: torch.device = HOST) -> Objective:
@@ -176,7 +181,7 @@ def objective_of(loss: Any, device: torch.device = HOST) -> Objective:
         If there is no loss of that name, or it is a class.
     """
     if isinstance(loss, str):
-        return Objective(name=loss, function=_by_name(LOSSES, loss, "loss"), known=NAMED[loss])
+        return Objective(name=loss, function=_by_name(LOSSES, loss, "loss"), torch_loss=NAMED[loss])
     if isinstance(loss, type):
         msg = f"loss is the class {loss.__name__}; give an instance of it: {loss.__name__}()"
         raise InputError(msg)
@@ -184,13 +189,13 @@ def objective_of(loss: Any, device: torch.device = HOST) -> Objective:
         msg = f"loss must be one of {', '.join(LOSSES)} or a function (got {type(loss).__name__})"
         raise InputError(msg)
     name = _plain_name(loss) if isinstance(loss, nn.Module) else getattr(loss, "__name__", type(loss).__name__)
-    found = known(loss, device)
+    found = torch_loss(loss, device)
     if found is not None:
-        return Objective(name=name, function=found.mean, known=found)
+        return Objective(name=name, function=found.mean, torch_loss=found)
     if isinstance(loss, nn.Module):
         return Objective(name=name, function=loss)
     required, _ = wanted(loss)
-    return Objective(name=name, function=loss, whole=bool(required) and required[0] in FULL)
+    return Objective(name=name, function=loss, custom_forward=bool(required) and required[0] in MODEL_NAMES)
 
 
 def _plain_name(loss: nn.Module) -> str:
@@ -215,12 +220,9 @@ METRICS = {"accuracy": False, "error": True}
 
 
 def metrics_of(metrics: Mapping[str, Any] | Iterable[str] | None, objective: Objective) -> dict[str, Metric]:
-    """Metrics by name: names of known ones, or functions ``(outputs, targets)`` of all held-out samples.
+    """Metrics by name: predefined ones, or functions ``(outputs, targets)`` of all held-out samples.
 
-    Raises
-    ------
-    InputError
-        If a name is not known, or taken by the losses, or a metric is no function.
+    InputError if a name is not known, or taken by the losses, or a metric is no function.
     """
     if metrics is None:
         return {}
@@ -235,9 +237,44 @@ def metrics_of(metrics: Mapping[str, Any] | Iterable[str] | None, objective: Obj
 
 def _metric(name: str, metric: Any, objective: Objective) -> Metric:
     if isinstance(metric, str):
-        return Accuracy(wrong=_by_name(METRICS, metric, "metric"), loss=objective.known)
+        return Accuracy(wrong=_by_name(METRICS, metric, "metric"), loss=objective.torch_loss)
     if isinstance(metric, type) or not callable(metric):
         got = f"the class {metric.__name__}; give an instance" if isinstance(metric, type) else type(metric).__name__
         msg = f"the metric {name!r} must be one of {', '.join(METRICS)} or a function(outputs, targets) (got {got})"
         raise InputError(msg)
     return metric  # type: ignore[no-any-return]  # whatever it is, it can be called
+
+
+class SampleMeanCheck:
+    """Checks that a loss is a mean over samples: that of two parts of a batch together must be the mean of theirs.
+
+    A mean over targets that are not masked, or over weights, shows at the first two parts that differ in them.
+    It takes the memory of the outputs of two parts, and the loss once more; no forward pass.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._last: tuple[LossResult, int] | None = None
+
+    def holds(self, found: LossResult, samples: int) -> bool:
+        """Whether it is so for this part and the one before it."""
+        part = found._replace(output=detached(found.output), loss=found.loss.detach()), samples
+        last, self._last = self._last, part
+        return last is None or self._together(*last, *part)
+
+    def _together(self, one: LossResult, one_samples: int, two: LossResult, two_samples: int) -> bool:
+        try:
+            with torch.no_grad():
+                both = self._function(concatenated([one.output, two.output]), concatenated([one.target, two.target]))
+                both = float(both[0] if isinstance(both, tuple) else both)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            return False  # the parts have different shapes, say, or the loss depends on its batch size
+        first, second = float(one.loss), float(two.loss)
+        mean = (first * one_samples + second * two_samples) / (one_samples + two_samples)
+        if not math.isfinite(mean):
+            return not math.isfinite(both)
+        # Rounding alone: each sample's loss is the same number both times, only their sum is put together anew.
+        tolerance: float = torch.finfo(one.loss.dtype).eps ** 0.6
+        return abs(both - mean) <= tolerance * max(abs(first), abs(second), abs(both))

@@ -1,4 +1,4 @@
-"""Tensors in nested structures: to plain arrays and back, to a device, and cut along the samples."""
+"""Tensors in nested tuples, lists and dicts: to a checkpoint's arrays and back, to a device, sliced by sample."""
 
 from __future__ import annotations
 
@@ -14,24 +14,33 @@ from lrtune.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["ITEMS", "TENSOR", "TUPLE", "cut", "decoded", "detached", "encoded", "joined", "length", "moved", "tensors"]
+__all__ = [
+    "ITEMS",
+    "TENSOR",
+    "TUPLE",
+    "concatenated",
+    "decoded",
+    "detached",
+    "encoded",
+    "length",
+    "moved",
+    "sliced",
+    "tensors",
+]
 
 TENSOR, TUPLE, ITEMS = "tensor", "tuple", "items"
 WIDTHS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-KNOWN = frozenset({bool, int, float, str, bytes, type(None)})
+PLAIN = frozenset({bool, int, float, str, bytes, type(None)})
 
 
 def encoded(value: Any) -> Any:
     """A snapshot in plain values: arrays for tensors, whatever their type, marked dicts for the rest.
 
-    Raises
-    ------
-    TypeError
-        If there is something in it that cannot be written without a pickle.
+    TypeError if something in it cannot be written without a pickle.
     """
     if isinstance(value, torch.Tensor):
         return {TENSOR: _array(value), "dtype": str(value.dtype).removeprefix("torch.")}
-    if type(value) in KNOWN:
+    if type(value) in PLAIN:
         return value
     if isinstance(value, tuple):
         return {TUPLE: [encoded(item) for item in value]}
@@ -48,10 +57,7 @@ def encoded(value: Any) -> Any:
 def decoded(value: Any) -> Any:
     """What :func:`encoded` was given, its tensors on the host.
 
-    Raises
-    ------
-    InputError
-        If it is not of that making.
+    InputError if it is nothing that :func:`encoded` returns.
     """
     if isinstance(value, list):
         return [decoded(item) for item in value]
@@ -68,7 +74,7 @@ def decoded(value: Any) -> Any:
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
-    """A copy on the host; types that NumPy has not (bfloat16, float8) as integers of the same width."""
+    """A copy on the host; types that NumPy lacks (bfloat16, float8) as integers of the same width."""
     plain = tensor.detach().to("cpu", copy=True).contiguous()
     try:
         return plain.numpy()
@@ -110,7 +116,7 @@ def moved(value: Any, device: torch.device) -> Any:
 
 
 def detached(value: Any) -> Any:
-    """The same with every tensor cut off from what it was computed from."""
+    """The same with every tensor detached from its graph."""
     if isinstance(value, torch.Tensor):
         return value.detach()
     if isinstance(value, Mapping):
@@ -119,7 +125,7 @@ def detached(value: Any) -> Any:
 
 
 def _renewed(value: Any, items: dict[Any, Any]) -> Any:
-    """The items as a mapping of the same kind: whoever reads a batch may do so by attributes."""
+    """The items as a mapping of the same class, which may have attributes."""
     if type(value) is dict:
         return items
     made = copy.copy(value)
@@ -129,37 +135,37 @@ def _renewed(value: Any, items: dict[Any, Any]) -> Any:
 
 
 def _alike(value: Any, items: list[Any]) -> Any:
-    """The items as a sequence of the same kind; a batch that is a list is told from a tuple by nobody."""
+    """The items as the same named tuple, or as a tuple."""
     return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
 
 
 def length(batch: Any) -> int:
     """Samples of a batch: the first dimension of its first tensor that has one; 0 where none has."""
     if isinstance(batch, tuple) and batch and isinstance(first := batch[0], torch.Tensor) and first.ndim:
-        return first.size(0)  # nearly every batch, at a tenth of the price
+        return first.size(0)  # nearly every batch, in a tenth of the time
     return next((int(tensor.shape[0]) for tensor in tensors(batch) if tensor.ndim), 0)
 
 
-def cut(batch: Any, begin: int, end: int, samples: int) -> Any:
-    """The samples from `begin` to `end` of a batch of `samples`; what is not by sample goes along whole."""
+def sliced(batch: Any, begin: int, end: int, samples: int) -> Any:
+    """The samples from `begin` to `end` of a batch of `samples`; what has no dimension of samples is not sliced."""
     if isinstance(batch, torch.Tensor):
         return batch[begin:end] if batch.ndim and batch.shape[0] == samples else batch
     if isinstance(batch, Mapping):
-        return _renewed(batch, {key: cut(item, begin, end, samples) for key, item in batch.items()})
+        return _renewed(batch, {key: sliced(item, begin, end, samples) for key, item in batch.items()})
     if isinstance(batch, list | tuple):
         if batch and len(batch) == samples and not any(True for _ in tensors(batch)):
             return batch[begin:end]  # e.g. a list of strings
-        return _alike(batch, [cut(item, begin, end, samples) for item in batch])
+        return _alike(batch, [sliced(item, begin, end, samples) for item in batch])
     return batch
 
 
-def joined(parts: Sequence[Any]) -> Any:
+def concatenated(parts: Sequence[Any]) -> Any:
     """Outputs of several batches as one."""
     first = parts[0]
     if isinstance(first, torch.Tensor):
         return torch.cat(list(parts)) if first.ndim else torch.stack(list(parts))
     if isinstance(first, Mapping):
-        return _renewed(first, {key: joined([part[key] for part in parts]) for key in first})
+        return _renewed(first, {key: concatenated([part[key] for part in parts]) for key in first})
     if isinstance(first, list | tuple):
-        return _alike(first, [joined(column) for column in zip(*parts, strict=True)])
+        return _alike(first, [concatenated(column) for column in zip(*parts, strict=True)])
     return list(parts)

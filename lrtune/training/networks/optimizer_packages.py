@@ -1,8 +1,8 @@
 """Optimizers of other packages by name: Prodigy and schedule-free AdamW, where their packages are installed.
 
 Prodigy (Mishchenko and Defazio 2023, arXiv:2306.06101) estimates its step size as it goes; its learning rate
-is a factor that its authors leave at 1. Schedule-free AdamW (Defazio et al. 2024, arXiv:2405.15682) trains at
-one point and is to be judged at another, an average, which takes the place of a schedule.
+is a factor that its authors leave at 1. Schedule-free AdamW (Defazio et al. 2024, arXiv:2405.15682) is evaluated at
+an average of the weights that it trains, which takes the place of a schedule.
 """
 
 from __future__ import annotations
@@ -21,23 +21,19 @@ if TYPE_CHECKING:
 
     from lrtune.core.recipe import Recipe
 
-__all__ = ["PACKAGED", "Packaged"]
+__all__ = ["PACKAGED", "PackagedOptimizer"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Packaged:
-    """An optimizer of another package.
+class PackagedOptimizer:
+    """The class `attribute` of another `package`.
 
     Attributes
     ----------
-    name
-        Under which a recipe asks for it.
-    package, attribute
-        Where its class is.
     one_rate
         Whether all parameter groups must have the same learning rate.
     guards_warmup
-        Whether it has to be told of a warmup, lest it take small steps for a small estimate.
+        Whether it has an option for runs with a warmup, whose small steps would lower its estimate.
     """
 
     name: str
@@ -52,13 +48,7 @@ class Packaged:
         return importlib.util.find_spec(self.package) is not None
 
     def kind(self) -> type[torch.optim.Optimizer]:
-        """Its class.
-
-        Raises
-        ------
-        RecipeError
-            If its package is not installed.
-        """
+        """Its class; RecipeError where its package is not installed."""
         if not self.installed:
             msg = (
                 f"optimizer {self.name!r} needs the package {self.package}; "
@@ -69,17 +59,11 @@ class Packaged:
         return found
 
     def options(self, recipe: Recipe) -> dict[str, Any]:
-        """Options that follow from the recipe; whoever names them decides."""
+        """Options that follow from the recipe, unless they are given."""
         return {"safeguard_warmup": True} if self.guards_warmup and recipe.warmup > 0 else {}
 
     def check(self, groups: Sequence[Mapping[str, Any]]) -> None:
-        """Refuse what it cannot train.
-
-        Raises
-        ------
-        RecipeError
-            If groups have learning rates of their own and it takes only one.
-        """
+        """Raise RecipeError where groups have learning rates of their own and it takes only one."""
         rates = sorted({float(group["lr"]) for group in groups} - {0.0})
         if self.one_rate and len(rates) > 1:
             msg = (
@@ -92,8 +76,8 @@ class Packaged:
 PACKAGED = {
     made.name: made
     for made in (
-        Packaged(name="prodigy", package="prodigyopt", attribute="Prodigy", one_rate=True, guards_warmup=True),
-        Packaged(name="schedule-free-adamw", package="schedulefree", attribute="AdamWScheduleFree"),
+        PackagedOptimizer(name="prodigy", package="prodigyopt", attribute="Prodigy", one_rate=True, guards_warmup=True),
+        PackagedOptimizer(name="schedule-free-adamw", package="schedulefree", attribute="AdamWScheduleFree"),
     )
 }
-"""By the name under which a recipe asks for them."""
+"""By the recipe's names."""

@@ -1,8 +1,7 @@
-"""What an optimizer was made with, read off the optimizer itself.
+"""The class, options and parameter groups of an optimizer as plain JSON, for code that makes the same one.
 
-Whoever made it (a name with options, a class, the user's own function), its class and its parameter groups say what
-it trains with. Options are those of the class's constructor that differ from their defaults; parameters are told by
-their names in the model.
+They are read from the optimizer itself, however it was made. Options are those of the class's constructor that differ
+from their defaults; parameters are given by their names in the model.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lrtune.training.networks.averaged_weights import two_points
+from lrtune.training.networks.averaged_weights import has_averaged_weights
 from lrtune.training.networks.composed_optimizers import Composed
 from lrtune.training.networks.optimizers import RATIO
 from lrtune.training.setups import plain, reference
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["optimizer_setup"]
 
 NO_SETTINGS = frozenset({"params", "lr", "foreach", "fused", "capturable", "differentiable", "defaults"})
-"""Of the constructor's arguments: what is said elsewhere, or only chooses among kernels that do the same."""
+"""Arguments of constructors that are given elsewhere, or only choose among kernels that do the same."""
 
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 NOWHERE = object()
@@ -41,13 +40,13 @@ def optimizer_setup(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[
     list of Setup
         One for each part of a composed optimizer (:mod:`lrtune.training.networks.composed_optimizers`), in step order,
         or one alone. Each has ``optimizer``, a :func:`~lrtune.training.setups.reference` to its class; ``options`` of
-        the constructor by name; ``unread``, names of those that the optimizer does not tell; ``groups``, each with its
+        the constructor by name; ``unread``, names of those that cannot be read from it; ``groups``, each with its
         ``ratio`` to the recipe's learning rate, ``options`` of its own, and ``parameters``, their names, or of a
         module all of whose trained parameters are in the group its name and a dot (``[""]``: all of the model), None
-        where they are not the model's; ``two_points``, whether it has to be told when to train and when to be judged;
+        where they are not the model's; ``two_points``, whether it has ``train()`` and ``eval()``;
         ``scaled``, whether it steps at its peak and each update is multiplied by the learning rate over the peak;
-        ``changes_lr``, whether its constructor makes another learning rate of the one that it is given, and groups have
-        to say theirs.
+        ``changes_lr``, whether its constructor changes the learning rate that it is given, so that groups need their
+        own.
     """
     if isinstance(optimizer, Composed):
         return optimizer.setups(partial(optimizer_setup, model))
@@ -79,7 +78,7 @@ def _one(model: nn.Module, optimizer: torch.optim.Optimizer) -> Setup:
         "options": options,
         "unread": unread,
         "groups": groups,
-        "two_points": two_points(optimizer),
+        "two_points": has_averaged_weights(optimizer),
         "scaled": False,
         "changes_lr": _changes_lr(optimizer),
     }
@@ -112,20 +111,14 @@ def _parameters(kind: type) -> list[inspect.Parameter]:
 
 
 def _elsewhere(optimizer: torch.optim.Optimizer) -> list[str]:
-    """Settings of its groups that no constructor of its classes takes: it hands them to another optimizer."""
+    """Settings of its groups that no constructor of its classes takes: it passes them to another optimizer."""
     bases = [base for base in type(optimizer).__mro__ if "__init__" in vars(base)]
     taken = {p.name for base in bases for p in _parameters(base)}
     return [name for name in optimizer.defaults if name not in taken | NO_SETTINGS]
 
 
 def _values(optimizer: torch.optim.Optimizer, name: str) -> list[Any]:
-    """An argument as each group has it, or as the optimizer itself has.
-
-    Raises
-    ------
-    TypeError
-        If neither has it.
-    """
+    """An argument as each group has it, or as the optimizer itself has; TypeError if neither has it."""
     own = vars(optimizer).get(name, optimizer.defaults.get(name, NOWHERE))
     values = [group.get(name, own) for group in optimizer.param_groups]
     if any(value is NOWHERE for value in values):

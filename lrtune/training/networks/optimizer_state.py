@@ -1,10 +1,9 @@
-"""All that an optimizer keeps, as plain values, and back: with its parameters, in its groups, and beside them.
+"""All the state of an optimizer, to a checkpoint's plain values and back.
 
-``state_dict()`` of PyTorch covers what is kept of each parameter and the options of the groups, and its
-``load_state_dict()`` casts the former to the type of the parameter. Optimizers of other packages keep more, as
-attributes of their own: counters, rotations, an inner optimizer, a generator. Here every attribute is written that
-holds numbers. Restoring starts from an optimizer made anew by the same call: nothing is ever constructed from
-what a file names, numbers are poured into the objects that are there.
+``state_dict()`` of PyTorch covers the state of each parameter and the options of the groups, and ``load_state_dict()``
+casts the former to the type of the parameter. Optimizers of other packages have more, as attributes: counters,
+rotations, an inner optimizer, a generator. Here every attribute is saved that holds numbers. Restoring starts from an
+optimizer made anew by the same call: no class or function is looked up by a name from a file.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import random
 import types
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -37,7 +36,7 @@ CONSTANT = (
     *(type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, partial),
     *(enum.Enum, logging.Logger, torch.dtype, torch.device, nn.Module),
 )
-"""What no optimizer changes while it trains; a module's weights are saved with the model."""
+"""What no optimizer changes as it trains; a module's weights are saved with the model."""
 
 DEEPEST = 20
 HOST_DEVICE = torch.device("cpu")
@@ -60,29 +59,23 @@ def _beside(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def save_optimizer(optimizer: torch.optim.Optimizer) -> State:
-    """What is kept of each parameter by its position, the groups' options, and the rest by its name.
+    """The state of each parameter by its position, the groups' options, and other attributes by name.
 
-    Raises
-    ------
-    TypeError
-        If the optimizer keeps something that cannot be written as numbers.
+    TypeError if something in it cannot be written as numbers.
     """
     return _Writer(_parameters(optimizer)).optimizer(optimizer)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: State) -> None:
-    """Put everything back; each tensor lies where its optimizer looks for it.
+    """Put everything back, each tensor on the device where the optimizer needs it.
 
-    Raises
-    ------
-    InputError
-        If the groups or parameters differ.
+    InputError if the groups or parameters differ.
     """
     _Reader(_parameters(optimizer)).optimizer(optimizer, saved)
 
 
 class _Writer:
-    """Writes values; a tensor that is met twice is one tensor again when it is read."""
+    """Writes values; two references to one tensor are so again when they are read."""
 
     def __init__(self, parameters: list[torch.Tensor]) -> None:
         self._places = {id(parameter): place for place, parameter in enumerate(parameters)}
@@ -96,7 +89,7 @@ class _Writer:
             self.write({name: option for name, option in group.items() if name != "params"})
             for group in optimizer.param_groups
         ]
-        shared = id(optimizer.state) in self._states  # an inner optimizer may work on the outer one's
+        shared = id(optimizer.state) in self._states  # an inner optimizer may use the outer one's
         self._states.add(id(optimizer.state))
         held = [] if shared else list(optimizer.state.items())
         self._of_a_parameter = True
@@ -116,7 +109,7 @@ class _Writer:
             return self._collection(value, depth + 1)
         if isinstance(value, torch.optim.Optimizer):
             return {OPTIMIZER: self.optimizer(value)}
-        if type(value) is int and value in self._places:  # what is kept by id(parameter)
+        if type(value) is int and value in self._places:  # a key that is id(parameter)
             return {IDENTITY: self._places[value]}
         generator = _generator(value)
         if generator is not None:
@@ -184,7 +177,7 @@ class _Reader:
                 setattr(optimizer, name, self.read(value, vars(optimizer).get(name)))
 
     def _entry(self, entry: Any, fresh: dict[str, Any], *, counts: bool) -> dict[str, Any]:
-        """What is kept of a parameter; its counter of steps stays on the host unless a kernel reads it."""
+        """The state of a parameter; its step counter stays on the host unless a kernel reads it."""
         items = {}
         for key, value in entry[ITEMS]:
             name = self.read(key)
@@ -192,15 +185,50 @@ class _Reader:
             items[name] = self.read(value | {HOST: True} if on_host else value, fresh.get(name))
         return items
 
-    def read(self, value: Any, fresh: Any = None) -> Any:
+    def read(self, value: Any, fresh: Any = None) -> Any:  # noqa: C901, PLR0911, PLR0912 -- a table of marks
+        """The value of a written one; `fresh` is what a new optimizer has there."""
         if isinstance(value, list):
             return [self.read(item, old) for item, old in _beside_each(value, fresh)]
         if not isinstance(value, dict):
             return value
-        known = next((reader for mark, reader in self._BY_MARK.items() if mark in value), None)
-        return decoded(value) if known is None else known(self, value, fresh)
+        if TENSOR in value:
+            return self._tensor(value)
+        if TUPLE in value:
+            items = [self.read(item, old) for item, old in _beside_each(value[TUPLE], fresh)]
+            return type(fresh)(*items) if hasattr(fresh, "_fields") else tuple(items)
+        if ITEMS in value:
+            return self._items(value[ITEMS], fresh if isinstance(fresh, dict) else {})
+        if DEQUE in value:
+            return deque((self.read(item, old) for item, old in _beside_each(value[DEQUE], fresh)), value["longest"])
+        if SET in value:
+            found = {self.read(item) for item in value[SET]}
+            return frozenset(found) if isinstance(fresh, frozenset) else found
+        if OBJECT in value:
+            if fresh is None:
+                msg = "the state holds an object that a new optimizer has not; start the run again"
+                raise InputError(msg)
+            for name, item in value[OBJECT].items():
+                setattr(fresh, name, self.read(item, vars(fresh).get(name)))
+        elif RANDOM in value:
+            generator = _generator(fresh)
+            if generator is None:
+                msg = "the state holds a generator that a new optimizer has not; start the run again"
+                raise InputError(msg)
+            state = self.read(value[RANDOM])
+            generator[1](state.cpu() if isinstance(state, torch.Tensor) else state)
+        elif OPTIMIZER in value:
+            self.optimizer(fresh, value[OPTIMIZER])
+        elif PARAMETER in value:
+            return self._parameters[value[PARAMETER]]
+        elif IDENTITY in value:
+            return id(self._parameters[value[IDENTITY]])
+        elif AGAIN in value:
+            return self._seen[value[AGAIN]]
+        elif SAME not in value:
+            return decoded(value)
+        return fresh
 
-    def _tensor(self, value: Any, _fresh: Any) -> torch.Tensor:
+    def _tensor(self, value: Any) -> torch.Tensor:
         tensor: torch.Tensor = decoded({TENSOR: value[TENSOR], "dtype": value["dtype"]})
         if STRIDES in value:
             tensor = torch.empty_strided(tensor.shape, value[STRIDES], dtype=tensor.dtype).copy_(tensor)
@@ -209,79 +237,17 @@ class _Reader:
         self._seen.append(tensor)
         return tensor
 
-    def _tuple(self, value: Any, fresh: Any) -> Any:
-        items = [self.read(item, old) for item, old in _beside_each(value[TUPLE], fresh)]
-        return type(fresh)(*items) if hasattr(fresh, "_fields") else tuple(items)
-
-    def _deque(self, value: Any, fresh: Any) -> Any:
-        return deque((self.read(item, old) for item, old in _beside_each(value[DEQUE], fresh)), value["longest"])
-
-    def _set(self, value: Any, fresh: Any) -> Any:
-        items = {self.read(item) for item in value[SET]}
-        return frozenset(items) if isinstance(fresh, frozenset) else items
-
-    def _items(self, value: Any, fresh: Any) -> Any:
-        old = fresh if isinstance(fresh, dict) else {}
+    def _items(self, written: Any, fresh: dict[Any, Any]) -> Any:
         items = {}
-        for written, item in value[ITEMS]:
-            key = self.read(written)
-            items[key] = self.read(item, old.get(key))
-        if type(old) is dict:
+        for name, item in written:
+            key = self.read(name)
+            items[key] = self.read(item, fresh.get(key))
+        if type(fresh) is dict:
             return items
-        made = copy.copy(old)  # e.g. a defaultdict
+        made = copy.copy(fresh)  # e.g. a defaultdict
         made.clear()
         made.update(items)
         return made
-
-    def _object(self, value: Any, fresh: Any) -> Any:
-        if fresh is None:
-            msg = "the state holds an object that a new optimizer has not; start the run again"
-            raise InputError(msg)
-        for name, item in value[OBJECT].items():
-            setattr(fresh, name, self.read(item, vars(fresh).get(name)))
-        return fresh
-
-    def _random(self, value: Any, fresh: Any) -> Any:
-        generator = _generator(fresh)
-        if generator is None:
-            msg = "the state holds a generator that a new optimizer has not; start the run again"
-            raise InputError(msg)
-        state = self.read(value[RANDOM])
-        generator[1](state.cpu() if isinstance(state, torch.Tensor) else state)
-        return fresh
-
-    def _optimizer(self, value: Any, fresh: Any) -> Any:
-        self.optimizer(fresh, value[OPTIMIZER])
-        return fresh
-
-    def _parameter(self, value: Any, _fresh: Any) -> torch.Tensor:
-        place: int = value[PARAMETER]
-        return self._parameters[place]
-
-    def _identity(self, value: Any, _fresh: Any) -> int:
-        return id(self._parameters[value[IDENTITY]])
-
-    def _again(self, value: Any, _fresh: Any) -> torch.Tensor:
-        place: int = value[AGAIN]
-        return self._seen[place]
-
-    def _same(self, _value: Any, fresh: Any) -> Any:
-        return fresh
-
-    _BY_MARK: ClassVar[dict[str, Callable[[_Reader, Any, Any], Any]]] = {
-        TENSOR: _tensor,
-        TUPLE: _tuple,
-        ITEMS: _items,
-        DEQUE: _deque,
-        SET: _set,
-        OBJECT: _object,
-        RANDOM: _random,
-        OPTIMIZER: _optimizer,
-        PARAMETER: _parameter,
-        IDENTITY: _identity,
-        AGAIN: _again,
-        SAME: _same,
-    }
 
 
 def _beside_each(items: list[Any], fresh: Any) -> Iterator[tuple[Any, Any]]:

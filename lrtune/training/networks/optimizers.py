@@ -1,4 +1,4 @@
-"""Optimizers by name with their options, and parameter groups that keep the ratios of their learning rates.
+"""Optimizers by name with their options, and parameter groups with fixed ratios of their learning rates.
 
 A name is that of any class of :mod:`torch.optim`, in any case, with options or without, such as
 ``"adamw"`` or ``"sgd(momentum=0.9, nesterov=True)"``; ``"momentum"`` and ``"nesterov"`` are SGD with a
@@ -28,9 +28,9 @@ from torch import nn
 
 from lrtune.errors import RecipeError
 from lrtune.training.callables import call_with
-from lrtune.training.networks.averaged_weights import two_points
+from lrtune.training.networks.averaged_weights import has_averaged_weights
 from lrtune.training.networks.composed_optimizers import Composed
-from lrtune.training.networks.optimizer_packages import PACKAGED, Packaged
+from lrtune.training.networks.optimizer_packages import PACKAGED, PackagedOptimizer
 from lrtune.training.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class OptimizerSpec:
     name: str
     kind: Callable[..., torch.optim.Optimizer]
     options: Mapping[str, Any] = field(default_factory=dict)
-    package: Packaged | None = None
+    package: PackagedOptimizer | None = None
 
     @property
     def accepted(self) -> frozenset[str]:
@@ -98,11 +98,8 @@ def _known() -> dict[str, type[torch.optim.Optimizer]]:
 def parsed(text: str) -> OptimizerSpec:
     """The optimizer of that name, with its options.
 
-    Raises
-    ------
-    RecipeError
-        If there is no such optimizer, it needs a closure, its package is not installed, or its options
-        cannot be read.
+    RecipeError if there is no such optimizer, it needs a closure, its package is not installed, or its options
+    cannot be read.
     """
     name, options = _read(text)
     canonical, preset = SHORT.get(name, (name, {}))
@@ -154,18 +151,17 @@ def build(
     *,
     fuse: bool = True,
 ) -> torch.optim.Optimizer:
-    """The optimizer of a recipe over the groups; each group knows its ratio to the learning rate.
+    """The optimizer of a recipe over the groups, each with its ratio to the recipe's learning rate.
 
     Parameters
     ----------
-    optimizer
-        A name, or a callable ``(params, lr)`` (more by name: ``recipe``); the recipe's own goes first.
-    options
-        Of the trainer's own optimizer; where the recipe names another, those that it has too.
+    optimizer, options
+        A name, or a callable ``(params, lr)`` (more by name: ``recipe``), and its options; the recipe's own optimizer
+        overrides it, with those of the options that it has.
     groups
         Dicts with ``params`` and the options of the group; ``lr_ratio``, or ``lr`` at the peak.
     recipe
-        Its momentum and weight decay replace the optimizer's, but not those that a group has of its own.
+        Its momentum and weight decay replace the optimizer's, but not those of a group.
     fuse
         Whether fused kernels may be used; sparse gradients forbid them.
 
@@ -189,7 +185,7 @@ def build(
 
 
 def _called(function: Callable[..., Any], groups: Groups, recipe: Recipe) -> torch.optim.Optimizer:
-    """What the user's function makes, once it is clear that it can be driven."""
+    """The optimizer that the user's function makes; RecipeError where it is none, or needs a closure."""
     try:
         made = call_with(function, params=groups, lr=recipe.lr, recipe=recipe)
     except Exception as error:
@@ -255,7 +251,7 @@ def _named(
 def _shared(
     spec: OptimizerSpec, arguments: Mapping[str, Any], groups: Groups, recipe: Recipe, *, fuse: bool
 ) -> torch.optim.Optimizer:
-    """The matrices with one optimizer and all others with another one, at the ratio that was asked for."""
+    """One optimizer for the matrices and another one, at its learning-rate ratio, for all other parameters."""
     text, ratio = arguments[OTHERS], arguments.get(OTHERS_RATIO, 1.0)
     if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio < math.inf:
         msg = f"optimizer {spec.name!r}: {OTHERS_RATIO} must be a positive, finite number (got {ratio!r})"
@@ -268,14 +264,14 @@ def _shared(
     first, second = ([group for group in part if group["params"]] for part in (matrices, others))
     alone = {name: value for name, value in arguments.items() if name not in {OTHERS, OTHERS_RATIO}}
     rest = _named(parsed(text), {}, second, recipe, strict=False, fuse=fuse)
-    if two_points(rest):
+    if has_averaged_weights(rest):
         msg = f"optimizer {spec.name!r}: {OTHERS}={text!r} is judged at other weights than it trains; choose another"
         raise RecipeError(msg)
     return Composed(_named(spec, alone, first, recipe, strict=False, fuse=fuse), rest) if first else rest
 
 
 def _of_recipe(spec: OptimizerSpec, given: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
-    """What the recipe says beyond the learning rate, as options of that class."""
+    """The recipe's momentum and weight decay as options of that class."""
     asked: dict[str, Any] = {}
     if recipe.weight_decay is not None:
         if "weight_decay" not in spec.accepted and recipe.weight_decay > 0:
@@ -316,7 +312,7 @@ def _override(optimizer: torch.optim.Optimizer, own: list[set[str]], recipe: Rec
 
 
 def _may_fuse(spec: OptimizerSpec, groups: Groups) -> bool:
-    """Whether one fused kernel a step can be had: it saves most of an optimizer's time on small models."""
+    """Whether the fused kernel can be used, which saves most of an optimizer's time on small models."""
     if "fused" not in spec.accepted:
         return False
     parameters = [parameter for group in groups for parameter in group["params"]]

@@ -1,8 +1,8 @@
-"""PyTorch's own losses: what each divides its sum by, the shapes and types it meets, and what it cannot take.
+"""PyTorch's own losses: what each divides its sum by, and one-sentence errors for shapes and types it cannot take.
 
 The mean that PyTorch takes is not always one over samples. For class numbers it is over the targets that are not
 `ignore_index`, each counted by its class weight; for class probabilities over rows; for elementwise losses over
-elements. With that number the loss of a batch is put together of its parts', whatever the cut.
+elements. With that divisor the loss of a batch is computed from those of its parts, however it is split.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lrtune.training.out_of_memory import first_line, is_out_of_memory
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["LOSSES", "NAMED", "Known", "known"]
+__all__ = ["LOSSES", "NAMED", "TorchLoss", "torch_loss"]
 
 Loss: TypeAlias = Callable[[Any, Any], torch.Tensor]
 Pair: TypeAlias = tuple[torch.Tensor, torch.Tensor]
@@ -51,18 +51,18 @@ FUNCTIONS: Mapping[Any, type[nn.Module]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """A loss of PyTorch's: over any cut of a batch it is the sum of the parts' `total` over that of their `weight`.
+class TorchLoss:
+    """A loss of PyTorch's: that of a batch is the sum of its parts' `total` over the sum of their `divisor`.
 
     Attributes
     ----------
     module
         The loss as PyTorch has it, with its options.
     mean
-        Of output and target, a number: what `module` says. Its errors are one sentence, and targets are put right:
-        whole numbers of any type for class numbers, a column for a vector.
+        `module` as a function of output and target, whose errors are one sentence; class numbers may be of any integer
+        type, and a target may be a column where the output is a vector.
     summed
-        The same of class numbers, before it is divided.
+        The same with ``reduction="sum"``, for class numbers.
     """
 
     module: nn.Module
@@ -75,8 +75,8 @@ class Known:
         return isinstance(self.module, OF_CLASSES)
 
     @property
-    def ignored(self) -> int | None:
-        """The class number that is left out."""
+    def ignore_index(self) -> int | None:
+        """The class number that does not count; None where targets are no classes."""
         return int(self.module.ignore_index) if isinstance(self.module, OF_CLASSES) else None
 
     @property
@@ -84,11 +84,11 @@ class Known:
         """Weight of each class, shape (classes,)."""
         return self.module.weight if isinstance(self.module, OF_CLASSES) else None
 
-    def may_count_nothing(self, target: torch.Tensor) -> bool:
-        """Whether all of a target may be left out: only of class numbers."""
+    def may_ignore_all(self, target: torch.Tensor) -> bool:
+        """Whether it is possible that no target counts: only of class numbers."""
         return self.of_classes and self.module.reduction != "sum" and not target.is_floating_point()
 
-    def weight(self, target: torch.Tensor) -> torch.Tensor | float | None:
+    def divisor(self, target: torch.Tensor) -> torch.Tensor | float | None:
         """What the mean over that target divides by; None where the loss is a sum.
 
         For class numbers a tensor without dimensions on the target's device, so that nothing waits for it.
@@ -108,33 +108,28 @@ class Known:
         return (weights[classes] * counted).sum()
 
     def total(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """What the mean divides; of class numbers that are all left out zero, where the mean is not a number."""
+        """The sum that the mean divides; zero where no class number counts, where the mean is NaN."""
         if self.of_classes and not target.is_floating_point():
             return self.summed(output, target)
-        weight = self.weight(target)
+        divisor = self.divisor(target)
         mean = self.mean(output, target)
-        return mean if weight is None else mean * weight
+        return mean if divisor is None else mean * divisor
 
 
-def known(loss: Any, device: torch.device) -> Known | None:
-    """What is known of a loss; None of one that is not PyTorch's own, or has weights by element of its own.
+def torch_loss(loss: Any, device: torch.device) -> TorchLoss | None:
+    """A loss module, a function of :mod:`torch.nn.functional` or a ``partial`` of one, its class weights on the device.
 
-    Parameters
-    ----------
-    loss
-        A loss module, a function of :mod:`torch.nn.functional`, or a ``functools.partial`` of one.
-    device
-        Where its class weights go.
+    None where it is not PyTorch's own, or has weights by element.
     """
     module = loss if isinstance(loss, nn.Module) else _module_of(loss)
-    whole_class = type(module) in OF_CLASSES
-    if module is None or not (whole_class or type(module) in ELEMENTWISE):
+    of_classes = type(module) in OF_CLASSES
+    if module is None or not (of_classes or type(module) in ELEMENTWISE):
         return None
     if module.reduction not in ("mean", "sum", "batchmean"):
         return None
-    if not whole_class and getattr(module, "weight", None) is not None:
+    if not of_classes and getattr(module, "weight", None) is not None:
         return None  # its shape may be that of one batch
-    return _known(copy.deepcopy(module).to(device))
+    return _torch_loss(copy.deepcopy(module).to(device))
 
 
 def _module_of(loss: Any) -> Any:
@@ -148,8 +143,8 @@ def _module_of(loss: Any) -> Any:
         return None
 
 
-def _known(module: nn.Module, name: str = "", call: Any = None) -> Known:
-    """A named loss is called without the module around it, which would take its time at every step."""
+def _torch_loss(module: nn.Module, name: str = "", call: Any = None) -> TorchLoss:
+    """A loss by name calls its function, without the time that a module takes at every step."""
     prepare, summed = _aligned, module
     if isinstance(module, OF_CLASSES):
         prepare = functools.partial(_classes, strict=bool(name))
@@ -157,11 +152,13 @@ def _known(module: nn.Module, name: str = "", call: Any = None) -> Known:
         summed.reduction = "sum"
     kind = type(module).__name__
     shown = (name, f"torch.nn.functional.{call.__name__}") if call else (kind, f"torch.nn.{kind}()")
-    return Known(module=module, mean=_checked(shown, call or module, prepare), summed=_checked(shown, summed, prepare))
+    return TorchLoss(
+        module=module, mean=_checked(shown, call or module, prepare), summed=_checked(shown, summed, prepare)
+    )
 
 
 def _checked(shown: tuple[str, str], call: Loss, prepare: Callable[[Any, Any], Pair]) -> Loss:
-    """A loss whose errors are one sentence: `shown` is its name and how it is called by hand."""
+    """A loss whose errors are one sentence; `shown` is its name and how it is called by hand."""
 
     def loss(output: Any, target: Any) -> torch.Tensor:
         try:
@@ -204,7 +201,7 @@ def _classes(output: torch.Tensor, target: torch.Tensor, *, strict: bool) -> Pai
 
 
 def _aligned(output: torch.Tensor, target: torch.Tensor) -> Pair:
-    """Equal shapes: a column of outputs meets a vector of targets. Half precision is widened, not the target cut."""
+    """The target in the output's shape and type; half precision becomes float32."""
     if output.shape != target.shape:
         if output.numel() == target.numel():
             target = target.reshape(output.shape)
@@ -240,15 +237,11 @@ def _refusal(shown: tuple[str, str], output: Any, target: Any, error: Exception)
         )
     given = f"{name} cannot compare an output of shape {tuple(output.shape)} with a target of {_shown(target)}"
     classes = "cross_entropy" in name or name in {kind.__name__ for kind in OF_CLASSES}
-    return f"{given}: {_cure(output, target, error) if classes else _equal(error)}"
+    return f"{given}: {_advice(output, target, error) if classes else f'give them equal shapes ({first_line(error)})'}"
 
 
-def _equal(error: Exception) -> str:
-    return f"give them equal shapes ({first_line(error)})"
-
-
-def _cure(output: torch.Tensor, target: torch.Tensor, error: Exception) -> str:
-    """What class numbers must be."""
+def _advice(output: torch.Tensor, target: torch.Tensor, error: Exception) -> str:
+    """The advice of an error about classes."""
     if target.is_floating_point() and output.shape != target.shape:
         return "give class numbers as integers, such as y.long(), or probabilities of the output's shape"
     if not target.is_floating_point() and output.shape == target.shape and output.ndim > 1:
@@ -265,8 +258,8 @@ def _shown(target: torch.Tensor) -> str:
     return f"shape {tuple(target.shape)} and type {str(target.dtype).removeprefix('torch.')}"
 
 
-NAMED: dict[str, Known] = {
-    name: _known(module, name, call)
+NAMED: dict[str, TorchLoss] = {
+    name: _torch_loss(module, name, call)
     for name, module, call in (
         ("cross_entropy", nn.CrossEntropyLoss(), functional.cross_entropy),
         ("mse", nn.MSELoss(), functional.mse_loss),
@@ -275,6 +268,6 @@ NAMED: dict[str, Known] = {
         ("bce_with_logits", nn.BCEWithLogitsLoss(), functional.binary_cross_entropy_with_logits),
     )
 }
-"""The losses that have a name here."""
+"""The losses by name."""
 
 LOSSES: dict[str, Loss] = {name: loss.mean for name, loss in NAMED.items()}

@@ -1,4 +1,4 @@
-"""PyTorch modules as a trainer: models that the user makes, trained step by step, side by side."""
+"""The trainer of PyTorch modules: checks what the user gives, starts runs, measures baselines and fingerprints."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from lrtune.core.recipe import Recipe
 from lrtune.errors import DataError, InputError, RecipeError
-from lrtune.schedules import for_recipe
 from lrtune.training.base import Baseline
+from lrtune.training.member import MemberRun
 from lrtune.training.networks.amp import checked_precision, chosen_device
-from lrtune.training.networks.build import NetworkSettings
+from lrtune.training.networks.build import NetworkSettings, described
 from lrtune.training.networks.constant_baseline import chance_of
 from lrtune.training.networks.data import DatasetSource, TensorSource
 from lrtune.training.networks.data_loaders import LoaderSource
@@ -28,17 +28,12 @@ from lrtune.training.networks.run import NetworkMember
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from lrtune.training.base import Report, Setup, State
-    from lrtune.training.networks.data import Source
+    from lrtune.training.networks.data_loaders import Source
 
-__all__ = ["NetworkRun", "TorchTrainer"]
+__all__ = ["TorchTrainer"]
 
 KIND = "torch-1"
-NOMINAL = Recipe(lr=1e-3)  # for what no recipe changes: the held-out part, the model's shapes
-MISLED = (
-    "BatchNorm under a schedule-free optimizer: its running averages belong to the weights that are trained, not to "
-    "the averaged ones that are judged, so the held-out loss may look worse than it is; GroupNorm has no such averages"
-)
+NOMINAL = Recipe(lr=1e-3)  # where any recipe will do: the held-out part, the model's shapes
 
 
 class TorchTrainer:
@@ -53,11 +48,11 @@ class TorchTrainer:
         Tensors or arrays ``(inputs..., target)``, a ``Dataset``, a ``DataLoader``, or a function that
         returns a ``DataLoader`` and takes any of ``recipe``, ``batch_size`` and ``generator`` by name. Each
         run has a copy of a loader's samplers, seeded each epoch from the recipe; generators that a Dataset
-        holds are seeded before each batch.
+        has are seeded before each batch.
         Tensors, and those of a ``TensorDataset``, live on the device and are indexed there; an array of
         float64 becomes a tensor of PyTorch's default type.
     valid_data
-        The held-out part, likewise; None leaves the training loss alone.
+        The held-out part, likewise; with None only the training loss is measured.
     loss
         ``"cross_entropy"``, ``"mse"``, ``"l1"``, ``"huber"``, ``"bce_with_logits"``, a loss module or
         function of PyTorch, a function ``(output, target)``, or ``(model, batch)`` for full control (its
@@ -68,9 +63,9 @@ class TorchTrainer:
     optimizer
         The name of any of :mod:`torch.optim`, ``"prodigy"`` or ``"schedule-free-adamw"``, see
         :mod:`lrtune.training.networks.optimizers`, or a callable ``(params, lr)``. The recipe's own optimizer,
-        momentum and weight decay go first. One that has ``train()`` and ``eval()`` is set to the latter
-        while the held-out part is evaluated. Before anything is trained, a few steps on small tensors tell whether
-        it reads its learning rate, follows a schedule, and can be saved; what it does not do is a notice.
+        momentum and weight decay override it. One that has ``train()`` and ``eval()`` is set to the latter
+        while the held-out part is evaluated. Before anything is trained, a few steps on small tensors find out whether
+        it uses its learning rate, follows a schedule, and can be saved; what it does not do is a notice.
     optimizer_options
         Options of the optimizer, by name.
     metrics
@@ -84,19 +79,20 @@ class TorchTrainer:
     batch_size
         Samples of an optimizer step where the recipe does not say.
     eval_batch_size
-        Samples evaluated at once; halved when memory runs out. ``valid_loss`` does not depend on it, but
-        for a function that returns its loss alone and takes no mean over samples, of which you are told.
+        Samples evaluated at once; halved when memory runs out. ``valid_loss`` does not depend on it, except
+        for a function that returns its loss alone and takes no mean over samples, of which a notice tells.
     layer_decay
         Each block's learning rate over that of the next one, e.g. 0.8; the last block has the recipe's.
     param_groups
-        ``(model)`` or ``(model, recipe)``: parameter groups of one's own, with ``lr_ratio`` or ``lr``.
-        The schedule keeps their ratios.
+        ``(model)`` or ``(model, recipe)``: parameter groups of your own, with ``lr_ratio`` or ``lr``, whose
+        ratios to the recipe's learning rate stay fixed.
     clip_norm
         Largest norm of the gradient; a greater one is scaled down to it.
     accumulate
-        Micro-batches that each batch is cut into, or fewer of at least two samples under BatchNorm. More
-        are made of it where memory runs out; only BatchNorm can tell. Under a loss of which it is not
-        known what it divides by, batches are not cut, and you are told (see :mod:`lrtune.training.networks.step`).
+        Micro-batches that each batch is split into, or fewer of at least two samples under BatchNorm; more where
+        memory runs out. Gradients are those of the whole batch (BatchNorm's statistics are not). Under a loss of
+        which it is not known what it divides by, batches are not split, and a notice says so
+        (see :mod:`lrtune.training.networks.step`).
     compile
         Whether to compile the model with ``torch.compile``, or its options, such as ``{"mode": ...}``.
 
@@ -108,8 +104,8 @@ class TorchTrainer:
     Notes
     -----
     The same recipe and seed give the same curve on the CPU, bit for bit, for a fixed number of threads.
-    Neither the process's random generators nor its settings are changed. A schedule that listens
-    (``plateau``) hears the held-out loss at the end of each epoch, or the first metric for ``mode=max``.
+    Neither the process's random generators nor its settings are changed. A metric-driven schedule (``plateau``) is
+    updated with the held-out loss at the end of each epoch, or with the first metric for ``mode=max``.
     """
 
     saves = True
@@ -145,7 +141,7 @@ class TorchTrainer:
             ("eval_batch_size", eval_batch_size),
             ("accumulate", accumulate),
         ):
-            _positive(name, value, whole=True)
+            _positive(name, value, integer=True)
         for name, number in (("layer_decay", layer_decay), ("clip_norm", clip_norm)):
             if number is not None:
                 _positive(name, number)
@@ -173,13 +169,13 @@ class TorchTrainer:
             compiled=(dict(compile) if isinstance(compile, Mapping) else {} if compile else None),
             made=WeakSet(),
             notices=self._notices,
-            seen={},
+            behaviors={},
         )
-        self._print: dict[str, str] | None = None
+        self._fingerprint: dict[str, str] | None = None
 
     @property
     def notices(self) -> Sequence[str]:
-        """What the user should be told, one sentence each."""
+        """Notices for the user, one sentence each."""
         return tuple(self._notices)
 
     @property
@@ -187,7 +183,7 @@ class TorchTrainer:
         """The optimizer where a recipe names none; None where it is the user's own function."""
         return self._settings.optimizer if isinstance(self._settings.optimizer, str) else None
 
-    def start(self, recipes: Sequence[Recipe], /) -> NetworkRun:
+    def start(self, recipes: Sequence[Recipe], /) -> MemberRun[NetworkMember]:
         """Start a run: one model for each recipe.
 
         Raises
@@ -198,11 +194,9 @@ class TorchTrainer:
         for recipe in recipes:
             self._check(recipe)
         members = [NetworkMember(number, recipe, self._settings) for number, recipe in enumerate(recipes)]
-        if any(member.misled for member in members):
-            self._notices[MISLED] = None
         for member in members:
-            self._notices.update(dict.fromkeys(member.notices))
-        return NetworkRun(members)
+            self._notices.update(dict.fromkeys(member.live.notices if member.live is not None else ()))
+        return MemberRun(members, {"kind": KIND})
 
     def _check(self, recipe: Recipe) -> None:
         if recipe.optimizer is not None:
@@ -210,7 +204,6 @@ class TorchTrainer:
         if recipe.layer_decay == 0:
             msg = "recipe: layer_decay must be above zero (got 0); leave it out, or give 1 for equal learning rates"
             raise RecipeError(msg)
-        for_recipe(recipe, recipe.epochs * self.steps_per_epoch(recipe))
         asked = recipe.batch_size or self._settings.batch_size
         used = self._settings.train.batch_size(recipe, self._settings.batch_size)
         if used < asked:
@@ -226,112 +219,40 @@ class TorchTrainer:
             return Baseline()
         member = NetworkMember(0, recipe, self._settings)
         try:
-            untrained = member.untrained().get(metric)
+            untrained = member.evaluate().get(metric) if member.live is not None else None
         finally:
             member.end()
         undefined = untrained is not None and not math.isfinite(untrained)
-        chance = None if self._settings.objective.whole else chance_of(self._settings, metric)
+        chance = None if self._settings.objective.custom_forward else chance_of(self._settings, metric)
         return Baseline(untrained=None if undefined else untrained, chance=chance, undefined=undefined)
 
     def fingerprint(self) -> Mapping[str, str]:
         """Data (hashed where it is tensors), model (class and shapes) and loss."""
-        if self._print is None:
+        if self._fingerprint is None:
             settings = self._settings
             member = NetworkMember(0, NOMINAL, settings)
-            self._print = {
+            self._fingerprint = {
                 "data": settings.train.describe(),
-                "model": member.describe(),
+                "model": "too large for the device" if member.live is None else described(member.live.model),
                 "loss": settings.objective.name,
             }
             member.end()
             if settings.valid is not None:
-                self._print["held-out"] = settings.valid.describe()
-        return dict(self._print)
+                self._fingerprint["held-out"] = settings.valid.describe()
+        return dict(self._fingerprint)
 
 
-class NetworkRun:
-    """Models in training; see :class:`lrtune.training.base.Run` for what each method promises."""
-
-    def __init__(self, members: Sequence[NetworkMember]) -> None:
-        self._members = list(members)
-
-    @property
-    def recipes(self) -> Sequence[Recipe]:
-        """What each member was told."""
-        return tuple(member.recipe for member in self._members)
-
-    @property
-    def alive(self) -> tuple[int, ...]:
-        """The members that can go on."""
-        return tuple(member.number for member in self._members if not member.done)
-
-    def advance(self, steps: int, /, *, evaluate: bool = True) -> list[Report]:
-        """Train every member alive by up to `steps` minibatches; one report for each."""
-        reports = (member.advance(steps, evaluate=evaluate) for member in self._members)
-        return [report for report in reports if report is not None]
-
-    def drop(self, members: Iterable[int], /) -> None:
-        """Give members up and free their memory."""
-        for number in members:
-            self._members[number].end()
-
-    def setup(self) -> Setup:
-        """How the first member was set up beyond its recipe."""
-        return self._members[0].setup()
-
-    def state(self) -> State | None:
-        """A snapshot of every member; None where an optimizer keeps what cannot be saved."""
-        try:
-            return {"kind": KIND, "members": [member.state() for member in self._members]}
-        except TypeError:
-            return None
-
-    def restore(self, state: State, /) -> None:
-        """Go on from a state of the same recipes.
-
-        Raises
-        ------
-        InputError
-            If the state belongs to something else, or is damaged.
-        """
-        if state.get("kind") != KIND or len(state.get("members", ())) != len(self._members):
-            msg = f"the state is not one of {len(self._members)} models in training; start the run again"
-            raise InputError(msg)
-        try:
-            for member, saved in zip(self._members, state["members"], strict=True):
-                member.restore(saved)
-        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            if isinstance(error, InputError):
-                raise
-            msg = f"the state is damaged ({type(error).__name__}: {error}); start the run again"
-            raise InputError(msg) from error
-
-    def suspend(self) -> None:
-        """Move everything to the host, end worker processes."""
-        for member in self._members:
-            member.suspend()
-
-    def close(self) -> None:
-        """Free everything."""
-        for member in self._members:
-            member.end()
-
-
-def _positive(name: str, value: object, *, whole: bool = False) -> None:
-    kinds = (int,) if whole else (int, float)
+def _positive(name: str, value: object, *, integer: bool = False) -> None:
+    kinds = (int,) if integer else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < math.inf:
-        msg = f"{name} must be a {'whole number of at least 1' if whole else 'positive, finite number'} (got {value!r})"
+        msg = (
+            f"{name} must be a {'whole number of at least 1' if integer else 'positive, finite number'} (got {value!r})"
+        )
         raise InputError(msg)
 
 
 def source_of(data: Any, name: str) -> Source:
-    """The source of batches that some data is.
-
-    Raises
-    ------
-    DataError
-        If it is nothing of the kind.
-    """
+    """The source of batches from what the user gave; DataError if it is none of those."""
     if isinstance(data, TensorDataset):
         return TensorSource(data.tensors, name)
     if isinstance(data, list | tuple):

@@ -35,7 +35,7 @@ def bag(**held: Any) -> Bag:
 
 def carried(source: Any, target: Any) -> Any:
     """The target, given through a file's bytes what the source had learned."""
-    state.pour(checkpoint.decode(checkpoint.encode(state.taken(source))), target)
+    state.load_fitted(checkpoint.decode(checkpoint.encode(state.save_fitted(source))), target)
     return target
 
 
@@ -50,11 +50,11 @@ def test_a_fitted_estimator_goes_through_a_file(make: Any) -> None:
         source.partial_fit(X, Y, classes=classes)
     target.partial_fit(X[:4], Y[:4], classes=classes)
     carried(source, target)
-    assert same(state.taken(target), state.taken(source))
+    assert same(state.save_fitted(target), state.save_fitted(source))
     assert target.predict(X).tolist() == source.predict(X).tolist()
     source.partial_fit(X, Y)
     target.partial_fit(X, Y)
-    assert same(state.taken(target), state.taken(source))
+    assert same(state.save_fitted(target), state.save_fitted(source))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_parameters_are_not_learned_and_what_was_not_there_goes() -> None:
 @pytest.mark.parametrize("value", [iter([1]), np.array([object()]), {1, 2}, 1j, object()])
 def test_what_cannot_be_written_is_said(value: Any) -> None:
     with pytest.raises(state.UnsavableError, match="held_"):
-        state.taken(bag(held_=value))
+        state.save_fitted(bag(held_=value))
 
 
 def test_an_object_that_refers_to_itself_is_said() -> None:
@@ -121,7 +121,7 @@ def test_an_object_that_refers_to_itself_is_said() -> None:
     loop.held_ = bag(again_=loop)
     loop.held_.again_ = loop.held_
     with pytest.raises(state.UnsavableError, match="refers to itself"):
-        state.taken(loop)
+        state.save_fitted(loop)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_an_object_that_refers_to_itself_is_said() -> None:
 )
 def test_what_does_not_fit_is_refused(item: Any) -> None:
     with pytest.raises(InputError, match="does not fit Bag"):
-        state.pour({"held_": item}, bag(held_=3))
+        state.load_fitted({"held_": item}, bag(held_=3))
 
 
 def test_functions_are_kept_and_never_replaced() -> None:

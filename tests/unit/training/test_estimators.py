@@ -29,6 +29,7 @@ from lrtune.core.outcome import Outcome
 from lrtune.core.recipe import Recipe
 from lrtune.errors import DataError, InputError
 from lrtune.training import checkpoint
+from lrtune.training.estimators.run import EstimatorTask
 from lrtune.training.estimators.trainer import SklearnTrainer
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ def test_a_run_equals_a_loop_of_partial_fit(estimator: Any, targets: Any) -> Non
     trainer = SklearnTrainer(estimator, FEATURES, targets, valid=(FEATURES, targets))
     rate = getattr(estimator, "eta0", None) or estimator.learning_rate_init
     run = trainer.start([Recipe(lr=rate, epochs=2, batch_size=16, seed=7)])
+    ours = run.members[0].estimator
     run.advance(10**6)
     plain = clone(estimator)
     classes = {"classes": np.unique(targets)} if targets is CLASSES else {}
@@ -140,8 +142,7 @@ def test_a_run_equals_a_loop_of_partial_fit(estimator: Any, targets: Any) -> Non
             rows = order[begin : begin + 16]
             plain.partial_fit(FEATURES[rows], targets[rows], **classes)
             classes = {}
-    np.testing.assert_array_equal(run.estimator(0).predict(FEATURES), plain.predict(FEATURES))
-    ours = run.estimator(0)
+    np.testing.assert_array_equal(ours.predict(FEATURES), plain.predict(FEATURES))
     for left, right in zip(
         getattr(ours, "coefs_", [ours.coef_] if hasattr(ours, "coef_") else []),
         getattr(plain, "coefs_", [plain.coef_] if hasattr(plain, "coef_") else []),
@@ -154,9 +155,10 @@ def test_the_schedule_drives_the_learning_rate() -> None:
     trainer = SklearnTrainer(sgd(), FEATURES, CLASSES)
     run = trainer.start([Recipe(lr=0.5, epochs=4, batch_size=10, schedule="linear", warmup=0.25)])
     rates = []
+    estimator = run.members[0].estimator
     for _ in range(12):
         (report,) = run.advance(1)
-        rates.append((report.point.lr, run.estimator(0).eta0))
+        rates.append((report.point.lr, estimator.eta0))
     assert all(told == used for told, used in rates)
     assert rates[0][0] == 0.0
     assert rates[3][0] == 0.5
@@ -167,13 +169,14 @@ def test_the_schedule_drives_the_learning_rate() -> None:
 def test_the_schedule_drives_the_optimizer_of_a_perceptron(solver: str) -> None:
     trainer = SklearnTrainer(MLPClassifier((4,), solver=solver), FEATURES, CLASSES)
     run = trainer.start([Recipe(lr=0.5, epochs=2, batch_size=10, schedule="linear")])
+    estimator = run.members[0].estimator
     for _ in range(4):
         (report,) = run.advance(1)
-        optimizer = run.estimator(0)._optimizer
+        optimizer = estimator._optimizer
         assert report.point.lr == (optimizer.learning_rate if solver == "sgd" else optimizer.learning_rate_init)
 
 
-def test_plateau_listens_at_the_end_of_each_epoch() -> None:
+def test_plateau_is_updated_at_the_end_of_each_epoch() -> None:
     trainer = SklearnTrainer(sgd(), FEATURES, CLASSES)
     run = trainer.start([Recipe(lr=1e-9, epochs=6, batch_size=10, schedule="plateau(factor=0.5, patience=0)")])
     rates = [run.advance(3)[0].point.lr for _ in range(6)]
@@ -188,10 +191,10 @@ def test_the_training_loss_is_the_mean_since_the_last_full_epoch() -> None:
     assert told[0] == pytest.approx(math.log(2))  # of a model of zeros
     run = trainer.start([recipe])
     run.advance(3)
-    before = clone(run.estimator(0))
-    before.__dict__.update(run.estimator(0).__dict__)
+    before = clone(run.members[0].estimator)
+    before.__dict__.update(run.members[0].estimator.__dict__)
     rows = np.random.default_rng([5, 1]).permutation(30)[:10]
-    batch = trainer.train.take(rows)
+    batch = trainer.task.train.take(rows)
     assert told[3] == pytest.approx(log_loss(batch.y, before.predict_proba(batch.X), labels=[0, 1]))
 
 
@@ -219,9 +222,9 @@ def test_earlier_steps_are_fitted_on_the_training_part_alone() -> None:
     trainer = SklearnTrainer(
         make_pipeline(StandardScaler(), SGDRegressor()), X, X[:, 0], valid=(np.full((2, 1), 1e6), [1.0, 1.0])
     )
-    assert trainer.train.X.mean() == 0
-    assert trainer.train.X.std() == 1
-    assert trainer.valid.X.min() > 1e5
+    assert trainer.task.train.X.mean() == 0
+    assert trainer.task.train.X.std() == 1
+    assert trainer.task.valid.X.min() > 1e5
 
 
 # The split.
@@ -231,13 +234,13 @@ def test_the_split_is_stratified_and_its_seed_decides() -> None:
     y = np.array([0] * 90 + [1] * 10)
     X = np.arange(100.0).reshape(-1, 1)
     trainers = [SklearnTrainer(sgd(), X, y, split_seed=seed, valid_fraction=0.2) for seed in (0, 0, 1)]
-    assert [trainer.valid.y.sum() for trainer in trainers] == [2, 2, 2]
-    assert np.array_equal(trainers[0].valid.X, trainers[1].valid.X)
-    assert not np.array_equal(trainers[0].valid.X, trainers[2].valid.X)
-    assert not set(trainers[0].valid.X.ravel()) & set(trainers[0].train.X.ravel())
+    assert [trainer.task.valid.y.sum() for trainer in trainers] == [2, 2, 2]
+    assert np.array_equal(trainers[0].task.valid.X, trainers[1].task.valid.X)
+    assert not np.array_equal(trainers[0].task.valid.X, trainers[2].task.valid.X)
+    assert not set(trainers[0].task.valid.X.ravel()) & set(trainers[0].task.train.X.ravel())
 
 
-def test_a_class_of_one_row_is_no_obstacle_but_told() -> None:
+def test_a_class_of_one_row_is_a_notice() -> None:
     trainer = SklearnTrainer(sgd(), FEATURES, [2, *CLASSES[1:]])
     assert any("not stratified" in notice for notice in trainer.notices)
     assert trained(trainer, Recipe(lr=0.1)).outcome is Outcome.COMPLETED
@@ -268,16 +271,16 @@ def test_divergence_ends_a_run_at_the_step(estimator: Any, targets: Any, lr: flo
     assert f"step {end.point.step}" in end.why
     assert end.point.step < 120
     assert run.alive == (1,)
-    assert train(run, piece=1000)[1]
+    assert train(run, steps=1000)[1]
     assert [report.point.step for report in reports if report.member == 0] == list(range(1, end.point.step + 1))
 
 
-def test_the_step_of_divergence_does_not_depend_on_the_pieces() -> None:
+def test_the_step_of_divergence_does_not_depend_on_the_segments() -> None:
     trainer = SklearnTrainer(SGDRegressor(), FEATURES, VALUES)
     ends = []
-    for piece in (1, 4, 1000):
+    for steps in (1, 4, 1000):
         run = trainer.start([Recipe(lr=0.8, epochs=20, batch_size=5)])
-        curve = train(run, piece=piece)[0]
+        curve = train(run, steps=steps)[0]
         ends.append(curve[max(curve)])
     assert ends[0] == ends[1] == ends[2]
 
@@ -331,17 +334,17 @@ def test_other_exceptions_are_the_users_own() -> None:
         (sgd(warm_start=True), "warm_start"),
     ],
 )
-def test_a_setting_that_lrtune_owns_is_replaced_and_told(estimator: Any, said: str) -> None:
+def test_a_setting_that_lrtune_replaces_is_a_notice(estimator: Any, said: str) -> None:
     trainer = SklearnTrainer(estimator, FEATURES, VALUES if isinstance(estimator, SGDRegressor) else CLASSES)
     assert [notice for notice in trainer.notices if said in notice]
     assert trained(trainer, Recipe(lr=0.01)).outcome is Outcome.COMPLETED
 
 
-def test_nothing_is_told_where_nothing_is_replaced() -> None:
+def test_no_notice_where_nothing_is_replaced() -> None:
     assert SklearnTrainer(sgd(), FEATURES, CLASSES).notices == ()
 
 
-def test_the_batch_of_a_linear_model_is_told_to_be_no_batch() -> None:
+def test_a_batch_size_of_a_linear_model_is_a_notice() -> None:
     trainer = SklearnTrainer(sgd(), FEATURES, CLASSES)
     trainer.start([Recipe(lr=0.1)])
     assert trainer.notices == ()
@@ -351,7 +354,7 @@ def test_the_batch_of_a_linear_model_is_told_to_be_no_batch() -> None:
     assert "after each row" in trainer.notices[0]
 
 
-def test_a_parameter_that_changes_nothing_is_told() -> None:
+def test_a_parameter_that_changes_nothing_is_a_notice() -> None:
     class Inert(Averager):
         def __init__(self, pace: float = 0.1, colour: float = 1.0) -> None:
             self.pace, self.colour = pace, colour
@@ -363,7 +366,7 @@ def test_a_parameter_that_changes_nothing_is_told() -> None:
 
 def test_balanced_classes_become_numbers() -> None:
     trainer = SklearnTrainer(sgd(class_weight="balanced"), FEATURES, [0] * 30 + [1] * 10)
-    assert trainer.kind.template.class_weight == {0: pytest.approx(40 / 60), 1: 2.0}
+    assert trainer.task.adapter.template.class_weight == {0: pytest.approx(40 / 60), 1: 2.0}
     assert trained(trainer, Recipe(lr=0.1)).outcome is Outcome.COMPLETED
 
 
@@ -375,13 +378,13 @@ def test_class_weights_weigh_the_loss_as_the_estimator_does() -> None:
     )
     ones = np.ones(40)
     found = trained(by_class, Recipe(lr=0.01, epochs=2)).point.values
-    stepper = by_class.untrained(Recipe(lr=0.01))
+    stepper = by_class.task.untrained(Recipe(lr=0.01))
     assert stepper is not None
-    rows = by_class.kind.criterion.rows(stepper.estimator, by_class.valid.X, by_class.valid.target)
+    rows = by_class.task.adapter.criterion.rows(stepper.estimator, by_class.task.valid.X, by_class.task.valid.target)
     weight = np.array([weights[name] for name in classes])
-    assert stepper.losses(by_class.valid) == pytest.approx(np.average(rows, weights=weight))
+    assert stepper.losses(by_class.task.valid) == pytest.approx(np.average(rows, weights=weight))
     assert found["train_loss"] == pytest.approx(trained(by_row, Recipe(lr=0.01, epochs=2)).point.values["train_loss"])
-    constant = by_class.kind.criterion.constant(by_class.valid.target, weight)
+    constant = by_class.task.adapter.criterion.constant(by_class.task.valid.target, weight)
     assert by_class.baseline(Recipe(lr=0.01), "valid_loss").chance == pytest.approx(constant)
     both = SklearnTrainer(sgd(class_weight=weights), FEATURES, classes, sample_weight=2 * ones)
     assert trained(both, Recipe(lr=0.01)).point.values["train_loss"] > 0
@@ -392,13 +395,13 @@ def test_class_weights_weigh_the_loss_as_the_estimator_does() -> None:
 def test_recipes_reach_the_parameters() -> None:
     trainer = SklearnTrainer(MLPClassifier((4,)), FEATURES, CLASSES)
     run = trainer.start([Recipe(lr=0.1, optimizer="sgd", momentum=0.5, weight_decay=0.25, batch_size=300)])
+    estimator = run.members[0].estimator
     run.advance(1)
-    estimator = run.estimator(0)
     assert (estimator.solver, estimator.momentum, estimator.alpha) == ("sgd", 0.5, 0.25)
     assert trainer.steps_per_epoch(run.recipes[0]) == 1
     assert len(estimator.loss_curve_) <= 1
     linear = SklearnTrainer(sgd(), FEATURES, CLASSES).start([Recipe(lr=0.1, weight_decay=0.25, optimizer="sgd")])
-    assert linear.estimator(0).alpha == 0.25
+    assert linear.members[0].estimator.alpha == 0.25
 
 
 @pytest.mark.parametrize(
@@ -462,7 +465,7 @@ def test_baselines() -> None:
     y = np.array([0] * 30 + [1] * 10)
     trainer = SklearnTrainer(sgd(), FEATURES, y, metrics=["accuracy", "neg_log_loss", "roc_auc"])
     recipe = Recipe(lr=0.1)
-    share = trainer.valid.y.mean()
+    share = trainer.task.valid.y.mean()
     entropy = -share * math.log(share) - (1 - share) * math.log(1 - share)
     assert trainer.baseline(recipe, "valid_loss").untrained == pytest.approx(math.log(2))
     assert trainer.baseline(recipe, "valid_loss").chance == pytest.approx(entropy)
@@ -477,7 +480,7 @@ def test_the_baseline_of_a_perceptron_is_that_of_its_seed() -> None:
     trainer = SklearnTrainer(MLPRegressor(hidden_layer_sizes=(4,)), FEATURES, VALUES)
     first, again, other = (trainer.baseline(Recipe(lr=0.1, seed=seed), "valid_loss") for seed in (1, 1, 2))
     assert first == again != other
-    assert first.chance == pytest.approx(trainer.valid.y.var() / 2)
+    assert first.chance == pytest.approx(trainer.task.valid.y.var() / 2)
 
 
 # The fingerprint.
@@ -721,7 +724,7 @@ def test_a_state_of_other_data_is_refused() -> None:
 
 def test_a_damaged_state_is_refused() -> None:
     trainer = SklearnTrainer(MLPClassifier((4,)), FEATURES, CLASSES)
-    run = trainer.start([Recipe(lr=0.1)])
+    run = trainer.start([Recipe(lr=0.1, epochs=2)])
     run.advance(1)
     text = checkpoint.encode(run.state() or {})
     for break_it in (
@@ -775,24 +778,24 @@ def test_a_closed_or_dropped_member_holds_no_estimator() -> None:
     run = SklearnTrainer(sgd(), FEATURES, CLASSES).start(RECIPES[:2])
     run.advance(1)
     run.drop([0])
-    assert run.estimator(0) is None
-    assert run.estimator(1) is not None
+    assert run.members[0].estimator is None
+    assert run.members[1].estimator is not None
     run.close()
-    assert run.estimator(1) is None
+    assert run.members[1].estimator is None
 
 
 def test_classifiers_that_say_little_have_a_loss_too() -> None:
     trainer = SklearnTrainer(Unweighted(), FEATURES, CLASSES, learning_rate_parameter="eta")
     report = trained(trainer, Recipe(lr=0.1))
-    assert report.point.values["valid_loss"] == pytest.approx(trainer.valid.y.mean())
+    assert report.point.values["valid_loss"] == pytest.approx(trainer.task.valid.y.mean())
 
 
 def test_memory_that_runs_out_in_scoring_is_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = SklearnTrainer(sgd(), FEATURES, CLASSES)
 
-    def full(_: Any) -> dict[str, float]:
+    def full(*_: Any) -> dict[str, float]:
         raise MemoryError
 
-    monkeypatch.setattr(trainer, "evaluate", full)
+    monkeypatch.setattr(EstimatorTask, "evaluate", full)
     report = trained(trainer, Recipe(lr=0.1))
     assert report.outcome is Outcome.OUT_OF_MEMORY

@@ -60,7 +60,7 @@ class Network(ClassifierMixin, BaseEstimator):
         return self.classes_[np.argmax(X @ self.coef_, axis=1)]
 
 
-def test_an_estimator_like_skorchs_trains_one_step_a_minibatch_at_the_rate_it_is_told() -> None:
+def test_an_estimator_like_skorchs_trains_one_step_a_minibatch_at_the_rate_of_the_schedule() -> None:
     X, y = load_iris(return_X_y=True)  # noqa: N806 -- scikit-learn's name
     trainer = SklearnTrainer(Network(), X / 10, y, learning_rate_parameter="lr")
     assert "Network" in trainer.fingerprint()["estimator"]

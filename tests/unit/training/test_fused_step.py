@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from lrtune.core.outcome import Outcome
 from lrtune.core.recipe import Recipe
-from lrtune.training.networks.fused_step import Direct, backward, step_of
+from lrtune.training.networks.fused_step import FusedStep, backward, step_of
 from lrtune.training.networks.loss import objective_of
 from lrtune.training.networks.optimizers import FUSED_ON_CPU, plain_step
 from lrtune.training.networks.step import Stepper
@@ -95,7 +95,7 @@ class TestSteps:
         model, calls = network(), []
         optimizer = kind(model.parameters(), lr=0.1, **options)
         own = plain_step(optimizer)
-        trained(model, optimizer, Direct(optimizer, lambda: calls.append(own())).step)
+        trained(model, optimizer, FusedStep(optimizer, lambda: calls.append(own())).step)
         assert len(calls) == own_steps
 
     def test_other_classes_and_hooks_go_their_own_way(self) -> None:
@@ -107,12 +107,12 @@ class TestSteps:
         hooked.register_step_pre_hook(lambda *_: None)
         assert step_of(hooked) == hooked.step
         for optimizer in (Mine(parameters, lr=0.1), torch.optim.RMSprop(parameters, lr=0.1)):
-            assert not isinstance(getattr(step_of(optimizer), "__self__", None), Direct)
+            assert not isinstance(getattr(step_of(optimizer), "__self__", None), FusedStep)
 
     def test_weights_that_were_exchanged_are_the_ones_that_are_trained(self) -> None:
         run = make(model=plain).start([Recipe(lr=0.1, epochs=2)])
         run.advance(3, evaluate=False)
-        weight = run._members[0]._live.model.weight  # type: ignore[union-attr]  # if it is not there, this fails
+        weight = run.members[0].live.model.weight  # type: ignore[union-attr]  # if it is not there, this fails
         weight.data = torch.zeros_like(weight)
         run.advance(1, evaluate=False)
         assert weight.abs().sum() > 0
@@ -196,12 +196,12 @@ class TestTrouble:
         model = network()
         made = stepper(model)
         made.step(blobs())
-        assert made.trouble() == ""
+        assert made.non_finite() == ""
         weight = list(model.parameters())[2]
         assert weight.grad is not None
         with torch.no_grad():
             (weight if where == "weight" else weight.grad)[1, 2] = value
-        assert made.trouble() == f"a {where}"
+        assert made.non_finite() == f"a {where}"
 
     def test_infinities_of_both_signs_do_not_cancel(self) -> None:
         model = network()
@@ -209,7 +209,7 @@ class TestTrouble:
         made.step(blobs())
         with torch.no_grad():
             next(model.parameters())[0, :2] = torch.tensor([math.inf, -math.inf])
-        assert made.trouble() == "a weight"
+        assert made.non_finite() == "a weight"
 
     def test_large_numbers_are_finite_though_their_sum_is_not(self) -> None:
         model = network()
@@ -218,7 +218,7 @@ class TestTrouble:
         with torch.no_grad():
             next(model.parameters()).fill_(3e38)
         assert not torch.isfinite(next(model.parameters()).sum())
-        assert made.trouble() == ""
+        assert made.non_finite() == ""
 
 
 def test_a_gradient_that_comes_late_is_trained_on() -> None:
@@ -235,7 +235,7 @@ def test_a_gradient_that_comes_late_is_trained_on() -> None:
 
     for optimizer in ("sgd", "momentum", "adamw"):
         run = make(model=Late, optimizer=optimizer).start([Recipe(lr=0.1, epochs=2)])
-        live = run._members[0]._live
+        live = run.members[0].live
         assert live is not None
         run.advance(3, evaluate=False)
         assert live.model.bias.tolist() == [0.0] * CLASSES
@@ -255,8 +255,8 @@ class TestShared:
             made = stepper(model, name)
             for _ in range(3):
                 made.step((x, target))
-            assert made._unit is not None
-            assert made._unit == 1.0
+            assert made._ones is not None
+            assert made._ones == 1.0
 
     def test_a_loss_of_ones_own_has_one_of_its_own(self) -> None:
         def greedy(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,7 @@ import lrtune
 from lrtune.core.recipe import Recipe
 from lrtune.training.estimators.trainer import SklearnTrainer
 from lrtune.training.generator import GeneratorTrainer
-from lrtune.training.global_state import Ambient
+from lrtune.training.global_state import GlobalState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -169,14 +169,14 @@ def test_a_pause_within_a_with_leaks_no_mode() -> None:
 
 
 def test_an_error_within_puts_all_back() -> None:
-    ambient, before = Ambient(3), outer()
+    ambient, before = GlobalState(3), outer()
     with contextlib.suppress(KeyError), ambient.active():
         draws()
         raise KeyError
     assert outer() == before
     with ambient.active():
         later = draws()
-    with Ambient(3).active():
+    with GlobalState(3).active():
         assert draws() != later
         assert draws() == later
 

@@ -26,9 +26,9 @@ from lrtune.core.outcome import Outcome
 from lrtune.core.recipe import Recipe
 from lrtune.errors import DataError, InputError, RecipeError
 from lrtune.training import checkpoint
-from lrtune.training.networks.data import TensorSource, order
-from lrtune.training.networks.nested import cut, decoded, encoded, joined, length
-from lrtune.training.networks.rng import Stream, derived
+from lrtune.training.networks.data import TensorSource, epoch_order
+from lrtune.training.networks.nested import concatenated, decoded, encoded, length, sliced
+from lrtune.training.networks.rng import RngStream, derived_seed
 from lrtune.training.networks.trainer import TorchTrainer
 
 if TYPE_CHECKING:
@@ -121,12 +121,12 @@ class TestData:
         assert feed.batch(epoch, steps - 1)[0].tolist() == seen[len(seen) - len(feed.batch(epoch, steps - 1)[0]) :]
 
     def test_orders_differ_between_epochs_and_seeds(self) -> None:
-        orders = {tuple(order(50, seed, epoch).tolist()) for seed in range(3) for epoch in range(3)}
+        orders = {tuple(epoch_order(50, seed, epoch).tolist()) for seed in range(3) for epoch in range(3)}
         assert len(orders) == 9
 
 
 class TestLoaders:
-    def test_a_factory_is_told_what_it_asks_for(self) -> None:
+    def test_a_factory_gets_the_arguments_that_it_has(self) -> None:
         told: list[dict[str, Any]] = []
 
         def factory(recipe: Recipe, *, batch_size: int, generator: torch.Generator) -> DataLoader[Any]:
@@ -405,13 +405,13 @@ class Convolving(nn.Sequential):
 def test_all_kinds_of_models_train_and_come_back(model: Any, precision: str, tmp_path: Path) -> None:
     trainer = make(model=model, precision=precision, optimizer="adamw", clip_norm=1.0)
     recipe = Recipe(lr=0.01, epochs=6, schedule="cosine", warmup=0.1)
-    whole = train(trainer.start([recipe]), piece=10)
+    whole = train(trainer.start([recipe]), steps=10)
     run = trainer.start([recipe])
-    begun = train(run, piece=10, segments=1)
+    begun = train(run, steps=10, segments=1)
     checkpoint.save(tmp_path / "state.npz", run.state() or {})
     other = trainer.start([recipe])
     other.restore(checkpoint.load(tmp_path / "state.npz"))
-    assert {**begun[0], **train(other, piece=10)[0]} == whole[0]
+    assert {**begun[0], **train(other, steps=10)[0]} == whole[0]
     assert last_reports(trainer, recipe)[0].point.values["valid_loss"] < 1.1
 
 
@@ -477,17 +477,17 @@ class TestPieces:
     def test_batches_are_cut_along_the_samples(self) -> None:
         batch = {"x": torch.arange(6).reshape(3, 2), "y": [torch.arange(3)], "names": ["a", "b", "c"], "scale": 2.0}
         assert length(batch) == 3
-        part = cut(batch, 1, 3, 3)
+        part = sliced(batch, 1, 3, 3)
         assert part["x"].tolist() == [[2, 3], [4, 5]]
         assert part["y"][0].tolist() == [1, 2]
         assert (part["names"], part["scale"]) == (["b", "c"], 2.0)
 
     @given(st.integers(1, 30), st.integers(1, 30))
     @examples(deadline=None)
-    def test_pieces_joined_are_the_whole(self, samples: int, size: int) -> None:
+    def test_slices_concatenated_are_the_batch(self, samples: int, size: int) -> None:
         batch = (torch.arange(samples), {"y": torch.arange(2 * samples).reshape(samples, 2)})
-        parts = [cut(batch, begin, begin + size, samples) for begin in range(0, samples, size)]
-        whole = joined(parts)
+        parts = [sliced(batch, begin, begin + size, samples) for begin in range(0, samples, size)]
+        whole = concatenated(parts)
         assert torch.equal(whole[0], batch[0])
         assert torch.equal(whole[1]["y"], batch[1]["y"])
 
@@ -497,7 +497,7 @@ class TestPieces:
         def draw() -> list[float]:
             return [float(torch.randn(())), float(np.random.randn()), float(torch.rand(()))]  # noqa: NPY002
 
-        stream, other = Stream(seed), Stream(derived(seed, 1))
+        stream, other = RngStream(seed), RngStream(derived_seed(seed, 1))
         with stream.active():
             for _ in range(draws):
                 draw()

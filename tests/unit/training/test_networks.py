@@ -24,7 +24,7 @@ from lrtune.core.recipe import Recipe
 from lrtune.errors import InputError, RecipeError
 from lrtune.schedules import for_recipe
 from lrtune.training import checkpoint
-from lrtune.training.networks.data import order
+from lrtune.training.networks.data import epoch_order
 from lrtune.training.networks.optimizers import apply_lr, blocks, build, layer_groups
 from lrtune.training.networks.trainer import TorchTrainer
 
@@ -129,7 +129,7 @@ class TestPrivacy:
         run.close()
         assert look() == before
 
-    def test_the_curve_hears_nothing_of_the_global_generators(self) -> None:
+    def test_the_curve_does_not_depend_on_the_global_generators(self) -> None:
         trainer = make(train_data=Noisy())
         quiet = train(trainer.start(RECIPES[:1]))
         run = trainer.start(RECIPES[:1])
@@ -165,7 +165,7 @@ def groups_of(trainer: TorchTrainer, recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def optimizer_of(run: Any) -> torch.optim.Optimizer:
-    return run._members[0]._live.stepper.optimizer
+    return run.members[0].live.stepper.optimizer
 
 
 class Named(nn.Module):
@@ -352,7 +352,7 @@ def bare_losses(recipe: Recipe, batch_size: int) -> list[float]:
     schedule = for_recipe(recipe, total)
     for epoch in range(recipe.epochs):
         losses = []
-        for indices in order(len(x), recipe.seed, epoch).split(batch_size):
+        for indices in epoch_order(len(x), recipe.seed, epoch).split(batch_size):
             optimizer.param_groups[0]["lr"] = recipe.lr * float(schedule(step / total))
             optimizer.zero_grad()
             loss = functional.cross_entropy(model(x[indices]), y[indices])
@@ -383,8 +383,8 @@ class TestSteps:
 
     def test_clipping_bounds_the_step(self) -> None:
         run = make(model=plain, clip_norm=1e-3).start([Recipe(lr=1.0, epochs=1)])
-        weights = [p.clone() for p in run._members[0]._live.model.parameters()]  # type: ignore[union-attr]  # if it is not there, this fails
-        live = run._members[0]._live
+        weights = [p.clone() for p in run.members[0].live.model.parameters()]  # type: ignore[union-attr]  # if it is not there, this fails
+        live = run.members[0].live
         assert live is not None
         run.advance(1)
         moved = sum(((p - w) ** 2).sum().item() for p, w in zip(live.model.parameters(), weights, strict=True)) ** 0.5
@@ -404,7 +404,7 @@ class TestSteps:
             return made
 
         run = make(model=model).start([Recipe(lr=0.1, epochs=2)])
-        live = run._members[0]._live
+        live = run.members[0].live
         assert live is not None
         run.advance(3)
         assert [module.training for module in live.model] == [True, False, True, True, True]
@@ -496,7 +496,7 @@ class TestMemory:
         run.advance(2)
         other = trainer.start([RECIPES[1]])
         other.restore(run.state() or {})
-        assert other._members[0]._live.stepper.micro == 4  # type: ignore[union-attr]  # if it is not there, this fails
+        assert other.members[0].live.stepper.micro_batch == 4  # type: ignore[union-attr]  # if it is not there, this fails
         assert train(other) == train(run)
 
     @pytest.mark.parametrize("end", ["close", "finish", "drop", "diverge", "raise"])
@@ -579,7 +579,7 @@ class TestDivergence:
         assert "a gradient was NaN or infinite" in report.why
         assert math.isfinite(report.point.values["train_loss"])
 
-    def test_an_explosion_is_seen_at_the_step(self) -> None:
+    def test_an_explosion_is_found_at_the_step(self) -> None:
         (report,) = last_reports(bowl_trainer()[0], Recipe(lr=50.0, epochs=500))
         assert report.outcome is Outcome.EXPLODED
         assert report.point.step < 20

@@ -54,13 +54,13 @@ class TestOnDevice(SavingContract, TrainerContract):
 def test_every_precision_learns_and_comes_back(precision: str, tmp_path: Path) -> None:
     trainer = make(device="cuda", precision=precision, train_data=blobs(600), clip_norm=1.0, accumulate=2)
     run = trainer.start([RECIPE])
-    whole = train(trainer.start([RECIPE]), piece=20)
-    begun = train(run, piece=20, segments=2)
+    whole = train(trainer.start([RECIPE]), steps=20)
+    begun = train(run, steps=20, segments=2)
     checkpoint.save(tmp_path / "state.npz", run.state() or {})
     run.close()
     other = trainer.start([RECIPE])
     other.restore(checkpoint.load(tmp_path / "state.npz"))
-    rest = train(other, piece=20)
+    rest = train(other, steps=20)
     assert set({**begun[0], **rest[0]}) == set(whole[0])
     (report,) = last_reports(trainer, RECIPE)
     assert report.outcome is Outcome.COMPLETED
@@ -68,7 +68,7 @@ def test_every_precision_learns_and_comes_back(precision: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_divergence_is_seen_in_half_precision(precision: str) -> None:
+def test_divergence_is_found_in_half_precision(precision: str) -> None:
     (report,) = last_reports(make(device="cuda", precision=precision), Recipe(lr=1e20, epochs=50, optimizer="sgd"))
     assert report.outcome is not None
     assert report.outcome.diverged
@@ -101,16 +101,16 @@ def test_a_real_out_of_memory_is_halved_and_goes_on() -> None:
     recipe = Recipe(lr=0.1, epochs=2)
     run = wide().start([recipe])
     (report,) = run.advance(10)
-    live = run._members[0]._live
+    live = run.members[0].live
     assert report.outcome is Outcome.COMPLETED
     assert live is None  # it has ended
     assert report.point.samples == 140
     run = wide().start([recipe])
     run.advance(1, evaluate=False)
-    live = run._members[0]._live
+    live = run.members[0].live
     assert live is not None
-    assert live.stepper.micro is not None
-    assert live.stepper.micro < 64
+    assert live.stepper.micro_batch is not None
+    assert live.stepper.micro_batch < 64
     run.close()
 
 
@@ -142,7 +142,7 @@ def test_twenty_trials_leave_no_more_behind_than_two() -> None:
         assert last <= 1.05 * second
 
 
-def test_a_parked_run_takes_no_memory_of_the_device() -> None:
+def test_a_suspended_run_takes_no_memory_of_the_device() -> None:
     gc.collect()
     trainer = make(device="cuda")
     warm = trainer.start([RECIPE])

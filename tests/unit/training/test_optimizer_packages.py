@@ -14,7 +14,7 @@ from trainer_contract import SavingContract, TrainerContract, train
 from lrtune.core.recipe import Recipe
 from lrtune.errors import RecipeError
 from lrtune.training.networks import optimizer_packages
-from lrtune.training.networks.averaged_weights import at_judged, two_points
+from lrtune.training.networks.averaged_weights import at_averaged_weights, has_averaged_weights
 from lrtune.training.networks.optimizer_packages import PACKAGED
 from lrtune.training.networks.optimizers import build, layer_groups, parsed
 from lrtune.training.networks.trainer import TorchTrainer
@@ -143,7 +143,7 @@ def test_the_weights_come_back_to_the_bit_even_after_an_error() -> None:
         optimizer.state[parameter]["mean"] += 1.0
 
     def look() -> None:
-        with at_judged(optimizer):
+        with at_averaged_weights(optimizer):
             assert not torch.equal(next(model.parameters()), before[0])
             raise ValueError
 
@@ -155,8 +155,8 @@ def test_the_weights_come_back_to_the_bit_even_after_an_error() -> None:
 
 def test_an_optimizer_with_one_point_is_left_alone() -> None:
     optimizer = torch.optim.SGD(plain().parameters(), lr=0.1)
-    assert not two_points(optimizer)
-    with at_judged(optimizer):
+    assert not has_averaged_weights(optimizer)
+    with at_averaged_weights(optimizer):
         pass
 
 
@@ -168,7 +168,7 @@ def test_an_optimizer_with_one_point_is_left_alone() -> None:
     ("warmup", "name", "guarded"),
     [(0.0, "prodigy", False), (0.1, "prodigy", True), (0.1, "prodigy(safeguard_warmup=False)", False)],
 )
-def test_prodigy_is_told_of_a_warmup(warmup: float, name: str, guarded: bool) -> None:  # noqa: FBT001 -- expected
+def test_prodigy_guards_a_warmup(warmup: float, name: str, guarded: bool) -> None:  # noqa: FBT001 -- expected
     recipe = Recipe(lr=1.0, warmup=warmup)
     optimizer = build(name, {}, layer_groups(plain(), None), recipe)
     assert optimizer.param_groups[0]["safeguard_warmup"] is guarded
@@ -190,7 +190,7 @@ def test_prodigy_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @schedule_free
-def test_batchnorm_under_schedule_free_is_told_of() -> None:
+def test_batchnorm_under_schedule_free_is_a_notice() -> None:
     def told(optimizer: str, model: Any) -> bool:
         trainer = make(optimizer=optimizer) if model is None else make(optimizer=optimizer, model=model)
         trainer.start([Recipe(lr=0.01)]).close()

@@ -24,9 +24,9 @@ from lrtune.core.recipe import Recipe
 from lrtune.errors import RecipeError
 from lrtune.schedules import for_recipe
 from lrtune.training import checkpoint
-from lrtune.training.networks import optimizer_check, trial_steps
+from lrtune.training.networks import optimizer_check
 from lrtune.training.networks.composed_optimizers import ScaledUpdates
-from lrtune.training.networks.optimizer_check import Conduct, conduct_of
+from lrtune.training.networks.optimizer_check import OptimizerBehavior, behavior_of
 from lrtune.training.networks.optimizer_state import load_optimizer, save_optimizer
 from lrtune.training.networks.optimizers import build
 
@@ -49,8 +49,8 @@ def groups(*shapes: tuple[int, ...]) -> list[dict[str, Any]]:
     return [{"params": [nn.Parameter(torch.randn(shape, generator=numbers)) for shape in shapes or ((5, 4), (5,))]}]
 
 
-def conduct(optimizer: Any, recipe: Recipe | None = None) -> Conduct:
-    return conduct_of(partial(build, optimizer, {}), groups(), recipe or Recipe(lr=0.1))
+def behavior(optimizer: Any, recipe: Recipe | None = None) -> OptimizerBehavior:
+    return behavior_of(partial(build, optimizer, {}), groups(), recipe or Recipe(lr=0.1))
 
 
 def stepped(optimizer: torch.optim.Optimizer, weights: list[torch.Tensor], steps: int, seed: int = 0) -> None:
@@ -169,27 +169,29 @@ class TestSeen:
     @pytest.mark.parametrize("given", [(1.0, 1.0), (1.0, 0.1), (0.1, 0.3, 1.0), (1.0, 0.0), (0.0, 1.0)])
     def test_whether_groups_train_at_rates_of_their_own(self, kind: Any, given: tuple[float, ...]) -> None:
         one, all_alike = groups(), given == (0.0, 1.0) and kind is First
-        assert conduct_of(partial(build, kind, {}), one, Recipe(lr=0.1)) == Conduct()
-        found = conduct_of(partial(build, kind, {}), ratios(*given), Recipe(lr=0.1))
-        assert found == (Conduct() if all_alike else Conduct(apart=False))  # at a rate of 0 nothing is to be seen
-        assert conduct_of(partial(build, "sgd", {}), ratios(*given), Recipe(lr=0.1)) == Conduct()
+        assert behavior_of(partial(build, kind, {}), one, Recipe(lr=0.1)) == OptimizerBehavior()
+        found = behavior_of(partial(build, kind, {}), ratios(*given), Recipe(lr=0.1))
+        assert found == (
+            OptimizerBehavior() if all_alike else OptimizerBehavior(per_group_lr=False)
+        )  # at a rate of 0 nothing is to be seen
+        assert behavior_of(partial(build, "sgd", {}), ratios(*given), Recipe(lr=0.1)) == OptimizerBehavior()
 
     @pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "adamw", "radam", "nadam", "adagrad", "rmsprop"])
     def test_most_read_and_follow_and_restore(self, name: str) -> None:
-        assert conduct(name) == Conduct()
+        assert behavior(name) == OptimizerBehavior()
 
     def test_rprop_adafactor_and_others(self) -> None:
-        assert conduct("rprop") == Conduct(follows=False)
-        assert conduct("adafactor") == Conduct(limited=True)
-        assert conduct(deaf) == Conduct(reads=False, limited=True)
-        assert conduct(Relative) == Conduct(reads=False, limited=True, follows=False)
-        assert conduct(Locked) == conduct(Hidden) == Conduct(restores=False)
+        assert behavior("rprop") == OptimizerBehavior(follows_schedule=False)
+        assert behavior("adafactor") == OptimizerBehavior(lr_capped=True)
+        assert behavior(deaf) == OptimizerBehavior(uses_lr=False, lr_capped=True)
+        assert behavior(Relative) == OptimizerBehavior(uses_lr=False, lr_capped=True, follows_schedule=False)
+        assert behavior(Locked) == behavior(Hidden) == OptimizerBehavior(restorable=False)
 
     def test_a_weight_of_its_own_is_nobodys_stand_in(self) -> None:
-        assert conduct(foreign) == Conduct()
+        assert behavior(foreign) == OptimizerBehavior()
 
     def test_looking_leaves_no_trace(self) -> None:
-        """Neither in the random numbers of the process nor in the curve: the second run is not looked at."""
+        """Neither in the random numbers of the process nor in the curve: the second run is not recipes at."""
 
         def drawing(params: Any, lr: float) -> torch.optim.Optimizer:
             return torch.optim.SGD(params, lr=lr * (1 + random.random()))
@@ -200,24 +202,24 @@ class TestSeen:
         assert first == second
         assert _global_numbers() == before
 
-    def test_it_is_looked_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        looked: list[Recipe] = []
-        look = optimizer_check.conduct_of
+    def test_the_behavior_is_found_out_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        recipes: list[Recipe] = []
+        found = optimizer_check.behavior_of
 
-        def counted(make_one: Any, over: Any, recipe: Recipe) -> Conduct:
-            looked.append(recipe)
-            return look(make_one, over, recipe)
+        def counted(make_one: Any, over: Any, recipe: Recipe) -> OptimizerBehavior:
+            recipes.append(recipe)
+            return found(make_one, over, recipe)
 
-        monkeypatch.setattr(optimizer_check, "conduct_of", counted)
+        monkeypatch.setattr(optimizer_check, "behavior_of", counted)
         trainer = make(optimizer=lambda params, lr: torch.optim.SGD(params, lr=lr))
         for lr in (0.1, 0.2):
             trainer.start([Recipe(lr=lr, seed=int(10 * lr))]).close()
-        assert len(looked) == 1
+        assert len(recipes) == 1
         trainer.start([Recipe(lr=0.1, momentum=0.0)]).close()
-        assert len(looked) == 2
+        assert len(recipes) == 2
 
 
-class TestTold:
+class TestNotices:
     @pytest.mark.parametrize(
         ("optimizer", "recipe", "told"),
         [
@@ -239,7 +241,7 @@ class TestTold:
         assert told in "".join(trainer.notices)
         assert (run.state() is None) == (optimizer is Hidden)
 
-    def test_rates_of_groups_that_count_for_nothing_are_told(self) -> None:
+    def test_ignored_rates_of_groups_are_a_notice(self) -> None:
         told = "'First' ignores that parameter groups have learning rates of their own"
         for optimizer, decay, said in (
             (First, 0.5, True),
@@ -384,11 +386,11 @@ class TestScaledUpdates:
         for recipe in (moving, dataclasses.replace(moving, schedule="constant")):
             run: Any = trainer.start([recipe])
             run.advance(4)
-            biases.append(run._members[0]._live.model.bias.detach().clone())
+            biases.append(run.members[0].live.model.bias.detach().clone())
         assert not torch.equal(*biases)
         assert "reads its learning rate at its first step only" in " ".join(trainer.notices)
-        assert conduct_of(partial(build, "rprop", {}), groups(), moving).follows is False
-        assert conduct_of(partial(build, BOTH, {}), groups(), moving) == Conduct()
+        assert behavior_of(partial(build, "rprop", {}), groups(), moving).follows_schedule is False
+        assert behavior_of(partial(build, BOTH, {}), groups(), moving) == OptimizerBehavior()
 
 
 # -- what is shared --------------------------------------------------------------------------------------
@@ -584,7 +586,7 @@ def test_some_of_pytorch_optimizer(name: str) -> None:
 def test_groups_of_pytorch_optimizer(name: str, apart: bool) -> None:  # noqa: FBT001 -- expected
     package = pytest.importorskip("pytorch_optimizer", reason="4.1.0 is not installed")
     make_one = partial(build, package.load_optimizer(name), {})
-    assert conduct_of(make_one, ratios(1.0, 0.1), Recipe(lr=0.1)) == Conduct(apart=apart)
+    assert behavior_of(make_one, ratios(1.0, 0.1), Recipe(lr=0.1)) == OptimizerBehavior(per_group_lr=apart)
 
 
 @pytest.mark.slow
@@ -596,7 +598,7 @@ def test_every_one_of_pytorch_optimizer() -> None:
 
 class TestKept:
     def test_whatever_it_keeps_goes_on_bit_for_bit(self, tmp_path: Path) -> None:
-        assert conduct(Keeping) == Conduct()
+        assert behavior(Keeping) == OptimizerBehavior()
         trainer = make(optimizer=Keeping)
         recipe = Recipe(lr=0.01, epochs=3, seed=1)
         run = trainer.start([recipe])
@@ -613,8 +615,8 @@ class TestKept:
             saved = save_optimizer(optimizer)
             return saved | {"beside": {name: value for name, value in saved["beside"].items() if name != place}}
 
-        monkeypatch.setattr(trial_steps, "save_optimizer", without)
-        assert conduct(Keeping) == Conduct(restores=False)
+        monkeypatch.setattr(optimizer_check, "save_optimizer", without)
+        assert behavior(Keeping) == OptimizerBehavior(restorable=False)
 
     def test_one_tensor_in_two_places_is_one_again(self) -> None:
         given = groups()

@@ -105,7 +105,7 @@ def same_gradients(loss: Any, batch: tuple[torch.Tensor, torch.Tensor], parts: i
         assert math.isnan(second)
         if loss is masked:
             return
-        assert not cut.counts(cut.evidence(batch))
+        assert not cut.has_loss(cut.loss_weight(batch))
         assert all(torch.equal(gradient, torch.zeros_like(gradient)) for gradient in gradients(model))
         return
     assert second == pytest.approx(float(first), rel=1e-9)
@@ -173,7 +173,7 @@ class TestCut:
         run, other = trainer.start([RECIPE]), trainer.start([RECIPE])
         run.advance(1)
         other.restore(run.state() or {})
-        assert other._members[0]._live.stepper.whole_only  # type: ignore[union-attr]  # if it is not there, this fails
+        assert other.members[0].live.stepper.never_split  # type: ignore[union-attr]  # if it is not there, this fails
 
     def test_a_loss_of_the_model_alone_is_not_cut(self) -> None:
         def loss(model: nn.Module, batch: Any) -> torch.Tensor:
@@ -198,11 +198,11 @@ class TestCut:
     @pytest.mark.parametrize(("samples", "accumulate"), [(3, 16), (5, 4), (7, 4), (16, 16)])
     def test_batchnorm_never_meets_a_single_sample(self, samples: int, accumulate: int) -> None:
         made = stepper(mlp(), "cross_entropy", accumulate)
-        sizes = [end - begin for begin, end in made._pieces(samples)]
+        sizes = [end - begin for begin, end in made._splits(samples)]
         assert (min(sizes) >= 2, sum(sizes)) == (True, samples)
         frozen = mlp()
         frozen[1].eval()  # type: ignore[index]  # it is a Sequential
-        assert len(stepper(frozen, "cross_entropy", accumulate)._pieces(samples)) == min(accumulate, samples)
+        assert len(stepper(frozen, "cross_entropy", accumulate)._splits(samples)) == min(accumulate, samples)
 
     @pytest.mark.parametrize("loss", ["cross_entropy", of_model, masked])
     def test_memory_that_ends_ends(self, loss: Any) -> None:
@@ -251,7 +251,7 @@ class TestCut:
             device="cpu",
         )
         untrained = trainer.baseline(RECIPE, "valid_loss").untrained
-        model = trainer.start([RECIPE])._members[0]._live.model  # type: ignore[union-attr]  # if it is not there, this fails
+        model = trainer.start([RECIPE]).members[0].live.model  # type: ignore[union-attr]  # if it is not there, this fails
         with torch.no_grad():
             assert untrained == pytest.approx(1000.25 - float(model(x[:1]).bfloat16()), abs=1e-3)
 
@@ -279,8 +279,8 @@ class TestMeasured:
         model = plain().double()
         metrics = metrics_of(["accuracy"], objective)
         told: list[str] = []
-        found = measure(model, objective, metrics, batches, most=most, tell=told.append)
-        whole = measure(model, objective, metrics, [(x, y)], most=99, tell=told.append)
+        found = measure(model, objective, metrics, batches, most=most, notify=told.append)
+        whole = measure(model, objective, metrics, [(x, y)], most=99, notify=told.append)
         assert found == pytest.approx(whole, rel=1e-9, nan_ok=True)
         direct = objective(model, (x, y)).item()
         assert whole["valid_loss"] == pytest.approx(direct, rel=1e-9, nan_ok=True)
@@ -334,7 +334,7 @@ class TestMeasured:
 
 def scored(output: torch.Tensor, target: torch.Tensor, loss: Any, metric: str = "accuracy") -> float:
     objective = objective_of(loss)
-    found = measure(nn.Identity(), objective, metrics_of([metric], objective), [(output, target)], most=99, tell=str)
+    found = measure(nn.Identity(), objective, metrics_of([metric], objective), [(output, target)], most=99, notify=str)
     return found[metric]
 
 
@@ -523,9 +523,9 @@ class TestLazy:
         trainer = make(model=lazy, **changes)
         assert "8 x" not in trainer.fingerprint()["model"]
         run, other = trainer.start([RECIPE]), trainer.start([RECIPE])
-        before = [p.detach().clone() for p in run._members[0]._live.model.parameters()]  # type: ignore[union-attr]  # if it is not there, this fails
+        before = [p.detach().clone() for p in run.members[0].live.model.parameters()]  # type: ignore[union-attr]  # if it is not there, this fails
         run.advance(3)
-        live = run._members[0]._live
+        live = run.members[0].live
         assert live is not None
         assert all(p.ndim == 1 or not torch.equal(p, q) for p, q in zip(live.model.parameters(), before, strict=True))
         assert all(module.training for module in live.model.modules())
