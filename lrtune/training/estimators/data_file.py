@@ -196,7 +196,7 @@ class _Reading:
             if name in drop:
                 raise _bad(self.path, f"column {name} holds the {role}, so it cannot be dropped; leave it out of drop")
         if len(self.frame) < FEWEST_ROWS:
-            rows = f"{len(self.frame)} row{'' if len(self.frame) == 1 else 's'}" if len(self.frame) else "no rows"
+            rows = {0: "no rows", 1: "1 row"}.get(len(self.frame), f"{len(self.frame)} rows")
             raise _bad(self.path, f"{rows}, at least {FEWEST_ROWS} are needed; add data")
         used = self.frame.drop(columns=list(dict.fromkeys(drop)))
         features = used.drop(columns=[name for name in (target, weight) if name is not None])
@@ -228,8 +228,8 @@ class _Reading:
             return f"column {name}: {many}, first {place}; fill them in, or leave these rows or the column out"
         if not self._is_text(name):
             infinite = ~np.isfinite(column.to_numpy(dtype=np.float64))
-            where = self._place(int(infinite.argmax())) if infinite.any() else ""
-            return f"column {name}: an infinite value {where}; replace it" if infinite.any() else ""
+            where = self._place(int(infinite.argmax())) if infinite.any() else None
+            return "" if where is None else f"column {name}: an infinite value {where}; replace it"
         return self._text_fault(name) if feature else ""
 
     def _weights(self, name: str) -> npt.NDArray[np.float64]:

@@ -64,14 +64,6 @@ def _entropy(loss: TorchLoss, targets: Sequence[torch.Tensor]) -> float | None:
     return float(-torch.special.xlogy(masses, masses / masses.sum()).sum()) if masses.sum() else None
 
 
-def _variance(_: nn.Module, targets: torch.Tensor) -> float:
-    return float(targets.var(0, correction=0).mean())
-
-
-def _deviation(_: nn.Module, targets: torch.Tensor) -> float:
-    return float((targets - targets.median(0).values).abs().mean())
-
-
 def _binary_entropy(loss: nn.Module, targets: torch.Tensor) -> float:
     """The mean over columns; ones are weighted by ``pos_weight``."""
     weight = getattr(loss, "pos_weight", None)
@@ -82,8 +74,8 @@ def _binary_entropy(loss: nn.Module, targets: torch.Tensor) -> float:
 
 
 CONSTANTS: dict[type[nn.Module], Callable[[nn.Module, torch.Tensor], float]] = {
-    nn.MSELoss: _variance,
-    nn.L1Loss: _deviation,
+    nn.MSELoss: lambda _, targets: float(targets.var(0, correction=0).mean()),
+    nn.L1Loss: lambda _, targets: float((targets - targets.median(0).values).abs().mean()),
     nn.BCELoss: _binary_entropy,
     nn.BCEWithLogitsLoss: _binary_entropy,
 }

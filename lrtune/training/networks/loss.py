@@ -15,7 +15,7 @@ from lrtune.errors import DataError, InputError
 from lrtune.training.callables import wanted
 from lrtune.training.networks.accuracy import Accuracy
 from lrtune.training.networks.nested import concatenated, detached, length
-from lrtune.training.networks.torch_losses import LOSSES, NAMED, TorchLoss, torch_loss
+from lrtune.training.networks.torch_losses import NAMED, TorchLoss, torch_loss
 from lrtune.training.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Objective:
     @property
     def builtin(self) -> bool:
         """Whether it is one of the losses by name, whose results no user's code can see or change."""
-        return LOSSES.get(self.name) is self.function
+        return self.torch_loss is not None and NAMED.get(self.name) is self.torch_loss
 
     def __call__(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """The loss of a batch, a tensor of no dimensions."""
@@ -181,12 +181,13 @@ def objective_of(loss: Any, device: torch.device = HOST) -> Objective:
         If there is no loss of that name, or it is a class.
     """
     if isinstance(loss, str):
-        return Objective(name=loss, function=_by_name(LOSSES, loss, "loss"), torch_loss=NAMED[loss])
+        predefined = _by_name(NAMED, loss, "loss")
+        return Objective(name=loss, function=predefined.mean, torch_loss=predefined)
     if isinstance(loss, type):
         msg = f"loss is the class {loss.__name__}; give an instance of it: {loss.__name__}()"
         raise InputError(msg)
     if not callable(loss):
-        msg = f"loss must be one of {', '.join(LOSSES)} or a function (got {type(loss).__name__})"
+        msg = f"loss must be one of {', '.join(NAMED)} or a function (got {type(loss).__name__})"
         raise InputError(msg)
     name = _plain_name(loss) if isinstance(loss, nn.Module) else getattr(loss, "__name__", type(loss).__name__)
     found = torch_loss(loss, device)

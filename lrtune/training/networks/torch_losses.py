@@ -23,7 +23,7 @@ from lrtune.training.out_of_memory import first_line, is_out_of_memory
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["LOSSES", "NAMED", "TorchLoss", "torch_loss"]
+__all__ = ["NAMED", "TorchLoss", "torch_loss"]
 
 Loss: TypeAlias = Callable[[Any, Any], torch.Tensor]
 Pair: TypeAlias = tuple[torch.Tensor, torch.Tensor]
@@ -269,5 +269,3 @@ NAMED: dict[str, TorchLoss] = {
     )
 }
 """The losses by name."""
-
-LOSSES: dict[str, Loss] = {name: loss.mean for name, loss in NAMED.items()}

@@ -257,7 +257,7 @@ def test_a_pipeline_gets_the_table_as_it_was_read(tmp_path: Path, form: str) -> 
     toml = f"[study]\nepochs = 2\n[train]\n{told}"
     (tmp_path / "study.toml").write_text(toml + "[space]\nlr = [1e-3, 1.0]\n")
     trainer = read_study(tmp_path / "study.toml").make_trainer()
-    assert trainer.train.X.shape == (90, 3)
+    assert trainer.task.train.X.shape == (90, 3)
     got = load_table(file.name, folder=tmp_path, kind="classification", target="y", raw=True)
     assert list(got.X.columns) == ["x", "day", "text"]
     assert got.X["x"].isna().sum() == 24
