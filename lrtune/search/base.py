@@ -176,8 +176,9 @@ class SearchContext:
         done = [max(trial.trained - trial.repaid_epochs, trial.until or 0.0) for trial in pending]
         return 1 - max(done, default=0.0) / self.epochs
 
-    def leaves_an_end(self, until: float, price: float) -> bool:
-        """Whether the budget holds a segment up to an epoch, at a price, and then the end of the run closest to it."""
+    def leaves_an_end(self, trained: float, until: float, repaid_epochs: float = 0.0) -> bool:
+        """Whether the budget holds a segment from an epoch to another, and then the end of the run closest to it."""
+        price = (until - trained + repaid_epochs) / self.epochs
         return self.affords(price + min(self.to_finish, 1 - until / self.epochs))
 
     @property

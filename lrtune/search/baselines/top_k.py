@@ -36,7 +36,7 @@ class TopK:
         others = len(cells(context.space, 2)) // 2
         points = self.points or max(2, min(CONFIG.lr_points, int(affordable / others)))
         todo = cells(context.space, points)[len(context.trials) :]
-        if todo and not context.exhausted and context.leaves_an_end(first, first / context.epochs):
+        if todo and not context.exhausted and context.leaves_an_end(0.0, first):
             return Start(params=todo[0], until=first, why="one epoch")
         if context.busy:
             return Wait()

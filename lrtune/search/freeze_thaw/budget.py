@@ -75,7 +75,7 @@ class Budget:
         price = self.first / self.length
         if self._context.exhausted or not self.affords(price):
             return None
-        if not self._context.leaves_an_end(self.first, price) and self._context.to_finish < 1:
+        if not self._context.leaves_an_end(0.0, self.first) and self._context.to_finish < 1:
             return None
         params = self._context.space.params(self._beliefs.recipe(lr_x, key))
         return Start(params=params, until=self.first, why="first look")

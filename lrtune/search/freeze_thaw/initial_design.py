@@ -89,7 +89,7 @@ class InitialDesign:
         if silent:
             run = max(silent, key=lambda run: (run.trained, -run.number))
             until = self.budget.after(run.trained)
-            if self.context.leaves_an_end(until, self.context.price(run.trial, until)):
+            if self.context.leaves_an_end(run.trained, until, run.trial.repaid_epochs):
                 return Continue(number=run.number, until=until, why="it has not reported the metric yet")
         earlier = self._earlier_best()
         middle = len(spots) // 2 if earlier is None else _nearest(spots, earlier)

@@ -39,7 +39,7 @@ class PlainOptuna:
             if trial.open:
                 return self._go_on(trial, context)
         first = min(1.0, float(context.epochs))
-        if context.exhausted or not context.leaves_an_end(first, first / context.epochs):
+        if context.exhausted or not context.leaves_an_end(0.0, first):
             return Wait() if context.busy else Finish(why="the budget is spent")
         with quiet():
             sampler = optuna.samplers.TPESampler(seed=seed_of(context.seed, "plain", len(context.trials)))
@@ -48,7 +48,7 @@ class PlainOptuna:
 
     def _go_on(self, trial: TrialView, context: SearchContext) -> Action:
         until = min(math.floor(trial.trained + 1e-9) + 1.0, float(context.epochs))
-        if not context.leaves_an_end(until, context.price(trial, until)):
+        if not context.leaves_an_end(trial.trained, until, trial.repaid_epochs):
             return Wait() if context.busy else Stop(number=trial.number, why="the budget is spent")
         with quiet():
             study = _study(context, optuna.samplers.RandomSampler(seed=0))

@@ -14,7 +14,7 @@ from lrtune.core.outcome import Outcome
 from lrtune.core.space import Space
 from lrtune.search.base import Finish, SearchContext, Start, TrialView
 from lrtune.search.freeze_thaw.beliefs import Beliefs
-from lrtune.search.freeze_thaw.prior import Earlier
+from lrtune.search.freeze_thaw.prior import ScaledPrior
 from lrtune.search.freeze_thaw.strategy import FreezeThaw, Prior
 from lrtune.study.result import Result
 from lrtune.study.tuning import tune
@@ -57,10 +57,10 @@ def test_settings_that_it_does_not_know_are_liked_as_ever() -> None:
 
 
 def test_a_setting_that_is_not_searched_is_not_compared() -> None:
-    earlier = Earlier(prior(-1.3, optimizer="adamw", momentum=0.5, schedule="cosine"), JOINT)
+    earlier = ScaledPrior(prior(-1.3, optimizer="adamw", momentum=0.5, schedule="cosine"), JOINT)
     keys = Beliefs(SearchContext(space=JOINT, epochs=LENGTH)).combos
     assert sum(earlier.shares(key) for key in keys) == len(keys) / 2
-    assert not any(Earlier(prior(-1.3, batch_size=32), JOINT).shares(key) for key in keys)
+    assert not any(ScaledPrior(prior(-1.3, batch_size=32), JOINT).shares(key) for key in keys)
 
 
 # The learning rate.
@@ -69,10 +69,10 @@ def test_a_setting_that_is_not_searched_is_not_compared() -> None:
 @pytest.mark.parametrize(("optimizer", "off"), [("sgd", math.log10(4)), ("adam", math.log10(2))])
 def test_its_learning_rate_is_compared_at_the_middle_batch_size(optimizer: str, off: float) -> None:
     space = Space(lr=(1e-5, 10.0), batch_size=[16, 64, 256], optimizer=optimizer)
-    assert Earlier(prior(-1.0, batch_size=256), space).x == pytest.approx(-1.0 - off)
-    assert Earlier(prior(-1.0, batch_size=16), space).x == pytest.approx(-1.0 + off)
-    assert Earlier(prior(-1.0), space).x == -1.0
-    assert Earlier(prior(-1.0, batch_size=256), LR_ONLY).x == -1.0
+    assert ScaledPrior(prior(-1.0, batch_size=256), space).x == pytest.approx(-1.0 - off)
+    assert ScaledPrior(prior(-1.0, batch_size=16), space).x == pytest.approx(-1.0 + off)
+    assert ScaledPrior(prior(-1.0), space).x == -1.0
+    assert ScaledPrior(prior(-1.0, batch_size=256), LR_ONLY).x == -1.0
 
 
 def test_a_first_look_at_another_batch_size_is_scaled() -> None:
