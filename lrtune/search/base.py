@@ -23,9 +23,23 @@ if TYPE_CHECKING:
     from lrtune.core.recipe import Recipe
     from lrtune.core.space import Space
 
-__all__ = ["Action", "Continue", "Finish", "SearchContext", "Start", "Stop", "Strategy", "TrialView", "Wait"]
+__all__ = [
+    "UNLIMITED_BUDGET",
+    "Action",
+    "Continue",
+    "Finish",
+    "SearchContext",
+    "Start",
+    "Stop",
+    "Strategy",
+    "TrialView",
+    "Wait",
+]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
+
+UNLIMITED_BUDGET = 6.0
+"""Full trainings after which a search without any limit ends at the latest, and which a comparison gives to each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,15 +7,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lrtune.search.base import Action, Continue, Finish, Start, Stop, Wait
+from lrtune.search.base import UNLIMITED_BUDGET, Action, Continue, Finish, Start, Stop, Wait
 from lrtune.search.baselines.grid import LR_POINTS, cells
 
 if TYPE_CHECKING:
     from lrtune.search.base import SearchContext, TrialView
 
 __all__ = ["TopK"]
-
-UNLIMITED_BUDGET = 6.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lrtune.search.base import UNLIMITED_BUDGET
 from lrtune.search.freeze_thaw.beliefs import Beliefs
 from lrtune.search.freeze_thaw.budget import Pace
 from lrtune.search.freeze_thaw.candidates import Places
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from lrtune.search.base import Action, SearchContext
 
 __all__ = ["FreezeThaw", "Prior"]
-
-LONGEST = 6.0  # full trainings after which a self-stopping search ends
 
 
 class FreezeThaw:
@@ -47,8 +46,8 @@ class FreezeThaw:
         """The next piece of work; a function of the situation alone."""
         beliefs = Beliefs(context, self.prior)
         pace = Pace(beliefs)
-        if context.self_stopping and context.spent >= LONGEST and beliefs.view.completed:
-            return pace.end(f"{LONGEST:g} full trainings are spent")
+        if context.self_stopping and context.spent >= UNLIMITED_BUDGET and beliefs.view.completed:
+            return pace.end(f"{UNLIMITED_BUDGET:g} full trainings are spent")
         opening = Opening(beliefs, pace)
         return opening.look() or _hopeless(beliefs, pace) or opening.train_past_plateau() or _compare(beliefs, pace)
 

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 from lrtune.core.optuna_logging import quiet
 from lrtune.core.outcome import Outcome
-from lrtune.search.base import Action, Continue, Finish, Start, Stop, Wait
+from lrtune.search.base import UNLIMITED_BUDGET, Action, Continue, Finish, Start, Stop, Wait
 from lrtune.search.samplers.sampler_study import seed_of
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from lrtune.search.base import SearchContext, TrialView
 
 __all__ = ["PlainOptuna"]
-
-UNLIMITED_BUDGET = 6.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

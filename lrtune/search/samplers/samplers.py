@@ -14,7 +14,7 @@ import numpy as np
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from lrtune.search.base import Action, Continue, Finish, Start, Stop, Wait
+from lrtune.search.base import UNLIMITED_BUDGET, Action, Continue, Finish, Start, Stop, Wait
 from lrtune.search.samplers.rungs import next_rung, should_stop
 from lrtune.search.samplers.sampler_study import propose, seed_of
 
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from lrtune.search.base import SearchContext
 
 __all__ = ["GP", "QMC", "TPE", "RandomSearch", "Sampled", "from_unit"]
-
-UNLIMITED_BUDGET = 6.0
-"""Full trainings after which a search without any limit ends (DESIGN section 5)."""
 
 STARTUP = 5
 """Points spread evenly before a model is asked: half of Optuna's default, for searches this short."""
