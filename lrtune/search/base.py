@@ -40,7 +40,7 @@ __all__ = [
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 UNLIMITED_BUDGET = 6.0
-"""Full trainings after which a search without any limit ends; definition."""
+"""Full trainings after which a search without any limit ends at the latest, and which a comparison gives to each."""
 
 ROUNDING = 1e-9
 """Full trainings: more than the rounding of summed prices."""
