@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from lrtune.core.optuna_logging import quiet
 from lrtune.core.outcome import Outcome
-from lrtune.search.base import UNLIMITED_BUDGET, Action, Continue, Finish, Start, Stop, Wait
+from lrtune.search.base import Action, Continue, Finish, Start, Stop, Wait
 from lrtune.search.samplers.sampler_study import seed_of
 
 if TYPE_CHECKING:

@@ -57,9 +57,9 @@ def test_settings_that_it_does_not_know_are_liked_as_ever() -> None:
 
 
 def test_a_setting_that_is_not_searched_is_not_compared() -> None:
-    earlier = ScaledPrior(prior(-1.3, optimizer="adamw", momentum=0.5, schedule="cosine"), JOINT)
-    keys = Beliefs(SearchContext(space=JOINT, epochs=LENGTH)).combos
-    assert sum(earlier.shares(key) for key in keys) == len(keys) / 2
+    scaled = ScaledPrior(prior(-1.3, optimizer="adamw", momentum=0.5, schedule="cosine"), JOINT)
+    keys = Beliefs(SearchContext(space=JOINT, epochs=LENGTH)).combinations
+    assert sum(scaled.shares(key) for key in keys) == len(keys) / 2
     assert not any(ScaledPrior(prior(-1.3, batch_size=32), JOINT).shares(key) for key in keys)
 
 
