@@ -139,7 +139,7 @@ def _differ(beliefs: Beliefs, best: Sequence[Observation], other: Sequence[Obser
     if noise is None:
         return None
     apart = _mean(beliefs, other) - _mean(beliefs, best)
-    return apart > CONFIG.noise_sigmas * noise * math.sqrt(1 / len(best) + 1 / len(other))
+    return apart > CONFIG.sigmas * noise * math.sqrt(1 / len(best) + 1 / len(other))
 
 
 # -- the band -----------------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def _flat_to(beliefs: Beliefs, best: Observation, known: Sequence[Observation], 
     for run in known:
         if run.completed:
             apart = beliefs.result(run) - target
-        elif run.trained >= CONFIG.parabola_from * beliefs.length:
+        elif run.trained >= CONFIG.late * beliefs.length:
             apart = abs(beliefs.behind(run, best))
         else:
             continue
@@ -278,7 +278,7 @@ def _doubtful(beliefs: Beliefs, best: Observation, dead: Sequence[Observation]) 
 
 def _dead(beliefs: Beliefs, run: Observation) -> bool:
     """Whether a run surely does not learn: one report at the level of the untrained model may be a bad start."""
-    return run.diverged or (beliefs.stuck(run) and (run.completed or len(run.values) >= CONFIG.stuck_reports))
+    return run.diverged or (beliefs.stuck(run) and (run.completed or len(run.values) >= CONFIG.fewest))
 
 
 def _lives_to(beliefs: Beliefs, run: Observation) -> float:

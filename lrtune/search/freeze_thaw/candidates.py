@@ -96,7 +96,7 @@ class Candidates:
     def _loses(self, run: Observation, best: Observation) -> bool:
         """Whether a complete run ends clearly worse than the best one."""
         noise = math.hypot(self.observed.roughness(run), self.observed.roughness(best))
-        margin = CONFIG.basin_margin + CONFIG.basin_sigmas * noise
+        margin = CONFIG.tolerance + CONFIG.sigmas * noise
         return self.beliefs.result(run) > self.beliefs.result(best) + margin
 
     # -- the grid ----------------------------------------------------------------------------------

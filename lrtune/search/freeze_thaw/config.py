@@ -33,6 +33,18 @@ class BandRule:
 class FreezeThawConfig:
     """The constants of :class:`.FreezeThaw`, by the module that uses them."""
 
+    # -- in several modules: when runs differ
+    sigmas: float = 2.0
+    """Standard deviations of a difference beyond which it is none by chance; definition (5 % level)."""
+    tolerance: float = 0.01
+    """Loss within which a run is as good as the best: what repeats differ by on many tasks; replay."""
+    tied: float = 0.0005
+    """Loss within which runs do not differ, and below which another training gains nothing; replay."""
+    late: float = 0.25
+    """Trainings from which a run's distance to the best at the same fraction is kept to its end; replay."""
+    fewest: int = 3
+    """Runs or reports from which a level or a noise can be estimated; definition (a second difference takes three)."""
+
     # -- observations.py: curves as the model sees them
     model_points: int = 4
     """Points of a curve that the model is given, at t, t/2, t/4, ...; replay."""
@@ -44,8 +56,6 @@ class FreezeThawConfig:
     """In the metric's unit: beyond it a value is cut off, so that squares stay finite; definition (float64)."""
     exploded_factor: float = 3.0
     """Times the highest first report of a slow run: more is no estimate of the untrained model; replay."""
-    fewest: int = 3
-    """Runs or reports from which a level or a noise can be estimated; definition (a second difference takes three)."""
     plateau_neighbour: float = 1.5
     """Decades from the first run that leaves a plateau to others that are trained on until they leave it; replay."""
     plateau_span: float = 0.9
@@ -133,8 +143,6 @@ class FreezeThawConfig:
     """Least standard deviation (decades) of an earlier study's answer; replay."""
     prior_confirmed: float = 0.2
     """Decades from its answer within which a best complete run confirms it, as within its band; replay."""
-    prior_disagreement: float = 2.0
-    """Standard deviations of the difference to the runs from which it is ignored; definition (5 % level)."""
 
     # -- budget.py: how far a run is trained at a time
     first_training: float = 0.01
@@ -173,10 +181,6 @@ class FreezeThawConfig:
     """Complete and paused runs, each, that a decision compares; definition (bounds its time)."""
     most_untried: int = 24
     """Combinations of other settings that a decision considers beside the two best; definition (bounds its time)."""
-    basin_margin: float = 0.01
-    """Loss by which a complete run must be worse than the best for the basin to end there; replay."""
-    basin_sigmas: float = 2.0
-    """Standard deviations of their difference by which it must be worse beside; definition (5 % level)."""
 
     # -- race.py: until one run is complete
     challenger_price: float = 0.05
@@ -202,12 +206,8 @@ class FreezeThawConfig:
     """Trainings: a gain is not divided by less; replay."""
     untried_after: int = 3
     """Complete runs after which every value of every setting is tried once; replay."""
-    repeat_gain: float = 0.0005
-    """Expected loss saved below which the end of the budget goes to repeats under another seed; replay."""
     repeat_left: float = 3.0
     """Trainings left below which it does; replay."""
-    late: float = 0.25
-    """Trainings from which a run that is behind at the same fraction stays behind; replay."""
     stays_behind: float = 0.5
     """Share of what it is behind by that it keeps at least; replay."""
     other_schedule_loss: float = 0.05
@@ -218,8 +218,6 @@ class FreezeThawConfig:
     """Where only the learning rate is searched: to the left the model is sure, to the right lies the edge."""
     band_joint: BandRule = BandRule(width=0.2, chance=(0.25, 0.25), margin=(0.13, 0.13))
     """Where other settings are searched: few runs were trained under the best of them, on either side."""
-    tolerance: float = 0.01
-    """Loss within which a run is as good as the best: what repeats differ by on many tasks; replay."""
     band_step: float = 0.05
     """Decades between the learning rates that are asked for; definition."""
     band_reach: float = 1.5
@@ -230,18 +228,10 @@ class FreezeThawConfig:
     """Decades within which it is chance whether a run diverges; replay."""
     edge_resolution_other_settings: float = 0.6
     """The same where only runs under other settings diverged; replay."""
-    stuck_reports: int = 3
-    """Reports at the level of the untrained model from which a run does not learn; replay."""
     noise_reports: int = 8
     """Reports from which a curve's roughness estimates its noise; replay."""
-    noise_sigmas: float = 2.0
-    """Standard deviations of the difference of two runs beyond which they differ; definition (5 % level)."""
-    tied: float = 0.0005
-    """Loss by which runs differ at least when a parabola is laid through them; replay."""
     parabola_share: float = 2 / 3
     """Share of the distance up to which such a parabola says that the basin is flat; replay."""
-    parabola_from: float = 0.25
-    """Trainings from which a paused run takes part in that; replay."""
     lead_from: float = 0.08
     """Trainings from which a run that is ahead of the best belongs to the band; replay."""
     lead_reach: float = 0.5

@@ -77,7 +77,7 @@ class ScaledPrior:
 
         What the runs say alone where the two disagree; the standard deviation is never below `least`.
         """
-        if abs(place - self.x) > CONFIG.prior_disagreement * math.hypot(spread, self.sd):
+        if abs(place - self.x) > CONFIG.sigmas * math.hypot(spread, self.sd):
             return place, spread
         weight = spread**2 / (spread**2 + self.sd**2)
         return (1 - weight) * place + weight * self.x, max(spread * self.sd / math.hypot(spread, self.sd), least)

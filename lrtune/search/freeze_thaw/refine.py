@@ -122,7 +122,7 @@ def _untried(beliefs: Beliefs, budget: Budget, candidates: Sequence[Observation]
 def _repeat(beliefs: Beliefs, budget: Budget, gain: float) -> Action | None:
     """One of the two best once more under another seed, where the budget ends and little is left to gain."""
     context = beliefs.context
-    if context.self_stopping or context.left >= CONFIG.repeat_left or gain >= CONFIG.repeat_gain or context.exhausted:
+    if context.self_stopping or context.left >= CONFIG.repeat_left or gain >= CONFIG.tied or context.exhausted:
         return None
     base = min(trial.recipe.seed for trial in context.trials)
     repeated = {trial.recipe.with_seed(0) for trial in context.trials if trial.recipe.seed == base + 1}

@@ -75,31 +75,31 @@ def _ending(context: SearchContext) -> str:
     return ""
 
 
+def _modelled(name: str, sampler: Callable[[int], optuna.samplers.BaseSampler], *, prune: bool) -> Sampled:
+    """A strategy that asks a sampler of Optuna's, made from a seed, after a few Sobol points."""
+
+    def sample(context: SearchContext) -> Mapping[str, Any]:
+        return _sobol(context) if len(context.trials) < CONFIG.startup else propose(context, sampler)
+
+    return Sampled(name=name, sample=sample, prune=prune)
+
+
 def TPE(*, prune: bool = True) -> Sampled:  # noqa: N802 -- named like a class, as the contract has it
     """Tree-structured Parzen estimator (Bergstra et al. 2011; Watanabe 2023), Optuna's own."""
 
-    def sample(context: SearchContext) -> Mapping[str, Any]:
-        if len(context.trials) < CONFIG.startup:
-            return _sobol(context)
-        return propose(context, lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=CONFIG.startup))
+    def sampler(seed: int) -> optuna.samplers.BaseSampler:
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=CONFIG.startup)
 
-    return Sampled(name="tpe", sample=sample, prune=prune)
+    return _modelled("tpe", sampler, prune=prune)
 
 
 def GP(*, prune: bool = True) -> Sampled:  # noqa: N802 -- named as what it makes
-    """Gaussian process with log expected improvement, Optuna's own; pruned trials at a fair value."""
+    """Gaussian process with log expected improvement, Optuna's own; pruned trials count at their expected end."""
 
-    def sample(context: SearchContext) -> Mapping[str, Any]:
-        if len(context.trials) < CONFIG.startup:
-            return _sobol(context)
-        return propose(
-            context,
-            lambda seed: optuna.samplers.GPSampler(
-                seed=seed, n_startup_trials=CONFIG.startup, deterministic_objective=False
-            ),
-        )
+    def sampler(seed: int) -> optuna.samplers.BaseSampler:
+        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=CONFIG.startup, deterministic_objective=False)
 
-    return Sampled(name="gp", sample=sample, prune=prune)
+    return _modelled("gp", sampler, prune=prune)
 
 
 def QMC(*, prune: bool = True) -> Sampled:  # noqa: N802 -- named as what it makes
