@@ -114,7 +114,7 @@ class StepGuard:
     Parameters
     ----------
     untrained
-        The training loss before the first step; None takes the first finite loss seen, which is that
+        The training loss before the first step; None takes the first finite loss, which is that
         of the untrained model where losses are measured before each update.
     """
 
@@ -136,7 +136,7 @@ class StepGuard:
         if self._origin is None:
             self._origin = loss
         rise = loss - self._origin
-        if rise <= 0:  # a fall is the run's own measure of what its losses are worth
+        if rise <= 0:  # a fall shows what a large change of the loss is
             self._spread = max(self._spread, -rise, abs(self._origin))
             self._exploded = 0
             return None

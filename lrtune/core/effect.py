@@ -40,7 +40,7 @@ class Alike:
         Their lowest and highest learning rate.
     moving
         Whether at least three of them changed together, again and again: then the learning rate changes nothing. Else
-        they have not changed, and nobody knows why.
+        they have not changed, for an unknown reason.
     sure
         Whether it is said on enough: on runs that move, or on runs over the whole range that never did until their end.
     """
@@ -53,7 +53,7 @@ class Alike:
 
     @property
     def why(self) -> str:
-        """What was seen, as the middle of a sentence."""
+        """The observation, as the middle of a sentence."""
         runs = f"{self.runs} runs at learning rates from {self.low:.3g} to {self.high:.3g} reported identical numbers"
         return runs if self.moving else f"{runs}, which never changed"
 

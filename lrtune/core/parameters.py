@@ -171,9 +171,9 @@ RULES: dict[str, _Rule] = {
     ),
     "optimizer": _Rule(allowed="the name of an optimizer", example='["sgd", "adam"]'),
     "momentum": _Rule(allowed="a number in [0, 1)", example="[0.0, 0.9]", fits=lambda v: 0 <= v < 1),
-    "weight_decay": _Rule(allowed="a number from 0 to 1e6", example="[0.0, 0.01]", fits=lambda v: 0 <= v <= 1e6),  # noqa: PLR2004 -- the bounds are told beside it
+    "weight_decay": _Rule(allowed="a number from 0 to 1e6", example="[0.0, 0.01]", fits=lambda v: 0 <= v <= 1e6),  # noqa: PLR2004 -- the bounds stand beside it
     "layer_decay": _Rule(allowed="a number in (0, 1]", example="[0.8, 1.0]", fits=lambda v: 0 < v <= 1),
-    "batch_exponent": _Rule(allowed="a number from 0 to 2", example="0.5", fits=lambda v: 0 <= v <= 2),  # noqa: PLR2004 -- the bounds are told beside it
+    "batch_exponent": _Rule(allowed="a number from 0 to 2", example="0.5", fits=lambda v: 0 <= v <= 2),  # noqa: PLR2004 -- the bounds stand beside it
 }
 _ALIASES = {
     "learning_rate": "lr",
@@ -191,7 +191,7 @@ _ALIASES = {
 
 
 def lr_range(value: Any) -> Range:
-    """The range of the learning rate; a list of two stands for it as well."""
+    """The range of the learning rate, also from a list of two."""
     pair = tuple(value) if isinstance(value, list) else value
     if not isinstance(pair, tuple | Mapping):
         hint = "a range (low, high), searched on a log scale"
@@ -217,7 +217,7 @@ def _range(name: str, value: Any) -> Range:
             msg = f"space: {name}: {have}; write {{ low = ..., high = ... }}"
             raise SpaceError(msg)
         value = (value["low"], value["high"])
-    if len(value) != 2:  # noqa: PLR2004 -- the bounds are told beside it
+    if len(value) != 2:  # noqa: PLR2004 -- the bounds stand beside it
         msg = f"space: {name}: a range is two numbers (low, high) (got {len(value)}); write a list for choices"
         raise SpaceError(msg)
     low, high = (number(name, end) for end in value)

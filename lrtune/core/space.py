@@ -224,8 +224,8 @@ class Space:
 
         It differs from this one only where batch sizes are searched, by the exponent that this one leaves open.
         """
-        told = self.batch_exponent is not None or "optimizer" in self._axes or "batch_size" not in self._searched
-        if told or self.exponent(optimizer) == self.exponent():
+        settled = self.batch_exponent is not None or "optimizer" in self._axes or "batch_size" not in self._searched
+        if settled or self.exponent(optimizer) == self.exponent():
             return self
         return Space.from_json({**self.to_json(), "batch_exponent": self.exponent(optimizer)})
 

@@ -109,7 +109,7 @@ class Schedule(abc.ABC):
 def number(
     default: float, low: float, high: float, *, above: bool = False, below: bool = False, whole: bool = False
 ) -> Any:
-    """An option that is a number from `low` to `high`; with `above` and `below` these ends are not allowed themselves."""
+    """An option that is a number from `low` to `high`, without these themselves where `above` and `below` are true."""
     return dataclasses.field(default=default, metadata={"check": _number(low, high, above, below, whole)})
 
 

@@ -64,7 +64,7 @@ class TrialView:
     result
         Its result under the study's value rule where it is completed, e.g. the mean of its last epochs.
     until
-        The epoch to which a worker is training it now; None when nobody trains it.
+        The epoch to which a worker is training it now; None when none does.
     mine
         Whether the asking process may continue it: a generator's run lives in one process.
     repaid_epochs

@@ -81,7 +81,7 @@ class Budget:
         return Start(params=params, until=self.first, why="first look")
 
     def advance(self, run: Observation, until: float, why: str) -> Action:
-        """Train it up to an epoch, from where it stands or from the beginning."""
+        """Train it up to an epoch, from where it was paused or from the beginning."""
         if not self.affords(self.price(run, until)):
             return self.end("the budget ends before another run can be finished")
         if run.number < 0:
@@ -89,7 +89,7 @@ class Budget:
         return Continue(number=run.number, until=until, why=why)
 
     def end(self, why: str, *, settled: bool = False) -> Action:
-        """End the search, once nobody trains any more."""
+        """End the search, once no trial is being trained."""
         return Wait() if self._context.busy else Finish(why=why, settled=settled)
 
     def nothing_to_finish(self) -> Action:

@@ -48,23 +48,23 @@ class InitialDesign:
 
     def bracket(self) -> Action | None:
         """The next short training, until the best of them lies between worse ones."""
-        spots = self._spots()
+        grid = self._first_grid()
         runs = [run for run in self.observed.runs if run.key == self.key]
-        if len(runs) > 2 * len(spots) or self.observed.completed:
+        if len(runs) > 2 * len(grid) or self.observed.completed:
             return None
-        taken = {_nearest(spots, run.lr_x): run for run in reversed(runs)}
+        taken = {_nearest(grid, run.lr_x): run for run in reversed(runs)}
         losses = {i: self._loss(run) for i, run in taken.items() if run.diverged or len(run.values)}
         if not losses:
-            return self._first_value(spots, taken)
+            return self._first_value(grid, taken)
         best = min(losses, key=lambda i: (losses[i], i))
         if not math.isfinite(losses[best]):
-            return self._descend(spots, taken, runs)
-        for spot in (best + 1, best - 1):
-            if 0 <= spot < len(spots) and spot not in taken:
-                return self._start(spots[spot])
+            return self._descend(grid, taken, runs)
+        for index in (best + 1, best - 1):
+            if 0 <= index < len(grid) and index not in taken:
+                return self._start(grid[index])
         return self._between(runs)
 
-    def _spots(self) -> list[float]:
+    def _first_grid(self) -> list[float]:
         """Learning rates (log10) of the first runs: a decade apart, jittered, or around an earlier study's best."""
         low, high = self.range
         count = max(2, round((high - low) / CONFIG.spacing))
@@ -80,7 +80,7 @@ class InitialDesign:
         prior = self.beliefs.prior
         return None if prior is None else prior.x + self.beliefs.shift(self.key)
 
-    def _first_value(self, spots: Sequence[float], taken: dict[int, Observation]) -> Action | None:
+    def _first_value(self, grid: Sequence[float], taken: dict[int, Observation]) -> Action | None:
         """Nothing was reported yet: from the middle outwards, or from an earlier study's best.
 
         A run that has not reported the metric by its first segment's end goes on until it does.
@@ -92,19 +92,19 @@ class InitialDesign:
             if self.context.leaves_an_end(run.trained, until, run.trial.repaid_epochs):
                 return Continue(number=run.number, until=until, why="it has not reported the metric yet")
         earlier = self._earlier_best()
-        middle = len(spots) // 2 if earlier is None else _nearest(spots, earlier)
-        order = sorted(set(range(len(spots))) - set(taken), key=lambda i: abs(i - middle))
+        middle = len(grid) // 2 if earlier is None else _nearest(grid, earlier)
+        order = sorted(set(range(len(grid))) - set(taken), key=lambda i: abs(i - middle))
         if order:
-            return self._start(spots[order[0]])
+            return self._start(grid[order[0]])
         return Wait() if self.context.busy else None
 
     def _descend(
-        self, spots: Sequence[float], taken: dict[int, Observation], runs: Sequence[Observation]
+        self, grid: Sequence[float], taken: dict[int, Observation], runs: Sequence[Observation]
     ) -> Action | None:
         """All diverged: the next lower one, at last below the range."""
         left = min(taken) - 1
         if left >= 0:
-            return self._start(spots[left])
+            return self._start(grid[left])
         lowest = min(run.lr_x for run in runs)
         for x in (self.range[0], self.context.reach[0]):
             if x < lowest - CONFIG.closest:
@@ -173,8 +173,8 @@ class InitialDesign:
         return run.lr_x <= self.range[0] + LOWEST
 
 
-def _nearest(spots: Sequence[float], x: float) -> int:
-    return int(np.argmin([abs(s - x) for s in spots]))
+def _nearest(grid: Sequence[float], x: float) -> int:
+    return int(np.argmin([abs(s - x) for s in grid]))
 
 
 def _spread(runs: Sequence[Observation]) -> list[Observation]:

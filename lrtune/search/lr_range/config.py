@@ -18,11 +18,11 @@ class RangeTestConfig:
     fewest_steps: int = 20
     """Steps below which a sweep has no shape; measured."""
     least_steps: int = 40
-    """Steps of a sweep where nobody says, at least; measured."""
+    """Steps of a sweep by default, at least; measured."""
     most_steps: int = 150
     """The same, at most: 19 steps a decade where eight are swept; measured."""
     share: float = 0.24
-    """Share of a full training that all sweeps together cost at most, where nobody says; definition."""
+    """Share of a full training that all sweeps together cost at most by default; definition."""
     apart: float = 1.0
     """Decades between the seeds' readings above which the test is unreliable; above half of it no longer good;
     measured."""

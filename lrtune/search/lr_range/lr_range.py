@@ -1,6 +1,6 @@
 """The range test (Smith 2017, section 3.3): a few hundred steps that say where to search, not what to use.
 
-The learning rate rises by the same factor in every step while the model trains; the loss stands still, falls,
+The learning rate rises by the same factor in every step while the model trains; the loss stays, falls,
 and rises again. One such sweep is noisy and short, so the result is an *interval* for the search with a confidence,
 or "unreliable here", from several sweeps under several seeds.
 
