@@ -23,12 +23,9 @@ __all__ = ["CONFIG", "Grid", "GridConfig", "cells"]
 class GridConfig:
     """The constants of the grid."""
 
-    lr_points: int = 15
-    """Learning rates where no budget limits them; definition: about two a decade over the usual range."""
-    range_points: int = 3
-    """Points of any other range; definition: its ends and its middle."""
-    attempts: int = 2
-    """Times that a cell is tried whose training failed; definition."""
+    lr_points: int = 15  # learning rates where no budget limits them; definition: two a decade, usually
+    range_points: int = 3  # points of any other range; definition: its ends and its middle
+    attempts: int = 2  # times that a cell is tried whose training failed; definition
 
 
 CONFIG = GridConfig()

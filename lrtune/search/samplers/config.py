@@ -11,16 +11,11 @@ __all__ = ["CONFIG", "SamplersConfig"]
 class SamplersConfig:
     """The constants of :class:`.Sampled` and its rungs."""
 
-    reduction: int = 3
-    """One run in so many goes on from each rung: the eta of Li et al. 2020."""
-    family_peers: int = 3
-    """Runs of one schedule family, the judged one included, from which on they are compared alone; definition (eta)."""
-    pooled_peers: int = 6
-    """Runs of all families from which on they are compared together, and the better half goes on; twice the former."""
-    startup: int = 5
-    """Sobol points before a model is asked: half of Optuna's default, for searches this short."""
-    attempts: int = 8
-    """Times that a sampler is asked where it proposes what diverges, or was tried already; definition."""
+    reduction: int = 3  # one run in so many goes on from each rung: the eta of Li et al. 2020
+    family_peers: int = 3  # runs of a schedule family, this one included, compared alone; definition (eta)
+    pooled_peers: int = 6  # runs of all families compared together, of which the better half goes on; twice that
+    startup: int = 5  # Sobol points before a model is asked: half of Optuna's default, for searches this short
+    attempts: int = 8  # times that a sampler is asked where it proposes what diverges, or was tried already; definition
 
 
 CONFIG = SamplersConfig()
