@@ -5,8 +5,8 @@ Units: *decades* are differences of log10 of the (batch-scaled) learning rate; *
 fractions of one full training.
 
 Sources: where a line names none, the value was set by replaying searches on recorded trainings and made-up problems
-(``studies/replay/README.md``), together with the others and not fitted by itself. *Definition*: it follows from what
-it is, *time*: it bounds the time of a decision.
+(the repository's ``studies/replay``), together with the others and not fitted by itself. *Definition*: it follows
+from what it is; *time*: it bounds the time of a decision.
 """
 
 from __future__ import annotations

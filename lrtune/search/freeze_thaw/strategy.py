@@ -1,7 +1,7 @@
 """The default strategy: short trainings of many learning rates, of which a model picks those that are trained on.
 
 No epoch is trained twice (Swersky, Snoek and Adams, "Freeze-Thaw Bayesian Optimization", 2014, arXiv:1406.3896).
-The next trial is chosen here, in this order; ``docs/freeze-thaw.md`` explains the whole:
+The next trial is chosen here, by the first of these steps that has something to do:
 
 1. *bracket* (:mod:`.initial_design`): short trainings a decade apart until the best lies between worse ones;
 2. *train past a plateau* (:mod:`.initial_design`): where nothing has begun to learn, all train on;

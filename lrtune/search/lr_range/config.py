@@ -1,7 +1,7 @@
 """Every constant of the range test, each with its unit and its source: :data:`CONFIG`.
 
-Sources: where a line names none, the value was set on recorded sweeps (``studies/benchmarks/range_test.py``), together
-with the others; *definition*: it follows from what it is.
+Sources: where a line names none, the value was set on recorded sweeps (the repository's
+``studies/benchmarks/range_test.py``), together with the others; *definition*: it follows from what it is.
 """
 
 from __future__ import annotations
