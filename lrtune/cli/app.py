@@ -1,4 +1,4 @@
-"""The command line: ``lrtune``. It registers the commands, runs one, and turns every error into its exit code."""
+"""The command line ``lrtune``: registers the commands, runs one, and turns an error into its exit code."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ __all__ = ["COMMANDS", "app", "main", "run"]
 USAGE = 2
 
 COMMANDS = ("optimize", "compare", "range_test", "report", "dashboard", "job", "storage")
-"""The commands, a module each: it has a function ``register(app)`` and loads, at its top, only typer and the standard
-library."""
+"""The modules of the commands. Each has a function ``register(app)``, and imports nothing heavy at its top."""
 
 app = typer.Typer(
     name="lrtune",
@@ -40,30 +39,29 @@ for _name in COMMANDS:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; its exit code (FAULTS.md): 0, 2 input, 3 nothing completed, 4 storage, 5 mismatch, 6 locked.
+    """Run a command; returns its exit code, see :func:`lrtune.cli.console.guarded`.
 
     Parameters
     ----------
     arguments
-        What stands behind ``lrtune``; None takes the process's own.
+        Those behind ``lrtune``; None takes the process's own.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given == ["--version"]:  # no option of typer's: coercing even one would load pydantic for every --help
-        return _version()
+        from importlib.metadata import version
+
+        say(f"lrtune {version('lrtune')}")
+        return 0
     command, words = _command(given)
-    return guarded(
-        lambda: command.main(
-            given[len(words) :] or _nothing(command), prog_name=" ".join(["lrtune", *words]), standalone_mode=False
-        ),
-        refused=_refused,
-    )
+    rest = given[len(words) :] or (["--help"] if hasattr(command, "commands") else [])  # a group shows its help
+    name = " ".join(["lrtune", *words])
+    return guarded(lambda: command.main(rest, prog_name=name, standalone_mode=False), refused=_refused)
 
 
 def _command(given: Sequence[str]) -> tuple[Any, list[str]]:
     """The command that the first words name, and those words.
 
-    A group would coerce its own options on the way, for which typer loads pydantic: that is half of the
-    time of a ``--help``.
+    A group would coerce its own options, for which typer imports pydantic: half of the time of a ``--help``.
     """
     command: Any = typer.main.get_command(app)
     words: list[str] = []
@@ -75,31 +73,15 @@ def _command(given: Sequence[str]) -> tuple[Any, list[str]]:
     return command, words
 
 
-def _nothing(command: Any) -> list[str]:
-    """What stands for no arguments: a group shows its help, a command runs."""
-    return ["--help"] if hasattr(command, "commands") else []
-
-
-def _version() -> int:
-    from importlib.metadata import version
-
-    say(f"lrtune {version('lrtune')}")
-    return 0
-
-
 def _refused(error: Exception) -> int:
-    """What typer refuses is usage; all else is a bug of ours."""
-    if not isinstance(error, _usage_errors()):
+    """The exit code of an error that is not lrtune's: typer's is wrong usage, any other a bug."""
+    usage = tuple(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+    if not isinstance(error, usage):
         return complain(error)
     context = getattr(error, "ctx", None)
     hint = f"; see {context.command_path} --help" if context is not None else ""
     complain(InputError(f"{error.format_message().rstrip('.')}{hint}"))  # type: ignore[attr-defined]  # typer's own error has it
     return USAGE
-
-
-def _usage_errors() -> tuple[type[BaseException], ...]:
-    """Click's ClickException, wherever this version of typer has it."""
-    return tuple(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
 def main() -> None:
@@ -109,7 +91,7 @@ def main() -> None:
 
 
 def _open_streams() -> None:
-    """Streams that whoever started us has closed lead to nowhere; else a database would get the number of stdout."""
+    """Open closed standard streams on the null device; else a database would get the descriptor of stdout."""
     for number in range(3):
         try:
             os.fstat(number)

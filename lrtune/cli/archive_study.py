@@ -1,4 +1,4 @@
-"""``--fresh``: the study that is there gets another name, and nothing of it is lost."""
+"""``--fresh``: the stored study is renamed and kept, and a new one begins."""
 
 from __future__ import annotations
 
@@ -15,18 +15,16 @@ if TYPE_CHECKING:
 
 __all__ = ["set_aside"]
 
-LONGEST = 170  # of the 200 characters that a name may have
+LONGEST = 170  # characters of the old name, of the 200 that a name may have
 
 
 def set_aside(storage: BaseStorage, name: str) -> None:
-    """Rename the study of that name, if there is one; its saved runs name it by its identity, which stays.
+    """Rename the study of that name, if there is one; its checkpoints belong to its identity, which stays.
 
     Raises
     ------
     LockedError
-        If somebody is searching it right now.
-    lrtune.errors.StorageError
-        If the storage cannot be written to.
+        If it is being searched.
     """
     import optuna
 

@@ -1,7 +1,8 @@
-"""``lrtune compare``: strategies side by side on one study, at equal budget."""
+"""``lrtune compare``: several strategies on one study, at equal budget."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path  # noqa: TC003 -- typer reads the annotations at run time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lrtune.cli.console import note, own_stdout, say, say_json
-from lrtune.cli.options import Debug, Out, Storage, StudyPath, default_out, here
+from lrtune.cli.options import Out, Quiet, Storage, StudyPath, add_command, default_out, here
+from lrtune.config.study_file import schema
 from lrtune.core.files import clean, make_folder, write_atomically
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from lrtune.core.records import StudyRecord
     from lrtune.study.comparison import Comparison
+    from lrtune.study.events import Observer, Progress
 
 __all__ = ["register"]
 
@@ -25,7 +28,9 @@ SHOWN = "freeze-thaw,tpe,random,grid,top-k,optuna, and prodigy,schedule-free-ada
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("compare")(compare)
+    options = {option.name: option for option in schema()}
+    budget = dataclasses.replace(options["budget"], help="Full trainings that each may spend; 6 unless given.")
+    add_command(app, "compare", compare, seeds=[budget, options["epochs"]])
 
 
 def compare(
@@ -35,42 +40,39 @@ def compare(
         str | None, typer.Option(metavar="A,B,...", help="Strategies to compare.", show_default=SHOWN)
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="Searches of each.")] = 3,
-    budget: Annotated[float | None, typer.Option(help="Full trainings that each may spend; 6 unless given.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of one full training.")] = None,
+    given: dict[str, Any],
     storage: Storage = None,
     out: Out = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print the figures as JSON, and nothing else, on stdout.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the answer.")] = False,
-    debug: Debug = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compare strategies on one study; the same command again goes on where it stopped."""
-    del debug
     from lrtune.config.study_file import read_study
     from lrtune.storage import open_storage, resolve_storage
     from lrtune.study.comparison import compare as run
 
-    told, start = read_study(study, {"budget": budget, "epochs": epochs}), here()
-    folder = out or default_out(told.question.name)
+    file, start = read_study(study, given), here()
+    folder = out or default_out(file.settings.name)
     make_folder(folder)
     names = None if strategies is None else [name.strip() for name in strategies.split(",") if name.strip()]
-    question = {k: v for k, v in told.arguments().items() if k not in {"strategy", "trials", "timeout", "name"}}
+    question = {k: v for k, v in file.arguments().items() if k not in {"strategy", "trials", "timeout", "name"}}
     with own_stdout():
-        trainer = told.make_trainer()
+        trainer = file.make_trainer()
         os.chdir(start)  # the user's code may have gone elsewhere while it was loaded
         found = run(
             trainer,
-            told.space,
+            file.space,
             strategies=names,
             seeds=seeds,
             storage=open_storage(resolve_storage(storage) or str(folder / "compare.db")),
-            name=told.question.name,
+            name=file.settings.name,
             observer=None if quiet else _watch,
             **question,
         )
         os.chdir(start)  # or while it was trained
-        page = _write(found, told.question.name, folder)
+        page = _write(found, file.settings.name, folder)
     if not quiet:
         for sentence in found.left_out:
             note(f"left out: {sentence}")
@@ -81,10 +83,10 @@ def compare(
     say(f"\n{found.verdict()}\n\nfigure   {page}\nnumbers  {folder / 'compare.json'}")
 
 
-def _watch(strategy: str, seed: int) -> Any:
+def _watch(strategy: str, seed: int) -> Observer:
     note(f"{strategy}, seed {seed}")
 
-    def watch(progress: Any) -> None:
+    def watch(progress: Progress) -> None:
         for ended in progress.ended:
             value = "" if ended.value is None else f", {progress.metric} {ended.value:.5g}"
             note(f"  {progress.spent:.2f}  lr {ended.recipe.lr:.3g}: {ended.outcome.value}{value}")

@@ -1,6 +1,6 @@
-"""What the commands print: answers on stdout, all else on stderr, nothing secret on either, and no traceback.
+"""Printing: answers to stdout, all else to stderr, with secrets redacted and errors as one line.
 
-A closed pipe ends nothing: the search goes on, and what it finds is in its files.
+A closed pipe does not end a command: the search goes on, and its result is in its files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lrtune.errors import LrtuneError, StorageError, UserCodeError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["complain", "debugging", "guarded", "note", "own_stdout", "say", "say_json"]
+__all__ = ["complain", "debugging", "guarded", "note", "own_stdout", "say", "say_json", "warn"]
 
 SIGINT = 130
 STDOUT = 1
@@ -31,21 +31,21 @@ _state = {"debug": False}
 
 
 def debugging(value: bool | None = None) -> bool:  # noqa: FBT001 -- the callback of a flag
-    """Whether tracebacks are shown; remembers the value if one is given."""
+    """Whether lrtune's own tracebacks are shown; a value given is kept for the process."""
     if value is not None:
         _state["debug"] = value
     return _state["debug"]
 
 
 def say(text: str) -> None:
-    """One line or more on stdout.
+    """Print lines to stdout.
 
     Raises
     ------
     StorageError
-        If stdout cannot be written to, other than by a closed pipe.
+        If stdout cannot be written to for another reason than a closed pipe.
     """
-    if sys.stdout is None:  # closed by whoever started us
+    if sys.stdout is None:  # closed by the parent process
         return
     try:
         sys.stdout.write(redact(text) + "\n")
@@ -61,12 +61,12 @@ def say(text: str) -> None:
 
 
 def say_json(value: Any) -> None:
-    """One JSON document on stdout."""
+    """Print one JSON document to stdout."""
     say(json.dumps(clean(value), indent=2, allow_nan=False))
 
 
 def note(text: str) -> None:
-    """One line or more on stderr; where that cannot be written to, nothing."""
+    """Print lines to stderr, if it can be written to."""
     if sys.stderr is None:
         return
     with contextlib.suppress(OSError, ValueError):
@@ -74,20 +74,26 @@ def note(text: str) -> None:
         sys.stderr.flush()
 
 
+def warn(text: str) -> None:
+    """Print a warning to stderr."""
+    note(f"lrtune: warning: {text}")
+
+
 def guarded(
     body: Callable[[], object], *, refused: Callable[[Exception], int] | None = None, aside: bool = False
 ) -> int:
-    """Run a body; its exit code (FAULTS.md): 0, 2 input, 3 nothing completed, 4 storage, 5 mismatch, 6 locked.
+    """Call `body`, print its error, and return the exit code.
+
+    0 success, 1 a bug, 2 wrong input, 3 nothing completed, 4 storage, 5 another study is stored, 6 locked, 130 SIGINT.
 
     Parameters
     ----------
     body
-        What to do; an integer that it returns is the exit code.
+        An integer that it returns is the exit code.
     refused
-        What to do with an error that is not one of lrtune's; None takes it as a bug of ours.
+        Handles an error that is not lrtune's, and returns the exit code; None takes it as a bug.
     aside
-        Whether the command's exit code is another's, as for all workers but the first: what ends this one is a
-        warning then.
+        Whether another worker's exit code is the command's: an error is printed as a warning then.
     """
     try:
         code = body()
@@ -110,46 +116,46 @@ def guarded(
 
 
 def _close_storages() -> None:
-    """Close what a command has opened: a worker process leaves by ``os._exit``, which closes nothing."""
+    """Close the command's storages: a worker process ends by ``os._exit``, which closes nothing."""
     opened = sys.modules.get("lrtune.storage.retry")  # not imported here: most commands open none
     if opened is not None:
         opened.close_all()
 
 
 def complain(error: BaseException, *, aside: bool = False) -> int:
-    """The last line on stderr; before it the user's own traceback, and with ``--debug`` ours too. The exit code."""
-    error = _told(error)
+    """Print an error, with the user's traceback, or lrtune's with ``--debug``; the exit code."""
+    error = _explained(error)
     if debugging():
         note("".join(traceback.format_exception(error)).rstrip())
     else:
         for text in (getattr(error, "user_traceback", ""), *getattr(error, "__notes__", ())):
             if text:
                 note(str(text).rstrip())
-    said = " ".join(str(error).split())
-    note(f"lrtune: warning: a worker ended: {said}" if aside else f"lrtune: error: {said}")
+    message = " ".join(str(error).split())
+    note(f"lrtune: warning: a worker ended: {message}" if aside else f"lrtune: error: {message}")
     return error.exit_code
 
 
-def _told(error: BaseException) -> LrtuneError:
-    """What is said of an exception: one of lrtune's as it is, any other by whose it is."""
+def _explained(error: BaseException) -> LrtuneError:
+    """The error itself if it is lrtune's, else one that says whose code has raised it."""
     if isinstance(error, LrtuneError):
         return error
     who, what = raised_by(error), f"{type(error).__name__}: {' '.join(str(error).split())}"
-    told: LrtuneError
+    found: LrtuneError
     if who.endswith(".py"):
         msg = f"the training code failed outside of any trial ({what}); mend it and run the same command again"
-        told = UserCodeError(msg, user_traceback=users_own(error))
+        found = UserCodeError(msg, user_traceback=users_own(error))
     elif who == "lrtune":
-        told = LrtuneError(f"this is a bug of lrtune's ({what}); run it with --debug and report what it prints")
+        found = LrtuneError(f"this is a bug of lrtune's ({what}); run it with --debug and report what it prints")
     else:
-        told = LrtuneError(f"{who}, which lrtune uses, failed ({what}); run it with --debug and report what it prints")
-    told.__cause__ = error
-    return told
+        found = LrtuneError(f"{who}, which lrtune uses, failed ({what}); run it with --debug and report what it prints")
+    found.__cause__ = error
+    return found
 
 
 @contextlib.contextmanager
 def own_stdout() -> Iterator[None]:
-    """Within it, whatever else prints to stdout (the user's code, its children) goes to stderr."""
+    """For the block, what other code prints to stdout (the user's, its child processes') goes to stderr."""
     try:
         real = sys.stdout is not None and sys.stdout.fileno() == STDOUT
     except (OSError, ValueError):
@@ -168,6 +174,6 @@ def own_stdout() -> Iterator[None]:
 
 
 def _mute() -> None:
-    """Stdout to nowhere, so that the interpreter's last flush finds nothing to complain of."""
+    """Redirect stdout to the null device, so that the interpreter's last flush raises nothing."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lrtune.cli.console import note, say
-from lrtune.cli.options import AnyStudy, Debug, Name, Out, Storage  # noqa: TC001 -- typer reads them
+from lrtune.cli.console import note, say, warn
+from lrtune.cli.options import AnyStudy, Name, Out, Storage, add_command
 from lrtune.errors import InputError, LrtuneError, StorageError
 
 if TYPE_CHECKING:
@@ -16,17 +16,16 @@ if TYPE_CHECKING:
 
     from optuna.storages import BaseStorage
 
-    from lrtune.cli.study_lookup import StudyLocation
 
 __all__ = ["register"]
 
-HOST = "127.0.0.1"  # it has no password of its own
+HOST = "127.0.0.1"  # optuna-dashboard has no password
 LOWEST_PORT, HIGHEST_PORT = 1, 65535
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("dashboard")(dashboard)
+    add_command(app, "dashboard", dashboard)
 
 
 def dashboard(
@@ -36,33 +35,26 @@ def dashboard(
     name: Name = None,
     storage: Storage = None,
     out: Out = None,
-    debug: Debug = False,
 ) -> None:
     """Show a study in optuna-dashboard on 127.0.0.1, until interrupted; it may be running meanwhile."""
-    del debug
     if not LOWEST_PORT <= port <= HIGHEST_PORT:
         msg = f"--port must be from {LOWEST_PORT} to {HIGHEST_PORT} (got {port})"
         raise InputError(msg)
-    from lrtune.cli.study_lookup import located
+    from lrtune.cli.study_lookup import located, opened
 
-    _serve(_app(located(study, name=name, storage=storage, out=out)), port)
-
-
-def _app(place: StudyLocation) -> Any:
-    from lrtune.cli.study_lookup import opened
-
+    place = located(study, name=name, storage=storage, out=out)
     try:
         import optuna_dashboard  # type: ignore[import-untyped]  # it has no types
     except ImportError:
         msg = "the dashboard is not installed; install it with: pip install 'lrtune[dashboard]'"
         raise InputError(msg) from None
-    storage = opened(place.storage)
-    _annotate(storage, place.name)
-    return optuna_dashboard.wsgi(storage)
+    opened_storage = opened(place.storage)
+    _annotate(opened_storage, place.name)
+    _serve(optuna_dashboard.wsgi(opened_storage), port)
 
 
 def _annotate(storage: BaseStorage, name: str) -> None:
-    """Give a study its note where its search has left none, as one from Python may have."""
+    """Write the study's note where its search has written none, as one started from Python may not have."""
     from lrtune.integrations.optuna_dashboard import Notes
 
     if name not in {study.study_name for study in storage.get_all_studies()}:
@@ -72,7 +64,7 @@ def _annotate(storage: BaseStorage, name: str) -> None:
         if not notes.there(name):
             notes.write(name)
     except (LrtuneError, OSError) as error:
-        note(f"lrtune: warning: the study's note could not be written ({error})")
+        warn(f"the study's note could not be written ({error})")
 
 
 def _serve(app: Any, port: int) -> None:
@@ -96,7 +88,7 @@ def _serve(app: Any, port: int) -> None:
         # a KeyboardInterrupt would be swallowed where a request is being answered
         threading.Thread(target=server.shutdown, daemon=True).start()
 
-    with server, stopping(end):  # before the address is out: whoever has read it may stop it
+    with server, stopping(end):  # from before the URL is printed, after which it may be stopped
         say(f"http://{HOST}:{server.server_port}/dashboard/")
         note("Ctrl-C ends it.")
         server.serve_forever()

@@ -1,4 +1,4 @@
-"""Numbers and recipes in a few characters, for lines on a terminal."""
+"""Numbers and recipes as short texts for a terminal."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def recipe(told: Recipe) -> str:
-    """``"lr 0.0316, batch 64, cosine, warmup 0.1"``: what differs from saying nothing."""
-    parts = [f"lr {told.lr:.3g}"]
-    if told.batch_size is not None:
-        parts.append(f"batch {told.batch_size}")
-    if told.schedule != "constant":
-        parts.append(told.schedule)
-    if told.warmup:
-        parts.append(f"warmup {told.warmup:g}")
-    if told.optimizer is not None:
-        parts.append(told.optimizer)
+def recipe(shown: Recipe) -> str:
+    """``"lr 0.0316, batch 64, cosine, warmup 0.1"``: the fields that differ from their defaults."""
+    parts = [f"lr {shown.lr:.3g}"]
+    if shown.batch_size is not None:
+        parts.append(f"batch {shown.batch_size}")
+    if shown.schedule != "constant":
+        parts.append(shown.schedule)
+    if shown.warmup:
+        parts.append(f"warmup {shown.warmup:g}")
+    if shown.optimizer is not None:
+        parts.append(shown.optimizer)
     for name in ("momentum", "weight_decay", "layer_decay"):
-        value = getattr(told, name)
+        value = getattr(shown, name)
         if value is not None:
             parts.append(f"{name.replace('_', ' ')} {value:.3g}")
     return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""How a command ends when a signal asks for it: cleanly where the training lets it, else after a few seconds."""
+"""How a command ends on a signal: cleanly when the training step comes back, else after :data:`GRACE_SECONDS`."""
 
 from __future__ import annotations
 
@@ -15,43 +15,36 @@ from lrtune.errors import InterruptedSearchError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lrtune.study.result import Result
     from lrtune.workers.signals import StopFlag
 
 __all__ = ["GRACE_SECONDS", "stopped", "stops"]
 
-GRACE_SECONDS = 4.0  # a training step that has not come back by then is left behind: it is recovered at the next start
+GRACE_SECONDS = 4.0  # a training step that takes longer is abandoned: its trial is recovered at the next start
 SHOW_CURSOR = "\x1b[?25h"
 RESUME = "run the same command to resume"
 
 
 @contextlib.contextmanager
 def stops() -> Iterator[StopFlag]:
-    """A flag that SIGTERM, SIGINT and SIGHUP set; the process ends after :data:`GRACE_SECONDS` all the same."""
+    """A flag that SIGTERM, SIGINT and SIGHUP set; the process ends :data:`GRACE_SECONDS` after one all the same."""
     from lrtune.workers.signals import stopping
 
-    timers: list[threading.Timer] = []
+    with contextlib.ExitStack() as until_end:
 
-    def arm(number: int) -> None:
-        timer = threading.Timer(GRACE_SECONDS, _end, args=(number,))
-        timer.daemon = True
-        timers.append(timer)
-        timer.start()
+        def end_later(number: int) -> None:
+            timer = threading.Timer(GRACE_SECONDS, _end, args=(number,))
+            timer.daemon = True
+            until_end.callback(timer.cancel)
+            timer.start()
 
-    try:
-        with stopping(arm) as flag:
-            yield flag
-    finally:
-        for timer in timers:
-            timer.cancel()
+        yield until_end.enter_context(stopping(end_later))
 
 
-def stopped(flag: StopFlag, result: Result) -> InterruptedSearchError:
-    """What to raise after a clean end."""
-    ended = sum(result.trials_by_outcome.get(group, 0) for group in result.trials_by_outcome if group != "interrupted")
-    many = f"{ended} trial{'' if ended == 1 else 's'} done"
-    msg = f"stopped by {flag.name}: {many}, {result.cost:.2f} full trainings spent; {RESUME}"
-    return InterruptedSearchError(msg, exit_code=flag.exit_code)
+def stopped(flag: StopFlag, cost: float, trials: int | None = None) -> InterruptedSearchError:
+    """What to raise after a clean end: what was spent, in full trainings, and how many trials have ended."""
+    many = "" if trials is None else f"{trials} trial{'' if trials == 1 else 's'} done, "
+    msg = f"stopped by {flag.name}: {many}{cost:.2f} full trainings spent; {RESUME}"
+    return InterruptedSearchError(msg, exit_code=flag.exit_code or 143)
 
 
 def _end(number: int) -> None:

@@ -1,19 +1,19 @@
-"""``lrtune job``: tuning by the clock. One run for a scheduler, what to install, a scheduler of its own, history."""
+"""``lrtune job``: one run of a scheduled job, its history, what to install for a scheduler, a scheduler of its own."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json as jsonlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from lrtune.cli.console import note, own_stdout, say, say_json
-from lrtune.cli.interrupts import stops
-from lrtune.cli.options import Debug, Storage, stored_at
-from lrtune.cli.worker_pool import crewed
+from lrtune.cli.console import note, own_stdout, say, say_json, warn
+from lrtune.cli.interrupts import stopped, stops
+from lrtune.cli.options import Storage, add_command, stored_at
+from lrtune.cli.worker_pool import run_in_workers
 from lrtune.core.files import clean, write_atomically
 from lrtune.errors import InputError, InterruptedSearchError, LockedError, LrtuneError, SearchError
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from lrtune.jobs.job_file import JobFile
     from lrtune.jobs.request import JobRequest
+    from lrtune.jobs.runner import JobRunner
     from lrtune.workers.pool import WorkerContext
     from lrtune.workers.signals import StopFlag
 
@@ -41,7 +42,7 @@ def register(app: typer.Typer) -> None:
         pretty_exceptions_enable=False,
     )
     for name, command in (("run", run), ("status", status), ("install", install), ("serve", serve)):
-        jobs.command(name)(command)
+        add_command(jobs, name, command)
     app.add_typer(jobs, name="job")
 
 
@@ -58,24 +59,32 @@ def run(
     ] = False,
     storage: Storage = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the line of JSON.")] = False,
-    debug: Debug = False,
 ) -> None:
     """Do what is due, once, and print one line of JSON; made for cron, systemd, Kubernetes and Airflow."""
-    del debug
-    from lrtune.jobs import read_job, request
+    from lrtune.jobs import read_job
+    from lrtune.jobs.request import JobRequest, holding
     from lrtune.workers.signals import stopping
 
-    line: dict[str, Any] = {"job": job.stem, "status": "failed"}
+    line: dict[str, Any] = {"job": job.stem}
     with contextlib.ExitStack() as stack:
-        with _telling(line):
-            told = read_job(job)
-            line["job"] = told.name
-            made_up = told.catch_up if catch_up is None else catch_up
-            ways = request.JobRequest(wait=wait, force=force, search=search, catch_up=made_up, log=_log)
+        with _failure_as_json(line):
+            file = read_job(job)
+            line["job"] = file.name
+            if catch_up is None:
+                catch_up = file.catch_up
+            request = JobRequest(wait=wait, force=force, search=search, catch_up=catch_up, log=_log)
             with stopping() as flag:
-                _locked(stack, told, ways, flag)
-        # The parent holds the lock, whatever becomes of its workers; it has loaded nothing heavy.
-        crewed(lambda place: _work(told, ways, storage, line, quiet=quiet, place=place), study=told.study)
+                try:
+                    stack.enter_context(holding(file, replace(request, should_stop=lambda: flag.requested)))
+                except LockedError:
+                    if flag.requested:  # while it waited
+                        raise stopped(flag, 0.0) from None
+                    raise
+
+        def work(place: WorkerContext) -> None:
+            _work(file, replace(request, place=place), storage, line, quiet=quiet)
+
+        run_in_workers(work, study=file.study)  # this process holds the lock, whatever becomes of its workers
 
 
 def _log(text: str) -> None:
@@ -83,14 +92,14 @@ def _log(text: str) -> None:
 
 
 @contextlib.contextmanager
-def _telling(line: dict[str, Any]) -> Iterator[None]:
-    """Print the line of JSON of what ends the block without an answer."""
+def _failure_as_json(line: dict[str, Any]) -> Iterator[None]:
+    """Print the line of JSON of an error that ends the block."""
     try:
         yield
     except LrtuneError as error:
         status = {6: "locked", 129: "interrupted", 130: "interrupted", 143: "interrupted"}
-        line |= {"status": status.get(error.exit_code, "failed"), "error": " ".join(str(error).split())}
-        _say(line, error.exit_code)
+        failed = {"status": status.get(error.exit_code, "failed"), "error": " ".join(str(error).split())}
+        _say(line | failed, error.exit_code)
         raise
 
 
@@ -98,71 +107,45 @@ def _say(line: dict[str, Any], code: int) -> None:
     say(jsonlib.dumps(clean(line | {"exit_code": code}), allow_nan=False))
 
 
-def _locked(stack: contextlib.ExitStack, job: JobFile, told: JobRequest, flag: StopFlag) -> None:
-    """Take the job's lock for as long as the stack lasts."""
-    from lrtune.jobs.request import holding
-
-    try:
-        stack.enter_context(holding(job, dataclasses.replace(told, should_stop=lambda: flag.requested)))
-    except LockedError:
-        if flag.requested:  # while it waited
-            raise _stopped(flag, 0.0) from None
-        raise
-
-
-def _work(
-    job: JobFile, told: JobRequest, storage: str | None, line: dict[str, Any], *, quiet: bool, place: WorkerContext
-) -> None:
-    """What one worker does; the first one does all but train beside others, and tells the outcome."""
-    if place.index:
-        _assist(job, told, storage, place)
-        return
-    with _telling(line), stops() as flag, own_stdout():
-        ended = _performed(job, told, storage, flag, quiet=quiet, place=place)
-    _say(ended, 0)
-
-
-def _performed(
-    job: JobFile, told: JobRequest, storage: str | None, flag: StopFlag, *, quiet: bool, place: WorkerContext
-) -> dict[str, Any]:
+def _work(job: JobFile, request: JobRequest, storage: str | None, line: dict[str, Any], *, quiet: bool) -> None:
+    """What one worker does: the first one runs the job and prints the outcome, the others train in its search."""
     from lrtune.cli.progress_display import watching
-    from lrtune.jobs import runner as running
+    from lrtune.jobs.runner import JobRunner
 
-    with watching(quiet=quiet, json_log=None) as observer:
-        told = dataclasses.replace(told, should_stop=lambda: flag.requested, observer=observer, place=place)
-        ended = running.perform(job, lambda: _opened(job, storage), told)
-    if ended.status == "interrupted":
-        raise _stopped(flag, 0.0 if ended.result is None else ended.result.cost)
-    return ended.to_json(job)
-
-
-def _assist(job: JobFile, told: JobRequest, storage: str | None, place: WorkerContext) -> None:
-    from lrtune.jobs import runner as running
-
-    with stops() as flag, own_stdout():
-        told = dataclasses.replace(told, should_stop=lambda: flag.requested, place=place)
-        try:
-            running.assist(job, lambda: _opened(job, storage), told)
-        except SearchError as error:
-            if type(error) is not SearchError:
-                raise
-            raise typer.Exit(error.exit_code) from None  # the first worker says so
-        if flag.requested:
-            raise typer.Exit(flag.exit_code)
+    with contextlib.ExitStack() as stack:
+        if not request.place.index:
+            stack.enter_context(_failure_as_json(line))
+        flag = stack.enter_context(stops())
+        request = replace(request, should_stop=lambda: flag.requested)
+        with own_stdout():
+            if request.place.index:
+                _assist(JobRunner(job, lambda: _opened(job, storage), request), flag)
+                return
+            with watching(quiet=quiet, json_log=None) as observer:
+                ended = JobRunner(job, lambda: _opened(job, storage), replace(request, observer=observer)).perform()
+        if ended.status == "interrupted":
+            raise stopped(flag, 0.0 if ended.result is None else ended.result.cost)
+    _say(ended.to_json(job), 0)
 
 
-def _stopped(flag: StopFlag, cost: float) -> InterruptedSearchError:
-    msg = f"stopped by {flag.name}: {cost:.2f} full trainings spent; run the same command to resume"
-    return InterruptedSearchError(msg, exit_code=flag.exit_code or 143)
+def _assist(runner: JobRunner, flag: StopFlag) -> None:
+    try:
+        runner.assist()
+    except SearchError as error:
+        if type(error) is not SearchError:
+            raise
+        raise typer.Exit(error.exit_code) from None  # the first worker reports it
+    if flag.requested:
+        raise typer.Exit(flag.exit_code)
 
 
 def _opened(job: JobFile, given: str | None) -> BaseStorage:
     from lrtune.config.study_file import read_study
     from lrtune.storage import open_storage
 
-    told = read_study(job.study)
-    in_file, folder = (job.storage, job.folder) if job.storage else (told.search.storage, told.folder)
-    return open_storage(stored_at(given, in_file, folder, job.out), warn=lambda text: note(f"lrtune: warning: {text}"))
+    study = read_study(job.study)
+    in_file, folder = (job.storage, job.folder) if job.storage else (study.storage, study.folder)
+    return open_storage(stored_at(given, in_file, folder, job.out), warn=warn)
 
 
 def status(
@@ -172,23 +155,21 @@ def status(
     figure: Annotated[
         Path | None, typer.Option(metavar="FILE.html", help="Write the learning rate over time as a page.")
     ] = None,
-    debug: Debug = False,
 ) -> None:
     """Show the last run, the next one, and the learning rate over time."""
-    del debug
     from lrtune.cli.job_status import text
     from lrtune.jobs import read_job
-    from lrtune.jobs import status as history
+    from lrtune.jobs.status import job_status, points
 
-    told = history.standing(read_job(job))
+    shown = job_status(read_job(job))
     if figure is not None:
-        from lrtune.reporting.figures.history import history as drawn
+        from lrtune.reporting.figures.history import history
 
-        write_atomically(figure, drawn(history.points(told.rows)).to_html(include_plotlyjs=True, full_html=True))
+        write_atomically(figure, history(points(shown.state.rows)).to_html(include_plotlyjs=True, full_html=True))
     if json:
-        say_json(told.to_json())
+        say_json(shown.to_json())
         return
-    say(text(told))
+    say(text(shown))
     if figure is not None:
         say(f"\nfigure   {figure}")
 
@@ -201,36 +182,29 @@ def install(
     kubernetes: Annotated[bool, typer.Option("--kubernetes", help="A CronJob.")] = False,
     image: Annotated[str, typer.Option(help="Kubernetes: the image that holds lrtune and the job.")] = "lrtune:latest",
     claim: Annotated[str, typer.Option(help="Kubernetes: the volume claim of the job's folder.")] = "lrtune",
-    debug: Debug = False,
 ) -> None:
     """Print what a scheduler needs to run the job; nothing is installed."""
-    del debug
     from lrtune.jobs import read_job, scheduler_templates
 
     if systemd + cron + kubernetes != 1:
         msg = "which scheduler? give one of --systemd, --cron and --kubernetes"
         raise InputError(msg)
-    told = read_job(job)
+    file = read_job(job)
     if systemd:
-        say(scheduler_templates.systemd(told))
+        say(scheduler_templates.systemd(file))
     elif cron:
-        say(scheduler_templates.cron(told))
+        say(scheduler_templates.cron(file))
     else:
-        say(scheduler_templates.kubernetes(told, image=image, claim=claim))
+        say(scheduler_templates.kubernetes(file, image=image, claim=claim))
 
 
-def serve(
-    jobs: JobPaths,
-    *,
-    debug: Debug = False,
-) -> None:
+def serve(jobs: JobPaths) -> None:
     """Run several jobs by their own schedules until stopped, for those who have no scheduler."""
-    del debug
     from lrtune.jobs import read_job, server
     from lrtune.workers.signals import stopping
 
-    told = [read_job(path) for path in jobs]
+    files = [read_job(path) for path in jobs]
     with stopping() as flag:
-        server.serve(told, should_stop=lambda: flag.requested, say=say, log=note)
+        server.serve(files, should_stop=lambda: flag.requested, say=say, log=note)
     msg = f"stopped by {flag.name}: runs that were going on are resumed at the next start"
     raise InterruptedSearchError(msg, exit_code=flag.exit_code or 143)

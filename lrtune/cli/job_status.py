@@ -1,4 +1,4 @@
-"""How a job stands, on a terminal: its answer, what comes next, and a table of its runs."""
+"""The status of a job on a terminal: its answer, the next run, and a table of its runs."""
 
 from __future__ import annotations
 
@@ -19,28 +19,23 @@ WIDTH = 110
 STYLES = {"failed": "red", "skipped": "dim", "abandoned": "dim"}
 
 
-def text(told: JobStatus) -> str:
+def text(status: JobStatus) -> str:
     """Lines for a terminal."""
-    lines = [f"job      {told.job}", f"last     {_last(told.rows)}"]
-    if told.running is not None:
-        lines.append(f"running  {told.running.study}, since {told.running.started}, or interrupted since")
-    if told.answer is not None:
-        row = told.answer
-        band = "" if row.band is None else f", {formatting.band(row.band)} is as good"
-        lines.append(f"answer   lr {row.lr:.3g}{band}")
-    missed = f" ({told.missed} missed)" if told.missed else ""
-    lines.append(f"next     {f'due now{missed}, then ' if told.due else ''}{told.next}")
-    rates = [math.log10(row.lr) for row in told.rows if row.status == "done" and row.lr is not None]
+    state, rows = status.state, status.state.rows
+    last = rows[-1] if rows else None
+    ended = "never" if last is None else f"{last.finished}, {last.status}{last.verdict and f' ({last.verdict})'}"
+    lines = [f"job      {state.job}", f"last     {ended}"]
+    if state.running is not None:
+        lines.append(f"running  {state.running.study}, since {state.running.started}, or interrupted since")
+    if (answer := state.answer) is not None:
+        band = "" if answer.band is None else f", {formatting.band(answer.band)} is as good"
+        lines.append(f"answer   lr {answer.lr:.3g}{band}")
+    missed = f" ({status.task.missed} missed)" if status.task.missed else ""
+    lines.append(f"next     {f'due now{missed}, then ' if status.due else ''}{status.next}")
+    rates = [math.log10(row.lr) for row in rows if row.status == "done" and row.lr is not None]
     if len(rates) > 1:
         lines.append(f"lr       {formatting.sparkline(rates)}  (log scale)")
-    return "\n".join(lines) + ("\n\n" + _table(told.rows) if told.rows else "")
-
-
-def _last(rows: tuple[JobRun, ...]) -> str:
-    if not rows:
-        return "never"
-    row = rows[-1]
-    return f"{row.finished}, {row.status}{f' ({row.verdict})' if row.verdict else ''}"
+    return "\n".join(lines) + ("\n\n" + _table(rows) if rows else "")
 
 
 def _table(rows: tuple[JobRun, ...]) -> str:
@@ -54,13 +49,11 @@ def _table(rows: tuple[JobRun, ...]) -> str:
         table.add_column(name, justify="left" if name in ("period", "verdict") else "right", no_wrap=True)
     for row in rows[-SHOWN:]:
         table.add_row(*(Text(cell) for cell in _cells(row)), style=STYLES.get(row.status, ""))
-    console = Console(file=io.StringIO(), width=WIDTH, color_system=None, legacy_windows=False)
-    console.print(table)
-    shown = console.file.getvalue() if isinstance(console.file, io.StringIO) else ""
+    file = io.StringIO()
+    Console(file=file, width=WIDTH, color_system=None, legacy_windows=False).print(table)
+    lines = [line.rstrip() for line in file.getvalue().strip("\n").splitlines()]
     more = len(rows) - SHOWN
-    return "\n".join(line.rstrip() for line in shown.strip("\n").splitlines()) + (
-        f"\nand {more} older runs" if more > 0 else ""
-    )
+    return "\n".join([*lines, f"and {more} older runs"] if more > 0 else lines)
 
 
 def _cells(row: JobRun) -> list[str]:

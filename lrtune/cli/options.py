@@ -1,23 +1,40 @@
-"""Options that several commands share, so that they read the same everywhere."""
+"""Options of the command line: those of the schema, and those that several commands share.
+
+:func:`add_command` registers a command with typer. Options that :func:`lrtune.config.study_file.schema` declares are
+added to its own, so that no command repeats their names, types and helps.
+"""
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from lrtune.cli.console import debugging
 from lrtune.errors import InputError
 
-__all__ = ["AnyStudy", "Debug", "Name", "Out", "Storage", "StudyPath", "default_out", "here", "stored_at"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from lrtune.core.options import Option
+
+__all__ = [
+    "AnyStudy",
+    "Name",
+    "Out",
+    "Quiet",
+    "Storage",
+    "StudyPath",
+    "add_command",
+    "default_out",
+    "here",
+    "stored_at",
+]
 
 OUT_ROOT = "lrtune-out"
 DATABASE = "study.db"
-
-
-def _remember(value: bool) -> bool:  # noqa: FBT001 -- the callback of a flag
-    return debugging(value)
 
 
 StudyPath: TypeAlias = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study file.")]
@@ -39,14 +56,55 @@ Storage: TypeAlias = Annotated[
         "Unless given: LRTUNE_STORAGE, the study file's, study.db in the output folder.",
     ),
 ]
-Debug: TypeAlias = Annotated[
-    bool,
-    typer.Option("--debug", callback=_remember, is_eager=True, help="Print lrtune's own tracebacks too."),
-]
+Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the answer.")]
+
+
+def add_command(app: typer.Typer, name: str, command: Callable[..., Any], **schema: Iterable[Option]) -> None:
+    """Register a command, with ``--debug`` behind its own options.
+
+    Parameters
+    ----------
+    app, name
+        Where, and under which name.
+    command
+        A function, or a dataclass with a method ``run``. Its parameters are its own options, its docstring its help.
+    schema
+        Options of the schema; the help shows those that have one behind the command's parameter of that name. The
+        command gets what was given for them as its argument `given`, a mapping.
+    """
+    signature = inspect.signature(command, eval_str=True).parameters
+    shown, names = [], set()
+    for own in signature.values():
+        added = [_parameter(option) for option in schema.get(own.name, ()) if option.help]
+        shown += [own, *added] if own.name != "given" else added
+        names |= {option.name for option in added}
+    debug = typer.Option("--debug", callback=debugging, is_eager=True, help="Print lrtune's own tracebacks too.")
+    shown.append(_keyword("debug", Annotated[bool, debug], default=False))
+
+    def called(*, debug: bool, **values: Any) -> None:
+        del debug  # its callback has read it
+        given = {name: values.pop(name) for name in names}
+        made = command(**values, given=given) if "given" in signature else command(**values)
+        if isinstance(command, type):
+            made.run()
+
+    called.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]  # what typer reads
+    called.__doc__ = command.__doc__
+    app.command(name)(called)
+
+
+def _parameter(option: Option) -> inspect.Parameter:
+    kind: Any = list[str] if option.kind is list else bool if option.switch else option.kind
+    shown = typer.Option(*filter(None, [option.declared]), metavar=option.metavar, help=option.help)
+    return _keyword(option.name, Annotated[kind | None, shown], default=None)
+
+
+def _keyword(name: str, annotation: Any, *, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def here() -> Path:
-    """The working directory: the user's code may go elsewhere at any time, so paths are made absolute at the start.
+    """The working directory at the start: the user's code may change it at any time.
 
     Raises
     ------
@@ -61,16 +119,14 @@ def here() -> Path:
 
 
 def default_out(name: str) -> Path:
-    """The folder of a study: its own name where that is a plain one, else a safe one made from it."""
-    from lrtune.core.names import safe_filename
+    """The output folder of a study, relative to the working directory."""
+    from lrtune.core.names import short_filename
 
-    safe = safe_filename(name)
-    plain = name == name.lower() and safe.rpartition("-")[0] == name
-    return Path(OUT_ROOT) / (name if plain else safe)
+    return Path(OUT_ROOT) / short_filename(name)
 
 
 def stored_at(given: str | None, in_file: str | None, folder: Path, out: Path) -> str:
-    """Where the study is: the option, the environment, the study file, a file in the output folder.
+    """Path or URL of the storage: of the option, the environment, the study file, else a file in the output folder.
 
     Raises
     ------

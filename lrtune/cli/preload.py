@@ -1,8 +1,8 @@
-"""What a worker loads while it waits for its turn: libraries, and nothing of the user's own.
+"""What a waiting worker imports ahead: installed libraries, and none of the user's code.
 
-Of the training file only those imports count that it begins with and that lead to installed packages: whoever
-imports them has done what the file itself would do first. The first line of another kind ends that, since an
-environment variable may be set in it, and data be downloaded; so does an import of what lies beside the file.
+Of the training file only the imports at its top count, up to the first statement of another kind, which may set an
+environment variable or download data, or the first import of a file beside it. They are what the file itself would
+import first.
 """
 
 from __future__ import annotations
@@ -15,33 +15,25 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrtune.config.toml import glance
+from lrtune.config.toml import read_unchecked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 __all__ = ["imports_ahead", "load_ahead"]
 
 INSTALLED = frozenset({"site-packages", "dist-packages"})
 OURS = ("lrtune.config.study_file", "lrtune.config.user_code", "lrtune.study.tuning")
 FOR_TORCH = ("lrtune.training.networks.trainer", "torch._dynamo")
-"""What follows once PyTorch is there; it loads the latter with its first optimizer."""
+"""Imported once PyTorch is; its first optimizer imports the latter."""
 FOR_ESTIMATORS = ("lrtune.training.estimators.trainer", "lrtune.training.estimators.data_file")
 ENVIRONMENT = ("environ", "putenv")
 
 
 def load_ahead(study: Path | None, given: Mapping[str, Any]) -> None:
-    """Load what a worker of that study will need before it trains.
-
-    Parameters
-    ----------
-    study
-        The study file, if there is one; it need not be in order.
-    given
-        What the command line said over it.
-    """
-    told = {} if study is None else glance(study, "train")
-    trainer, estimator = told.get("trainer"), given.get("estimator") or told.get("estimator")
+    """Import what a worker needs for a study file, which need not be valid, with the command line's options over it."""
+    train = {} if study is None else read_unchecked(study, "train")
+    trainer, estimator = train.get("trainer"), given.get("estimator") or train.get("estimator")
     _load(OURS)
     if isinstance(estimator, str):
         _load([name for name in [estimator.rpartition(":")[0]] if _installed(name)])
@@ -69,26 +61,20 @@ def _first_imports(body: list[ast.stmt]) -> Iterator[str]:
     for statement in body:
         if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
             continue  # the docstring
-        names = _names(statement)
+        if isinstance(statement, ast.Import):
+            names = [alias.name for alias in statement.names]
+        elif isinstance(statement, ast.ImportFrom) and statement.module is not None and not statement.level:
+            names = [statement.module]
+        else:
+            return
         for name in names:
             if not _known(name):
                 return
             yield name
-        if not names:
-            return
-
-
-def _names(statement: ast.stmt) -> list[str]:
-    """The modules that a statement imports; none for one of another kind."""
-    if isinstance(statement, ast.Import):
-        return [alias.name for alias in statement.names]
-    if isinstance(statement, ast.ImportFrom) and statement.module is not None and statement.level == 0:
-        return [statement.module]
-    return []
 
 
 def _known(name: str) -> bool:
-    """Whether everybody means the same by it: the standard library, lrtune itself, an installed package."""
+    """Whether it is of the standard library, lrtune or an installed package."""
     root = name.partition(".")[0]
     return root in sys.stdlib_module_names or root == "lrtune" or _installed(name)
 
@@ -100,6 +86,6 @@ def _installed(name: str) -> bool:
     return False
 
 
-def _load(names: Any) -> None:
+def _load(names: Iterable[str]) -> None:
     for name in names:
         importlib.import_module(name)

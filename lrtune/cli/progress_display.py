@@ -1,4 +1,4 @@
-"""Who watches a search: a live display on a terminal, plain lines elsewhere, the log of trials."""
+"""The progress of a search: a live display on a terminal, plain lines elsewhere, and the log of trials."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.console import Console, RenderableType
-    from rich.table import Table
 
     from lrtune.study.events import Progress
 
@@ -33,32 +32,17 @@ REDRAWS = 4  # a second
 def watching(
     *, quiet: bool, json_log: Path | None, known: Callable[[], Collection[int]] = tuple
 ) -> Iterator[Callable[[Progress], None]]:
-    """An observer for :func:`lrtune.study.tuning.tune`, as the terminal and the options have it.
-
-    Parameters
-    ----------
-    quiet
-        Whether to show nothing.
-    json_log
-        File of a line for each trial that ends; None for none.
-    known
-        See :func:`lrtune.cli.trial_log.trial_log`.
-
-    Raises
-    ------
-    StorageError
-        If the log cannot be written to.
-    """
+    """An observer that shows the progress unless `quiet`, and writes :func:`lrtune.cli.trial_log.trial_log`."""
     with contextlib.ExitStack() as stack:
-        watchers: list[Callable[[Progress], None]] = []
+        observers: list[Callable[[Progress], None]] = []
         if json_log is not None:
-            watchers.append(stack.enter_context(trial_log(json_log, known)))
+            observers.append(stack.enter_context(trial_log(json_log, known)))
         if not quiet:
-            watchers.append(stack.enter_context(_display()) if _on_terminal() else _line)
+            observers.append(stack.enter_context(_display()) if _on_terminal() else _line)
 
         def observe(progress: Progress) -> None:
-            for watcher in watchers:
-                watcher(progress)
+            for observer in observers:
+                observer(progress)
 
         yield observe
 
@@ -74,7 +58,7 @@ def _line(progress: Progress) -> None:
 
 
 def _printable(text: str) -> str:
-    """The text without what could move a terminal's cursor."""
+    """The text without control characters, which could move the cursor."""
     return "".join(character if character.isprintable() else " " for character in redact(text))
 
 
@@ -90,7 +74,7 @@ def _display() -> Iterator[Callable[[Progress], None]]:
 
 
 class Display:
-    """What the terminal shows; drawn again a few times a second, so that the clock moves between events."""
+    """The live display, drawn a few times a second so that the clock moves between events."""
 
     def __init__(self) -> None:
         self._progress: Progress | None = None
@@ -102,31 +86,28 @@ class Display:
         self._at = time.monotonic()
 
     def __rich_console__(self, console: Console, _: Any) -> Iterator[RenderableType]:
-        progress = self._progress
-        if progress is None:
-            yield "lrtune: starting ..."
-            return
-        ascii_only = not console.encoding.lower().startswith("utf")
-        yield self._table(progress, time.monotonic() - self._at, ascii_only=ascii_only)
-
-    def _table(self, progress: Progress, since: float, *, ascii_only: bool) -> Table:
         from rich.table import Table
         from rich.text import Text
 
+        if self._progress is None:
+            yield "lrtune: starting ..."
+            return
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim", no_wrap=True)
         table.add_column(overflow="ellipsis", no_wrap=True)
-        for name, shown in _rows(progress, since, ascii_only=ascii_only):
+        ascii_only = not console.encoding.lower().startswith("utf")
+        for name, shown in _rows(self._progress, time.monotonic() - self._at, ascii_only=ascii_only):
             style = "bold" if name == "best" else "yellow" if name == "warning" else ""
             table.add_row(name, Text(_printable(shown), style=style))
-        return table
+        yield table
 
 
 def _rows(progress: Progress, since: float, *, ascii_only: bool) -> Iterator[tuple[str, str]]:
-    """What is shown, a name and a text for each line."""
+    """A name and a text for each line."""
     yield "lrtune", progress.name
     yield "cost", f"{_bar(progress, ascii_only=ascii_only)}{formatting.cost(progress)}"
-    yield "time", _time(progress, since)
+    spent, left = formatting.clock(progress.elapsed + since), progress.seconds_left
+    yield "time", spent if left is None else f"{spent}, about {formatting.clock(max(0.0, left - since))} left"
     if progress.best is not None:
         value = "" if progress.best_value is None else f"{progress.metric} {progress.best_value:.4g} at "
         yield "best", f"{value}{formatting.recipe(progress.best)}"
@@ -144,12 +125,6 @@ def _rows(progress: Progress, since: float, *, ascii_only: bool) -> Iterator[tup
         yield "trials", formatting.counts(progress)
     for warning in progress.warnings[-2:]:
         yield "warning", warning
-
-
-def _time(progress: Progress, since: float) -> str:
-    spent = formatting.clock(progress.elapsed + since)
-    left = progress.seconds_left
-    return spent if left is None else f"{spent}, about {formatting.clock(max(0.0, left - since))} left"
 
 
 def _bar(progress: Progress, *, ascii_only: bool) -> str:

@@ -1,4 +1,4 @@
-"""``optimize --range-test``: the range of learning rates from a range test, where nobody has given one."""
+"""``optimize --range-test``: the range of learning rates of a range test, where none is given."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 __all__ = ["ranged"]
 
-KEPT = "range-test.json"
+FILE = "range-test.json"
 
 
 def ranged(study: StudyFile, trainer: Any, out: Path, *, fresh: bool = False) -> tuple[StudyFile, float]:
-    """The study with the range that a range test found, and what that cost in full trainings.
+    """The study with the range that a range test found, and the cost of the test in full trainings.
 
-    What it found is kept in the output folder, so that the same command again goes on in the same space. Where
-    the test is unreliable the usual range stays.
+    The test is stored in the output folder, so that the same command again resumes in the same space. Where it is
+    unreliable the default range stays.
 
     Raises
     ------
@@ -37,8 +37,8 @@ def ranged(study: StudyFile, trainer: Any, out: Path, *, fresh: bool = False) ->
     from lrtune.search.lr_range.lr_range import check_trainer
 
     check_trainer(trainer)
-    found = (None if fresh else _kept(study, trainer, out)) or _tested(study, trainer, out)
-    cost, budget = float(found["cost"]), study.search.budget
+    found = (None if fresh else _stored(study, trainer, out)) or _tested(study, trainer, out)
+    cost, budget = float(found["cost"]), study.settings.limits.budget
     if budget is not None and budget < 1 + cost:
         msg = (
             f"a budget of {budget:g} leaves no full training beside the range test, which cost {cost:.2g}: "
@@ -60,26 +60,26 @@ def ranged(study: StudyFile, trainer: Any, out: Path, *, fresh: bool = False) ->
 def _tested(study: StudyFile, trainer: Any, out: Path) -> dict[str, Any]:
     from lrtune.search.lr_range.lr_range import central, range_test
 
-    recipe = central(study.space, epochs=study.question.epochs, seed=study.search.seed or 0)
+    recipe = central(study.space, epochs=study.settings.epochs, seed=study.settings.seed)
     found = range_test(trainer, recipe=recipe).to_json()
-    if found["interval"] is not None:  # three digits are what it is worth, and what is kept is what is searched
+    if found["interval"] is not None:  # to three digits, which is its precision: the stored range is the searched one
         found["interval"] = {end: float(f"{lr:.3g}") for end, lr in found["interval"].items()}
-    found["asked"] = _asked(study, trainer)
-    write_atomically(out / KEPT, json.dumps(clean(found), indent=2, allow_nan=False) + "\n")
+    found["asked"] = _fingerprint(study, trainer)
+    write_atomically(out / FILE, json.dumps(clean(found), indent=2, allow_nan=False) + "\n")
     return found
 
 
-def _kept(study: StudyFile, trainer: Any, out: Path) -> dict[str, Any] | None:
-    """What an earlier start of the same command found."""
+def _stored(study: StudyFile, trainer: Any, out: Path) -> dict[str, Any] | None:
+    """The test of an earlier start of the same command."""
     try:
-        found = json.loads((out / KEPT).read_text(encoding="utf-8"))
+        found = json.loads((out / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    asked = found.get("asked") if isinstance(found, dict) else None
-    return found if asked == json.loads(json.dumps(clean(_asked(study, trainer)))) else None
+    made_for = found.get("asked") if isinstance(found, dict) else None
+    return found if made_for == json.loads(json.dumps(clean(_fingerprint(study, trainer)))) else None
 
 
-def _asked(study: StudyFile, trainer: Any) -> dict[str, Any]:
-    """What it was a test of."""
+def _fingerprint(study: StudyFile, trainer: Any) -> dict[str, Any]:
+    """What the test was made for."""
     space = {name: value for name, value in study.space.to_json().items() if name != "lr"}
-    return {"space": space, "epochs": study.question.epochs, "work": dict(trainer.fingerprint())}
+    return {"space": space, "epochs": study.settings.epochs, "work": dict(trainer.fingerprint())}

@@ -1,4 +1,4 @@
-"""``lrtune range-test``: where to search, from a few hundred steps."""
+"""``lrtune range-test``: a range of learning rates to search, from sweeps of a few hundred steps."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lrtune.cli.console import note, own_stdout, say, say_json
-from lrtune.cli.options import Debug, Out, StudyPath, default_out, here
+from lrtune.cli.options import Out, StudyPath, add_command, default_out, here
 from lrtune.core.files import clean, make_folder, write_atomically
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lrtune.search.lr_range.lr_range import RangeTest
 
 __all__ = ["register"]
@@ -22,7 +20,7 @@ __all__ = ["register"]
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("range-test")(range_test)
+    add_command(app, "range-test", range_test)
 
 
 def range_test(
@@ -36,31 +34,32 @@ def range_test(
     seeds: Annotated[int, typer.Option(help="Sweeps, each under a seed of its own.")] = 3,
     out: Out = None,
     json: Annotated[bool, typer.Option("--json", help="Print the range test as JSON, and nothing else.")] = False,
-    debug: Debug = False,
 ) -> None:
     """Sweep the learning rate over a few hundred steps: an interval to search, or that it is unreliable here."""
-    del debug
     from lrtune.config.study_file import read_study
+    from lrtune.reporting.figures import sweeps
     from lrtune.search.lr_range.lr_range import central
     from lrtune.search.lr_range.lr_range import range_test as test
 
-    told, start = read_study(study), here()
-    recipe = central(told.space, epochs=told.question.epochs, seed=told.search.seed or 0)
+    file, start = read_study(study), here()
+    recipe = central(file.space, epochs=file.settings.epochs, seed=file.settings.seed)
     with own_stdout():
-        trainer = told.make_trainer()
-        folder = out or default_out(told.question.name)
-        os.chdir(start)  # the user's code may have gone elsewhere while it was loaded
+        trainer = file.make_trainer()
+        folder = out or default_out(file.settings.name)
+        os.chdir(start)  # the user's code may have changed it while it was loaded
         make_folder(folder)
         found = test(trainer, low=low, high=high, steps=steps, seeds=seeds, recipe=recipe)
         os.chdir(start)  # or while it was trained
-        pages = _write(found, folder)
+        page, numbers = folder / "range-test.html", folder / "range-test.json"
+        write_atomically(page, sweeps(found).to_html(include_plotlyjs=True, full_html=True))
+        write_atomically(numbers, jsonlib.dumps(clean(found.to_json()), indent=2, allow_nan=False) + "\n")
     if json:
         say_json(found.to_json())
         return
     for line in trainer.notices:
         note(f"lrtune: note: {line}")
     say(_text(found))
-    say("\n".join(f"{name:<9}{path}" for name, path in pages.items()))
+    say(f"figure   {page}\nnumbers  {numbers}")
 
 
 def _text(found: RangeTest) -> str:
@@ -71,13 +70,3 @@ def _text(found: RangeTest) -> str:
         lines.append(f"In a study file: lr = [{low:.2g}, {high:.2g}]")
     lines += [f"seed {sweep.seed}: {sweep.ended}" for sweep in found.sweeps if sweep.ended]
     return "\n".join(lines)
-
-
-def _write(found: RangeTest, out: Path) -> dict[str, Path]:
-    """Write ``range-test.json`` and ``range-test.html``."""
-    from lrtune.reporting.figures import sweeps
-
-    pages = {"figure": out / "range-test.html", "numbers": out / "range-test.json"}
-    write_atomically(pages["figure"], sweeps(found).to_html(include_plotlyjs=True, full_html=True))
-    write_atomically(pages["numbers"], jsonlib.dumps(clean(found.to_json()), indent=2, allow_nan=False) + "\n")
-    return pages

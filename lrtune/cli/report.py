@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lrtune.cli.console import say
-from lrtune.cli.options import AnyStudy, Debug, Name, Out, Storage  # noqa: TC001 -- typer reads them
+from lrtune.cli.options import AnyStudy, Name, Out, Storage, add_command
 from lrtune.core.files import make_folder
 
 if TYPE_CHECKING:
@@ -16,14 +16,11 @@ __all__ = ["register"]
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("report")(report)
+    add_command(app, "report", report)
 
 
-def report(
-    study: AnyStudy = None, *, name: Name = None, storage: Storage = None, out: Out = None, debug: Debug = False
-) -> None:
+def report(study: AnyStudy = None, *, name: Name = None, storage: Storage = None, out: Out = None) -> None:
     """Write the report of a study again, without training anything; also while it is running."""
-    del debug
     from lrtune.cli.study_lookup import load, located
     from lrtune.reporting import html as page
     from lrtune.study.trials.study_reader import read

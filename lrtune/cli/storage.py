@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from lrtune.cli.console import say
-from lrtune.cli.options import AnyStudy, Debug, Name, Out, Storage  # noqa: TC001 -- typer reads them
+from lrtune.cli.options import AnyStudy, Name, Out, Storage, add_command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(
         help="Look after a storage.", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
     )
-    group.command("check")(check)
+    add_command(group, "check", check)
     group.callback()(_group)
     app.add_typer(group, name="storage")
 
@@ -31,11 +31,8 @@ def _group() -> None:
     """Look after a storage."""  # a group of one command would otherwise be that command
 
 
-def check(
-    study: AnyStudy = None, *, name: Name = None, storage: Storage = None, out: Out = None, debug: Debug = False
-) -> None:
+def check(study: AnyStudy = None, *, name: Name = None, storage: Storage = None, out: Out = None) -> None:
     """Say whether a storage is sound and what it holds, without changing it; exit 4 if it cannot be used."""
-    del debug
     from lrtune.cli.study_lookup import located
     from lrtune.storage import resolve_storage
     from lrtune.storage.check import check_storage

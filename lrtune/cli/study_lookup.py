@@ -1,4 +1,4 @@
-"""A stored study, opened to be read."""
+"""Where a study is stored, and opening it to read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHOWN = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyLocation:
-    """Where a study is: its name, its storage, and the folder of what is written of it."""
+    """Name of a study, path or URL of its storage, and the output folder."""
 
     name: str
     storage: str
@@ -29,34 +29,31 @@ class StudyLocation:
 
 
 def located(file: Path | None, *, name: str | None, storage: str | None, out: Path | None) -> StudyLocation:
-    """Where the study of a file is, or the study of that name that a command without a file has made.
+    """The location of the study of a file, or without a file of the study of that name.
 
     Raises
     ------
     lrtune.errors.InputError
         If neither is given, or the file cannot be read.
     """
-    if file is None:
-        if name is None:
-            msg = "which study? give its study file, or its name with --study"
-            raise InputError(msg)
-        folder = out or default_out(valid_name(name))
-        return StudyLocation(name=name, storage=stored_at(storage, None, Path(), folder), folder=folder)
-    told = read_study(file, {"name": name})
-    folder = out or default_out(told.question.name)
-    where = stored_at(storage, told.search.storage, told.folder, folder)
-    return StudyLocation(name=told.question.name, storage=where, folder=folder)
+    in_file, base = None, Path()
+    if file is not None:
+        study = read_study(file, {"name": name})
+        name, in_file, base = study.settings.name, study.storage, study.folder
+    elif name is None:
+        msg = "which study? give its study file, or its name with --study"
+        raise InputError(msg)
+    folder = out or default_out(valid_name(name))
+    return StudyLocation(name=name, storage=stored_at(storage, in_file, base, folder), folder=folder)
 
 
 def opened(where: str) -> optuna.storages.BaseStorage:
-    """The storage, which has to be there already.
+    """An existing storage.
 
     Raises
     ------
     InputError
         If it is a file that does not exist.
-    lrtune.errors.StorageError
-        If it cannot be opened.
     """
     from lrtune.storage import open_storage
     from lrtune.storage.url import FileAddress, parse
@@ -69,14 +66,12 @@ def opened(where: str) -> optuna.storages.BaseStorage:
 
 
 def load(where: str, name: str) -> optuna.Study:
-    """The study of that name.
+    """An existing study.
 
     Raises
     ------
     InputError
         If there is none.
-    lrtune.errors.StorageError
-        If the storage cannot be opened.
     """
     import optuna
 
@@ -90,7 +85,7 @@ def load(where: str, name: str) -> optuna.Study:
 
 
 def ended(storage: optuna.storages.BaseStorage, name: str) -> frozenset[int]:
-    """Numbers of the trials that have ended already; none where there is no such study."""
+    """Numbers of the finished trials of a study; none where there is no such study."""
     if name not in {study.study_name for study in storage.get_all_studies()}:
         return frozenset()
     trials = storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False)

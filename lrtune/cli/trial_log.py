@@ -1,8 +1,8 @@
-"""The log of trials: a line of JSON for each finished trial, exactly once, whoever dies or resumes.
+"""The log of trials: one line of JSON for each finished trial, exactly once, also after kills and resumptions.
 
-What a line acknowledges is stored already. The file itself says what has been acknowledged: it is read again
-before anything is added, under a lock that the kernel frees, so that the successor of a killed worker, the
-same command again, and several commands with one log add what is missing and nothing else.
+A line is written after its trial is stored. Before lines are added, the file is read again under an ``flock``, so that
+the replacement of a killed worker, the same command again, and several commands with one log add what is missing and
+nothing else.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ __all__ = ["trial_log"]
 
 PRIVATE = 0o600
 HEAD = b'{"study": '
-"""How a line of ours begins."""
+"""How each line begins."""
 
 
 @contextlib.contextmanager
 def trial_log(path: Path, known: Callable[[], Collection[int]] = tuple) -> Iterator[Callable[[Progress], None]]:
-    """An observer that appends a line for each trial that is stored as finished, before the search goes on.
+    """An observer that appends a line for each trial that has finished and is stored.
 
     Parameters
     ----------
     path
         The file.
     known
-        Numbers of the trials that had ended before; they are not logged where the file cannot be read again (a
-        pipe).
+        Returns the numbers of the trials that had finished before, which are not logged where the file cannot be read
+        again (a pipe).
 
     Raises
     ------
@@ -72,7 +72,7 @@ def trial_log(path: Path, known: Callable[[], Collection[int]] = tuple) -> Itera
 
 
 def _reader(path: Path, file: int) -> int | None:
-    """The same file, to be read; None where that cannot be."""
+    """The same file opened to read; None where that cannot be."""
     if not stat.S_ISREG(os.fstat(file).st_mode):
         return None
     with contextlib.suppress(OSError):
@@ -84,7 +84,7 @@ def _reader(path: Path, file: int) -> int | None:
 
 
 class _Log:
-    """An open log, and what is known of what stands in it."""
+    """An open log, and which trials are in it."""
 
     def __init__(self, file: int, reader: int | None, known: frozenset[int]) -> None:
         self._file, self._reader, self._known = file, reader, known
@@ -92,7 +92,7 @@ class _Log:
         self._there: set[tuple[Any, Any, Any]] = set()
 
     def add(self, study: str, ended: Collection[EndedTrial]) -> None:
-        """Append what is not there yet."""
+        """Append the trials that are not in it yet."""
         if not ended:
             return
         with self._held():
@@ -107,7 +107,7 @@ class _Log:
         return not self._there.isdisjoint({(study, trial.number, trial.started), (study, trial.number, None)})
 
     def _catch_up(self) -> bytes:
-        """Read what has been added; what is to stand before the next line, where the last one was cut off."""
+        """Read what was added since the last time; returns what to write before the next line, after a torn one."""
         if self._reader is None:
             return b""
         os.lseek(self._reader, self._read, os.SEEK_SET)
@@ -118,7 +118,7 @@ class _Log:
                 row = json.loads(line)
                 self._there.add((row["study"], row["trial"], row.get("started")))
         self._read += sum(len(line) + 1 for line in lines)
-        if torn and torn[: len(HEAD)] == HEAD[: len(torn)]:  # ours, from when the machine was switched off
+        if torn and torn[: len(HEAD)] == HEAD[: len(torn)]:  # the machine was switched off while it was written
             os.ftruncate(self._file, self._read)
             return b""
         return b"\n" if torn else b""
@@ -137,7 +137,7 @@ class _Log:
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[None]:
-        """The log is nobody else's for the block, where that can be had."""
+        """Hold the file's lock for the block, where there are locks."""
         if self._reader is None:
             yield
             return

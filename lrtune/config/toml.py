@@ -1,7 +1,7 @@
-"""A TOML file, read with suspicion: every refusal is one sentence that names the file, the line and the key.
+"""Reading a TOML file: every error is one sentence that names the file, the line and the key.
 
-:func:`read` gives a :class:`TomlTable`; its readers (:meth:`TomlTable.number`, :meth:`TomlTable.text`, ...) take one
-key each, and :meth:`TomlTable.done` refuses what nobody has asked for.
+:func:`read` parses a file into a :class:`TomlTable`. :meth:`TomlTable.option` reads one key by its declaration, and
+:meth:`TomlTable.done` refuses the keys that nothing has read.
 """
 
 from __future__ import annotations
@@ -10,19 +10,22 @@ import difflib
 import re
 import reprlib
 import tomllib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from lrtune.errors import StudyFileError
+from lrtune.core.options import Option
+from lrtune.errors import InputError, StudyFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
     from typing import NoReturn
 
-__all__ = ["TomlTable", "glance", "read", "suggestion"]
+T = TypeVar("T")
+R = TypeVar("R")
+
+__all__ = ["TomlTable", "read", "read_unchecked", "suggestion"]
 
 MOST_BYTES = 1_000_000
-OPTION = {"name": "study"}  # where the command line has another word for a key
 MOST_PARTS = 16  # no file of lrtune's goes deeper than four
 # Possessive, and begun only where a word or a short quoted part begins: its own time grows with the length alone.
 LONG_KEY = re.compile(
@@ -45,8 +48,8 @@ def read(path: Path) -> TomlTable:
     return TomlTable(_parsed(path, text), path=path, lines=_lines(text))
 
 
-def glance(path: Path, table: str) -> dict[str, Any]:
-    """One table of a file, unchecked; empty where the file cannot be read: whoever reads it in full says why."""
+def read_unchecked(path: Path, table: str) -> dict[str, Any]:
+    """One table of a file, unchecked; empty where the file cannot be read."""
     try:
         found = _parsed(path, _decoded(path, _bytes(path))).get(table)
     except StudyFileError:
@@ -111,11 +114,13 @@ def _located(error: ValueError, text: str) -> tuple[int, str]:
     match = re.search(r" ?\(at (?:line (\d+), column (\d+)|end of document)\)$", message)
     if match is None:
         return 1, f"{message}; is a number too long?"
-    said = message[: match.start()]
-    said = said[:1].lower() + said[1:]
+    message = message[: match.start()]
+    message = message[:1].lower() + message[1:]
     if match[1] is None:
-        return text.count("\n") + (not text.endswith("\n")), f"{said} at the end of the file; is something not closed?"
-    return int(match[1]), f"{said} (column {match[2]}); correct the TOML there"
+        return text.count("\n") + (
+            not text.endswith("\n")
+        ), f"{message} at the end of the file; is something not closed?"
+    return int(match[1]), f"{message} (column {match[2]}); correct the TOML there"
 
 
 def _refuse(path: Path, line: int, why: str) -> NoReturn:
@@ -157,10 +162,10 @@ class TomlTable:
     section
         Names of the tables around it.
     options
-        Keys that the command line gave, and its name for each.
+        Keys that the command line gave, and their names there.
     """
 
-    __slots__ = ("_asked", "_data", "_lines", "_options", "path", "section")
+    __slots__ = ("_data", "_lines", "_options", "_read", "path", "section")
 
     def __init__(
         self,
@@ -172,7 +177,7 @@ class TomlTable:
         options: Mapping[str, str] | None = None,
     ) -> None:
         self._data = dict(data)
-        self._asked: dict[str, None] = {}
+        self._read: dict[str, None] = {}
         self._lines = lines or {}
         self._options = options or {}
         self.path = path
@@ -196,8 +201,8 @@ class TomlTable:
         return StudyFileError(msg)
 
     def raw(self, key: str) -> Any:
-        """The value as it stands, None where the key is missing."""
-        self._asked[key] = None
+        """The value as parsed, None where the key is missing."""
+        self._read[key] = None
         return self._data.get(key)
 
     def table(self, key: str) -> TomlTable:
@@ -207,67 +212,42 @@ class TomlTable:
             raise self.refused(key, f"a table; write [{'.'.join((*self.section, key))}] and its keys below")
         return TomlTable(value or {}, path=self.path, lines=self._lines, section=(*self.section, key))
 
-    def overlaid(self, given: Mapping[str, Any]) -> TomlTable:
-        """The same under what the command line gave: a mapping from keys to values, None where not given."""
-        given = {key: value for key, value in given.items() if value is not None}
-        options = {key: f"--{OPTION.get(key, key).replace('_', '-')}" for key in given}
-        data = {**self._data, **given}
-        return TomlTable(data, path=self.path, lines=self._lines, section=self.section, options=options)
+    def overlaid(self, given: Mapping[Option, Any]) -> TomlTable:
+        """The same table with what the command line gave in place of what the file says."""
+        data = self._data | {option.name: value for option, value in given.items()}
+        shown = {option.name: option.shown for option in given}
+        return TomlTable(data, path=self.path, lines=self._lines, section=self.section, options=shown)
 
     def plain(self) -> dict[str, Any]:
-        """All of it, as it stands; every key counts as asked for."""
-        self._asked |= dict.fromkeys(self._data)
+        """All of it, as parsed; every key counts as read."""
+        self._read |= dict.fromkeys(self._data)
         return dict(self._data)
+
+    def option(self, option: Option) -> Any:
+        """The value of an option, None where it is missing; refused where :meth:`Option.accepts` says no."""
+        value = self.raw(option.name)
+        if option.switch and isinstance(value, bool):
+            return None if value else option.low
+        if value is None or option.accepts(value):
+            return float(value) if option.kind is float and value is not None else value
+        hint = suggestion(value, option.choices) if option.choices and isinstance(value, str) else ""
+        raise self.refused(option.name, option.sentence() + (f"; {hint}" if hint.startswith("did") else ""))
 
     def text(self, key: str, allowed: str = "a text in quotes") -> str | None:
         """A text that is not empty."""
-        value = self.raw(key)
-        if value is None or (isinstance(value, str) and value):
-            return value
-        raise self.refused(key, allowed)
+        found: str | None = self.option(Option(kind=str, name=key, allowed=allowed))
+        return found
 
-    def choice(self, key: str, choices: Iterable[str]) -> str | None:
-        """One of a few words."""
-        value, choices = self.raw(key), list(choices)
-        if value is None or (isinstance(value, str) and value in choices):
-            return value
-        hint = suggestion(value, choices) if isinstance(value, str) else ""
-        hint = f"; {hint}" if hint.startswith("did") else ""
-        quoted = " or ".join(f'"{choice}"' for choice in choices)
-        raise self.refused(key, f"{quoted}{hint}")
-
-    def flag(self, key: str) -> bool | None:
-        """True or false."""
-        value = self.raw(key)
-        if value is None or isinstance(value, bool):
-            return value
-        raise self.refused(key, "true or false")
-
-    def number(
-        self, key: str, *, low: float = 0.0, high: float, above: bool = False, below: bool = False
-    ) -> float | None:
-        """A number in [low, high]; without its low end if `above`, without its high end if `below`."""
-        value = self.raw(key)
-        if value is None:
-            return None
-        good = isinstance(value, int | float) and not isinstance(value, bool)
-        if good and (low < value < high or (not above and value == low) or (not below and value == high)):  # not NaN
-            return float(value)
-        bounds = f"{'above' if above else 'of at least'} {low:g} and {'below' if below else 'at most'} {high:g}"
-        raise self.refused(key, f"a number {bounds}")
-
-    def whole(self, key: str, *, least: int, most: int) -> int | None:
-        """A whole number in [least, most]."""
-        value = self.raw(key)
-        if value is None:
-            return None
-        good = isinstance(value, int) and not isinstance(value, bool)
-        if good and least <= value <= most:
-            return int(value)
-        raise self.refused(key, f"a whole number from {least} to {most}")
+    def converted(self, key: str, convert: Callable[[T], R], value: T) -> R:
+        """What `convert` makes of a value of that key; the place goes in front of its error."""
+        try:
+            return convert(value)
+        except InputError as error:
+            msg = f"{self.where(key)}: {error}"
+            raise StudyFileError(msg) from None
 
     def done(self) -> None:
-        """Refuse what nobody has asked for.
+        """Refuse the keys that nothing has read.
 
         Raises
         ------
@@ -275,7 +255,7 @@ class TomlTable:
             Names the first unknown key, and the known one that it resembles.
         """
         for key in self._data:
-            if key not in self._asked:
+            if key not in self._read:
                 shown = key if re.fullmatch(r"[\w-]{1,60}", key) else reprlib.repr(key)
-                msg = f"{self.where(shown)} is not known; {suggestion(key, self._asked)}"
+                msg = f"{self.where(shown)} is not known; {suggestion(key, self._read)}"
                 raise StudyFileError(msg)

@@ -1,8 +1,7 @@
-"""The user's own code: a file loaded by its path, once, under a private name, so that it shadows nothing.
+"""Loading the user's own code: a file by its path, once, under a private name, so that it shadows no other module.
 
-A training file may be called ``html.py``, ``types.py`` or ``random.py``. It becomes a module of a name that
-nobody else uses, and its folder goes to the end of the import path: what lies beside it can be imported,
-but never in the place of a module that anyone else means.
+A training file may be called ``html.py``, ``types.py`` or ``random.py``. Its folder goes to the end of the import path:
+it can import what lies beside it, and nothing there is imported instead of a module of the same name elsewhere.
 """
 
 from __future__ import annotations
@@ -27,21 +26,19 @@ __all__ = ["load", "load_trainer"]
 
 
 def load_trainer(reference: str, folder: Path, *, where: str = "trainer") -> Any:
-    """What ``"train.py:trainer"`` names: a trainer, a generator function, or what a function makes.
+    """What ``"train.py:trainer"`` names: a trainer, a generator function, or what a function without arguments returns.
 
     Parameters
     ----------
-    reference
-        File and name, the file relative to `folder`; or an importable module and name.
-    folder
-        Where the study file lies.
+    reference, folder
+        File and name, the file relative to the folder; or an importable module and name.
     where
         What to call it in a message, e.g. ``"study.toml:9: [train] trainer"``.
 
     Raises
     ------
     StudyFileError
-        If there is no such file or name, if it is no trainer, or if the user's file cannot be loaded; its
+        If there is no such file or name, if it is no trainer, or if the user's file cannot be loaded; the user's
         traceback is then a note of the error.
     """
     found = load(reference, folder, where=where)
@@ -118,7 +115,7 @@ def _module(place: str, where: str) -> ModuleType:
 
 
 def _trains(found: Any) -> bool:
-    """Whether it goes into a search as it is."""
+    """Whether it is a trainer, or a function of a recipe."""
     if inspect.isclass(found):
         return False
     if hasattr(found, "start") and hasattr(found, "steps_per_epoch"):
@@ -130,7 +127,7 @@ def _trains(found: Any) -> bool:
 
 
 def _required(call: Any) -> list[str]:
-    """Names of the arguments that it cannot be called without."""
+    """Names of the arguments without a default."""
     try:
         parameters = inspect.signature(call).parameters.values()
     except (TypeError, ValueError):
@@ -153,8 +150,8 @@ def _called(maker: Any, reference: str, where: str) -> Any:
 
 
 def _broken(error: BaseException, what: str) -> StudyFileError:
-    """An error with the user's own traceback as its note: the frames of lrtune and of the import are left out."""
-    said = " ".join(str(error).split())
-    refused = StudyFileError(f"{what}: {type(error).__name__}{': ' if said else ''}{said}")
+    """An error with the user's traceback as its note, without the frames of lrtune and of the import."""
+    message = " ".join(str(error).split())
+    refused = StudyFileError(f"{what}: {type(error).__name__}{': ' if message else ''}{message}")
     refused.add_note(users_own(error).rstrip())
     return refused

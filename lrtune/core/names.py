@@ -12,7 +12,7 @@ import unicodedata
 
 from lrtune.errors import InputError
 
-__all__ = ["USER_MODULE", "safe_filename", "valid_name"]
+__all__ = ["USER_MODULE", "safe_filename", "short_filename", "valid_name"]
 
 USER_MODULE = "_lrtune_user_"
 """How the modules begin that the user's own files become, so that they shadow nothing."""
@@ -82,3 +82,9 @@ def safe_filename(name: str) -> str:
     if _RESERVED.match(slug.split(".")[0]):
         slug = f"study-{slug}"[:LONGEST_SLUG]
     return f"{slug or 'study'}-{digest}"
+
+
+def short_filename(name: str) -> str:
+    """The name itself where it is a plain file name in lower case, else :func:`safe_filename` of it."""
+    safe = safe_filename(name)
+    return name if name == name.lower() and safe.rpartition("-")[0] == name else safe

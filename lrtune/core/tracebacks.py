@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["raised_by", "users_own"]
 
-OURS = f"{Path(__file__).parent.absolute()}{os.sep}"
+OURS = f"{Path(__file__).parents[1].absolute()}{os.sep}"  # the package
 IMPORTING = "<frozen importlib."
 PYTHONS = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")

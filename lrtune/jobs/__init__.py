@@ -1,21 +1,20 @@
-"""Tuning jobs by the clock: one run for a scheduler, locked, resumable, cheaper as it goes.
+"""Scheduled jobs: a study searched again in each period of a schedule, under a lock, resumed after an interruption.
 
-The family, a file an idea::
+=======================  ==========================================================================================
+`job_file`               the job file
+`schedule`, `cron`       when it is due: periods of a cron expression or of a fixed length, all in UTC
+`request`, `runner`      one run: how it is called, and all that it does
+`lock`                   one run at a time
+`state`, `status`        what is stored between runs, and how a job is shown
+`drift`                  whether the last learning rate is still right: a pure function of a few short trainings
+`drift_strategy`         the strategy of a run: the drift test first, the full search only when it is needed
+`publish`, `hook`        what is done with the answer
+`retention`              what is deleted of old runs
+`scheduler_templates`    systemd, cron and Kubernetes
+`server`                 several jobs on APScheduler
+=======================  ==========================================================================================
 
-    file       the job file as frozen data
-    cron, clock    when it is due: periods of a cron expression or of a fixed length, all in UTC
-    lock       one run at a time, by a lock that the kernel frees
-    state      what outlives a run: 0600, atomic, times in UTC
-    drift      is last time's learning rate still right: a pure function of a few short trainings
-    recheck    the strategy of a run: the drift test first, the full search only when it is needed
-    asked, running    one run: how it is asked for, and all of it from the lock to the published answer
-    publish, hook  what is done with the answer
-    retention  what is deleted, and only what the job made
-    units      systemd, cron and Kubernetes
-    serving    several jobs on APScheduler
-    history    the learning rate over time
-
-:func:`lrtune.jobs.runner.run` is the way in; :mod:`lrtune.cli.job` is the command.
+:func:`lrtune.jobs.runner.run` runs a job once; :mod:`lrtune.cli.job` is the command.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A cron expression: five fields in a time zone, read as Debian's cron reads them, also where clocks change.
+"""Cron expressions: five fields in a time zone, read as Debian's cron reads them, also where clocks change.
 
 Where clocks change, cron(8) treats two kinds of lines differently, and so does this module. A line whose minute or
 hour field begins with a star runs through: it fires at every minute of which the clock shows a matching time, so
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["SUNDAY", "WORDS", "Cron"]
 
 WORDS = {"hourly": "0 * * * *", "daily": "0 0 * * *", "weekly": "0 0 * * 1", "monthly": "0 0 1 * *"}
-"""What ``every = "weekly"`` stands for; a week begins on Monday."""
+"""Expressions of ``every = "weekly"`` and the like; a week begins on Monday."""
 
 NICKNAMES = {
     "@hourly": "0 * * * *",
@@ -42,7 +42,7 @@ NICKNAMES = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
 }
-"""What crontab(5) has short words for; there a week begins on Sunday."""
+"""The short words of crontab(5), where a week begins on Sunday."""
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
@@ -171,8 +171,8 @@ class Cron:
     ) -> tuple[dt.datetime, ...]:
         """Times of that day that come after `after`, up to `last`; ascending, in UTC.
 
-        Clocks that are set back over midnight show the end of one day again after the next one began, so whoever asks
-        for the nearest time looks at the neighbour of its day too.
+        Clocks that are set back over midnight show the end of one day again after the next one began, so the
+        nearest time may be one of the neighbouring day.
         """
         minutes, hours, *_ = self.values
         found = _times(day, hours, minutes, self.zone, self.runs_through) if self._on(day) else ()

@@ -1,8 +1,8 @@
-"""The strategy of a job's run: first whether last time's learning rate still stands, and only then a search.
+"""The strategy of a job's run: the drift test of the last learning rate first, a search only where it fails.
 
-Like any strategy it is a function of the situation: its own runs are known by their learning rates, which
-are those of last time times a power of :data:`STEP`, a factor that no grid hits. A run that was killed goes
-on where it stood, and the search that follows a failed test is shown what the test has trained.
+Like any strategy it decides from the trials alone. It knows its own trials by their learning rates: the last answer's
+times a power of :data:`STEP`, a factor that is in no grid. So a run that was killed resumes where it stopped, and the
+search after a failed test starts from the trials of the test.
 """
 
 from __future__ import annotations
@@ -24,60 +24,60 @@ if TYPE_CHECKING:
 
     from lrtune.search.base import Action, SearchContext, Strategy, TrialView
 
-__all__ = ["STEP", "Last", "Recheck"]
+__all__ = ["STEP", "DriftStrategy", "LastAnswer"]
 
 STEP = 10**0.48
-"""Between a learning rate and its neighbours: about three, and never a step of anybody's grid."""
+"""Factor between a learning rate and its neighbours: about three, and the step of no grid."""
 
 LOOKS = (0.04, 0.08, 0.16)
-"""Fractions of a training at which the three are compared; the next one only where the last one did not tell."""
+"""Fractions of a training at which the three are compared; the next one only where the last one did not decide."""
 
 REFERENCE = 2
-"""How many of these looks are taken when a learning rate was found, to compare with later."""
+"""How many of these checks are made of a new answer, for the comparison next time."""
 
-MOST_WARMUP = 1.5  # looks begin so many warmups into the run: before, runs differ by their warmup alone
-LONGEST_LOOK = 0.4  # a look beyond that costs as much as a search
+MOST_WARMUP = 1.5  # checks begin so many warmups into a training: before, runs differ by their warmup alone
+LONGEST_LOOK = 0.4  # of a training; longer checks cost as much as a search
 SIDES = (0, -1, 1)
 LOST = frozenset({Outcome.FAILED, Outcome.INTERRUPTED, Outcome.STALLED, Outcome.OUT_OF_MEMORY})
 CLOSE = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Last:
-    """What is left of last time: the settings that were published, and how they trained when they were found."""
+class LastAnswer:
+    """The last answer: its searched settings, and the profile of the day on which it was found."""
 
     params: Mapping[str, Any]
     profile: Profile | None = None
 
 
 @dataclass(slots=True, kw_only=True)
-class Recheck:
-    """Tests last time's learning rate, and searches with `inner` where it does not stand.
+class DriftStrategy:
+    """Tests the last learning rate, and searches with `inner` where the test fails.
 
     Attributes
     ----------
     inner
         The strategy of the search.
     last
-        Last time's answer; None for the first run, which only searches.
+        The last answer; None for the first run, which only searches.
     confirm
-        Whether a learning rate that stands is trained in full.
-    said
-        What the test said, as of the last decision; None where there was none.
+        Whether an unchanged learning rate is trained in full.
+    drift
+        The result of the test as of the last decision; None where there was none.
     profile
         The profile of the answer, once there is one.
     """
 
     inner: Strategy
-    last: Last | None = None
+    last: LastAnswer | None = None
     confirm: bool = True
     name: str = "recheck"
-    said: Drift | None = field(default=None, init=False)
+    drift: Drift | None = field(default=None, init=False)
     profile: Profile | None = field(default=None, init=False)
 
     def next(self, context: SearchContext, /) -> Action:
-        """The next piece of work."""
-        self.said = None
+        """The next action."""
+        self.drift = None
         if self.last is not None:
             action = self._tested(context, self.last)
             if action is not None:
@@ -86,37 +86,41 @@ class Recheck:
 
     # -- the test ----------------------------------------------------------------------------------
 
-    def _tested(self, context: SearchContext, last: Last) -> Action | None:
-        """The next piece of the test; None where the search has to go on."""
+    def _tested(self, context: SearchContext, last: LastAnswer) -> Action | None:
+        """The next action of the test; None where the search follows."""
         spots = _spots(context, last.params)
         if 0 not in spots:
-            self.said = Drift(verdict=DriftVerdict.CANNOT_TELL, why="last time's settings are no longer in the space")
+            self.drift = Drift.undecided("last time's settings are no longer in the space")
             return None
         untils = _untils(context, last.params)
         looks: list[DriftCheck] = []
         for index, until in enumerate(untils):
             action = _trained(context, spots, until)
             if action is not None:
-                reserve = _remaining(context, spots[0])
-                if _affordable(context, action, reserve):
+                run = _run(context, spots[0])
+                if _affordable(context, action, context.epochs - (0.0 if run is None else run.trained)):
                     return action
-                self.said = Drift(verdict=DriftVerdict.CANNOT_TELL, why="the limits leave no room for the test")
+                self.drift = Drift.undecided("the limits leave no room for the test")
                 return None
             looks.append(_look(context, spots, until))
-            today = Profile(looks=tuple(looks), untrained=_level(context, last), end=_end(last))
-            self.said = judge(today, last.profile, last=index == len(untils) - 1)
-            if self.said.verdict is DriftVerdict.MOVED:
+            today = Profile(
+                looks=tuple(looks),
+                untrained=_level(context, last),
+                end=None if last.profile is None else last.profile.end,
+            )
+            self.drift = judge(today, last.profile, last=index == len(untils) - 1)
+            if self.drift.verdict is DriftVerdict.MOVED:
                 return None
-            if self.said.verdict is DriftVerdict.UNCHANGED:
+            if self.drift.verdict is DriftVerdict.UNCHANGED:
                 self.profile = today
                 return self._confirmed(context, spots[0])
         if not untils:
-            self.said = Drift(verdict=DriftVerdict.CANNOT_TELL, why="a training is too short for a short look")
+            self.drift = Drift.undecided("a training is too short for a short look")
         return None
 
     def _confirmed(self, context: SearchContext, params: Mapping[str, Any]) -> Action | None:
-        """Train it in full, where that is wanted; None where it diverges on the way."""
-        why = f"last time's learning rate still stands: {self.said.why if self.said else ''}"
+        """The end, after a full training where `confirm` says so; None where that diverges."""
+        why = f"last time's learning rate still stands: {self.drift.why if self.drift else ''}"
         if not self.confirm:
             return Finish(why=why)
         action = _advance(context, params, float(context.epochs), "confirm")
@@ -128,20 +132,20 @@ class Recheck:
         diverged = run is not None and run.outcome is not None and run.outcome.diverged
         verdict = DriftVerdict.MOVED if diverged else DriftVerdict.CANNOT_TELL
         how = "diverges later on" if diverged else "could not be trained to its end"
-        self.said = Drift(verdict=verdict, why=f"last time's learning rate {how}")
+        self.drift = Drift(verdict=verdict, why=f"last time's learning rate {how}")
         return None
 
     # -- the search --------------------------------------------------------------------------------
 
     def _searched(self, context: SearchContext) -> Action:
-        """The search, and at its end a look at the answer's neighbours, to compare with next time."""
+        """The next action of the search, and after it of training the answer's neighbours, for the next drift test."""
         visible = dataclasses.replace(context, trials=self._visible(context))
         action = self.inner.next(visible)
         best = answer(visible).best if isinstance(action, Finish) else None
         if best is None:
             return action
-        seen = next(seen for seen in context.trials if seen.number == best)
-        spots = _spots(context, context.space.params(seen.recipe))
+        trial = next(trial for trial in context.trials if trial.number == best)
+        spots = _spots(context, context.space.params(trial.recipe))
         untils = _untils(context, spots.get(0, {}))[:REFERENCE] if 0 in spots else []
         if not untils:
             return action
@@ -150,22 +154,22 @@ class Recheck:
             return extra
         if extra is None:
             looks = tuple(_look(context, spots, until) for until in untils)
-            end = None if seen.result is None else context.sign * seen.result
+            end = None if trial.result is None else context.sign * trial.result
             self.profile = Profile(looks=looks, untrained=_seen_untrained(context), end=end)
         return action
 
     def _visible(self, context: SearchContext) -> list[TrialView]:
-        """The trials without those that are only there to compare with: neighbours of a run that was complete."""
+        """The trials without those that only serve the next drift test: neighbours of an earlier, completed trial."""
         tested = list(_spots(context, self.last.params).values()) if self.last is not None else []
-        done = [seen for seen in context.trials if seen.outcome is Outcome.COMPLETED]
+        done = [trial for trial in context.trials if trial.outcome is Outcome.COMPLETED]
         reach = max(_untils(context, {})[:REFERENCE], default=0.0)
 
-        def extra(seen: TrialView) -> bool:
-            if any(_same(context, seen, params) for params in tested) or seen.trained > _reach(context, seen, reach):
+        def extra(trial: TrialView) -> bool:
+            if any(_same(context, trial, params) for params in tested) or trial.trained > _reach(context, trial, reach):
                 return False
-            return any(_neighbours(seen, run) for run in done if run.number < seen.number)
+            return any(_neighbours(trial, run) for run in done if run.number < trial.number)
 
-        return [seen for seen in context.trials if not extra(seen)]
+        return [trial for trial in context.trials if not extra(trial)]
 
 
 # -- runs -------------------------------------------------------------------------------------------------
@@ -195,19 +199,19 @@ def _untils(context: SearchContext, params: Mapping[str, Any]) -> list[float]:
     return sorted({until for until in found if until <= LONGEST_LOOK * length})
 
 
-def _reach(context: SearchContext, seen: TrialView, usual: float) -> float:
-    return max(_untils(context, context.space.params(seen.recipe))[:REFERENCE], default=usual)
+def _reach(context: SearchContext, trial: TrialView, usual: float) -> float:
+    return max(_untils(context, context.space.params(trial.recipe))[:REFERENCE], default=usual)
 
 
 def _trained(context: SearchContext, spots: Mapping[int, Mapping[str, Any]], until: float) -> Action | None:
-    """What is still to be trained of a look; None when it can be read."""
+    """The next action of a check; None when its three values are known."""
     for params in spots.values():
         action = _advance(context, params, until, "drift test")
         if action is not None:
             return action
         run = _run(context, params)
         if params is spots[0] and run is not None and run.outcome is not None and run.outcome.diverged:
-            return None  # that says it all
+            return None  # its neighbours add nothing
     return None
 
 
@@ -227,29 +231,23 @@ def _affordable(context: SearchContext, action: Action, reserve: float = 0.0) ->
     if isinstance(action, Start):
         price = action.until
     elif isinstance(action, Continue):
-        run = next(seen for seen in context.trials if seen.number == action.number)
+        run = next(trial for trial in context.trials if trial.number == action.number)
         price = action.until - run.trained + run.repaid_epochs
     else:
         return True
     return (price + reserve) / context.epochs <= context.left + CLOSE
 
 
-def _remaining(context: SearchContext, params: Mapping[str, Any]) -> float:
-    """Epochs that it takes to train these settings to their end."""
-    run = _run(context, params)
-    return context.epochs - (0.0 if run is None else run.trained)
-
-
 def _run(context: SearchContext, params: Mapping[str, Any]) -> TrialView | None:
-    """The first run of these settings; one that was lost to something else than its learning rate stands last."""
-    runs = [seen for seen in context.trials if _same(context, seen, params)]
-    return min(runs, key=lambda seen: (seen.outcome in LOST, seen.number), default=None)
+    """The first trial of these settings; those that failed for another reason than the learning rate come last."""
+    runs = [trial for trial in context.trials if _same(context, trial, params)]
+    return min(runs, key=lambda trial: (trial.outcome in LOST, trial.number), default=None)
 
 
-def _same(context: SearchContext, seen: TrialView, params: Mapping[str, Any]) -> bool:
-    told = context.space.params(seen.recipe)
-    same_lr = math.isclose(told["lr"], params["lr"], rel_tol=CLOSE)
-    return same_lr and all(told[name] == params[name] for name in told if name != "lr")
+def _same(context: SearchContext, trial: TrialView, params: Mapping[str, Any]) -> bool:
+    own = context.space.params(trial.recipe)
+    same_lr = math.isclose(own["lr"], params["lr"], rel_tol=CLOSE)
+    return same_lr and all(own[name] == params[name] for name in own if name != "lr")
 
 
 def _neighbours(one: TrialView, two: TrialView) -> bool:
@@ -264,7 +262,7 @@ def _look(context: SearchContext, spots: Mapping[int, Mapping[str, Any]], until:
 
 
 def _value(context: SearchContext, params: Mapping[str, Any], until: float) -> float | None:
-    """What a run showed up to there, smaller is better; infinite where it diverged before."""
+    """The last value of a run up to there, smaller is better; infinite where it diverged before."""
     run = _run(context, params)
     if run is None:
         return None
@@ -283,7 +281,7 @@ def _untrained(context: SearchContext) -> float | None:
 
 
 def _seen_untrained(context: SearchContext) -> float | None:
-    """What the untrained model is worth: where nobody says it, what the slow runs of a search showed first."""
+    """The untrained model's value: the trainer's, else that of the search's slowest runs at their beginning."""
     known = _untrained(context)
     if known is not None:
         return known
@@ -291,11 +289,7 @@ def _seen_untrained(context: SearchContext) -> float | None:
     return view.high if len(view.alive) > len(SIDES) else None
 
 
-def _level(context: SearchContext, last: Last) -> float | None:
+def _level(context: SearchContext, last: LastAnswer) -> float | None:
     """The same in a test, whose three runs show too little: what it was when the learning rate was found."""
     known = _untrained(context)
     return known if known is not None or last.profile is None else last.profile.untrained
-
-
-def _end(last: Last) -> float | None:
-    return None if last.profile is None else last.profile.end

@@ -1,4 +1,4 @@
-"""The hook: a command that is run when the answer has changed. No shell, a time limit, and its exit code is kept."""
+"""The hook: a command run without a shell when the answer has changed, with a time limit; its exit code is stored."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HookError", "environment", "run_hook"]
 
-TIMED_OUT, NOT_FOUND, NOT_EXECUTABLE = 124, 127, 126  # as shells and timeout(1) say it
+TIMED_OUT, NOT_FOUND, NOT_EXECUTABLE = 124, 127, 126  # exit codes of shells and of timeout(1)
 LOOK_SECONDS = 0.2
 LRTUNE_SECRETS = ("LRTUNE_STORAGE",)
 
@@ -31,14 +31,14 @@ class HookError(LrtuneError):
     exit_code = 4
 
 
-def environment(told: Publishing, job: str, row: JobRun, *, previous_lr: float | None) -> dict[str, str]:
-    """What the hook finds in its environment, besides lrtune's own: LRTUNE_LR, LRTUNE_FILE and so on."""
+def environment(publishing: Publishing, job: str, row: JobRun, *, previous_lr: float | None) -> dict[str, str]:
+    """Environment variables of the hook: LRTUNE_LR, LRTUNE_FILE and so on."""
     settings = {f"LRTUNE_{name.upper()}": text for name, text in shell_safe(settings_of(row)).items()}
     found = {
         "LRTUNE_JOB": job,
         "LRTUNE_STUDY": row.study,
         "LRTUNE_PERIOD": row.period,
-        "LRTUNE_FILE": str(told.file),
+        "LRTUNE_FILE": str(publishing.file),
         "LRTUNE_VERDICT": row.verdict or "searched",
         "LRTUNE_METRIC": row.metric,
         "LRTUNE_VALUE": "" if row.value is None else repr(row.value),
@@ -49,17 +49,17 @@ def environment(told: Publishing, job: str, row: JobRun, *, previous_lr: float |
 
 
 def run_hook(
-    told: Publishing, folder: Path, given: dict[str, str], *, should_stop: Callable[[], bool] | None = None
+    publishing: Publishing, folder: Path, given: dict[str, str], *, should_stop: Callable[[], bool] | None = None
 ) -> int:
-    """Run the hook in `folder`; its exit code, 124 where it was ended, 126 or 127 where it could not be started.
+    """Run the hook in `folder`; its exit code, 124 where it was killed, 126 or 127 where it could not be started.
 
-    What it prints goes to stderr. It has a process group of its own, which is ended with it. The storage's
-    address, which may hold a password, is not handed on.
+    Its output goes to stderr. It has a process group of its own, which is killed with it. The storage's URL, which may
+    hold a password, is not in its environment.
     """
     kept = {name: value for name, value in os.environ.items() if name not in LRTUNE_SECRETS}
     try:
         process = subprocess.Popen(  # noqa: S603 -- the job file's own command, without a shell
-            told.hook,
+            publishing.hook,
             cwd=folder,
             env={**kept, **given},
             stdin=subprocess.DEVNULL,
@@ -70,7 +70,7 @@ def run_hook(
         return NOT_FOUND
     except OSError:
         return NOT_EXECUTABLE
-    left = float(told.hook_seconds)
+    left = float(publishing.hook_seconds)
     while left > 0 and not (should_stop is not None and should_stop()):
         try:
             return process.wait(min(LOOK_SECONDS, left))

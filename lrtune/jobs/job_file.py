@@ -1,31 +1,41 @@
-"""The job file: what is tuned by the clock, and what is done with the answer; as frozen data, read with suspicion."""
+"""The job file read into frozen data: which study is tuned on which schedule, and what is done with the answer."""
 
 from __future__ import annotations
 
 import datetime as dt
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+import zoneinfo
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lrtune.config.toml import TomlTable, read
-from lrtune.core.names import safe_filename, valid_name
-from lrtune.errors import InputError, StudyFileError
+from lrtune.core.names import short_filename, valid_name
+from lrtune.core.options import Option, options
+from lrtune.core.recipe import Recipe
+from lrtune.errors import StudyFileError
 from lrtune.jobs.cron import WORDS, Cron
 from lrtune.jobs.schedule import MONDAY, Every, JobSchedule, seconds_of
+from lrtune.study.settings import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-    from zoneinfo import ZoneInfo
 
-__all__ = ["FORMATS", "JobFile", "Keep", "Publishing", "read_job", "short_filename"]
+__all__ = ["FORMATS", "JobFile", "Keep", "Publishing", "read_job"]
 
 FORMATS = ("json", "toml", "hydra")
 OUT_ROOT = "lrtune-out"
 LONGEST_NAME = 180  # of 200: the studies' names get a number behind it
 MOST_RUNS = 1_000_000
 HOOK_SECONDS = 60
-CONFIRM = 4  # one in four quiet runs: a month, for a job that runs weekly
+CONFIRM = 4  # one run in four without a full training: a month, for a job that runs weekly
+CATCH_UP = Option(kind=bool, name="catch_up")
+CONFIRM_OPTION = Option(kind=int, name="confirm", high=MOST_RUNS)
+FORMAT = Option(kind=str, name="format", choices=FORMATS)
+Kept: TypeAlias = tuple[int | None, int | None] | None
+"""``(count, None)``, ``(None, seconds)``, or None for all."""
+
 KEY = re.compile(r"[+~]{0,2}[A-Za-z_][\w.@/-]{0,199}")
 
 
@@ -36,15 +46,15 @@ class Publishing:
     Attributes
     ----------
     file
-        Where it is written; None writes ``lr.json`` into the job's folder.
+        The file that it is written to.
     format
         One of :data:`FORMATS`.
     keys
-        What a setting is called there, e.g. ``{"lr": "optimizer.lr"}``.
+        Keys of that file by name of the recipe's field, e.g. ``{"lr": "optimizer.lr"}``.
     hook
         Command and arguments that are run when the answer has changed; empty for none.
     hook_seconds
-        After which it is ended.
+        Seconds after which the hook is killed.
     """
 
     file: Path
@@ -56,50 +66,44 @@ class Publishing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keep:
-    """The table ``[keep]``: how many, or how long; ``(count, None)``, ``(None, seconds)`` or None for all.
+    """The table ``[keep]``: what is kept of the runs that have ended.
 
-    Attributes
-    ----------
-    studies, checkpoints, reports
-        Of the runs that have ended; the newest ones are kept, and always the one whose answer stands.
+    The newest `count` runs, those of the last `seconds`, or all (None); in any case the run that gave the current
+    answer.
     """
 
-    studies: tuple[int | None, int | None] | None = None
-    checkpoints: tuple[int | None, int | None] | None = (1, None)
-    reports: tuple[int | None, int | None] | None = None
+    studies: Kept = None
+    checkpoints: Kept = (1, None)
+    reports: Kept = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFile:
-    """All that a job file says.
+    """A job file.
 
     Attributes
     ----------
     path
-        The file; its paths count from its folder.
+        The file; relative paths in it count from its folder.
     name
-        Of the job: its studies are called NAME-0001 and so on.
-    study
-        The study file.
-    out
-        Folder of its state, reports and checkpoints.
+        Of the job; its studies are called NAME-0001 and so on.
+    study, out
+        The study file, and the folder of the job's state, reports and checkpoints.
     storage
-        Where its studies are kept, as the file says it; None leaves it to the study file.
-    schedule
-        When it is due.
-    expression, zone
-        The schedule as a cron expression and the name of its time zone; an empty expression for a fixed length.
-    late
-        Seconds after which a period counts as missed; None for a tenth of it.
-    catch_up
-        Whether missed periods are made up for, once.
+        Path or URL of the storage as the file has it; None for the study file's.
+    schedule, expression, zone
+        When the job is due; also as a cron expression and the name of its time zone, or an empty expression for a
+        fixed interval.
+    late, catch_up
+        Seconds from a period's beginning after which it counts as missed, None for a tenth of the period; and whether
+        one run makes up for missed periods.
     confirm
-        After how many runs without a full training last time's learning rate, found unchanged, is trained in full
-        to learn its result: 1 for always, 0 for never.
+        Every how many runs a learning rate that the drift test found unchanged is trained in full, to measure its
+        result: 1 for each run, 0 for none.
     limits
-        ``budget``, ``trials`` and ``timeout`` of a run, over the study file's.
+        ``budget``, ``trials`` and ``timeout`` of a run; they replace the study file's.
     publish, keep
-        What is done with the answer, and what is kept.
+        What is done with the answer, and what is kept of old runs.
     """
 
     path: Path
@@ -119,7 +123,7 @@ class JobFile:
 
     @property
     def folder(self) -> Path:
-        """From where its paths count."""
+        """The folder from which relative paths count."""
         return self.path.parent
 
     def study_name(self, number: int) -> str:
@@ -127,7 +131,7 @@ class JobFile:
         return f"{self.name}-{number:04d}"
 
     def run_folder(self, number: int) -> Path:
-        """Where the report, the result and the checkpoints of a run are."""
+        """Folder of a run's report, result and checkpoints."""
         return self.out / f"{number:04d}"
 
 
@@ -147,63 +151,48 @@ def read_job(path: Path) -> JobFile:
     top = read(path)
     tables = {name: top.table(name) for name in ("job", "schedule", "limits", "publish", "keep")}
     top.done()
-    job = tables["job"]
+    job, times = tables["job"], tables["schedule"]
     name = _name(job, path)
+    study = job.text("study", 'the path of a study file, such as "study.toml"')
+    if study is None:
+        msg = f'{job.where("study")} is missing; name the study file, e.g. study = "study.toml"'
+        raise StudyFileError(msg)
     out = path.parent / (job.text("out", "a path") or f"{OUT_ROOT}/{short_filename(name)}")
-    schedule, expression, zone = _schedule(tables["schedule"])
-    late, catch_up = _duration(tables["schedule"], "late"), tables["schedule"].flag("catch_up")
+    schedule, expression, zone = _schedule(times)
     made = JobFile(
         path=path,
         name=name,
-        study=_study(job, path),
+        study=path.parent / study,
         out=out,
         storage=job.text("storage", "a path or a URL"),
         schedule=schedule,
         expression=expression,
         zone=zone,
-        late=late,
-        catch_up=catch_up is not False,
+        late=_duration(times, "late"),
+        catch_up=times.option(CATCH_UP) is not False,
         confirm=_confirm(job),
         limits=_limits(tables["limits"]),
         publish=_publishing(tables["publish"], path.parent, out),
-        keep=_keep(tables["keep"]),
+        keep=Keep(**{kind: _kept(tables["keep"], kind, usual) for kind, usual in asdict(Keep()).items()}),
     )
     for table in tables.values():
         table.done()
     return made
 
 
-def short_filename(name: str) -> str:
-    """A file name for a name: itself if plain, else as :func:`lrtune.core.names.safe_filename` makes it."""
-    safe = safe_filename(name)
-    return name if name == name.lower() and safe.rpartition("-")[0] == name else safe
-
-
 def _name(table: TomlTable, path: Path) -> str:
     name = table.text("name") or path.stem
-    try:
-        valid_name(name, what="job name")
-    except InputError as error:
-        msg = f"{table.where('name')}: {error}"
-        raise StudyFileError(msg) from None
+    table.converted("name", partial(valid_name, what="job name"), name)
     if len(name) > LONGEST_NAME:
         raise table.refused("name", f"at most {LONGEST_NAME} characters long")  # noqa: EM101 -- the key's name
     return name
 
 
 def _confirm(table: TomlTable) -> int:
-    if isinstance(table.raw("confirm"), bool):
-        return int(table.flag("confirm") or False)
-    given = table.whole("confirm", least=0, most=MOST_RUNS)
-    return CONFIRM if given is None else given
-
-
-def _study(table: TomlTable, path: Path) -> Path:
-    text = table.text("study", 'the path of a study file, such as "study.toml"')
-    if text is None:
-        msg = f'{table.where("study")} is missing; name the study file, e.g. study = "study.toml"'
-        raise StudyFileError(msg)
-    return path.parent / text
+    value = table.raw("confirm")
+    if isinstance(value, bool):
+        return int(value)
+    return CONFIRM if value is None else int(table.option(CONFIRM_OPTION))
 
 
 # -- when ---------------------------------------------------------------------------------------------
@@ -215,29 +204,22 @@ def _schedule(table: TomlTable) -> tuple[JobSchedule, str, str]:
         both = "both are given; keep one" if every else "neither is given"
         msg = f'{table.where("every")} or cron is needed ({both}); e.g. every = "weekly" or cron = "0 3 * * 1"'
         raise StudyFileError(msg)
-    zone = _zone(table)
-    key = "every" if cron is None else "cron"
-    try:
-        if cron is not None or every in WORDS:
-            return _cron(table, cron or WORDS[every or ""], zone)
-        return Every(seconds=seconds_of(every or ""), start=_start(table)), "", "UTC"
-    except StudyFileError as error:
-        known = f" or {', '.join(WORDS)}" if key == "every" else ""
-        msg = f"{table.where(key)}: {error}{known}"
-        raise StudyFileError(msg) from None
-
-
-def _cron(table: TomlTable, text: str, zone: ZoneInfo) -> tuple[JobSchedule, str, str]:
-    if "start" in table:
+    zone, usual = _zone(table), WORDS.get(every or "")
+    if "start" in table and (usual or cron):
         msg = f'{table.where("start")} goes with a length such as every = "7d"; leave it out'
         raise StudyFileError(msg)
-    cron = Cron(text=text, zone=zone)
-    return cron, " ".join(cron.fields), zone.key
+    try:
+        if every is not None and usual is None:
+            return Every(seconds=seconds_of(every), start=_start(table)), "", "UTC"
+        fires = Cron(text=cron or usual or "", zone=zone)
+    except StudyFileError as error:
+        where, known = (table.where("cron"), "") if every is None else (table.where("every"), f" or {', '.join(WORDS)}")
+        msg = f"{where}: {error}{known}"
+        raise StudyFileError(msg) from None
+    return fires, " ".join(fires.fields), zone.key
 
 
-def _zone(table: TomlTable) -> ZoneInfo:
-    import zoneinfo
-
+def _zone(table: TomlTable) -> zoneinfo.ZoneInfo:
     name = table.text("timezone", 'a time zone such as "Europe/Berlin"') or "UTC"
     try:
         return zoneinfo.ZoneInfo(name)
@@ -258,36 +240,23 @@ def _start(table: TomlTable) -> dt.datetime:
 
 def _duration(table: TomlTable, key: str) -> int | None:
     text = table.text(key, 'a length of time such as "6h"')
-    if text is None:
-        return None
-    try:
-        return seconds_of(text)
-    except StudyFileError as error:
-        msg = f"{table.where(key)}: {error}"
-        raise StudyFileError(msg) from None
+    return None if text is None else table.converted(key, seconds_of, text)
 
 
 # -- how much, what then ------------------------------------------------------------------------------
 
 
 def _limits(table: TomlTable) -> dict[str, float]:
-    from lrtune.study import settings
-
-    timeout: float | None
-    if isinstance(table.raw("timeout"), str):
-        timeout = _duration(table, "timeout")
-    else:
-        timeout = table.number("timeout", high=settings.MOST_TIMEOUT, above=True)
-    told = {
-        "budget": table.number("budget", low=1, high=settings.MOST_BUDGET),
-        "trials": table.whole("trials", least=1, most=settings.MOST_TRIALS),
-        "timeout": timeout,
+    """The options of :class:`lrtune.study.settings.Limits`; a time limit also as a length of time such as "2h"."""
+    found = {
+        name: _duration(table, name) if name == "timeout" and isinstance(table.raw(name), str) else table.option(option)
+        for name, option in options(Limits).items()
     }
-    return {name: value for name, value in told.items() if value is not None}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _publishing(table: TomlTable, folder: Path, out: Path) -> Publishing:
-    text, kind = table.text("file", "a path"), table.choice("format", FORMATS)
+    text, kind = table.text("file", "a path"), table.option(FORMAT)
     file = out / "lr.json" if text is None else folder / text
     if kind is None:
         kind = file.suffix.lstrip(".")
@@ -304,19 +273,13 @@ def _publishing(table: TomlTable, folder: Path, out: Path) -> Publishing:
 
 
 def _keys(table: TomlTable) -> dict[str, str]:
-    import dataclasses
-
-    from lrtune.core.recipe import Recipe
-
-    found = {}
-    for spec in dataclasses.fields(Recipe):
-        name = table.text(spec.name, 'a key such as "optimizer.lr"')
-        if name is not None and not KEY.fullmatch(name):
-            raise table.refused(spec.name, 'a key of letters, digits, "_", ".", "-", "/" or "@"')
-        if name is not None:
-            found[spec.name] = name
+    names = [spec.name for spec in fields(Recipe)]
+    found = {name: table.text(name, 'a key such as "optimizer.lr"') for name in names}
     table.done()
-    return found
+    for name, key in found.items():
+        if key is not None and not KEY.fullmatch(key):
+            raise table.refused(name, 'a key of letters, digits, "_", ".", "-", "/" or "@"')
+    return {name: key for name, key in found.items() if key is not None}
 
 
 def _hook(table: TomlTable) -> tuple[str, ...]:
@@ -330,18 +293,7 @@ def _hook(table: TomlTable) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _keep(table: TomlTable) -> Keep:
-    usual = Keep()
-    return Keep(
-        studies=_kept(table, "studies", usual.studies),
-        checkpoints=_kept(table, "checkpoints", usual.checkpoints),
-        reports=_kept(table, "reports", usual.reports),
-    )
-
-
-def _kept(
-    table: TomlTable, key: str, usual: tuple[int | None, int | None] | None
-) -> tuple[int | None, int | None] | None:
+def _kept(table: TomlTable, key: str, usual: Kept) -> Kept:
     value = table.raw(key)
     if value is None:
         return usual

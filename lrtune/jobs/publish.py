@@ -1,4 +1,4 @@
-"""The answer as a file for the training pipeline: JSON, TOML or a line of Hydra overrides; old or new, never half."""
+"""The answer as a file for the training pipeline: JSON, TOML or a line of Hydra overrides, replaced atomically."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LEFT_OUT = ("epochs", "seed")  # of the search, not of the answer
 BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
-def publish(told: Publishing, job: str, row: JobRun) -> None:
+def publish(publishing: Publishing, job: str, row: JobRun) -> None:
     """Write the answer.
 
     Raises
@@ -32,20 +32,20 @@ def publish(told: Publishing, job: str, row: JobRun) -> None:
     lrtune.errors.StorageError
         If it cannot be written; an older file is left as it was.
     """
-    make_folder(told.file.parent)
-    mode = _mode(told.file)
-    beside = told.file.with_name(f".{told.file.name}.new")
-    write_atomically(beside, rendered(told, job, row))
+    make_folder(publishing.file.parent)
+    mode = _mode(publishing.file)
+    beside = publishing.file.with_name(f".{publishing.file.name}.new")
+    write_atomically(beside, rendered(publishing, job, row))
     try:
         beside.chmod(mode)  # it holds no secret, and the pipeline may be another user's
-        beside.replace(told.file)
+        beside.replace(publishing.file)
     except OSError as error:
-        msg = f"{told.file}: cannot be published ({error.strerror}); mend that and run the same command again"
+        msg = f"{publishing.file}: cannot be published ({error.strerror}); mend that and run the same command again"
         raise StorageError(msg) from None
 
 
 def _mode(file: Path) -> int:
-    """The file's own where there is one, else what the umask leaves."""
+    """The mode of an existing file, else that of the umask."""
     try:
         return stat.S_IMODE(file.stat().st_mode)
     except OSError:
@@ -55,18 +55,18 @@ def _mode(file: Path) -> int:
 
 
 def settings_of(row: JobRun) -> dict[str, Any]:
-    """What a training is told: the recipe's fields that have a value."""
+    """The recipe's fields that have a value."""
     recipe = row.recipe or {}
     return {name: value for name, value in recipe.items() if name not in LEFT_OUT and value is not None}
 
 
-def rendered(told: Publishing, job: str, row: JobRun) -> str:
+def rendered(publishing: Publishing, job: str, row: JobRun) -> str:
     """The text of the file."""
-    settings = {told.keys.get(name, name): value for name, value in settings_of(row).items()}
-    if told.format == "hydra":
+    settings = {publishing.keys.get(name, name): value for name, value in settings_of(row).items()}
+    if publishing.format == "hydra":
         return " ".join(f"{key}={_override(value)}" for key, value in settings.items()) + "\n"
     about = _about(job, row)
-    if told.format == "json":
+    if publishing.format == "json":
         return json.dumps({**settings, "found": about}, indent=2, allow_nan=False) + "\n"
     lines = [f"{_key(key)} = {_toml(value)}" for key, value in settings.items()]
     lines += ["", "[found]", *(f"{key} = {_toml(value)}" for key, value in about.items() if value is not None)]
@@ -102,7 +102,7 @@ def _toml(value: Any) -> str:
 
 
 def _override(value: Any) -> str:
-    """A value of Hydra's grammar of overrides: what is no plain word stands in quotes."""
+    """A value of Hydra's grammar of overrides: what is not a plain word is quoted."""
     if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_][\w.-]*", value):
         return json.dumps(value.replace(", ", ","))  # without spaces, so that $(cat FILE) does not cut it
     return repr(value) if isinstance(value, float) else str(value)

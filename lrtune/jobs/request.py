@@ -1,4 +1,4 @@
-"""How a run of a job is asked for, and how it ended."""
+"""How one run of a job is called and how it ended; the job's lock and the path of its state."""
 
 from __future__ import annotations
 
@@ -31,28 +31,26 @@ STATE = "state.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRequest:
-    """How a run is to go.
+    """How a run is called.
 
     Attributes
     ----------
     now
-        The clock: the time in UTC.
+        Returns the time in UTC.
     catch_up
-        Whether missed periods are made up for, once.
-    force
-        Whether a period that is done is run again.
-    search
-        Whether to search in full, without a drift test.
+        Whether one run makes up for missed periods.
+    force, search
+        Whether a period that is done is run again; with `search` in full, without a drift test.
     wait
-        Whether to wait for a run that is going on.
+        Whether to wait while another process runs the job.
     should_stop
-        Asked often; True stops the run so that it can be resumed.
+        Called often; True stops the run so that it can be resumed.
     observer
         Called with the progress of the search.
     log
         Called with one line of what happens.
     place
-        Where this process stands among workers.
+        Which of the command's workers this process is.
     """
 
     now: Callable[[], dt.datetime] = utc_now
@@ -75,11 +73,11 @@ class JobOutcome:
     status
         ``"done"``, ``"nothing to do"``, ``"skipped"`` or ``"interrupted"``.
     row
-        The run that ended; else the one whose answer stands. None where there is none.
+        The run whose answer is current; None where there is none.
     due
         What was due.
     result
-        The search's own answer, where one was made.
+        The result of the search, where there was one.
     """
 
     status: str
@@ -88,32 +86,42 @@ class JobOutcome:
     result: Result | None = None
 
     def to_json(self, job: JobFile) -> dict[str, Any]:
-        """The line for a scheduler."""
-        row = self.row
-        told: dict[str, Any] = {"job": job.name, "status": self.status, "period": stamp(self.due.period)}
-        told |= {"missed": self.due.missed, "next": stamp(self.due.next)}
-        if row is None:
-            return told
-        told |= {"run": row.number, "study": row.study, "verdict": row.verdict or "searched", "why": row.why}
-        told |= {"lr": row.lr, "recipe": row.recipe, "band": row.band, "value": row.value, "cost": round(row.cost, 4)}
-        told |= {"changed": self.status == "done" and row.changed, "hook": row.hook, "published": str(job.publish.file)}
-        return told | {"report": str(job.run_folder(row.number) / REPORT)}
+        """The line of JSON that the command prints."""
+        line: dict[str, Any] = {"job": job.name, "status": self.status, "period": stamp(self.due.period)}
+        line |= {"missed": self.due.missed, "next": stamp(self.due.next)}
+        if (row := self.row) is None:
+            return line
+        return line | {
+            "run": row.number,
+            "study": row.study,
+            "verdict": row.verdict or "searched",
+            "why": row.why,
+            "lr": row.lr,
+            "recipe": row.recipe,
+            "band": row.band,
+            "value": row.value,
+            "cost": round(row.cost, 4),
+            "changed": self.status == "done" and row.changed,
+            "hook": row.hook,
+            "published": str(job.publish.file),
+            "report": str(job.run_folder(row.number) / REPORT),
+        }
 
 
 @contextlib.contextmanager
-def holding(job: JobFile, asked: JobRequest) -> Iterator[None]:
-    """The job's lock, for the block: one run at a time.
+def holding(job: JobFile, request: JobRequest) -> Iterator[None]:
+    """Hold the job's lock for the block.
 
     Raises
     ------
     LockedError
-        If a run of the job is going on.
+        If another process holds it.
     StorageError
         If the job's folder cannot be written to.
     """
     make_folder(job.out)
     shown = f"job {job.name!r}"
-    with locked(job.out / LOCK, shown=shown, wait=asked.wait, should_stop=asked.should_stop, at=asked.now()):
+    with locked(job.out / LOCK, shown=shown, wait=request.wait, should_stop=request.should_stop, at=request.now()):
         yield
 
 

@@ -1,8 +1,7 @@
-"""When a job is due: a schedule cuts time into periods, and a period is run once.
+"""When a job is due: a schedule divides time into periods, and each period is run once.
 
-Everything is reckoned and stored in UTC. A time zone matters only where a schedule names a time of day,
-and then it is the job file's, never the machine's: a job that is moved, or whose machine changes its
-zone or its clocks, keeps its periods.
+All times are in UTC. A time zone matters only where a schedule names a time of day, and then it is the job file's,
+not the machine's: a job keeps its periods when it is moved, or the machine's zone or clock changes.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ LATE_SHARE = 0.1  # of a period: a run that starts later than that is a catch-up
 
 
 class JobSchedule(Protocol):
-    """Cuts time into periods; a period begins at each time that it fires, and is named after it."""
+    """Divides time into periods; a period begins each time that the schedule fires, and is named by that time."""
 
     def previous(self, at: dt.datetime, /) -> dt.datetime:
         """The last time at or before `at`, in UTC."""
@@ -36,7 +35,7 @@ class JobSchedule(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Every:
-    """A fixed length, counted from `start` both ways: 7 days are 168 hours whatever the clocks do."""
+    """Periods of a fixed length, counted from `start` both ways: 7 days are 168 hours also where clocks change."""
 
     seconds: int
     start: dt.datetime = MONDAY
@@ -87,7 +86,7 @@ class Due:
     period
         The period that it is done for: when it began.
     missed
-        Periods between the last one that was run and this one, which nobody runs any more, and this one where it
+        Periods between the last one that was run and this one, which are not run any more, and this one where it
         began too long ago.
     next
         When the next period begins.

@@ -1,25 +1,25 @@
 """What a scheduler needs to run a job: a systemd service and timer, a line for crontab, a CronJob of Kubernetes.
 
-``lrtune job run`` itself knows what is due, so being called too often does no harm: where a scheduler
-cannot say exactly what the job file says (a fixed length, another time zone), it calls it more often.
+``lrtune job run`` does only what is due, so where a scheduler cannot express the job file's schedule (a fixed length,
+another time zone), it calls the command more often.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
 import shlex
 import shutil
 import sys
+import zoneinfo
 from typing import TYPE_CHECKING
 
+from lrtune.core.names import short_filename
 from lrtune.jobs.cron import SUNDAY, Cron
-from lrtune.jobs.job_file import short_filename
 from lrtune.jobs.schedule import Every
 
 if TYPE_CHECKING:
-    import datetime as dt
-
     from lrtune.jobs.job_file import JobFile
 
 __all__ = ["cron", "kubernetes", "on_calendar", "systemd"]
@@ -46,7 +46,7 @@ After=network-online.target
 
 [Service]
 Type=oneshot
-WorkingDirectory={_escaped(str(job.folder))}
+WorkingDirectory={_percent(job.folder)}
 # A storage's address that holds a secret goes there, as LRTUNE_STORAGE, with mode 0600.
 EnvironmentFile=-/etc/lrtune/{name}.env
 ExecStart={words}
@@ -80,7 +80,7 @@ def cron(job: JobFile, now: dt.datetime | None = None) -> str:
     expression = _calls(job)
     comment = f"# lrtune: {_plain(job.name)}"
     if not _local(job, now):
-        expression = f"{_minute(expression)} * * * *"
+        expression = f"{expression.split()[0]} * * * *"
         comment += f", in {job.zone}: called every hour, it runs once a period"
     log = shlex.quote(str(job.out / "cron.log"))
     words = f"mkdir -p {shlex.quote(str(job.out))} && {shlex.join(_command(job))} --quiet >> {log} 2>&1"
@@ -136,21 +136,19 @@ def on_calendar(expression: str, zone: str) -> list[str]:
     """A cron expression as lines of systemd.time(7) that together elapse when it fires.
 
     Two lines where cron joins its day fields by "or", since systemd joins them by "and". A line that fires every hour
-    of every day is told in UTC: systemd leaves out the hour that autumn repeats, and UTC has none.
+    of every day is given in UTC: systemd leaves out the hour that autumn repeats, and UTC has none.
     """
-    import zoneinfo
-
-    told = Cron(text=expression, zone=zoneinfo.ZoneInfo(zone))
-    minutes, hours, days, months, week = told.values
+    parsed = Cron(text=expression, zone=zoneinfo.ZoneInfo(zone))
+    minutes, hours, days, months, week = parsed.values
     every = (len(hours), len(days), len(months), len(week)) == (24, 31, 12, 7)
-    clock = f"{_listed(hours, 24)}:{_listed(minutes, 60)}:00 {'UTC' if every and _same_in_utc(told) else zone}"
+    clock = f"{_listed(hours, 24)}:{_listed(minutes, 60)}:00 {'UTC' if every and _same_in_utc(parsed) else zone}"
     dates = frozenset(day for day in days if day <= max(DAYS_OF_MONTH[month] for month in months))
     month, date = _listed(months, 12), _listed(dates, 31)
     names = "" if len(week) == SUNDAY else ",".join(WEEKDAYS[day] for day in sorted(week)) + " "
-    if told.either_day and len(days) < 31 and len(week) < SUNDAY:  # noqa: PLR2004 -- a month's days
+    if parsed.either_day and len(days) < 31 and len(week) < SUNDAY:  # noqa: PLR2004 -- a month's days
         lines = [f"*-{month}-{date} {clock}"] if dates else []
         return [*lines, f"{names}*-{month}-* {clock}"]
-    return [f"*-{month}-* {clock}" if told.either_day else f"{names}*-{month}-{date} {clock}"]
+    return [f"*-{month}-* {clock}" if parsed.either_day else f"{names}*-{month}-{date} {clock}"]
 
 
 def _listed(values: frozenset[int], size: int) -> str:
@@ -169,12 +167,10 @@ def _listed(values: frozenset[int], size: int) -> str:
     return ",".join(part for some in parts for part in some)
 
 
-def _same_in_utc(told: Cron) -> bool:
+def _same_in_utc(parsed: Cron) -> bool:
     """Whether its minutes are the same ones in UTC, in every month of this year: zones may be off by half an hour."""
-    import datetime as dt
-
-    year, minutes = dt.datetime.now(tz=dt.UTC).year, told.values[0]
-    moments = [dt.datetime(year, month, day, tzinfo=told.zone) for month in range(1, 13) for day in (1, 15)]
+    year, minutes = dt.datetime.now(tz=dt.UTC).year, parsed.values[0]
+    moments = [dt.datetime(year, month, day, tzinfo=parsed.zone) for month in range(1, 13) for day in (1, 15)]
     shifts = {int((moment.utcoffset() or dt.timedelta()).total_seconds() // 60) for moment in moments}
     return all({(minute - shift) % 60 for minute in minutes} == minutes for shift in shifts)
 
@@ -183,24 +179,16 @@ def _calls(job: JobFile) -> str:
     """When it is to be called: its own expression, or often enough for its fixed length."""
     if job.expression:
         return job.expression
-    seconds = job.schedule.seconds if isinstance(job.schedule, Every) else HOUR
-    if seconds % DAY == 0:
-        start = job.schedule.start if isinstance(job.schedule, Every) else None
-        weekly = seconds % (7 * DAY) == 0 and start is not None
-        at = f"{start.minute} {start.hour}" if start is not None else "0 0"
-        return f"{at} * * {start.isoweekday() % 7}" if weekly and start is not None else f"{at} * * *"
-    return "0 * * * *" if seconds % HOUR == 0 else "* * * * *"
-
-
-def _minute(expression: str) -> str:
-    return expression.split(maxsplit=1)[0]
+    if not isinstance(job.schedule, Every) or job.schedule.seconds % HOUR:
+        return "* * * * *"
+    seconds, start = job.schedule.seconds, job.schedule.start
+    if seconds % DAY:
+        return "0 * * * *"
+    return f"{start.minute} {start.hour} * * {'*' if seconds % (7 * DAY) else start.isoweekday() % 7}"
 
 
 def _local(job: JobFile, now: dt.datetime | None) -> bool:
     """Whether this machine's clock shows what the job's zone shows, in summer and in winter."""
-    import datetime as dt
-    import zoneinfo
-
     now = now or dt.datetime.now(tz=dt.UTC)
     zone = zoneinfo.ZoneInfo(job.zone)
     moments = (now, now + dt.timedelta(days=182))
@@ -216,16 +204,17 @@ def _slug(job: JobFile) -> str:
     return re.sub(r"[^a-z0-9-]+", "-", short_filename(job.name).lower()).strip("-")
 
 
+def _percent(text: object) -> str:
+    """The text with systemd's specifiers escaped."""
+    return str(text).replace("%", "%%")
+
+
 def _plain(text: str) -> str:
-    """The text on one line; systemd's specifiers are escaped."""
-    return re.sub(r"[^\w .,:/@+-]", "_", text).replace("%", "%%")
-
-
-def _escaped(text: str) -> str:
-    return text.replace("%", "%%")
+    """The text on one line, without special characters."""
+    return re.sub(r"[^\w .,:/@+-]", "_", text)
 
 
 def _quoted(word: str) -> str:
     """A word of ExecStart (systemd.service(5)): specifiers, variables and quotes mean nothing."""
-    escaped = _escaped(word).replace("$", "$$").replace("\\", "\\\\").replace('"', '\\"')
+    escaped = _percent(word).replace("$", "$$").replace("\\", "\\\\").replace('"', '\\"')
     return escaped if re.fullmatch(r"[\w./%$@:+-]+", escaped) else f'"{escaped}"'

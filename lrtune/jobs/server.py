@@ -1,13 +1,15 @@
-"""Several jobs by their own schedules, on APScheduler, for those who have no other scheduler.
+"""``lrtune job serve``: several jobs by their own schedules on APScheduler, for those who have no other scheduler.
 
-Each run is a process of its own, ``lrtune job run``: what it leaks or breaks goes with it, and a run that
-is killed, or that another scheduler has begun, is the lock's business and not ours.
+Each run is a process of its own, ``lrtune job run``: whatever it leaks or breaks ends with it, and the job's lock
+handles a run that is killed, or that another scheduler has begun.
 """
 
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -19,7 +21,6 @@ from lrtune.core.timestamps import stamp, utc_now
 from lrtune.errors import InputError
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Callable, Sequence
 
     from lrtune.jobs.job_file import JobFile
@@ -43,11 +44,11 @@ class Shift:
     Attributes
     ----------
     job
-        Whose.
+        The job.
     say, log
-        Called with a run's line of JSON, and with what else there is to tell.
+        Called with a run's line of JSON, and with notes and warnings.
     runs, skipped
-        How many were begun; how many fell due while one was going on.
+        How many were begun; how many were due while one was running.
     """
 
     job: JobFile
@@ -60,7 +61,7 @@ class Shift:
     _ended: bool = False
 
     def run(self) -> None:
-        """Run it, unless it is running already, and tell how it ended."""
+        """Run the job unless it is running already, and print how it ended."""
         if not self._busy.acquire(blocking=False):
             self.skip()
             return
@@ -71,7 +72,7 @@ class Shift:
             self._busy.release()
 
     def skip(self) -> None:
-        """Count a run that fell due while another one was going on."""
+        """Count a run that was due while another one was running."""
         self.skipped += 1
         self.log(f"lrtune: note: job {self.job.name!r} is still running; {self.skipped} skipped so far")
 
@@ -81,7 +82,7 @@ class Shift:
         self._process = subprocess.Popen(  # noqa: S603 -- this program
             command(self.job), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, encoding="utf-8"
         )
-        if self._ended:  # it was asked to end while the process was being started
+        if self._ended:  # asked to end while the process was being started
             self._process.terminate()
         out, _ = self._process.communicate()
         for line in out.splitlines():
@@ -92,20 +93,12 @@ class Shift:
         elif code:
             self.log(f"lrtune: warning: job {self.job.name!r} ended with exit code {code}")
 
-    def stop(self) -> None:
-        """Ask a run that is going on to end; it is resumed next time."""
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Send a signal to a run that is going on, and begin none any more; it is resumed by the next start."""
         self._ended = True
-        process = self._process
-        if process is not None:
+        if (process := self._process) is not None:
             with contextlib.suppress(OSError):
-                process.terminate()
-
-    def kill(self) -> None:
-        """End it at once."""
-        process = self._process
-        if process is not None:
-            with contextlib.suppress(OSError):
-                process.kill()
+                process.send_signal(number)
 
     @property
     def running(self) -> bool:
@@ -121,7 +114,7 @@ def serve(
     log: Callable[[str], object],
     now: Callable[[], dt.datetime] = utc_now,
 ) -> list[Shift]:
-    """Run the jobs when they fall due, and at once what is due already; until `should_stop`.
+    """Run what is due now, and then each job when it is due; until `should_stop`.
 
     Raises
     ------
@@ -145,21 +138,17 @@ def serve(
             time.sleep(LOOK_SECONDS)
     finally:
         scheduler.remove_all_jobs()
-        _end(shifts)
+        for shift in shifts:
+            shift.stop()
+        deadline = time.monotonic() + GRACE_SECONDS
+        while time.monotonic() < deadline and any(shift.running for shift in shifts):
+            time.sleep(LOOK_SECONDS / 4)
+        for shift in shifts:
+            shift.stop(signal.SIGKILL)
         scheduler.shutdown(wait=True)
         counts = {shift.job.name: {"runs": shift.runs, "skipped": shift.skipped} for shift in shifts}
         log(f"lrtune: note: served {json.dumps(counts)}")
     return shifts
-
-
-def _end(shifts: Sequence[Shift]) -> None:
-    for shift in shifts:
-        shift.stop()
-    deadline = time.monotonic() + GRACE_SECONDS
-    while time.monotonic() < deadline and any(shift.running for shift in shifts):
-        time.sleep(LOOK_SECONDS / 4)
-    for shift in shifts:
-        shift.kill()
 
 
 def _refuse_shared(jobs: Sequence[JobFile]) -> None:
@@ -177,8 +166,6 @@ def _scheduler() -> Any:
     except ImportError:
         msg = "lrtune job serve needs APScheduler; install it with: pip install 'lrtune[serve]'"
         raise InputError(msg) from None
-    import datetime as dt
-
     return BackgroundScheduler(timezone=dt.UTC, executors={"default": ThreadPoolExecutor(64)})
 
 

@@ -1,6 +1,6 @@
-"""What outlives a run of a job: which periods are done, what was found, what goes on. One JSON file, mode 0600.
+"""The state of a job, stored between its runs: which periods are done, the runs that ended, the one that began.
 
-It is written beside and moved into place, so that it is the old or the new one; its times are in UTC.
+One JSON file of mode 0600, replaced atomically; its times are in UTC.
 """
 
 from __future__ import annotations
@@ -49,30 +49,22 @@ class JobRun:
         Times in UTC, as :func:`lrtune.core.timestamps.stamp` writes them.
     status
         ``"done"``, ``"failed"``, ``"skipped"`` or ``"abandoned"``.
-    verdict
-        What the drift test said; empty where there was none.
-    why
-        One sentence.
-    recipe
-        The answer's fields; None where there is none.
-    params
-        The searched settings of it.
-    band
-        Learning rates as good.
-    value
+    verdict, why
+        The verdict of the drift test, empty where there was none, and the reason in one sentence.
+    recipe, params, band
+        The answer: the recipe's fields, its searched settings, and the learning rates that are as good.
+    value, metric, direction
         The answer's result; None where it was not trained in full.
-    metric, direction
-        Of the value.
     cost
         In full trainings.
     missed
-        Periods that nobody ran before this one.
+        Periods without a run before this one.
     changed
-        Whether the answer is another one than before.
+        Whether the answer differs from the one before.
     hook
         Exit code of the hook; None where there was none.
     profile
-        How the answer trains, for the next drift test; see :class:`lrtune.jobs.drift.Profile`.
+        :class:`lrtune.jobs.drift.Profile` of the answer as JSON, for the next drift test.
     removed
         What retention has deleted of the run: ``"study"``, ``"checkpoints"``, ``"report"``.
     """
@@ -106,22 +98,20 @@ class JobRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """The whole of it.
+    """The whole state.
 
     Attributes
     ----------
-    job
-        The job's name.
-    id
-        Drawn when the state was made.
+    job, id
+        The job's name, and a random identity of this state.
     last
         The last period that is done, or was skipped; None before the first one.
     running
         The run that has begun and not ended.
     hook_due
-        Whether the hook has still to succeed for the answer that stands.
+        Whether the hook has still to succeed for the current answer.
     rows
-        The runs that have ended, the oldest first.
+        The runs that have ended, the oldest first; at most 2,000 are kept.
     """
 
     job: str
@@ -133,30 +123,21 @@ class State:
 
     @property
     def answer(self) -> JobRun | None:
-        """The row of the answer that stands."""
+        """The last run that found an answer."""
         return next((row for row in reversed(self.rows) if row.status == "done" and row.recipe is not None), None)
 
     @property
     def highest(self) -> int:
         """The highest number of any run."""
-        numbers = [row.number for row in self.rows] + ([self.running.number] if self.running else [])
-        return max(numbers, default=0)
+        return max([row.number for row in self.rows] + ([self.running.number] if self.running else []), default=0)
 
     def last_period(self) -> dt.datetime | None:
         """The last period that is done."""
         return None if self.last is None else utc(self.last)
 
     def with_row(self, row: JobRun) -> State:
-        """The state with one row more; the oldest rows beyond 2,000 go."""
+        """The state with one run more."""
         return dataclasses.replace(self, rows=(*self.rows, row)[-MOST_ROWS:])
-
-    def with_last_row(self, **changes: Any) -> State:
-        """The state with its last row changed."""
-        return dataclasses.replace(self, rows=(*self.rows[:-1], dataclasses.replace(self.rows[-1], **changes)))
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return {"schema": SCHEMA, **dataclasses.asdict(self)}
 
 
 def load(path: Path, job: str) -> State:
@@ -183,14 +164,15 @@ def load(path: Path, job: str) -> State:
 
 
 def save(path: Path, state: State) -> None:
-    """Write it.
+    """Replace the state's file.
 
     Raises
     ------
     StorageError
         If it cannot be written; the old one is still there.
     """
-    write_atomically(path, json.dumps(clean(state.to_json()), indent=1, allow_nan=False) + "\n")
+    data = {"schema": SCHEMA, **dataclasses.asdict(state)}
+    write_atomically(path, json.dumps(clean(data), indent=1, allow_nan=False) + "\n")
 
 
 def _read(data: Any, path: Path, job: str) -> State:
@@ -216,13 +198,15 @@ def _read(data: Any, path: Path, job: str) -> State:
 
 def _row(data: Mapping[str, Any]) -> JobRun:
     band, known = data.get("band"), {spec.name for spec in dataclasses.fields(JobRun)}
-    told = {name: value for name, value in data.items() if name in known}
+    values = {name: value for name, value in data.items() if name in known}
     texts = ("study", "period", "started", "finished", "status", "verdict", "why", "metric", "direction")
-    odd = next((name for name in texts if not isinstance(told.get(name, ""), str)), None)
+    odd = next((name for name in texts if not isinstance(values.get(name, ""), str)), None)
     if odd is not None:
-        msg = f"{odd} of a run is {told[odd]!r}, not a text"
+        msg = f"{odd} of a run is {values[odd]!r}, not a text"
         raise TypeError(msg)
-    row = JobRun(**{**told, "band": None if band is None else (band[0], band[1]), "removed": tuple(told["removed"])})
+    row = JobRun(
+        **{**values, "band": None if band is None else (band[0], band[1]), "removed": tuple(values["removed"])}
+    )
     if row.lr is not None and not row.lr > 0:
         msg = f"run {row.number} has the learning rate {row.lr!r}"
         raise ValueError(msg)

@@ -1,4 +1,4 @@
-"""How a job stands: its last run, its next one, and the learning rate over time; read without the lock."""
+"""The status of a job: its last run, its next one, and the learning rate over time; read without the lock."""
 
 from __future__ import annotations
 
@@ -8,59 +8,53 @@ from typing import TYPE_CHECKING, Any
 
 from lrtune.core.timestamps import stamp, utc, utc_now
 from lrtune.jobs.request import state_path
-from lrtune.jobs.schedule import DueKind, due
-from lrtune.jobs.state import JobRun, Running, load
+from lrtune.jobs.schedule import Due, DueKind, due
+from lrtune.jobs.state import JobRun, State, load
 
 if TYPE_CHECKING:
     import datetime as dt
+    from collections.abc import Iterable
 
     from lrtune.jobs.job_file import JobFile
 
-__all__ = ["JobStatus", "points", "standing"]
+__all__ = ["JobStatus", "job_status", "points"]
 
 LEFT_OUT = ("profile", "params")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobStatus:
-    """How a job stands.
+    """The state of a job, and what is due. A run that has begun may or may not be alive."""
 
-    Attributes
-    ----------
-    job
-        Its name.
-    rows
-        Its runs, the oldest first.
-    answer
-        The run whose answer stands; None before there is one.
-    running
-        The run that has begun and not ended, whether its process lives or not.
-    due
-        Whether there is something to do now.
-    missed
-        Periods that nobody has run.
-    next
-        When the next period begins.
-    """
+    state: State
+    task: Due
 
-    job: str
-    rows: tuple[JobRun, ...]
-    answer: JobRun | None
-    running: Running | None
-    due: bool
-    missed: int
-    next: str
+    @property
+    def due(self) -> bool:
+        """Whether there is something to do now."""
+        return self.task.kind is not DueKind.DONE
+
+    @property
+    def next(self) -> str:
+        """When the next period begins."""
+        return stamp(self.task.next)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
-        running = None if self.running is None else dataclasses.asdict(self.running)
-        answer = None if self.answer is None else _plain(self.answer)
-        told = {"job": self.job, "next": self.next, "due": self.due, "missed": self.missed, "running": running}
-        return {**told, "answer": answer, "runs": [_plain(row) for row in self.rows]}
+        running, answer = self.state.running, self.state.answer
+        return {
+            "job": self.state.job,
+            "next": self.next,
+            "due": self.due,
+            "missed": self.task.missed,
+            "running": None if running is None else dataclasses.asdict(running),
+            "answer": None if answer is None else _plain(answer),
+            "runs": [_plain(row) for row in self.state.rows],
+        }
 
 
-def standing(job: JobFile, now: dt.datetime | None = None) -> JobStatus:
-    """How it stands.
+def job_status(job: JobFile, now: dt.datetime | None = None) -> JobStatus:
+    """The status of a job now.
 
     Raises
     ------
@@ -70,20 +64,11 @@ def standing(job: JobFile, now: dt.datetime | None = None) -> JobStatus:
     state = load(state_path(job), job.name)
     running = None if state.running is None else utc(state.running.period)
     task = due(job.schedule, now or utc_now(), last=state.last_period(), running=running, late=job.late)
-    return JobStatus(
-        job=job.name,
-        rows=state.rows,
-        answer=state.answer,
-        running=state.running,
-        due=task.kind is not DueKind.DONE,
-        missed=task.missed,
-        next=stamp(task.next),
-    )
+    return JobStatus(state=state, task=task)
 
 
-def points(rows: tuple[JobRun, ...]) -> list[dict[str, Any]]:
+def points(rows: Iterable[JobRun]) -> list[dict[str, Any]]:
     """The runs that have an answer, as rows for :func:`lrtune.reporting.figures.history.history`."""
-    found = [row for row in rows if row.status == "done" and row.lr is not None]
     return [
         {
             "at": row.finished,
@@ -95,7 +80,8 @@ def points(rows: tuple[JobRun, ...]) -> list[dict[str, Any]]:
             "cost": row.cost,
             "verdict": row.verdict or "searched",
         }
-        for row in found
+        for row in rows
+        if row.status == "done" and row.lr is not None
     ]
 
 

@@ -1,4 +1,4 @@
-"""A study: made or gone on with, searched, answered. The front of the one loop."""
+"""`lrtune.tune`: its arguments are checked, a study is created or resumed, and the engine searches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from lrtune.core.curve import Direction, ValueRule
 from lrtune.core.directions import contradiction, known_direction
 from lrtune.core.divergence import Baseline
 from lrtune.core.names import valid_name
@@ -24,7 +23,7 @@ from lrtune.study.engine.loop import Search
 from lrtune.study.engine.notifier import listener
 from lrtune.study.engine.run_cache import RunCache
 from lrtune.study.resume import _folder, _is_there, _opened, _reseeded
-from lrtune.study.settings import Limits, Settings
+from lrtune.study.settings import Settings
 from lrtune.study.trials.active_searches import ActiveSearches
 from lrtune.study.trials.recovery import at_work
 from lrtune.study.trials.study_reader import BASELINE, IDENTITY, SETTINGS, SPACE
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
 
     from optuna.storages import BaseStorage
 
+    from lrtune.core.curve import Direction
     from lrtune.search.base import Strategy
     from lrtune.study.events import Observer
     from lrtune.study.result import Result
@@ -80,11 +80,11 @@ def tune(
     epochs
         Epochs of one full training; yields of a generator.
     metric, direction, value
-        What counts, its better side, and which number of its curve is a trial's result: ``"last"``,
+        The metric that counts, its better side, and which number of its curve is a trial's result: ``"last"``,
         ``"best"`` or ``"tail:K"``, the mean of the last K. Without a direction a stored study keeps its own; a new
-        one takes what the trainer or the metric's name tells, as of a loss, an error or a scorer of scikit-learn.
+        one takes that of the trainer or of the metric's name, as of a loss, an error or a scorer of scikit-learn.
     strategy
-        Who decides what trains next: a name of :data:`lrtune.search.registry.NAMES`, or an object of
+        Decides what trains next: a name of :data:`lrtune.search.registry.NAMES`, or an object of
         that contract.
     budget, trials, timeout
         Limits in full trainings, trials and seconds, any mix of them. With none given the search ends
@@ -100,12 +100,12 @@ def tune(
     observer
         Called with a :class:`lrtune.study.events.Progress` at every event.
     should_stop
-        Asked often; True ends the search as an interruption that can be resumed.
+        Called often; True ends the search as an interruption that can be resumed.
     place
-        Where this process stands among workers; the command line's.
+        Which of the command line's workers this process is.
     prior
         An earlier study on similar work to start from: its :class:`~lrtune.study.result.Result` or Optuna study,
-        or the path of its ``result.json``. Only freeze-thaw makes use of it.
+        or the path of its ``result.json``. Only freeze-thaw uses it.
     options
         Further fields of :class:`lrtune.study.settings.Settings`, e.g. ``patience=5``, or ``isolate=True`` for a
         process for each run.
@@ -125,17 +125,18 @@ def tune(
         msg = f"tune() has no option {unknown[0]!r} (it has {', '.join(sorted(known))})"
         raise InputError(msg)
     made, opened = as_trainer(trainer, metric), open_storage(storage)
-    direction = direction or _stored_direction(opened, name, metric) or known_direction(metric, made)
-    settings = Settings(
+    settings = Settings.of(
         name=name,
         epochs=epochs,
         metric=metric,
-        direction=direction,  # type: ignore[arg-type]  # None asks the metric's name
-        value=ValueRule.parse(value),
+        direction=direction or _stored_direction(opened, name, metric) or known_direction(metric, made),
+        value=value,
         strategy=strategy if isinstance(strategy, str) else DEFAULT,
         seed=seed,
-        limits=Limits(budget=budget, trials=trials, timeout=timeout),
-        checkpoints=Path(checkpoints) if checkpoints is not None else None,
+        budget=budget,
+        trials=trials,
+        timeout=timeout,
+        checkpoints=None if checkpoints is None else Path(checkpoints),
         **options,
     )
     return conduct(

@@ -84,7 +84,7 @@ def _study(name: str) -> Task:
     """A shipped study with the middle of its other settings."""
     folder = HERE.parent / name
     study = read_study(folder / "study.toml")
-    recipe = central(study.space, epochs=study.question.epochs)
+    recipe = central(study.space, epochs=study.settings.epochs)
     with (folder / "sweep.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     nothing = min(float(row["value"]) for row in rows if row["outcome"] in {"untrained", "chance"})

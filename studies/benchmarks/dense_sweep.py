@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lrtune.config.study_file import read_study
-from lrtune.core.curve import ValueRule
 from lrtune.core.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def recipes(study: StudyFile, lrs: Sequence[float]) -> Iterator[Recipe]:
     for combination in itertools.product(*choices):
         for lr in lrs:
             params = {"lr": lr, **dict(zip(others, combination, strict=True))}
-            yield space.recipe(params, epochs=study.question.epochs, seed=study.search.seed or 0)
+            yield space.recipe(params, epochs=study.settings.epochs, seed=study.settings.seed)
 
 
 def _choices(name: str, distribution: Any) -> Sequence[Any]:
@@ -85,7 +84,7 @@ def sweep(study: StudyFile, lrs: Sequence[float], table: Path) -> None:
         out = csv.writer(file, lineterminator="\n")
         if not done:
             out.writerow(["lr", "batch_size", "schedule", "warmup", "outcome", "value"])
-            base = trainer.baseline(Recipe(lr=lrs[0]), study.question.metric)
+            base = trainer.baseline(Recipe(lr=lrs[0]), study.settings.metric)
             for name, value in (("untrained", base.untrained), ("chance", base.chance)):
                 out.writerow(["", "", "", "", name, "" if value is None else f"{value:.6g}"])
         for recipe in recipes(study, lrs):
@@ -110,7 +109,7 @@ def rows(table: Path) -> list[dict[str, Any]]:
 
 def trained(trainer: Trainer, recipe: Recipe, study: StudyFile) -> tuple[str, float]:
     """How a full training ended, and the number that the study asks for; infinite where there is none."""
-    rule, question = ValueRule.parse(study.question.value), study.question
+    rule, question = study.settings.value, study.settings
     run, values = trainer.start([recipe]), []
     outcome = ""
     try:
@@ -127,7 +126,7 @@ def trained(trainer: Trainer, recipe: Recipe, study: StudyFile) -> tuple[str, fl
 def comparison(study: StudyFile, table: Path, result: dict[str, Any]) -> str:
     """One line: the answer, the sweep's best, and what is lost."""
     held = rows(table)
-    sign = 1.0 if study.question.direction == "minimize" else -1.0
+    sign = 1.0 if study.settings.direction == "minimize" else -1.0
     lost = regret(result["best"]["value"], held, sign)
     best = min((row for row in held if row["lr"]), key=lambda row: sign * row["value"])
     verdict = "within" if lost <= CLOSE else "NOT within"

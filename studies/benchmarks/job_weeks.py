@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lrtune.jobs import read_job
-from lrtune.jobs.drift_strategy import Last, Recheck
+from lrtune.jobs.drift_strategy import DriftStrategy, LastAnswer
 from lrtune.jobs.request import JobRequest
 from lrtune.jobs.runner import run
 from lrtune.search.base import Finish
@@ -254,26 +254,26 @@ def show_power(tasks: list[str], seeds: int) -> None:
     print(f"\nThe test costs {statistics.mean(costs):.2f} full trainings ({max(costs):.2f} at most).")
 
 
-def found(task: str, seed: int) -> Last:
+def found(task: str, seed: int) -> LastAnswer:
     """The answer of a full search in week 0."""
     from lrtune.search.registry import make
 
-    strategy = Recheck(inner=make("freeze-thaw"))
+    strategy = DriftStrategy(inner=make("freeze-thaw"))
     result = tune(_trainer(task, 0, 0.0, seed), {"lr": (LOW, HIGH)}, epochs=EPOCHS, seed=seed, strategy=strategy)
-    return Last(params={"lr": result.best_recipe.lr}, profile=strategy.profile)
+    return LastAnswer(params={"lr": result.best_recipe.lr}, profile=strategy.profile)
 
 
-def tested(task: str, seed: int, last: Last, week: int, drift: float) -> tuple[str, float]:
+def tested(task: str, seed: int, last: LastAnswer, week: int, drift: float) -> tuple[str, float]:
     """What the test says in a week, and what it costs."""
     from lrtune.errors import SearchError
 
-    strategy = Recheck(inner=Nothing(), last=last, confirm=False)
+    strategy = DriftStrategy(inner=Nothing(), last=last, confirm=False)
     trainer = _trainer(task, week, drift, seed)
     try:
         result = tune(trainer, {"lr": (LOW, HIGH)}, epochs=EPOCHS, seed=seed, strategy=strategy)
     except SearchError as error:
         result = error.result
-    return strategy.said.verdict.value, result.cost
+    return strategy.drift.verdict.value, result.cost
 
 
 def _trainer(task: str, week: int, drift: float, seed: int) -> Callable[[Recipe], Iterator[dict[str, float]]]:

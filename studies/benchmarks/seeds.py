@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def oracle(name: str, seeds: int) -> None:
     """How far from the sweep's best its own recipe ends under other seeds."""
     study, sweep = read_study(STUDIES / name / "study.toml"), rows(STUDIES / name / "sweep.csv")
-    sign = 1.0 if study.question.direction == "minimize" else -1.0
+    sign = 1.0 if study.settings.direction == "minimize" else -1.0
     best = min((row for row in sweep if row["lr"]), key=lambda row: sign * row["value"])
     settings = (best["batch_size"], best["schedule"], best["warmup"])
     same = (one for one in recipes(study, [float(best["lr"])]) if _settings(one) == settings)
@@ -70,7 +70,7 @@ def searched(name: str, seed: int, budget: float) -> list[float]:
     study = read_study(STUDIES / name / "study.toml")
     told = study.arguments() | {"seed": seed, "budget": budget}
     result = lrtune.tune(study.make_trainer(), study.space, **told)
-    sign = 1.0 if study.question.direction == "minimize" else -1.0
+    sign = 1.0 if study.settings.direction == "minimize" else -1.0
     sweep = rows(STUDIES / name / "sweep.csv")
     ends = [(cost, regret(value, sweep, sign)) for cost, value in finished(read(result.study))]
     costs = [min((cost for cost, lost in ends if lost <= t), default=math.inf) for t in THRESHOLDS]

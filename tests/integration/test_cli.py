@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -296,7 +297,7 @@ def test_a_password_is_never_shown(lrtune: Any) -> None:
 
 
 def test_an_unforeseen_error_is_called_a_bug(lrtune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lrtune.config.study_file.read_study", divmod)  # raises without a frame of its own
+    monkeypatch.setattr("lrtune.cli.optimize.here", divmod)  # raises without a frame of its own
     ran = lrtune("optimize", "study.toml")
     assert ran.code == 1
     assert "this is a bug of lrtune's (TypeError" in ran.last
@@ -305,14 +306,15 @@ def test_an_unforeseen_error_is_called_a_bug(lrtune: Any, monkeypatch: pytest.Mo
 def test_an_unforeseen_error_of_a_library_is_the_librarys(lrtune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import optuna
 
-    monkeypatch.setattr("lrtune.config.study_file.read_study", optuna.distributions.FloatDistribution)
+    broken = functools.partial(optuna.distributions.FloatDistribution, 1, {})
+    monkeypatch.setattr("lrtune.cli.optimize.here", broken)
     ran = lrtune("optimize", "study.toml")
     assert ran.code == 1
     assert ran.last.startswith("lrtune: error: optuna, which lrtune uses, failed (TypeError")
 
 
 def test_an_unforeseen_error_of_the_users_code_is_the_users(lrtune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lrtune.config.study_file.read_study", lambda *_: {}["mine"])  # this file stands for theirs
+    monkeypatch.setattr("lrtune.cli.optimize.here", lambda: {}["mine"])  # this file stands for theirs
     ran = lrtune("optimize", "study.toml")
     assert ran.code == 3
     assert "the training code failed outside of any trial (KeyError: 'mine')" in ran.last

@@ -87,10 +87,10 @@ def test_the_regression_diverges_with_finite_weights_and_the_rule_sees_it(tmp_pa
 def test_what_is_recorded_belongs_to_the_study(name: str) -> None:
     found = Result.from_json(json.loads((STUDIES / name / "result.json").read_text()))
     study = read_study(STUDIES / name / "study.toml")
-    assert (found.name, found.metric, found.direction) == (name, study.question.metric, study.question.direction)
+    assert (found.name, found.metric, found.direction) == (name, study.settings.metric, study.settings.direction)
     assert found.best_recipe is not None
-    assert found.best_recipe.epochs == study.question.epochs
-    assert found.cost <= (study.search.budget or math.inf)
+    assert found.best_recipe.epochs == study.settings.epochs
+    assert found.cost <= (study.settings.limits.budget or math.inf)
     answer = (STUDIES / name / "README.md").read_text()
     assert re.search(rf"^  learning rate +{re.escape(f'{found.best_recipe.lr:.3g}')}$", answer, re.MULTILINE)
 
@@ -160,7 +160,7 @@ def test_the_sweep_is_what_the_study_trains() -> None:
     study = read_study(STUDIES / "diabetes-sgd-regressor" / "study.toml")
     held = program(module, "rows")(STUDIES / "diabetes-sgd-regressor" / "sweep.csv")
     row = next(row for row in held if row["lr"] == "0.01" and row["schedule"] == "cosine")
-    recipe = study.space.recipe({"lr": 0.01, "schedule": "cosine"}, epochs=study.question.epochs, seed=0)
+    recipe = study.space.recipe({"lr": 0.01, "schedule": "cosine"}, epochs=study.settings.epochs, seed=0)
     outcome, value = program(module, "trained")(study.make_trainer(), recipe, study)
     assert outcome == row["outcome"] == "completed"
     assert value == pytest.approx(row["value"], rel=1e-3)  # the table holds six digits; libraries differ in the last

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lrtune.config.study_file import StudyFile, read_study
-from lrtune.config.toml import glance
+from lrtune.config.toml import read_unchecked
 from lrtune.config.user_code import load_trainer
 from lrtune.errors import InputError, LrtuneError, SpaceError, StudyFileError
 from lrtune.study.tuning import tune
@@ -74,10 +74,10 @@ def test_a_path_may_be_a_string(tmp_path: Path) -> None:
 
 def test_a_study_file_becomes_frozen_data(tmp_path: Path) -> None:
     got = study(tmp_path)
-    assert got.question.name == "digits"
-    assert (got.question.metric, got.question.direction, got.question.epochs) == ("valid_loss", "minimize", 9)
+    assert got.settings.name == "digits"
+    assert (got.settings.metric, got.settings.direction, got.settings.epochs) == ("valid_loss", "minimize", 9)
     assert got.space.lr_range == (1e-5, 10.0)
-    assert got.search.strategy == "tpe"
+    assert got.settings.strategy == "tpe"
     assert got.arguments() == {
         "name": "digits",
         "metric": "valid_loss",
@@ -110,10 +110,10 @@ def _settings() -> type:
 
 def test_the_command_line_stands_over_the_file(tmp_path: Path) -> None:
     got = study(tmp_path, budget=2.0, strategy="random", lr="1e-3,1e-1", name="other", seed=None)
-    assert got.search.budget == 2.0
-    assert got.search.strategy == "random"
+    assert got.settings.limits.budget == 2.0
+    assert got.settings.strategy == "random"
     assert got.space.lr_range == (1e-3, 1e-1)
-    assert got.question.name == "other"
+    assert got.settings.name == "other"
 
 
 ISOLATE = [("true", None, True), ("true", False, False), ("false", True, True)]
@@ -128,15 +128,15 @@ def test_whether_to_isolate_is_the_command_lines_word(tmp_path: Path, said: str,
 
 def test_a_study_without_a_file_has_a_name_and_a_range() -> None:
     got = read_study(None, {"estimator": "sklearn.linear_model:SGDClassifier", "data": "some/table.csv", "target": "y"})
-    assert got.question.name == "table-SGDClassifier"
+    assert got.settings.name == "table-SGDClassifier"
     assert got.space.lr_range == (1e-5, 10.0)
     assert got.folder == Path()
 
 
 def test_the_default_name_is_that_of_the_file_or_its_folder(tmp_path: Path) -> None:
     unnamed = replaced('name = "digits"\n', "")
-    assert read_study(write(tmp_path, unnamed, "mine.toml")).question.name == "mine"
-    assert read_study(write(tmp_path, unnamed)).question.name == tmp_path.name
+    assert read_study(write(tmp_path, unnamed, "mine.toml")).settings.name == "mine"
+    assert read_study(write(tmp_path, unnamed)).settings.name == tmp_path.name
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_malformed_toml_names_the_line(tmp_path: Path, text: str | bytes, said: 
 
 
 def test_a_byte_order_mark_is_accepted(tmp_path: Path) -> None:
-    assert study(tmp_path, "\ufeff" + GOOD).question.name == "digits"
+    assert study(tmp_path, "\ufeff" + GOOD).settings.name == "digits"
 
 
 @given(junk=st.binary(max_size=60), at=st.integers(0, len(GOOD)))
@@ -403,8 +403,8 @@ def test_errors_are_of_their_kind(tmp_path: Path) -> None:
 
 def test_a_first_glance_is_as_careful_as_a_reading(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")  # whoever opens it waits for a writer
-    assert glance(tmp_path / "pipe", "search") == {}
-    assert glance(Path("/dev/zero"), "search") == {}
-    assert glance(write(tmp_path, "[search]\nseed = 1\n" + "#" * 1_000_000), "search") == {}
-    assert glance(write(tmp_path, ".".join("a" * 20_000) + " = 1"), "search") == {}
-    assert glance(write(tmp_path, GOOD), "search")["strategy"] == "tpe"
+    assert read_unchecked(tmp_path / "pipe", "search") == {}
+    assert read_unchecked(Path("/dev/zero"), "search") == {}
+    assert read_unchecked(write(tmp_path, "[search]\nseed = 1\n" + "#" * 1_000_000), "search") == {}
+    assert read_unchecked(write(tmp_path, ".".join("a" * 20_000) + " = 1"), "search") == {}
+    assert read_unchecked(write(tmp_path, GOOD), "search")["strategy"] == "tpe"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lrtune.errors import SearchError
 from lrtune.jobs.drift import Drift, DriftCheck, DriftVerdict, Profile, judge
-from lrtune.jobs.drift_strategy import STEP, Last, Recheck
+from lrtune.jobs.drift_strategy import STEP, DriftStrategy, LastAnswer
 from lrtune.search.base import Finish
 from lrtune.search.baselines.grid import Grid
 from lrtune.search.registry import make
@@ -138,37 +138,37 @@ def bowl(scale: float = 1.0, *, floor: float = 0.01) -> Callable[[Recipe], Itera
     return train
 
 
-def searched(strategy: Recheck, scale: float = 1.0, **told: Any) -> Result:
+def searched(strategy: DriftStrategy, scale: float = 1.0, **told: Any) -> Result:
     told = {"space": SPACE, "epochs": 25, **told}
     return tune(bowl(scale), told.pop("space"), strategy=strategy, **told)
 
 
 @pytest.fixture(scope="module")
-def last() -> Last:
+def last() -> LastAnswer:
     """What a first run leaves."""
-    strategy = Recheck(inner=Grid(points=6))
+    strategy = DriftStrategy(inner=Grid(points=6))
     result = searched(strategy)
     assert result.best_recipe is not None
-    return Last(params={"lr": result.best_recipe.lr}, profile=strategy.profile)
+    return LastAnswer(params={"lr": result.best_recipe.lr}, profile=strategy.profile)
 
 
-def test_a_search_ends_with_a_look_at_the_neighbours(last: Last) -> None:
+def test_a_search_ends_with_a_look_at_the_neighbours(last: LastAnswer) -> None:
     assert last.profile is not None
     assert [look.fraction for look in last.profile.looks] == [0.04, 0.08]
     assert all(look.low is not None and look.high is not None for look in last.profile.looks)
 
 
-def test_where_nobody_says_what_the_untrained_model_is_worth_the_search_has_seen_it(last: Last) -> None:
+def test_where_nobody_says_what_the_untrained_model_is_worth_the_search_has_seen_it(last: LastAnswer) -> None:
     """The three runs of a test show little of what there is to learn; the bowl begins at 2.01."""
     assert last.profile is not None
     assert last.profile.untrained is not None
     assert 1.9 < last.profile.untrained < 6
     noisy = dataclasses.replace(last.profile, end=last.profile.looks[0].mid)
-    strategy = Recheck(inner=Grid(points=6), last=Last(params=last.params, profile=noisy), confirm=False)
+    strategy = DriftStrategy(inner=Grid(points=6), last=LastAnswer(params=last.params, profile=noisy), confirm=False)
     with pytest.raises(SearchError):
         searched(strategy, 1.03)  # another week: a little steeper
-    assert strategy.said is not None
-    assert strategy.said.verdict is DriftVerdict.UNCHANGED
+    assert strategy.drift is not None
+    assert strategy.drift.verdict is DriftVerdict.UNCHANGED
     assert strategy.profile is not None
     assert strategy.profile.untrained == last.profile.untrained
 
@@ -181,69 +181,69 @@ def test_the_neighbours_are_not_shown_to_the_search() -> None:
             seen.append(len(context.trials))
             return super().next(context)
 
-    result = searched(Recheck(inner=Watching(points=6)))
+    result = searched(DriftStrategy(inner=Watching(points=6)))
     assert max(seen) == 6
     assert sum(result.trials_by_outcome.values()) == 8
 
 
-def test_what_stands_is_trained_in_full_after_the_test(last: Last) -> None:
-    strategy = Recheck(inner=Grid(points=6), last=last)
+def test_what_stands_is_trained_in_full_after_the_test(last: LastAnswer) -> None:
+    strategy = DriftStrategy(inner=Grid(points=6), last=last)
     result = searched(strategy)
-    assert strategy.said is not None
-    assert strategy.said.verdict is DriftVerdict.UNCHANGED
+    assert strategy.drift is not None
+    assert strategy.drift.verdict is DriftVerdict.UNCHANGED
     assert result.best_recipe is not None
     assert result.best_recipe.lr == last.params["lr"]
     assert result.cost == pytest.approx(1 + 2 / 25)
     assert "still stands" in result.stopped_because
 
 
-def test_without_a_confirmation_a_quiet_run_costs_its_looks_alone(last: Last) -> None:
-    strategy = Recheck(inner=Grid(points=6), last=last, confirm=False)
+def test_without_a_confirmation_a_quiet_run_costs_its_looks_alone(last: LastAnswer) -> None:
+    strategy = DriftStrategy(inner=Grid(points=6), last=last, confirm=False)
     with pytest.raises(SearchError) as caught:
         searched(strategy)
-    assert strategy.said is not None
-    assert strategy.said.verdict is DriftVerdict.UNCHANGED
+    assert strategy.drift is not None
+    assert strategy.drift.verdict is DriftVerdict.UNCHANGED
     assert caught.value.result.cost == pytest.approx(3 / 25)
 
 
 @pytest.mark.parametrize("scale", [0.1, 10.0])
-def test_what_moved_is_searched_and_the_test_is_not_repeated(last: Last, scale: float) -> None:
-    strategy = Recheck(inner=Grid(points=6), last=last)
+def test_what_moved_is_searched_and_the_test_is_not_repeated(last: LastAnswer, scale: float) -> None:
+    strategy = DriftStrategy(inner=Grid(points=6), last=last)
     result = searched(strategy, scale)
-    assert strategy.said is not None
-    assert strategy.said.verdict is not DriftVerdict.UNCHANGED
+    assert strategy.drift is not None
+    assert strategy.drift.verdict is not DriftVerdict.UNCHANGED
     trials = result.trials()
     assert (trials.lr == last.params["lr"]).sum() == 1
     assert result.best_recipe is not None
     assert result.best_recipe.lr * scale == pytest.approx(last.params["lr"], rel=2)
 
 
-def test_a_neighbour_outside_of_the_range_is_left_out(last: Last) -> None:
+def test_a_neighbour_outside_of_the_range_is_left_out(last: LastAnswer) -> None:
     lr = last.params["lr"]
-    result = searched(Recheck(inner=Grid(points=6), last=last), space={"lr": (lr / 2, lr * 4)})
+    result = searched(DriftStrategy(inner=Grid(points=6), last=last), space={"lr": (lr / 2, lr * 4)})
     assert lr / STEP not in set(result.trials().lr)
 
 
-def test_a_training_too_short_for_a_short_look_is_searched(last: Last) -> None:
-    strategy = Recheck(inner=Grid(points=3), last=last)
+def test_a_training_too_short_for_a_short_look_is_searched(last: LastAnswer) -> None:
+    strategy = DriftStrategy(inner=Grid(points=3), last=last)
     searched(strategy, epochs=2)
-    assert strategy.said is not None
-    assert "too short" in strategy.said.why
+    assert strategy.drift is not None
+    assert "too short" in strategy.drift.why
 
 
-def test_a_budget_is_kept_and_the_test_leaves_room_for_a_training(last: Last) -> None:
+def test_a_budget_is_kept_and_the_test_leaves_room_for_a_training(last: LastAnswer) -> None:
     for budget in (1.0, 1.05, 1.2, 2.5):
-        result = searched(Recheck(inner=Grid(points=6), last=last), budget=budget)
+        result = searched(DriftStrategy(inner=Grid(points=6), last=last), budget=budget)
         assert result.cost <= budget + 1e-9
         assert result.best_recipe is not None
 
 
 @pytest.mark.parametrize("scale", [1.0, 10.0])
-def test_stopped_anywhere_it_goes_on_as_if_it_had_not_been(last: Last, scale: float) -> None:
+def test_stopped_anywhere_it_goes_on_as_if_it_had_not_been(last: LastAnswer, scale: float) -> None:
     import optuna
 
-    def strategy() -> Recheck:
-        return Recheck(inner=Grid(points=4), last=last)
+    def strategy() -> DriftStrategy:
+        return DriftStrategy(inner=Grid(points=4), last=last)
 
     whole = searched(strategy(), scale)
     storage = optuna.storages.InMemoryStorage()
@@ -267,15 +267,15 @@ def test_maximised_metrics_are_read_the_other_way_round() -> None:
             yield {"score": -row["valid_loss"]}
 
     told: dict[str, Any] = {"epochs": 25, "metric": "score", "direction": "maximize"}
-    first = Recheck(inner=Grid(points=6))
+    first = DriftStrategy(inner=Grid(points=6))
     lr = tune(train, SPACE, strategy=first, **told).best_recipe.lr  # type: ignore[union-attr]  # if it is not there, this fails
-    again = Recheck(inner=Grid(points=6), last=Last(params={"lr": lr}, profile=first.profile))
+    again = DriftStrategy(inner=Grid(points=6), last=LastAnswer(params={"lr": lr}, profile=first.profile))
     tune(train, SPACE, strategy=again, **told)
-    assert again.said is not None
-    assert again.said.verdict is DriftVerdict.UNCHANGED
+    assert again.drift is not None
+    assert again.drift.verdict is DriftVerdict.UNCHANGED
 
 
-def test_code_that_fails_in_the_test_is_searched_on_without_a_loop(last: Last) -> None:
+def test_code_that_fails_in_the_test_is_searched_on_without_a_loop(last: LastAnswer) -> None:
     calls: list[float] = []
 
     def train(recipe: Recipe) -> Iterator[dict[str, float]]:
@@ -285,13 +285,13 @@ def test_code_that_fails_in_the_test_is_searched_on_without_a_loop(last: Last) -
             raise RuntimeError(msg)
         yield from bowl()(recipe)
 
-    strategy = Recheck(inner=Grid(points=6), last=last)
+    strategy = DriftStrategy(inner=Grid(points=6), last=last)
     result = tune(train, SPACE, epochs=25, strategy=strategy)
     assert result.best_recipe is not None
     assert calls.count(calls[1]) == 1
 
 
-def test_a_strategy_that_ends_at_once_ends(last: Last) -> None:
+def test_a_strategy_that_ends_at_once_ends(last: LastAnswer) -> None:
     class Nothing:
         name = "nothing"
 
@@ -300,7 +300,7 @@ def test_a_strategy_that_ends_at_once_ends(last: Last) -> None:
             return Finish(why="enough")
 
     with pytest.raises(SearchError, match="enough"):
-        tune(bowl(10.0), SPACE, epochs=25, strategy=Recheck(inner=Nothing(), last=last))
+        tune(bowl(10.0), SPACE, epochs=25, strategy=DriftStrategy(inner=Nothing(), last=last))
 
 
 @pytest.mark.parametrize("inner", ["grid", "freeze-thaw"])
@@ -309,8 +309,10 @@ def test_a_strategy_that_ends_at_once_ends(last: Last) -> None:
 def test_it_keeps_the_contract_of_every_strategy(
     monkeypatch: pytest.MonkeyPatch, inner: str, workers: int, lr: float | None
 ) -> None:
-    def made(name: str, *, points: int | None = None) -> Recheck:
-        return Recheck(inner=make(name, points=points), last=None if lr is None else Last(params={"lr": lr}))
+    def made(name: str, *, points: int | None = None) -> DriftStrategy:
+        return DriftStrategy(
+            inner=make(name, points=points), last=None if lr is None else LastAnswer(params={"lr": lr})
+        )
 
     monkeypatch.setattr(strategy_contract, "make", made)
     lab = strategy_contract.Laboratory(strategy=inner, budget=6.0, workers=workers, check_purity=inner == "grid").run()

@@ -18,7 +18,7 @@ from lrtune import cli
 from lrtune.cli.job_status import text
 from lrtune.errors import InputError
 from lrtune.jobs import server
-from lrtune.jobs.status import points, standing
+from lrtune.jobs.status import job_status, points
 from lrtune.reporting.figures.history import history
 
 if TYPE_CHECKING:
@@ -149,11 +149,11 @@ def history_of(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 
 
 def test_how_it_stands(history_of: Folder) -> None:
-    told = standing(history_of.job, history_of.now)
+    told = job_status(history_of.job, history_of.now)
     assert told.due
-    assert told.missed == 2
+    assert told.task.missed == 2
     assert told.next == "2026-02-09T00:00:00Z"
-    assert [row.verdict for row in told.rows] == ["", "unchanged", "moved"]
+    assert [row.verdict for row in told.state.rows] == ["", "unchanged", "moved"]
     shown = text(told)
     for word in ("searched", "unchanged", "moved", "2026-01-12T00:00:00Z", "due now (2 missed)"):
         assert word in shown
@@ -161,7 +161,7 @@ def test_how_it_stands(history_of: Folder) -> None:
 
 
 def test_a_job_that_has_never_run_stands_too(folder: Folder) -> None:
-    shown = text(standing(folder.job, folder.now))
+    shown = text(job_status(folder.job, folder.now))
     assert "last     never" in shown
     assert "due now" in shown
 
