@@ -36,11 +36,7 @@ class DriftConfig:
     near: float = 1.3  # factor within which fractions of a training are compared
     least_learned: float = 0.02  # of the untrained loss: below it nothing has been learned yet
     step: float = 10**0.48  # factor between a learning rate and its neighbours: about three, and the step of no grid
-    fractions: tuple[float, ...] = (
-        0.04,
-        0.08,
-        0.16,
-    )  # of a training, at which the three are compared, until it decides
+    fractions: tuple[float, ...] = (0.04, 0.08, 0.16)  # of a training: the checks, made until one decides
     reference: int = 2  # checks that are made of a new answer, for the comparison next time
     warmups: float = 1.5  # warmups after which the first check is made: before, runs differ by their warmup alone
     longest: float = 0.4  # of a training: longer checks cost as much as a search; definition
