@@ -221,13 +221,11 @@ def _advance(context: SearchContext, params: Mapping[str, Any], until: float, wh
 def _affordable(context: SearchContext, action: Action, reserve: float = 0.0) -> bool:
     """Whether the limits leave room for it, and for `reserve` epochs after it."""
     if isinstance(action, Start):
-        price = action.until
-    elif isinstance(action, Continue):
+        return context.affords((action.until + reserve) / context.epochs)
+    if isinstance(action, Continue):
         run = next(trial for trial in context.trials if trial.number == action.number)
-        price = action.until - run.trained + run.repaid_epochs
-    else:
-        return True
-    return (price + reserve) / context.epochs <= context.left + CLOSE
+        return context.affords(context.price(run, action.until) + reserve / context.epochs)
+    return True
 
 
 def _run(context: SearchContext, params: Mapping[str, Any]) -> TrialView | None:

@@ -66,7 +66,7 @@ class Answer:
     runner_up
         Number of the best trial with another recipe; None where there is none.
     beyond_noise
-        Whether the best differs from the runner-up beyond noise; None where that cannot be told.
+        Whether the best differs from the runner-up beyond noise; None where the noise is unknown.
     warnings
         What the user should know, one sentence each.
     """

@@ -48,7 +48,7 @@ class RangeSweep:
         Seed of its weights and its data order.
     lrs, losses
         Learning rate of each step, and the training loss of its minibatch; of equal length. NaN where the
-        loss was not finite, or could not be told apart from a far larger one before it.
+        loss was not finite, or was lost to rounding beside a far larger one before it.
     ended
         Why it ended before its last step, as one sentence; empty if it did not.
     """

@@ -50,8 +50,8 @@ def context(*runs: TrialView, space: Space = LR_ONLY, **changes: Any) -> SearchC
         TrialView(number=i, recipe=r.recipe, epochs=r.epochs, values=r.values, outcome=r.outcome, result=r.result)
         for i, r in enumerate(runs)
     ]
-    told: dict[str, Any] = {"trials": numbered, "spent": 3.0, "budget": 9.0, "untrained": 1.0, **changes}
-    return SearchContext(space=space, epochs=LENGTH, **told)
+    given: dict[str, Any] = {"trials": numbered, "spent": 3.0, "budget": 9.0, "untrained": 1.0, **changes}
+    return SearchContext(space=space, epochs=LENGTH, **given)
 
 
 def trainable(shown: SearchContext) -> list[Observation]:
@@ -174,7 +174,7 @@ def test_a_budget_is_spent_though_the_basin_is_exhausted() -> None:
     assert lab.paid / 12 > 13
 
 
-# -- what is believed of runs that have begun --------------------------------------------------------------
+# -- what is predicted of runs that have begun --------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -193,12 +193,12 @@ def test_the_best_moves_left_early_on_where_the_schedule_decays_and_all_along_wh
     ("end", "trained", "spent", "followed"),
     [
         (0.0, 2, 3.0, True),  # it leads the best, which ends at 0.1
-        (0.0, 16, 3.0, False),  # far enough to be told
+        (0.0, 16, 3.0, False),  # far enough to be compared
         (0.0, 2, 1.5, False),  # the search is not that far
         (0.15, 2, 3.0, False),  # refuted
     ],
 )
-def test_a_run_that_leads_the_best_as_far_as_it_came_is_followed_until_it_can_be_told(
+def test_a_run_that_leads_the_best_as_far_as_it_came_is_followed_until_it_can_be_compared(
     end: float, trained: int, spent: float, *, followed: bool
 ) -> None:
     runs = [run(-2.7, 0.12), run(-2.4, 0.1), run(-1.9, end, trained), run(-0.5, 1.0, 1)]
