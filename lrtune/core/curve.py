@@ -1,4 +1,4 @@
-"""A curve: what a run reported, by step, epoch and samples seen; and which of its numbers is its result."""
+"""A curve: what a run reported, by step, epoch and samples; and which of its numbers is its result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which side of a metric is the better one, where its name tells: a loss, an error, a scorer of scikit-learn."""
+"""Which side of a metric is the better one, as far as its name says: a loss, an error, a scorer of scikit-learn."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ SCORERS = re.compile(
     r"explained_variance|matthews_corrcoef|positive_likelihood_ratio"
 )
 COSTS = re.compile(r"(loss|error)(es|s)?(?![a-z])")
-# What turns a loss over: neg_loss, val_negative_loss, -loss, 1 - error, loss_reduction.
-TURNED = re.compile(
+# What makes a larger loss the better one: neg_loss, val_negative_loss, -loss, 1 - error, loss_reduction.
+NEGATED = re.compile(
     r"^\W|^\d+ *[-/]|"
     r"(?<![a-z])(neg|negative|negated|minus|inv|inverse|inverted|no|not|non|free|improvement|reduction|decrease|gain)"
     r"(?![a-z])"
@@ -35,20 +35,20 @@ PART = re.compile(r"^(train|valid|val|test|eval)[_/]")
 def known_direction(metric: str, trainer: object = None) -> Direction | None:
     """The better side of a metric, None if unknown.
 
-    It is what the trainer that measures it says (an optional mapping ``directions``), else what the name tells, with
-    or without ``train_``, ``valid_`` and the like before it.
+    It is what the trainer declares (an optional mapping ``directions``), else what the name says, with or without
+    ``train_``, ``valid_`` and the like before it.
     """
-    told: Mapping[str, Direction] = getattr(trainer, "directions", {})
-    if metric in told:
-        return told[metric]
-    metric = str(metric)  # whoever gives something else is told so by the settings
+    declared: Mapping[str, Direction] = getattr(trainer, "directions", {})
+    if metric in declared:
+        return declared[metric]
+    metric = str(metric)  # anything else is refused by the settings
     if SCORERS.fullmatch(PART.sub("", metric)):
         return "maximize"
-    return "minimize" if COSTS.search(metric) and not TURNED.search(metric) else None
+    return "minimize" if COSTS.search(metric) and not NEGATED.search(metric) else None
 
 
 def better_side(metric: str, given: Direction | None, what: str = "direction") -> Direction:
-    """The direction given, else the one that the metric's name tells.
+    """The direction given, else the one that the metric's name says.
 
     Raises
     ------

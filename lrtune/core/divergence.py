@@ -1,15 +1,16 @@
-"""Divergence: the one rule, and the one place that decides what a sampler is told of it.
+"""Where a run is judged diverged, and what a sampler learns of it.
 
-Three looks at a run, from near to far:
+* :class:`StepGuard` sees every training loss and stops a run at the step;
+* :func:`judge` sees the metric's curve after every report (asked by the engine and by :class:`.DivergencePruner`);
+* :func:`sampler_feedback` turns a trial's end into what a sampler learns from: a value, or *infeasible*.
 
-* :class:`StepGuard` sees every training loss and answers at the step;
-* :func:`judge` sees the curve after every report, before anything else is done with it;
-* :func:`sampler_feedback` turns a trial's end into what a sampler may learn from: a fair value, or *infeasible*.
+These alone end a run. Three other rules read curves for other ends and stop nothing:
+:meth:`.freeze_thaw.beliefs.Beliefs.stuck` predicts, beside the best run of a search, which runs will not learn;
+:mod:`lrtune.search.lr_range.curve_reading` reads sweeps, whose learning rate changes at every step;
+:mod:`lrtune.reporting.diagnosis` explains a finished curve to people, of studies that were trained by other tools too.
 
-What is worth nothing is measured, not assumed: the first training loss of a run is that of the
-untrained model, and a :class:`Baseline` holds the metric of the untrained model and of a constant
-predictor where the trainer knows them. Losses may be negative and metrics maximised, so "far above"
-is counted in units of a spread, never as a plain multiple.
+Losses may be negative and metrics maximised, so "far above" is counted in *spreads*: the larger of the untrained
+value's magnitude and of what was learned. The untrained value is that of the :class:`Baseline`, else the first report.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ STUCK_SHARE = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Baseline:
-    """What knowing nothing is worth, in the metric's own sign; None where the trainer cannot say.
+    """The metric of models that know nothing, in its own sign; None where the trainer cannot say.
 
     Attributes
     ----------
@@ -113,7 +114,7 @@ class StepGuard:
     Parameters
     ----------
     untrained
-        The training loss before the first step; None takes the first finite loss seen, which is that
+        The training loss before the first step; None takes the first finite loss, which is that
         of the untrained model where losses are measured before each update.
     """
 
@@ -135,7 +136,7 @@ class StepGuard:
         if self._origin is None:
             self._origin = loss
         rise = loss - self._origin
-        if rise <= 0:  # a fall is the run's own measure of what its losses are worth
+        if rise <= 0:  # a fall shows what a large change of the loss is
             self._spread = max(self._spread, -rise, abs(self._origin))
             self._exploded = 0
             return None
@@ -180,113 +181,75 @@ def judge(
     epochs
         Epochs of the full run.
     baseline
-        What knowing nothing is worth.
+        The metric of models that know nothing.
     warmup
-        Share of the run that is warmup: nobody is stuck before its end.
+        Share of the run that is warmup: no run is stuck before its end.
     learned_above
         Whether a run with a higher learning rate, all else equal, has learned: then this one is slow, not stuck.
     """
     last = curve.last
-    if last is None:
-        return None
-    broken = _non_finite(last, metric)
-    if broken is not None or _learning(curve, metric, baseline, direction):
+    broken = None if last is None else _non_finite(last, metric)
+    first = next((point.values[metric] for point in curve if metric in point.values), None)
+    if broken is not None or first is None or last is None:
         return broken
+    known = None if baseline is None else baseline.worst(direction)
+    untrained = first if known is None else known
+    sign = 1.0 if direction == "minimize" else -1.0  # from here on smaller is better
+    origin = sign * untrained
+    no_better = origin - STUCK_MARGIN * max(abs(origin), 1e-12)
+    if sign * last.values.get(metric, untrained) < no_better:
+        return None  # so it is at nearly every report of nearly every run: spares the arrays
     reached, values = curve.of(metric)
-    if len(values) == 0:
-        return None
-    worse = values if direction == "minimize" else -values
-    baseline = baseline or Baseline()
-    exploded = _exploded(worse, baseline, direction)
-    if exploded:
-        origin = values[0] if baseline.worst(direction) is None else baseline.worst(direction)
-        why = f"{metric} went from {origin:.4g} to {values[-1]:.4g} by step {last.step}"
+    worse = sign * values
+    spread = max(abs(origin), origin - float(worse.min())) or 1.0
+    if _exploded(worse, origin, spread):
+        why = f"{metric} went from {untrained:.4g} to {values[-1]:.4g} by step {last.step}"
         return Judgement(outcome=Outcome.EXPLODED, why=why)
     past = reached[-1] - warmup * epochs > STUCK_SHARE * epochs
-    stuck = past and not learned_above and _stuck(curve, worse, baseline, direction)
-    if stuck and _thrown(curve, metric, worse, baseline, direction):
-        why = (
-            f"{metric} was still {values[-1]:.4g} at step {last.step}, "
-            f"no better than a constant prediction ({baseline.worst(direction):.4g}), and no longer falling"
-        )
-        return Judgement(outcome=Outcome.STUCK, why=why)
-    return None
+    if not past or learned_above or known is None or len(worse) < STUCK_REPORTS:
+        return None
+    latest = worse[-STUCK_REPORTS:]
+    spiked = (latest > origin + EXPLODED_REPORT * spread).any()  # and may still recover
+    if spiked or (latest < no_better).any() or _falling(curve, worse) or not _moved(curve, metric, worse, origin):
+        return None
+    why = (
+        f"{metric} was still {values[-1]:.4g} at step {last.step}, "
+        f"no better than a constant prediction ({known:.4g}), and no longer falling"
+    )
+    return Judgement(outcome=Outcome.STUCK, why=why)
 
 
 def _non_finite(point: Point, metric: str) -> Judgement | None:
-    """Whether the metric or a loss is; another number may honestly be undefined, such as a score without positives."""
+    """Whether the metric or a loss is; another number may be undefined, such as a score without positives."""
     for name, value in point.values.items():
         if not math.isfinite(value) and (name == metric or "loss" in name):
             return Judgement(outcome=Outcome.NON_FINITE, why=f"{name} was {value} at step {point.step}")
     return None
 
 
-def _learning(curve: Curve, metric: str, baseline: Baseline | None, direction: Direction) -> bool:
-    """Whether the last value alone shows that the run is neither exploded nor stuck: better than where it began.
-
-    So it is at nearly every look at nearly every run, and that spares the arrays of all that came before.
-    """
-    known = None if baseline is None else baseline.worst(direction)
-    last = None if curve.last is None else curve.last.values.get(metric)
-    origin = known if known is not None else next((p.values[metric] for p in curve if metric in p.values), None)
-    if last is None or origin is None:
-        return False
-    worse, origin = (last, origin) if direction == "minimize" else (-last, -origin)
-    return worse < origin - STUCK_MARGIN * max(abs(origin), 1e-12)
+def _exploded(worse: npt.NDArray[np.float64], origin: float, spread: float) -> bool:
+    """Whether the last report lies hopelessly far, or the last two (one may be a spike) lie far, above `origin`."""
+    rises = [float(value) - origin for value in worse[-2:]]
+    return rises[-1] > HOPELESS * spread or (len(rises) > 1 and all(rise > EXPLODED_REPORT * spread for rise in rises))
 
 
-def _exploded(worse: npt.NDArray[np.float64], baseline: Baseline, direction: Direction) -> bool:
-    """Whether the last two values lie far beyond the untrained one; `worse` grows as things get worse."""
-    known = baseline.worst(direction)
-    origin = float(worse[0]) if known is None else known if direction == "minimize" else -known
-    latest = float(worse[-1]) - origin
-    if latest <= 0:  # the usual case: what lies below where it began has not exploded
-        return False
-    spread = max(abs(origin), origin - float(worse.min())) or 1.0
-    if latest > HOPELESS * spread:
-        return True
-    # a single report may be a spike, unless nothing comes back from there
-    return len(worse) > 1 and latest > EXPLODED_REPORT * spread and float(worse[-2]) - origin > EXPLODED_REPORT * spread
-
-
-def _stuck(curve: Curve, worse: npt.NDArray[np.float64], baseline: Baseline, direction: Direction) -> bool:
-    """Whether the last values are no better than a constant prediction and nothing falls any more.
-
-    A learning rate that is far too small looks the same but for one thing: its training loss falls,
-    slowly and steadily.
-    """
-    known = baseline.worst(direction)
-    if known is None or len(worse) < STUCK_REPORTS:
-        return False
-    origin = known if direction == "minimize" else -known
-    latest = worse[-STUCK_REPORTS:]
-    spread = max(abs(origin), origin - float(worse.min())) or 1.0
-    if (latest < origin - STUCK_MARGIN * max(abs(origin), 1e-12)).any() or (
-        latest > origin + EXPLODED_REPORT * spread
-    ).any():  # a spike may still recover
-        return False
+def _falling(curve: Curve, worse: npt.NDArray[np.float64]) -> bool:
+    """Whether the training loss, else the metric, still falls: as under a far too small learning rate."""
     falling = curve.of("train_loss")[1] if "train_loss" in curve.names else worse
-    recent = falling[-max(STUCK_REPORTS + 1, len(falling) // 2) :]
-    steps = np.diff(recent)
-    return len(steps) < 2 or float((steps < 0).mean()) < 0.8  # noqa: PLR2004 -- a coin shows 0.8 seldom
+    steps = np.diff(falling[-max(STUCK_REPORTS + 1, len(falling) // 2) :])
+    return len(steps) >= 2 and float((steps < 0).mean()) >= 0.8  # noqa: PLR2004 -- a coin shows 0.8 seldom
 
 
-def _thrown(
-    curve: Curve, metric: str, worse: npt.NDArray[np.float64], baseline: Baseline, direction: Direction
-) -> bool:
+def _moved(curve: Curve, metric: str, worse: npt.NDArray[np.float64], origin: float) -> bool:
     """Whether the run was ever clearly elsewhere than where it began; a small learning rate never gets there."""
+    if "loss" in metric:
+        return bool((worse > origin + THROWN * abs(origin)).any())
     train = curve.of("train_loss")[1]
-    if "loss" not in metric:
-        return not len(train) or bool((np.abs(train - train[0]) > MOVED * abs(float(train[0]))).any())
-    known = baseline.worst(direction)
-    if known is None:
-        return False
-    origin = known if direction == "minimize" else -known
-    return bool((worse > origin + THROWN * abs(origin)).any())
+    return not len(train) or bool((np.abs(train - train[0]) > MOVED * abs(float(train[0]))).any())
 
 
 def learned(values: npt.NDArray[np.float64], baseline: Baseline | None, direction: Direction) -> bool:
-    """Whether a metric's values (shape (n,)) end clearly better than knowing nothing; False where unknown."""
+    """Whether a metric's values (shape (n,)) end clearly better than the baseline; False where it is unknown."""
     origin = None if baseline is None else baseline.worst(direction)
     if origin is None or not len(values):
         return False
@@ -296,12 +259,12 @@ def learned(values: npt.NDArray[np.float64], baseline: Baseline | None, directio
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplerFeedback:
-    """What a sampler is told of a trial's end.
+    """What a sampler learns of a trial.
 
     Attributes
     ----------
     value
-        A finite value in the metric's own sign, or None where there is nothing to tell.
+        A finite value in the metric's own sign, or None where there is none.
     violation
         Above 0 if the point is infeasible: the more, the sooner it diverged.
     """
@@ -319,7 +282,7 @@ def sampler_feedback(
     direction: Direction,
     expected: float | None = None,
 ) -> SamplerFeedback:
-    """What a sampler is told of a trial that ended.
+    """What a sampler learns of a trial that ended.
 
     A diverged trial is never a silent failure: it is infeasible, the more so the sooner it diverged,
     and for samplers that know no constraints it is worth the worst finite value seen. A pruned one is

@@ -1,8 +1,8 @@
 """Whether the learning rate changes anything: runs that report the same numbers, whatever their learning rate.
 
-A generator that never reads ``recipe.lr``, an optimizer that sets it aside, an estimator whose schedule has no use for
-it: no message says so, but every curve is the same. Curves are compared as they are stored, to seven digits; two runs
-that train at all, under learning rates that differ, are never equal to that many digits at every report.
+So it is with a generator that never reads ``recipe.lr``, or an optimizer or estimator that ignores it. Curves are
+compared as they are stored, to seven digits; two runs that train at all, under learning rates that differ, are never
+equal to that many digits at every report.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
-    from lrtune.core.curve import Curve, Point
+    from lrtune.core.curve import Curve
     from lrtune.core.recipe import Recipe
 
 __all__ = ["FEWEST", "MOVES", "Alike", "alike"]
@@ -40,7 +40,7 @@ class Alike:
         Their lowest and highest learning rate.
     moving
         Whether at least three of them changed together, again and again: then the learning rate changes nothing. Else
-        they have not changed, and nobody knows why.
+        they have not changed, for an unknown reason.
     sure
         Whether it is said on enough: on runs that move, or on runs over the whole range that never did until their end.
     """
@@ -53,7 +53,7 @@ class Alike:
 
     @property
     def why(self) -> str:
-        """What was seen, as the middle of a sentence."""
+        """The observation, as the middle of a sentence."""
         runs = f"{self.runs} runs at learning rates from {self.low:.3g} to {self.high:.3g} reported identical numbers"
         return runs if self.moving else f"{runs}, which never changed"
 
@@ -79,8 +79,8 @@ def alike(runs: Iterable[tuple[Recipe, Curve, bool]], metric: str, lr_range: tup
     Parameters
     ----------
     runs
-        What each was told and reported, and whether it was trained to its end. Those whose recipes differ in more than
-        the learning rate are not compared.
+        Recipe and curve of each, and whether it was trained to its end. Those whose recipes differ in more than the
+        learning rate are not compared.
     metric
         What counts; whatever has "loss" in its name is compared beside it. Another number may be the time, or the
         learning rate itself.
@@ -88,14 +88,14 @@ def alike(runs: Iterable[tuple[Recipe, Curve, bool]], metric: str, lr_range: tup
         The range that is searched.
     """
     groups: dict[Recipe, list[tuple[float, Curve, bool]]] = defaultdict(list)
-    for recipe, curve, whole in runs:
+    for recipe, curve, completed in runs:
         if len(curve):
-            groups[dataclasses.replace(recipe, lr=1.0)].append((recipe.lr, curve, whole))
+            groups[dataclasses.replace(recipe, lr=1.0)].append((recipe.lr, curve, completed))
     lrs: set[float] = set()
     moving = ended = 0
     for group in groups.values():
         reference = max(group, key=lambda run: (run[2], len(run[1])))
-        for lr, curve, whole in group:
+        for lr, curve, completed in group:
             if lr == reference[0]:
                 continue
             moves = _moves(curve, reference[1], metric)
@@ -103,7 +103,7 @@ def alike(runs: Iterable[tuple[Recipe, Curve, bool]], metric: str, lr_range: tup
                 return None
             lrs |= {lr, reference[0]}
             moving += moves >= MOVES
-            ended += whole and reference[2]
+            ended += completed and reference[2]
     low, high = min(lrs, default=lr_range[0]), max(lrs, default=lr_range[0])
     spanned = math.log(high / low) >= COVERED * math.log(lr_range[1] / lr_range[0])
     enough = len(lrs) >= FEWEST and high >= APART * low
@@ -114,10 +114,11 @@ def alike(runs: Iterable[tuple[Recipe, Curve, bool]], metric: str, lr_range: tup
 def _moves(one: Curve, other: Curve, metric: str) -> int | None:
     """How often the numbers change along the reports that two curves share, from 0; None where they differ at any.
 
-    They also differ where a number is not finite: that is divergence's to judge.
+    They also differ where a number is not finite: such a run has diverged.
     """
     shared: list[dict[str, float]] = []
-    for mine, yours in _shared(one, other):
+    others = {point.step: point for point in other}
+    for mine, yours in ((point, others[point.step]) for point in one if point.step in others):
         names = [name for name in mine.values if name in yours.values and (name == metric or "loss" in name)]
         now = {name: mine.values[name] for name in names}
         if any(yours.values[name] != value or not math.isfinite(value) for name, value in now.items()):
@@ -125,16 +126,3 @@ def _moves(one: Curve, other: Curve, metric: str) -> int | None:
         if now:
             shared.append(now)
     return sum(before != now for before, now in itertools.pairwise(shared))
-
-
-def _shared(one: Curve, other: Curve) -> Iterator[tuple[Point, Point]]:
-    """The points of two curves at the same steps."""
-    others = iter(other)
-    yours = next(others, None)
-    for mine in one:
-        while yours is not None and yours.step < mine.step:
-            yours = next(others, None)
-        if yours is None:
-            return
-        if yours.step == mine.step:
-            yield mine, yours

@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import enum
+from typing import Self
 
 __all__ = ["Ending", "Outcome"]
 
 
-class Outcome(enum.Enum):
+class _Keyed(enum.Enum):
+    """An enum whose values are sentences for people and whose keys are words for files and tables."""
+
+    @property
+    def key(self) -> str:
+        """The member as one lower-case word, e.g. ``"non_finite"``."""
+        return self.name.lower()
+
+    @classmethod
+    def from_key(cls, key: str) -> Self:
+        """The member of that key.
+
+        Raises
+        ------
+        KeyError
+            If there is none.
+        """
+        return cls[key.upper()]
+
+
+class Outcome(_Keyed):
     """How a trial ended.
 
-    ``Outcome.NON_FINITE.value`` is a sentence for people, ``.key`` a word for files and tables, and
-    ``.group`` the word under which the trials of a result are counted.
+    Beside the key, ``.group`` is the word under which the trials of a result are counted.
     """
 
     COMPLETED = "trained to its end"
@@ -25,11 +45,6 @@ class Outcome(enum.Enum):
     FAILED = "the training code failed"
 
     @property
-    def key(self) -> str:
-        """The outcome as one lower-case word, e.g. ``"non_finite"``."""
-        return self.name.lower()
-
-    @property
     def diverged(self) -> bool:
         """Whether the learning rate was too high for this run."""
         return self in (Outcome.NON_FINITE, Outcome.EXPLODED, Outcome.STUCK)
@@ -41,38 +56,11 @@ class Outcome(enum.Enum):
             return "diverged"
         return "failed" if self is Outcome.STALLED else self.key
 
-    @classmethod
-    def from_key(cls, key: str) -> Outcome:
-        """The outcome of that key.
 
-        Raises
-        ------
-        KeyError
-            If there is none.
-        """
-        return cls[key.upper()]
-
-
-class Ending(enum.Enum):
-    """Why a search ended; ``.key`` is a word for files."""
+class Ending(_Keyed):
+    """Why a search ended."""
 
     LIMIT = "a limit was reached, or nothing could be trained any more"
     SETTLED = "what another training could still gain is below the noise"
     NO_EFFECT = "the learning rate changed nothing"
     INTERRUPTED = "stopped from outside"
-
-    @property
-    def key(self) -> str:
-        """The ending as one lower-case word, e.g. ``"settled"``."""
-        return self.name.lower()
-
-    @classmethod
-    def from_key(cls, key: str) -> Ending:
-        """The ending of that key.
-
-        Raises
-        ------
-        KeyError
-            If there is none.
-        """
-        return cls[key.upper()]

@@ -65,6 +65,27 @@ class Range:
             return False
         return bool(self.low <= value <= self.high) and (not self.whole or value == int(value))
 
+    def spread(self, count: int) -> list[float]:
+        """So many values of it, ends included, evenly on its scale; fewer where whole numbers are as close."""
+        values = (np.geomspace if self.log else np.linspace)(self.low, self.high, count).clip(self.low, self.high)
+        return list(dict.fromkeys(round(v) if self.whole else v for v in values.tolist()))
+
+    @property
+    def middle(self) -> float:
+        """The middle on its scale."""
+        middle = math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
+        return round(middle) if self.whole else middle
+
+    def at(self, share: float) -> float:
+        """The value at a share of the range, 0 to 1, on its scale."""
+        high = self.high + 1 if self.whole else self.high
+        ratio = high / self.low if self.log else 1.0
+        if not self.log:
+            value = self.low + share * (high - self.low)
+        else:  # the ratio is beyond the largest float where a range goes from 1e-307 to 1e6
+            value = self.low * ratio**share if math.isfinite(ratio) else self.low ** (1 - share) * high**share
+        return self.plain(min(max(math.floor(value) if self.whole else value, self.low), self.high))
+
     def plain(self, value: Any) -> float:
         """A value that it holds, of its own type: Python's int where numbers are whole, else float."""
         return int(value) if self.whole else float(value)
@@ -95,6 +116,20 @@ class Choices:
     def holds(self, value: Any) -> bool:
         """Whether the value is one of them."""
         return not isinstance(value, bool) and value in self.values
+
+    def spread(self, count: int) -> list[Any]:
+        """All values: a number of choices is no scale to thin out."""
+        del count
+        return list(self.values)
+
+    @property
+    def middle(self) -> Any:
+        """The middle one of numbers, the first of words."""
+        return self.values[len(self.values) // 2 if self.numeric else 0]
+
+    def at(self, share: float) -> Any:
+        """The choice at a share of their number, 0 to 1 (excluded)."""
+        return self.values[int(share * len(self.values))]
 
     def plain(self, value: Any) -> Any:
         """The choice that equals a value."""
@@ -136,9 +171,9 @@ RULES: dict[str, _Rule] = {
     ),
     "optimizer": _Rule(allowed="the name of an optimizer", example='["sgd", "adam"]'),
     "momentum": _Rule(allowed="a number in [0, 1)", example="[0.0, 0.9]", fits=lambda v: 0 <= v < 1),
-    "weight_decay": _Rule(allowed="a number from 0 to 1e6", example="[0.0, 0.01]", fits=lambda v: 0 <= v <= 1e6),  # noqa: PLR2004 -- the bounds are told beside it
+    "weight_decay": _Rule(allowed="a number from 0 to 1e6", example="[0.0, 0.01]", fits=lambda v: 0 <= v <= 1e6),  # noqa: PLR2004 -- the bounds stand beside it
     "layer_decay": _Rule(allowed="a number in (0, 1]", example="[0.8, 1.0]", fits=lambda v: 0 < v <= 1),
-    "batch_exponent": _Rule(allowed="a number from 0 to 2", example="0.5", fits=lambda v: 0 <= v <= 2),  # noqa: PLR2004 -- the bounds are told beside it
+    "batch_exponent": _Rule(allowed="a number from 0 to 2", example="0.5", fits=lambda v: 0 <= v <= 2),  # noqa: PLR2004 -- the bounds stand beside it
 }
 _ALIASES = {
     "learning_rate": "lr",
@@ -156,7 +191,7 @@ _ALIASES = {
 
 
 def lr_range(value: Any) -> Range:
-    """The range of the learning rate; a list of two stands for it as well."""
+    """The range of the learning rate, also from a list of two."""
     pair = tuple(value) if isinstance(value, list) else value
     if not isinstance(pair, tuple | Mapping):
         hint = "a range (low, high), searched on a log scale"
@@ -182,7 +217,7 @@ def _range(name: str, value: Any) -> Range:
             msg = f"space: {name}: {have}; write {{ low = ..., high = ... }}"
             raise SpaceError(msg)
         value = (value["low"], value["high"])
-    if len(value) != 2:  # noqa: PLR2004 -- the bounds are told beside it
+    if len(value) != 2:  # noqa: PLR2004 -- the bounds stand beside it
         msg = f"space: {name}: a range is two numbers (low, high) (got {len(value)}); write a list for choices"
         raise SpaceError(msg)
     low, high = (number(name, end) for end in value)

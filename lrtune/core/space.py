@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import FloatDistribution, IntDistribution
 
@@ -31,8 +31,9 @@ from lrtune.core.recipe import Recipe
 from lrtune.errors import SpaceError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Never
+
+    from optuna.trial import BaseTrial
 
 __all__ = ["Space", "suggest"]
 
@@ -223,8 +224,8 @@ class Space:
 
         It differs from this one only where batch sizes are searched, by the exponent that this one leaves open.
         """
-        told = self.batch_exponent is not None or "optimizer" in self._axes or "batch_size" not in self._searched
-        if told or self.exponent(optimizer) == self.exponent():
+        settled = self.batch_exponent is not None or "optimizer" in self._axes or "batch_size" not in self._searched
+        if settled or self.exponent(optimizer) == self.exponent():
             return self
         return Space.from_json({**self.to_json(), "batch_exponent": self.exponent(optimizer)})
 
@@ -331,20 +332,7 @@ class Space:
         return [self._factor({"optimizer": name}, batch) for name in names for batch in _ends(axis)]
 
 
-class _Suggests(Protocol):
-    """The part of an Optuna trial that :func:`suggest` uses."""
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        """A number of a range."""
-
-    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
-        """A whole number of a range."""
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """One of the choices."""
-
-
-def suggest(trial: _Suggests, space: Space, *, epochs: int = 1, seed: int = 0) -> Recipe:
+def suggest(trial: BaseTrial, space: Space, *, epochs: int = 1, seed: int = 0) -> Recipe:
     """A recipe for an Optuna objective of your own: what `trial` suggests within `space`.
 
     ::
@@ -357,7 +345,7 @@ def suggest(trial: _Suggests, space: Space, *, epochs: int = 1, seed: int = 0) -
     return space.recipe(params, epochs=epochs, seed=seed)
 
 
-def _suggested(trial: _Suggests, name: str, distribution: Distribution) -> Any:
+def _suggested(trial: BaseTrial, name: str, distribution: Distribution) -> Any:
     if isinstance(distribution, FloatDistribution):
         return trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
     if isinstance(distribution, IntDistribution):

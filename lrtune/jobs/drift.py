@@ -17,17 +17,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Drift", "DriftCheck", "DriftVerdict", "Profile", "judge"]
+__all__ = ["CONFIG", "Drift", "DriftCheck", "DriftConfig", "DriftVerdict", "Profile", "judge"]
 
-# Shares of the way from the untrained loss to the best one:
-SAME = 0.08  # a neighbour that gained less has gained nothing
-GONE = 0.25  # a neighbour that gained so much, and is ahead, is better; the first check alone is too noisy to say so
-STRANGE = 0.5  # a neighbour that lost so much shows that the losses are not comparable
-FALLEN = 1.0  # how much worse a diverged run counts: as the untrained model
 
-LEVEL = 3.0  # a loss so many times larger or smaller than before says that the scale of the data has changed
-NEAR = 1.3  # fractions of a training within this factor are compared
-LEAST_LEARNED = 0.02  # of the untrained loss, below which nothing has been learned yet
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftConfig:
+    """The constants of the drift test.
+
+    A *share* is one of the way from the untrained loss to the best one. Where a line names no source, the value was
+    checked on jobs over weeks of changing data (the repository's ``studies/benchmarks/job_weeks.py``).
+    """
+
+    same: float = 0.08  # share: a neighbour that gained less has gained nothing
+    gone: float = 0.25  # share: one that gained so much, and is ahead, is better; the first check alone is too noisy
+    strange: float = 0.5  # share: a neighbour that lost so much shows that the losses are not comparable
+    diverged: float = 1.0  # share by which a diverged run counts as worse; definition (that of the untrained model)
+    level: float = 3.0  # factor: a loss so much larger or smaller than before has another scale
+    near: float = 1.3  # factor within which fractions of a training are compared
+    least_learned: float = 0.02  # of the untrained loss: below it nothing has been learned yet
+    step: float = 10**0.48  # factor between a learning rate and its neighbours: about three, and the step of no grid
+    fractions: tuple[float, ...] = (0.04, 0.08, 0.16)  # of a training: the checks, made until one decides
+    reference: int = 2  # checks that are made of a new answer, for the comparison next time
+    warmups: float = 1.5  # warmups after which the first check is made: before, runs differ by their warmup alone
+    longest: float = 0.4  # of a training: longer checks cost as much as a search; definition
+
+
+CONFIG = DriftConfig()
 
 
 class DriftVerdict(Enum):
@@ -124,7 +139,7 @@ def judge(today: Profile, before: Profile | None = None, *, last: bool = False) 
     then = _matching(before, look.fraction)
     if before is not None and then is not None and then.mid is not None and math.isfinite(then.mid):
         level = look.mid / then.mid if look.mid > 0 < then.mid else 1.0
-        if not 1 / LEVEL <= level <= LEVEL:
+        if not 1 / CONFIG.level <= level <= CONFIG.level:
             return Drift.undecided(f"it shows {level:.2g} times what it showed when it was found")
         scale = _scale(before, then)
         if scale is not None:
@@ -143,12 +158,14 @@ def _compared(now: Sequence[float | None], then: Sequence[float | None], *, firs
         return Drift.undecided("it has no neighbours to be compared with")
     gain, lead, name = max(known)
     why = f"the {name} learning rate gained {gain:+.2f} on it since it was found"
-    if gain >= GONE and lead < 0 and (last or not first):
+    if gain >= CONFIG.gone and lead < 0 and (last or not first):
         return Drift(verdict=DriftVerdict.MOVED, why=f"{why}, and leads")
     lost, _, other = min(known)
-    if lost < -STRANGE:  # the learning rate where runs diverge has come closer, or the scale of the data has changed
+    if (
+        lost < -CONFIG.strange
+    ):  # the learning rate where runs diverge has come closer, or the scale of the data has changed
         return Drift.undecided(f"the {other} learning rate lost {-lost:.2f} on it: all is different")
-    if gain <= SAME or (last and all(now_ > SAME for _, now_, _ in known)):
+    if gain <= CONFIG.same or (last and all(now_ > CONFIG.same for _, now_, _ in known)):
         return Drift(verdict=DriftVerdict.UNCHANGED, why=why)
     return Drift.undecided(why)
 
@@ -156,16 +173,16 @@ def _compared(now: Sequence[float | None], then: Sequence[float | None], *, firs
 def _alone(now: Sequence[float | None]) -> Drift:
     """Without a profile of before: by how much worse the neighbours are today."""
     known = [value for value in now if value is not None]
-    if len(known) == len(now) and all(value > SAME for value in known):
+    if len(known) == len(now) and all(value > CONFIG.same for value in known):
         return Drift(verdict=DriftVerdict.UNCHANGED, why="both neighbours are worse")
-    if known and min(known) < -GONE:
+    if known and min(known) < -CONFIG.gone:
         return Drift(verdict=DriftVerdict.MOVED, why=f"a neighbour is better by {-min(known):.2f}")
     return Drift.undecided("its neighbours are about as good, and there is nothing to compare with")
 
 
 def _excess(look: DriftCheck, mid: float, scale: float) -> list[float | None]:
     """By how much each neighbour is worse, as a share of `scale`; None where it is not known."""
-    return [None if value is None else min(FALLEN, (value - mid) / scale) for value in (look.low, look.high)]
+    return [None if value is None else min(CONFIG.diverged, (value - mid) / scale) for value in (look.low, look.high)]
 
 
 def _scale(profile: Profile, look: DriftCheck) -> float | None:
@@ -174,14 +191,14 @@ def _scale(profile: Profile, look: DriftCheck) -> float | None:
     best = min(values)
     if profile.untrained is not None:
         learned = profile.untrained - best
-        return learned if learned > LEAST_LEARNED * abs(profile.untrained) else None
+        return learned if learned > CONFIG.least_learned * abs(profile.untrained) else None
     left = 0.0 if profile.end is None or look.mid is None else look.mid - profile.end
     return max(left, max(values) - best, 0.1 * abs(best)) or None
 
 
 def _matching(profile: Profile | None, fraction: float) -> DriftCheck | None:
     looks = () if profile is None else profile.looks
-    near = [look for look in looks if 1 / NEAR <= look.fraction / fraction <= NEAR]
+    near = [look for look in looks if 1 / CONFIG.near <= look.fraction / fraction <= CONFIG.near]
     return min(near, key=lambda look: abs(math.log(look.fraction / fraction)), default=None)
 
 

@@ -1,8 +1,8 @@
 """The strategy of a job's run: the drift test of the last learning rate first, a search only where it fails.
 
 Like any strategy it decides from the trials alone. It knows its own trials by their learning rates: the last answer's
-times a power of :data:`STEP`, a factor that is in no grid. So a run that was killed resumes where it stopped, and the
-search after a failed test starts from the trials of the test.
+times a power of :attr:`.DriftConfig.step`, a factor that is in no grid. So a run that was killed resumes where it
+stopped, and the search after a failed test starts from the trials of the test.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrtune.core.outcome import Outcome
 from lrtune.errors import InputError
-from lrtune.jobs.drift import Drift, DriftCheck, DriftVerdict, Profile, judge
+from lrtune.jobs.drift import CONFIG, Drift, DriftCheck, DriftVerdict, Profile, judge
 from lrtune.search.base import Continue, Finish, Start, Wait
 from lrtune.search.freeze_thaw.answer import answer
 from lrtune.search.freeze_thaw.observations import Observations
@@ -24,19 +24,8 @@ if TYPE_CHECKING:
 
     from lrtune.search.base import Action, SearchContext, Strategy, TrialView
 
-__all__ = ["STEP", "DriftStrategy", "LastAnswer"]
+__all__ = ["DriftStrategy", "LastAnswer"]
 
-STEP = 10**0.48
-"""Factor between a learning rate and its neighbours: about three, and the step of no grid."""
-
-LOOKS = (0.04, 0.08, 0.16)
-"""Fractions of a training at which the three are compared; the next one only where the last one did not decide."""
-
-REFERENCE = 2
-"""How many of these checks are made of a new answer, for the comparison next time."""
-
-MOST_WARMUP = 1.5  # checks begin so many warmups into a training: before, runs differ by their warmup alone
-LONGEST_LOOK = 0.4  # of a training; longer checks cost as much as a search
 SIDES = (0, -1, 1)
 LOST = frozenset({Outcome.FAILED, Outcome.INTERRUPTED, Outcome.STALLED, Outcome.OUT_OF_MEMORY})
 CLOSE = 1e-9
@@ -146,7 +135,7 @@ class DriftStrategy:
             return action
         trial = next(trial for trial in context.trials if trial.number == best)
         spots = _spots(context, context.space.params(trial.recipe))
-        untils = _untils(context, spots.get(0, {}))[:REFERENCE] if 0 in spots else []
+        untils = _untils(context, spots.get(0, {}))[: CONFIG.reference] if 0 in spots else []
         if not untils:
             return action
         extra = _trained(context, spots, untils[-1])
@@ -162,7 +151,7 @@ class DriftStrategy:
         """The trials without those that only serve the next drift test: neighbours of an earlier, completed trial."""
         tested = list(_spots(context, self.last.params).values()) if self.last is not None else []
         done = [trial for trial in context.trials if trial.outcome is Outcome.COMPLETED]
-        reach = max(_untils(context, {})[:REFERENCE], default=0.0)
+        reach = max(_untils(context, {})[: CONFIG.reference], default=0.0)
 
         def extra(trial: TrialView) -> bool:
             if any(_same(context, trial, params) for params in tested) or trial.trained > _reach(context, trial, reach):
@@ -177,7 +166,7 @@ class DriftStrategy:
 
 def _spots(context: SearchContext, params: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
     """The settings and their neighbours, as far as they lie in the space: -1 below, 0 itself, 1 above."""
-    found = {side: {**params, "lr": float(params["lr"]) * STEP**side} for side in SIDES}
+    found = {side: {**params, "lr": float(params["lr"]) * CONFIG.step**side} for side in SIDES}
     return {side: spot for side, spot in found.items() if _inside(context, spot)}
 
 
@@ -194,13 +183,16 @@ def _untils(context: SearchContext, params: Mapping[str, Any]) -> list[float]:
     warmup = 0.0
     if params:
         warmup = context.space.recipe(dict(params), epochs=context.epochs).warmup
-    least = MOST_WARMUP * warmup * length if warmup < 1 else 0.0
-    found = [max(finest, round(max(look * length, least * 2**k) / finest) * finest) for k, look in enumerate(LOOKS)]
-    return sorted({until for until in found if until <= LONGEST_LOOK * length})
+    least = CONFIG.warmups * warmup * length if warmup < 1 else 0.0
+    found = [
+        max(finest, round(max(look * length, least * 2**k) / finest) * finest)
+        for k, look in enumerate(CONFIG.fractions)
+    ]
+    return sorted({until for until in found if until <= CONFIG.longest * length})
 
 
 def _reach(context: SearchContext, trial: TrialView, usual: float) -> float:
-    return max(_untils(context, context.space.params(trial.recipe))[:REFERENCE], default=usual)
+    return max(_untils(context, context.space.params(trial.recipe))[: CONFIG.reference], default=usual)
 
 
 def _trained(context: SearchContext, spots: Mapping[int, Mapping[str, Any]], until: float) -> Action | None:
@@ -229,13 +221,11 @@ def _advance(context: SearchContext, params: Mapping[str, Any], until: float, wh
 def _affordable(context: SearchContext, action: Action, reserve: float = 0.0) -> bool:
     """Whether the limits leave room for it, and for `reserve` epochs after it."""
     if isinstance(action, Start):
-        price = action.until
-    elif isinstance(action, Continue):
+        return context.affords((action.until + reserve) / context.epochs)
+    if isinstance(action, Continue):
         run = next(trial for trial in context.trials if trial.number == action.number)
-        price = action.until - run.trained + run.repaid_epochs
-    else:
-        return True
-    return (price + reserve) / context.epochs <= context.left + CLOSE
+        return context.affords(context.price(run, action.until) + reserve / context.epochs)
+    return True
 
 
 def _run(context: SearchContext, params: Mapping[str, Any]) -> TrialView | None:
@@ -251,7 +241,7 @@ def _same(context: SearchContext, trial: TrialView, params: Mapping[str, Any]) -
 
 
 def _neighbours(one: TrialView, two: TrialView) -> bool:
-    apart = math.log(one.recipe.lr / two.recipe.lr) / math.log(STEP)
+    apart = math.log(one.recipe.lr / two.recipe.lr) / math.log(CONFIG.step)
     others = dataclasses.replace(one.recipe, lr=two.recipe.lr) == two.recipe
     return others and math.isclose(abs(apart), 1.0, rel_tol=CLOSE)
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from lrtune.errors import RecipeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 __all__ = ["Floats", "Schedule", "number", "numbers", "percent", "shown", "suggestion", "word", "written"]
 
@@ -44,8 +44,8 @@ class Schedule(abc.ABC):
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            if "allowed" in field.metadata:
-                value = field.metadata["allowed"].checked(f"{self.name}({field.name})", getattr(self, field.name))
+            if "check" in field.metadata:
+                value = field.metadata["check"](f"{self.name}({field.name})", getattr(self, field.name))
                 object.__setattr__(self, field.name, value)
 
     @overload
@@ -72,21 +72,21 @@ class Schedule(abc.ABC):
 
     @property
     def listens(self) -> bool:
-        """Whether it has to be told the metric, by ``update``; then it is a state machine, and one run's own."""
+        """Whether it is metric-driven: it needs the metric, by ``update``, has a state, and belongs to one run."""
         return False
 
     @property
     def hears_losses(self) -> bool:
-        """Whether a smaller metric is the better one to a schedule that listens."""
+        """Whether a smaller metric is the better one to a metric-driven schedule."""
         return True
 
     def update(self, metric: float, *, progress: float = 1.0) -> float:
-        """Hear the metric at a progress of the run; the multiplier from now on."""
+        """Take the metric at a progress of the run; returns the multiplier from now on."""
         del metric
         return self(progress)
 
     def state(self) -> dict[str, Any]:
-        """What it takes to go on after a pause, as plain JSON; empty where a schedule does not listen."""
+        """What :meth:`restore` needs to go on after a pause, as plain JSON; empty unless metric-driven."""
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -101,81 +101,63 @@ class Schedule(abc.ABC):
         options = [
             f"{field.name}={written(getattr(self, field.name))}"
             for field in dataclasses.fields(self)
-            if "allowed" in field.metadata and getattr(self, field.name) != field.default
+            if "check" in field.metadata and getattr(self, field.name) != field.default
         ]
         return f"{self.name}({', '.join(options)})" if options else self.name
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Number:
-    low: float
-    high: float
-    above: bool  # low itself is not allowed
-    below: bool  # high itself is not allowed
-    whole: bool
-
-    def checked(self, what: str, value: Any) -> float:
-        value = value.item() if isinstance(value, np.generic) else value
-        if isinstance(value, bool) or not isinstance(value, int | float) or not self._fits(value):
-            msg = f"schedule: {what} must be {self} (got {shown(value)}); change it"
-            raise RecipeError(msg)
-        return int(value) if self.whole else float(value)
-
-    def _fits(self, value: float) -> bool:
-        if not self.low <= value <= self.high or not math.isfinite(value):
-            return False
-        ends = (self.above and value == self.low) or (self.below and value == self.high)
-        return not ends and (not self.whole or value == int(value))
-
-    def __str__(self) -> str:
-        kind = "a whole number" if self.whole else "a number"
-        return f"{kind} in {'(' if self.above else '['}{self.low:g}, {self.high:g}{')' if self.below else ']'}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Numbers:
-    each: _Number
-
-    def checked(self, what: str, value: Any) -> tuple[float, ...]:
-        if not isinstance(value, list | tuple) or not 1 <= len(value) <= MOST_OPTIONS:
-            msg = f"schedule: {what} must be a list of numbers (got {shown(value)}); write for example [0.5, 0.75]"
-            raise RecipeError(msg)
-        found = tuple(self.each.checked(what, one) for one in value)
-        if list(found) != sorted(set(found)):
-            msg = f"schedule: {what} must be in ascending order, each once (got {shown(value)}); sort it"
-            raise RecipeError(msg)
-        return found
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Word:
-    words: tuple[str, ...]
-
-    def checked(self, what: str, value: Any) -> str:
-        if not isinstance(value, str) or value not in self.words:
-            allowed = ", ".join(self.words)
-            msg = f"schedule: {what} must be one of {allowed} (got {shown(value)}){suggestion(value, self.words)}"
-            raise RecipeError(msg)
-        return value
 
 
 def number(
     default: float, low: float, high: float, *, above: bool = False, below: bool = False, whole: bool = False
 ) -> Any:
-    """An option that is a number between `low` and `high`."""
-    allowed = _Number(low=low, high=high, above=above, below=below, whole=whole)
-    return dataclasses.field(default=default, metadata={"allowed": allowed})
+    """An option that is a number from `low` to `high`, without these themselves where `above` and `below` are true."""
+    return dataclasses.field(default=default, metadata={"check": _number(low, high, above, below, whole)})
 
 
 def numbers(default: tuple[float, ...], low: float, high: float) -> Any:
     """An option that is a list of ascending numbers strictly between `low` and `high`."""
-    each = _Number(low=low, high=high, above=True, below=True, whole=False)
-    return dataclasses.field(default=default, metadata={"allowed": _Numbers(each=each)})
+    each = _number(low, high, above=True, below=True, whole=False)
+
+    def check(what: str, value: Any) -> tuple[float, ...]:
+        if not isinstance(value, list | tuple) or not 1 <= len(value) <= MOST_OPTIONS:
+            msg = f"schedule: {what} must be a list of numbers (got {shown(value)}); write for example [0.5, 0.75]"
+            raise RecipeError(msg)
+        found = tuple(each(what, one) for one in value)
+        if list(found) != sorted(set(found)):
+            msg = f"schedule: {what} must be in ascending order, each once (got {shown(value)}); sort it"
+            raise RecipeError(msg)
+        return found
+
+    return dataclasses.field(default=default, metadata={"check": check})
 
 
 def word(default: str, *others: str) -> Any:
     """An option that is one of a few words."""
-    return dataclasses.field(default=default, metadata={"allowed": _Word(words=(default, *others))})
+    words = (default, *others)
+
+    def check(what: str, value: Any) -> str:
+        if not isinstance(value, str) or value not in words:
+            msg = f"schedule: {what} must be one of {', '.join(words)} (got {shown(value)}){suggestion(value, words)}"
+            raise RecipeError(msg)
+        return value
+
+    return dataclasses.field(default=default, metadata={"check": check})
+
+
+def _number(low: float, high: float, above: bool, below: bool, whole: bool) -> Callable[[str, Any], float]:  # noqa: FBT001 -- as `number` passes them
+    """A function that returns a valid option's value, or raises RecipeError with its name and what is allowed."""
+    kind = "a whole number" if whole else "a number"
+    allowed = f"{kind} in {'(' if above else '['}{low:g}, {high:g}{')' if below else ']'}"
+
+    def check(what: str, value: Any) -> float:
+        value = value.item() if isinstance(value, np.generic) else value
+        fits = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+        fits = fits and math.isfinite(value) and not (above and value == low) and not (below and value == high)
+        if not fits or (whole and value != int(value)):
+            msg = f"schedule: {what} must be {allowed} (got {shown(value)}); change it"
+            raise RecipeError(msg)
+        return int(value) if whole else float(value)
+
+    return check
 
 
 def suggestion(value: object, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""The schedule that listens to the metric: reduce on plateau."""
+"""The metric-driven schedule: reduce on plateau."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Plateau"]
 
 
 @dataclass(slots=True)
-class _Heard:
+class _State:
     best: float | None = None
     bad: int = 0
     resting: int = 0
@@ -28,7 +28,7 @@ class _Heard:
 class Plateau(Schedule):
     """Multiplied by `factor` when the metric has not improved by `threshold` for more than `patience` updates.
 
-    The options are frozen, what it has heard is not: each run needs its own, as :func:`~lrtune.schedules.parse` gives.
+    The options are frozen, its state is not: each run needs its own, as :func:`~lrtune.schedules.parse` gives.
     A metric that is NaN counts as no improvement.
 
     Attributes
@@ -54,11 +54,11 @@ class Plateau(Schedule):
     cooldown: int = number(0, 0, 10**9, whole=True)
     floor: float = number(0.0, 0.0, 1.0)
     mode: str = word("min", "max")
-    _heard: _Heard = field(default_factory=_Heard, init=False, repr=False, compare=False)
+    _current: _State = field(default_factory=_State, init=False, repr=False, compare=False)
 
     @property
     def listens(self) -> bool:
-        """It has to be told the metric."""
+        """It is metric-driven."""
         return True
 
     @property
@@ -69,28 +69,28 @@ class Plateau(Schedule):
     @property
     def multiplier(self) -> float:
         """The multiplier from now on."""
-        return self._heard.multiplier
+        return self._current.multiplier
 
     def _multiplier(self, p: Floats) -> Floats:
-        return np.full_like(p, self._heard.multiplier)
+        return np.full_like(p, self._current.multiplier)
 
     def update(self, metric: float, *, progress: float = 1.0) -> float:
-        """Hear the metric, usually once an epoch; the multiplier from now on."""
+        """Take the metric, usually once an epoch; returns the multiplier from now on."""
         del progress
-        heard, metric = self._heard, float(metric)
+        state, metric = self._current, float(metric)
         if self._improves(metric):
-            heard.best, heard.bad = metric, 0
+            state.best, state.bad = metric, 0
         else:
-            heard.bad += 1
-        if heard.resting > 0:
-            heard.resting, heard.bad = heard.resting - 1, 0
-        if heard.bad > self.patience:
-            heard.multiplier = max(heard.multiplier * self.factor, self.floor)
-            heard.resting, heard.bad = self.cooldown, 0
-        return heard.multiplier
+            state.bad += 1
+        if state.resting > 0:
+            state.resting, state.bad = state.resting - 1, 0
+        if state.bad > self.patience:
+            state.multiplier = max(state.multiplier * self.factor, self.floor)
+            state.resting, state.bad = self.cooldown, 0
+        return state.multiplier
 
     def _improves(self, metric: float) -> bool:
-        best = self._heard.best
+        best = self._current.best
         if best is None:
             return not math.isnan(metric)
         # Relative to the size of the best: PyTorch's best * (1 - threshold) asks a negative loss to become worse.
@@ -98,14 +98,14 @@ class Plateau(Schedule):
         return metric < best - margin if self.mode == "min" else metric > best + margin
 
     def state(self) -> dict[str, Any]:
-        """What it has heard, as plain JSON."""
-        heard = self._heard
-        return {"best": heard.best, "bad": heard.bad, "resting": heard.resting, "multiplier": heard.multiplier}
+        """Its state, as plain JSON."""
+        state = self._current
+        return {"best": state.best, "bad": state.bad, "resting": state.resting, "multiplier": state.multiplier}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
         for name, value in state.items():
-            setattr(self._heard, name, value)
+            setattr(self._current, name, value)
 
     def describe(self) -> str:
         """One clause for people."""

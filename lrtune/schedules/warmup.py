@@ -35,7 +35,7 @@ class Warmup(Schedule):
 
     @property
     def listens(self) -> bool:
-        """Whether the schedule that follows has to be told the metric."""
+        """Whether the schedule that follows is metric-driven."""
         return self.after.listens
 
     @property
@@ -44,13 +44,13 @@ class Warmup(Schedule):
         return self.after.hears_losses
 
     def update(self, metric: float, *, progress: float = 1.0) -> float:
-        """Let the schedule that follows hear the metric, once the warmup is over; the multiplier from now on."""
+        """Pass the metric on once the warmup is over; returns the multiplier from now on."""
         if progress >= self.fraction:
             self.after.update(metric, progress=(progress - self.fraction) / (1 - self.fraction))
         return self(progress)
 
     def state(self) -> dict[str, Any]:
-        """What the schedule that follows has heard."""
+        """The state of the schedule that follows."""
         return self.after.state()
 
     def restore(self, state: Mapping[str, Any]) -> None:

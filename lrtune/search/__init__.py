@@ -1,1 +1,1 @@
-"""Strategies: what trains next, and how far. One file a strategy, one contract (:mod:`lrtune.search.base`)."""
+"""Strategies decide which trial trains next, and how far: one contract (:mod:`.base`), one list (:mod:`.registry`)."""

@@ -1,14 +1,15 @@
-"""The contract of the family: what a strategy is shown, and what it may answer.
+"""What a strategy is shown and what it may answer; where prices and the budget are computed for all strategies.
 
-A strategy owns nothing that it could not rebuild from the study: :meth:`Strategy.next` is a function
-of the :class:`SearchContext` alone (and of the seed in it), so a killed search goes on exactly where it
-stood, and a second worker needs no messages from the first.
+A strategy keeps no state: :meth:`Strategy.next` is a function of the :class:`SearchContext` alone, its seed included.
+So a search that was killed goes on where it stopped, and workers need no messages from each other. The engine
+(:mod:`lrtune.study.engine`) asks for the next action and carries it out.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -23,9 +24,26 @@ if TYPE_CHECKING:
     from lrtune.core.recipe import Recipe
     from lrtune.core.space import Space
 
-__all__ = ["Action", "Continue", "Finish", "SearchContext", "Start", "Stop", "Strategy", "TrialView", "Wait"]
+__all__ = [
+    "UNLIMITED_BUDGET",
+    "Action",
+    "Continue",
+    "Finish",
+    "SearchContext",
+    "Start",
+    "Stop",
+    "Strategy",
+    "TrialView",
+    "Wait",
+]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
+
+UNLIMITED_BUDGET = 6.0
+"""Full trainings after which a search without any limit ends at the latest, and which a comparison gives to each."""
+
+ROUNDING = 1e-9
+"""Full trainings: more than the rounding of summed prices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,24 +55,22 @@ class TrialView:
     number
         The trial's number in the Optuna study.
     recipe
-        What the run was told.
+        Its learning rate and other settings.
     epochs, values
-        The metric's curve: where it was reported (epochs, may be fractional, increasing) and its value
-        there, in the metric's own sign. Non-finite values may occur at the end of a diverged run. Empty
-        before the first report.
-    reached
-        Epochs that the run has trained; more than the last of `epochs` where it did not report the metric
-        at its latest steps.
+        The metric's curve: epochs (increasing, may be fractional) and values in the metric's own sign, of equal
+        length, 0 before the first report. The last values of a diverged run may be non-finite.
     outcome
-        How it ended; None while it is paused or running and may still be continued.
+        How it ended; None while it is paused or running.
     result
         Its result under the study's value rule where it is completed, e.g. the mean of its last epochs.
     until
-        Up to which epoch it is being trained right now by some worker; None when nobody trains it.
+        The epoch to which a worker is training it now; None when none does.
     mine
-        Whether whoever asks may continue it: a generator's run lives in one process and waits for it.
+        Whether the asking process may continue it: a generator's run lives in one process.
     repaid_epochs
-        Epochs that continuing it would train a second time, because its state was lost; they are paid.
+        Epochs that continuing it trains a second time because its state was lost; they are paid.
+    reached
+        Epochs trained; more than the last of `epochs` where its latest steps did not report the metric.
     """
 
     number: int
@@ -75,7 +91,7 @@ class TrialView:
 
     @property
     def open(self) -> bool:
-        """Whether it is paused, so that whoever asks may continue it."""
+        """Whether it is paused and may be continued by the asking process."""
         return self.outcome is None and self.until is None and self.mine
 
 
@@ -94,7 +110,7 @@ class SearchContext:
     trials
         Every trial of the study, in the order of their numbers.
     spent
-        Cost so far in full trainings, what is being trained right now included.
+        Cost so far in full trainings, that of segments being trained included.
     budget
         The most that may be spent, in full trainings; None for no such limit. Never to be overspent:
         the sum of ``spent`` and of what an action asks for stays at or below it.
@@ -105,10 +121,10 @@ class SearchContext:
     untrained
         The metric's value before training, where the trainer knows it.
     finest
-        The smallest piece of training worth asking for, in epochs (1 for generators; less where a
-        trainer can evaluate within an epoch).
+        The shortest segment worth training, in epochs (1 for generators; less where a trainer can evaluate
+        within an epoch).
     seed
-        The search's seed. Derive every random number from it and from the trials seen.
+        The search's seed. Derive every random number from it and from the trials.
     exhausted
         Whether the limit on the number of trials is reached: only Continue, Stop and Finish remain.
     """
@@ -129,25 +145,41 @@ class SearchContext:
     @property
     def left(self) -> float:
         """Full trainings that may still be spent; infinite without a budget."""
-        return float("inf") if self.budget is None else self.budget - self.spent
+        return math.inf if self.budget is None else self.budget - self.spent
+
+    @property
+    def busy(self) -> bool:
+        """Whether any trial is being trained now, by whomever."""
+        return any(trial.until is not None for trial in self.trials)
+
+    def limited(self) -> SearchContext:
+        """The same with :data:`UNLIMITED_BUDGET` where there is no budget."""
+        return self if self.budget is not None else dataclasses.replace(self, budget=UNLIMITED_BUDGET)
+
+    def price(self, trial: TrialView, until: float) -> float:
+        """Full trainings that training a trial on, up to an epoch, costs."""
+        return (until - trial.trained + trial.repaid_epochs) / self.epochs
+
+    def affords(self, price: float) -> bool:
+        """Whether the budget still holds so many full trainings."""
+        return price <= self.left + ROUNDING
 
     @property
     def to_finish(self) -> float:
-        """Full trainings that the run nearest to its end still needs from where it stands, or is being trained to.
+        """Full trainings that the open run closest to its end still needs.
 
-        A search that spends more than this leaves ends with nothing. 1 where no run is open, 0 once one is complete.
+        1 where no run is open, 0 once one is complete. A search that spends what this reserves completes none.
         """
-        if any(seen.outcome is Outcome.COMPLETED for seen in self.trials):
+        if any(trial.outcome is Outcome.COMPLETED for trial in self.trials):
             return 0.0
-        pending = [seen for seen in self.trials if seen.outcome is None]
-        done = [max(seen.trained - seen.repaid_epochs, seen.until or 0.0) for seen in pending]
+        pending = [trial for trial in self.trials if trial.outcome is None]
+        done = [max(trial.trained - trial.repaid_epochs, trial.until or 0.0) for trial in pending]
         return 1 - max(done, default=0.0) / self.epochs
 
     def leaves_an_end(self, trained: float, until: float, repaid_epochs: float = 0.0) -> bool:
-        """Whether the budget holds a piece of one run, and then what the run nearest to its end still needs."""
+        """Whether the budget holds a segment from an epoch to another, and then the end of the run closest to it."""
         price = (until - trained + repaid_epochs) / self.epochs
-        needed = min(self.to_finish, 1 - until / self.epochs)
-        return price + needed <= self.left * (1 + 1e-9)
+        return self.affords(price + min(self.to_finish, 1 - until / self.epochs))
 
     @property
     def reach(self) -> tuple[float, float]:
@@ -168,7 +200,7 @@ class Start:
     Attributes
     ----------
     params
-        The point of the space; None leaves it to the strategy's Optuna sampler.
+        The point of the space; None leaves it to the study's Optuna sampler.
     until
         Train up to this epoch.
     seed
@@ -195,7 +227,7 @@ class Continue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
-    """Give a paused trial up."""
+    """Prune a paused trial."""
 
     number: int
     outcome: Outcome = Outcome.PRUNED
@@ -209,7 +241,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
-    """End the search; what is still paused is told as pruned.
+    """End the search; what is still paused is pruned.
 
     Attributes
     ----------
@@ -219,7 +251,7 @@ class Finish:
         Whether it ends because nothing is left to gain, and not because a limit does not let it go on.
     """
 
-    why: str = field(default="the search is complete")
+    why: str = "the search is complete"
     settled: bool = False
 
 
@@ -234,4 +266,4 @@ class Strategy(Protocol):
         """The name under which a study file selects it."""
 
     def next(self, context: SearchContext, /) -> Action:
-        """The next piece of work; a function of the situation alone."""
+        """The next action; a function of the context alone."""

@@ -16,6 +16,7 @@ from lrtune.core.numpy_errors import own_errstate
 from lrtune.core.space import Space
 from lrtune.errors import InputError, SearchError
 from lrtune.reporting import tables
+from lrtune.search.base import UNLIMITED_BUDGET
 from lrtune.search.baselines.tuning_free import WAYS, refusal
 from lrtune.search.registry import NAMES, make
 from lrtune.study.trials.study_reader import read
@@ -37,7 +38,6 @@ DEFAULT = ("freeze-thaw", "tpe", "random", "grid", "top-k", "optuna")
 THRESHOLDS = (0.02, 0.01, 0.005)
 """Normalised regrets whose cost is asked for."""
 
-BUDGET = 6.0
 RESAMPLES = 2000
 SURE = 0.95
 FEWEST_SEEDS = 3
@@ -179,7 +179,7 @@ def compare(
     if not names or seeds < 1:
         msg = f"compare needs at least one strategy and one seed (got {len(names)} and {seeds})"
         raise InputError(msg)
-    budget = BUDGET if budget is None else budget
+    budget = UNLIMITED_BUDGET if budget is None else budget
     first = int(question.pop("seed", 0) or 0)
     records: dict[tuple[str, int], StudyRecord] = {}
     for seed in range(first, first + seeds):

@@ -1,1 +1,1 @@
-"""Baselines: grid search, successive halving without a model, and optimizers that need no tuning."""
+"""Baselines: a grid, one epoch each and then the best, and optimizers that need no tuning."""

@@ -1,4 +1,4 @@
-"""The grid: every cell once, failed cells again, nothing to do when complete. An honest baseline."""
+"""The strategy ``grid``, a baseline: every cell of a grid once, failed cells again, nothing to do when complete."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from lrtune.core.outcome import Outcome
 from lrtune.search.base import Action, Continue, Finish, Start, Wait
 
 if TYPE_CHECKING:
     from lrtune.core.space import Space
-    from lrtune.search.base import SearchContext, TrialView
+    from lrtune.search.base import SearchContext
 
-__all__ = ["LR_POINTS", "Grid", "cells"]
+__all__ = ["CONFIG", "Grid", "GridConfig", "cells"]
 
-LR_POINTS = 15
-"""Learning rates of a grid that no budget limits: about two a decade over the usual range."""
 
-RANGE_POINTS = 3
-"""Points of any other range: its ends and its middle."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridConfig:
+    """The constants of the grid."""
 
-ATTEMPTS = 2
-"""How often a cell whose training failed is tried."""
+    lr_points: int = 15  # learning rates where no budget limits them; definition: two a decade, usually
+    range_points: int = 3  # points of any other range; definition: its ends and its middle
+    attempts: int = 2  # times that a cell is tried whose training failed; definition
+
+
+CONFIG = GridConfig()
 
 LOST = frozenset({Outcome.FAILED, Outcome.INTERRUPTED, Outcome.STALLED, Outcome.OUT_OF_MEMORY})
 """Outcomes that say nothing about the cell: it is tried again."""
@@ -47,34 +49,20 @@ class Grid:
 
     def next(self, context: SearchContext, /) -> Action:
         """Finish what is open, else start the next cell that has no completed trial."""
-        for seen in context.trials:
-            if seen.open:
-                price = (context.epochs - seen.trained + seen.repaid_epochs) / context.epochs
-                if price <= context.left * (1 + 1e-9):
-                    return Continue(number=seen.number, until=float(context.epochs), why="a cell of the grid")
-        todo = [cell for cell in self._cells(context) if self._wanted(cell, context)]
-        busy = any(seen.until is not None for seen in context.trials)
+        end = float(context.epochs)
+        for trial in context.trials:
+            if trial.open and context.affords(context.price(trial, end)):
+                return Continue(number=trial.number, until=end, why="a cell of the grid")
+        every = cells(context.space, self.points, math.inf if context.budget is None else context.budget)
+        todo = [cell for cell in every if _wanted(cell, context)]
+        if todo and not context.exhausted and context.left >= 1 - 1e-9:
+            return Start(params=todo[0], until=end, why="a cell of the grid")
+        if context.busy:
+            return Wait()
         if not todo:
-            return Wait() if busy else Finish(why="the grid is complete")
-        if context.exhausted or context.left < 1 - 1e-9:
-            limit = "the number of trials" if context.exhausted else f"the budget of {context.budget:g} trainings"
-            return Wait() if busy else Finish(why=f"{limit} ended with {len(todo)} cells of the grid to go")
-        return Start(params=todo[0], until=float(context.epochs), why="a cell of the grid")
-
-    def _cells(self, context: SearchContext) -> list[dict[str, Any]]:
-        budget = context.budget
-        return cells(context.space, self.points, math.inf if budget is None else budget)
-
-    def _wanted(self, cell: dict[str, Any], context: SearchContext) -> bool:
-        tried = [seen for seen in context.trials if _same(context.space.params(seen.recipe), cell)]
-        lost = [seen for seen in tried if seen.outcome in LOST]
-        return len(lost) == len(tried) < ATTEMPTS
-
-    @staticmethod
-    def coverage(context: SearchContext, cell_count: int) -> float:
-        """Share of the cells that were trained, 0 to 1."""
-        done: list[TrialView] = [seen for seen in context.trials if seen.outcome is Outcome.COMPLETED]
-        return len(done) / cell_count if cell_count else 1.0
+            return Finish(why="the grid is complete")
+        limit = "the number of trials" if context.exhausted else f"the budget of {context.budget:g} trainings"
+        return Finish(why=f"{limit} ended with {len(todo)} cells of the grid to go")
 
 
 def cells(space: Space, points: int | None = None, budget: float = math.inf) -> list[dict[str, Any]]:
@@ -89,9 +77,9 @@ def cells(space: Space, points: int | None = None, budget: float = math.inf) -> 
     budget
         Full trainings that may be spent.
     """
-    axes = {name: _axis(distribution) for name, distribution in space.distributions().items() if name != "lr"}
+    axes = {name: axis.spread(CONFIG.range_points) for name, axis in space.axes.items() if name != "lr"}
     others = math.prod(len(values) for values in axes.values())
-    wanted = min(LR_POINTS, int(budget / others)) if math.isfinite(budget) else LR_POINTS
+    wanted = min(CONFIG.lr_points, int(budget / others)) if math.isfinite(budget) else CONFIG.lr_points
     low, high = space.lr_range
     lrs = np.unique(np.geomspace(low, high, max(points or wanted, 2)).clip(low, high))
     order = sorted(range(len(lrs)), key=lambda index: (abs(index - (len(lrs) - 1) / 2), index))
@@ -99,18 +87,10 @@ def cells(space: Space, points: int | None = None, budget: float = math.inf) -> 
     return [dict(zip(("lr", *axes), values, strict=True)) for values in grid]
 
 
-def _axis(distribution: object) -> list[Any]:
-    if isinstance(distribution, CategoricalDistribution):
-        return list(distribution.choices)
-    if isinstance(distribution, IntDistribution):
-        space = np.geomspace if distribution.log else np.linspace
-        return sorted({round(float(v)) for v in space(distribution.low, distribution.high, RANGE_POINTS)})
-    if isinstance(distribution, FloatDistribution):
-        space = np.geomspace if distribution.log else np.linspace
-        values = space(distribution.low, distribution.high, RANGE_POINTS).clip(distribution.low, distribution.high)
-        return list(dict.fromkeys(values.tolist()))
-    msg = f"a grid over {distribution!r} cannot be made"
-    raise TypeError(msg)
+def _wanted(cell: dict[str, Any], context: SearchContext) -> bool:
+    """Whether every trial of the cell failed, and few did."""
+    tried = [trial for trial in context.trials if _same(context.space.params(trial.recipe), cell)]
+    return len(tried) < CONFIG.attempts and all(trial.outcome in LOST for trial in tried)
 
 
 def _same(params: dict[str, Any], cell: dict[str, Any]) -> bool:

@@ -1,21 +1,18 @@
-"""One epoch each, then the best k to their end: what many people do by hand. A baseline."""
+"""The strategy ``top-k``, a baseline: one epoch each, then the best k to their end, as many people do by hand."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lrtune.search.base import Action, Continue, Finish, Start, Stop, Wait
-from lrtune.search.baselines.grid import LR_POINTS, cells
+from lrtune.search.baselines.grid import CONFIG, cells
 
 if TYPE_CHECKING:
     from lrtune.search.base import SearchContext, TrialView
 
 __all__ = ["TopK"]
-
-UNLIMITED_BUDGET = 6.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,32 +29,25 @@ class TopK:
     name: str = "top-k"
 
     def next(self, context: SearchContext, /) -> Action:
-        """Look at every cell, then finish the best ones, then end."""
-        budget = UNLIMITED_BUDGET if context.budget is None else context.budget
-        look = min(1.0, float(context.epochs))
-        todo = self._cells(context, budget, look)[len(context.trials) :]
-        left = budget - context.spent
-        capped = dataclasses.replace(context, budget=budget)
-        if todo and not context.exhausted and capped.leaves_an_end(0.0, look):
-            return Start(params=todo[0], until=look, why="one epoch")
-        if any(seen.until is not None for seen in context.trials):
+        """Train every cell for an epoch, then finish the best ones, then end."""
+        context = context.limited()
+        first, end = min(1.0, float(context.epochs)), float(context.epochs)
+        affordable = (context.budget or 0.0) / 2 * context.epochs / first
+        others = len(cells(context.space, 2)) // 2
+        points = self.points or max(2, min(CONFIG.lr_points, int(affordable / others)))
+        todo = cells(context.space, points)[len(context.trials) :]
+        if todo and not context.exhausted and context.leaves_an_end(0.0, first):
+            return Start(params=todo[0], until=first, why="one epoch")
+        if context.busy:
             return Wait()
-        paused = [seen for seen in context.trials if seen.open]
-        best = min(paused, key=lambda seen: _last(seen, context), default=None)
+        best = min((trial for trial in context.trials if trial.open), key=lambda t: _last(t, context), default=None)
         if best is None:
             return Finish(why="the best are trained to their end")
-        price = (context.epochs - best.trained + best.repaid_epochs) / context.epochs
-        if price <= left * (1 + 1e-9):
-            return Continue(number=best.number, until=float(context.epochs), why="among the best after one epoch")
+        if context.affords(context.price(best, end)):
+            return Continue(number=best.number, until=end, why="among the best after one epoch")
         return Stop(number=best.number, why="not among the best after one epoch")
 
-    def _cells(self, context: SearchContext, budget: float, look: float) -> list[dict[str, Any]]:
-        affordable = budget / 2 * context.epochs / look
-        others = len(cells(context.space, 2)) // 2
-        points = self.points or max(2, min(LR_POINTS, int(affordable / others)))
-        return cells(context.space, points)
 
-
-def _last(seen: TrialView, context: SearchContext) -> float:
-    value = context.sign * float(seen.values[-1]) if len(seen.values) else math.inf
+def _last(trial: TrialView, context: SearchContext) -> float:
+    value = context.sign * float(trial.values[-1]) if len(trial.values) else math.inf
     return value if math.isfinite(value) else math.inf

@@ -1,7 +1,7 @@
-"""What needs no tuning, to be compared with: one full training with an optimizer that finds its own step size.
+"""Optimizers that find their own step size, as baselines of a comparison: one full training each.
 
 Each is trained as its authors recommend, whatever the study's space says of learning rates, schedules and
-warmups. What is left of the budget stays unused.
+warmups. The rest of the budget stays unused.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["WAYS", "TuningFree", "refusal"]
 
 KEPT = ("batch_size", "weight_decay")
-"""Settings that are the task's rather than the optimizer's: where the space fixes them they hold."""
-
-DECADE = 10.0
+"""Settings of the task and not of the optimizer: the values that the space fixes are kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,10 +44,10 @@ class TuningFree:
     source: str
 
     def space(self, space: Space) -> Space:
-        """What is searched in its place: nothing but the one learning rate, around which a space must reach."""
+        """The space in its place: a decade to both sides of the one learning rate, because a space needs a range."""
         kept = {name: value for name, value in space.fixed.items() if name in KEPT}
         return Space(
-            lr=(self.lr / DECADE, self.lr * DECADE),
+            lr=(self.lr / 10.0, self.lr * 10.0),
             optimizer=self.optimizer,
             schedule=self.schedule,
             warmup=self.warmup,
@@ -61,13 +59,10 @@ class TuningFree:
         """One training to its end."""
         if not context.trials and context.left >= 1 - 1e-9:
             return Start(params={"lr": self.lr}, until=float(context.epochs), why="as its authors recommend")
-        for seen in context.trials:
-            if (
-                seen.open
-                and (context.epochs - seen.trained + seen.repaid_epochs) / context.epochs <= context.left + 1e-9
-            ):
-                return Continue(number=seen.number, until=float(context.epochs), why="to its end")
-            if seen.until is not None:
+        for trial in context.trials:
+            if trial.open and context.affords(context.price(trial, context.epochs)):
+                return Continue(number=trial.number, until=float(context.epochs), why="to its end")
+            if trial.until is not None:
                 return Wait()
         return Finish(why="there is nothing to tune")
 

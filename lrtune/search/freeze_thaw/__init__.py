@@ -1,1 +1,1 @@
-"""Freeze-thaw: many runs start, each trains a little, the promising ones continue (Swersky, Snoek, Adams 2014)."""
+"""Freeze-thaw, the default strategy (:mod:`.strategy`), and the answer of a search (:mod:`.answer`)."""

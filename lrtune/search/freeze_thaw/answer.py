@@ -9,65 +9,27 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from lrtune.core.numpy_errors import own_errstate
-from lrtune.search.freeze_thaw.beliefs import Beliefs, Candidate
-from lrtune.search.freeze_thaw.observations import alikeness
+from lrtune.search.freeze_thaw.beliefs import Beliefs
+from lrtune.search.freeze_thaw.config import CONFIG
+from lrtune.search.freeze_thaw.observations import similarity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lrtune.core.recipe import Recipe
     from lrtune.search.base import SearchContext
+    from lrtune.search.freeze_thaw.config import BandRule
     from lrtune.search.freeze_thaw.observations import Observation
 
 __all__ = ["Answer", "Edge", "answer"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
-
-TOLERANCE = 0.01  # of the way from untrained to best: what one run differs from the next by on many tasks
-STEP = 0.05  # decades between the learning rates that are asked for
-REACH = 1.5  # decades to both sides of the best one within which the band lies
-LATER = 0.6  # decades by which the edge may still move left, for a run that has only begun
-GRAIN = 0.2  # decades: how sharply an edge can be told at all; neighbours beyond it live and die by chance
-FOREIGN = 0.6  # the same where only runs under other settings diverged
-SURE = 3  # reports at the level of the untrained model that make a run one that does not learn
-LONG = 8  # reports from which a curve shows its noise
-SIGMAS = 2.0  # standard deviations of the difference of two runs beyond which they differ
-TIED = 0.0005  # of the way from untrained to best: runs that differ by less do not differ
-VOUCHED = 2 / 3  # of the distance up to which a parabola says that the basin is flat
-LATE = 0.25  # of a full training, from which a run beside the best says how flat the basin is
-TOLD, LEAD = 0.08, 0.5  # of a full training, from which a run that leads the best counts, and how many decades away
-GAP = 0.3  # decades below the edge up to which they count
-END = 0.1  # decades from the end of the range within which the best lies at the end
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """How a band is read off the model, chosen on recorded tables; pairs are left and right of the best.
-
-    Attributes
-    ----------
-    width
-        Decades around the best one within which nothing but what was seen speaks against a learning rate.
-    chance
-        A learning rate is in the band if the chance that it is as good is at least this.
-    margin
-        Decades beyond the last good place.
-    """
-
-    width: float
-    chance: tuple[float, float]
-    margin: tuple[float, float]
-
-
-# The left of a basin is a slope that the model knows well; right of the best lies the cliff, often close by.
-ALONE = Reading(width=0.7, chance=(0.5, 0.3), margin=(0.1, 0.2))
-# Where other settings are searched, little was seen under the best of them, on either side.
-JOINT = Reading(width=0.2, chance=(0.25, 0.25), margin=(0.13, 0.13))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +66,7 @@ class Answer:
     runner_up
         Number of the best trial with another recipe; None where there is none.
     beyond_noise
-        Whether the best differs from the runner-up beyond noise; None where that cannot be told.
+        Whether the best differs from the runner-up beyond noise; None where the noise is unknown.
     warnings
         What the user should know, one sentence each.
     """
@@ -121,22 +83,21 @@ class Answer:
 @own_errstate()
 def answer(context: SearchContext) -> Answer:
     """Read the answer off the trials of any strategy."""
-    reading = ALONE if set(context.space.names) <= {"lr"} else JOINT
-    beliefs = Beliefs(context, width=reading.width)
-    if not beliefs.view.alive:
-        return Answer(edge=_all_diverged(beliefs), warnings=tuple(_hopeless(beliefs)))
+    rule = CONFIG.band_lr_only if set(context.space.names) <= {"lr"} else CONFIG.band_joint
+    beliefs = Beliefs(context, optimum_sd=rule.width)
+    runs = beliefs.observed.runs
+    if not beliefs.observed.alive:
+        return Answer(edge=_all_diverged(runs), warnings=tuple(_nothing_alive(runs)))
     edge = _edge(beliefs)
-    teams = _teams(beliefs)
-    if not teams:
+    groups = _groups(beliefs)
+    if not groups:
         return Answer(edge=edge, warnings=("no run was trained to its end; give the search a larger budget",))
-    best, rest = teams[0], teams[1:]
-    compared = (
-        len({observation.seen.recipe.lr for observation in beliefs.view.arms}) > 1
-    )  # one alone says nothing of any other
+    best, rest = groups[0], groups[1:]
+    compared = len({run.trial.recipe.lr for run in runs}) > 1  # one alone says nothing of any other
     return Answer(
         best=best[0].number,
         value=context.sign * _mean(beliefs, best),
-        band=_band(beliefs, best, reading) if compared else None,
+        band=_band(beliefs, best, rule) if compared else None,
         edge=edge,
         runner_up=rest[0][0].number if rest else None,
         beyond_noise=_differ(beliefs, best, rest[0]) if rest else None,
@@ -144,38 +105,32 @@ def answer(context: SearchContext) -> Answer:
     )
 
 
-def _teams(beliefs: Beliefs) -> list[list[Observation]]:
-    """Completed arms by recipe, repeats under other seeds together, the best first.
+def _groups(beliefs: Beliefs) -> list[list[Observation]]:
+    """Complete runs by recipe, repeats under other seeds together, the best first.
 
     A mean over seeds is not compared with a lucky single run: where anything was repeated, only what
     was repeated can win.
     """
-    teams: dict[Any, list[Observation]] = {}
-    for observation in beliefs.view.completed:
-        teams.setdefault(observation.seen.recipe.with_seed(0), []).append(observation)
-    most = min(2, max((len(team) for team in teams.values()), default=0))
-    return sorted(teams.values(), key=lambda team: (-min(len(team), most), _mean(beliefs, team), team[0].number))
+    groups: dict[Recipe, list[Observation]] = {}
+    for run in beliefs.observed.completed:
+        groups.setdefault(run.trial.recipe.with_seed(0), []).append(run)
+    most = min(2, max((len(group) for group in groups.values()), default=0))
+    return sorted(groups.values(), key=lambda group: (-min(len(group), most), _mean(beliefs, group), group[0].number))
 
 
-def _mean(beliefs: Beliefs, team: Sequence[Observation]) -> float:
-    """Mean result of a recipe, smaller is better."""
-    return statistics.fmean(_value(beliefs, observation) for observation in team)
+def _mean(beliefs: Beliefs, group: Sequence[Observation]) -> float:
+    """Mean result of a recipe in the metric's unit, smaller is better."""
+    return statistics.fmean(beliefs.value(run) for run in group)
 
 
-def _value(beliefs: Beliefs, observation: Observation) -> float:
-    given = observation.seen.result
-    return float(observation.values[-1]) if given is None else beliefs.context.sign * given
-
-
-def _noise(beliefs: Beliefs, teams: Sequence[Sequence[Observation]]) -> float | None:
+def _noise(beliefs: Beliefs, groups: Sequence[Sequence[Observation]]) -> float | None:
     """Standard deviation of one result, in the metric's unit: from repeats, else from the roughness of the curves."""
-    spreads = [statistics.variance([_value(beliefs, a) for a in team]) for team in teams if len(team) > 1]
+    spreads = [statistics.variance([beliefs.value(run) for run in group]) for group in groups if len(group) > 1]
     if spreads:
         return math.sqrt(statistics.fmean(spreads))
-    rough = [beliefs.view.roughness(a) for team in teams for a in team if len(a.values) >= LONG]
-    if not rough:
-        return None
-    return statistics.median(rough) * (beliefs.view.high - beliefs.view.low)
+    observed = beliefs.observed
+    long = [run for group in groups for run in group if len(run.values) >= CONFIG.noise_reports]
+    return statistics.median(map(observed.roughness, long)) * (observed.high - observed.low) if long else None
 
 
 def _differ(beliefs: Beliefs, best: Sequence[Observation], other: Sequence[Observation]) -> bool | None:
@@ -184,79 +139,79 @@ def _differ(beliefs: Beliefs, best: Sequence[Observation], other: Sequence[Obser
     if noise is None:
         return None
     apart = _mean(beliefs, other) - _mean(beliefs, best)
-    return apart > SIGMAS * noise * math.sqrt(1 / len(best) + 1 / len(other))
+    return apart > CONFIG.sigmas * noise * math.sqrt(1 / len(best) + 1 / len(other))
 
 
-def _band(beliefs: Beliefs, best: Sequence[Observation], reading: Reading) -> tuple[float, float]:
+# -- the band -----------------------------------------------------------------------------------------------
+
+
+def _band(beliefs: Beliefs, group: Sequence[Observation], rule: BandRule) -> tuple[float, float]:
     """Learning rates as good as the best within noise, under its other settings."""
-    observation = best[0]
-    if observation not in beliefs.learning:  # completed, yet at the level of an untrained model
-        return observation.seen.recipe.lr, observation.seen.recipe.lr
-    shift = beliefs.shift(observation.key)
+    best = group[0]
+    if best not in beliefs.learning:  # complete, yet at the level of an untrained model
+        return best.trial.recipe.lr, best.trial.recipe.lr
+    shift = beliefs.shift(best.key)
     low, high = (math.log10(lr) for lr in beliefs.context.space.lr_range)
-    middle = math.log10(observation.seen.recipe.lr)
-    steps = np.arange(-round(REACH / STEP), round(REACH / STEP) + 1) * STEP + middle
-    xs = np.unique(np.clip(steps[(steps > low - STEP) & (steps < high + STEP)], low, high))
-    known = [a for a in beliefs.learning if a.key == observation.key]
-    candidates = [Candidate(a.x, a.seen.recipe, a.key, a) for a in known]
-    candidates += [
-        Candidate(float(x) - shift, beliefs.recipe(float(x), observation.key), observation.key, None) for x in xs
-    ]
-    fallen, _, _ = beliefs.draws(candidates)
-    target = float(beliefs.view.scaled(_mean(beliefs, best)))
-    places = np.array([c.x + shift for c in candidates])
-    good = (fallen <= target + TOLERANCE).mean(axis=0) >= np.where(places < middle, *reading.chance)
-    sure = np.array([c.completed for c in candidates])
-    right = middle + max(_flat(beliefs, observation, known, target), _led(beliefs, observation))
-    good |= ~sure & (places >= middle) & (places <= min(right, beliefs.edge + shift - GAP))
-    return _around(places, good, sure, middle, reading.margin)
+    middle, step, reach = best.lr_x, CONFIG.band_step, round(CONFIG.band_reach / CONFIG.band_step)
+    steps = np.arange(-reach, reach + 1) * step + middle
+    xs = np.unique(np.clip(steps[(steps > low - step) & (steps < high + step)], low, high))
+    known = [run for run in beliefs.learning if run.key == best.key]
+    candidates = [*known, *(beliefs.unstarted(float(x), best.key) for x in xs)]
+    ends, _, _ = beliefs.draws(candidates)
+    target = float(beliefs.observed.scaled(_mean(beliefs, group)))
+    places = np.array([run.x + shift for run in candidates])
+    good = (ends <= target + CONFIG.tolerance).mean(axis=0) >= np.where(places < middle, *rule.chance)
+    complete = np.array([run.completed for run in candidates])
+    right = middle + max(_flat_to(beliefs, best, known, target), _led_to(beliefs, best))
+    good |= ~complete & (places >= middle) & (places <= min(right, beliefs.edge + shift - CONFIG.lead_below_edge))
+    return _around(places, good, complete, middle, rule.margin)
 
 
-def _flat(beliefs: Beliefs, best: Observation, known: Sequence[Observation], target: float) -> float:
+def _flat_to(beliefs: Beliefs, best: Observation, known: Sequence[Observation], target: float) -> float:
     """Decades to the right of the best within which the other runs say that nothing differs.
 
     Where one so far away differs by so little, at its end or at the furthest common fraction, a parabola through both
     leaves the tolerance that much further out. The model needs no such help on the left, where every run begins on the
     same slope; of what lies to the right it sees early losses, which mislead where curves swing.
     """
-    vouched = 0.0
-    for observation in known:
-        if observation.completed:
-            apart = beliefs.result(observation) - target
-        elif observation.seen.trained >= LATE * beliefs.length:
-            apart = abs(beliefs.behind(observation, best))
+    flat = 0.0
+    for run in known:
+        if run.completed:
+            apart = beliefs.result(run) - target
+        elif run.trained >= CONFIG.late * beliefs.length:
+            apart = abs(beliefs.behind(run, best))
         else:
             continue
-        if apart < TOLERANCE:
-            vouched = max(vouched, abs(observation.x - best.x) * math.sqrt(TOLERANCE / max(apart, TIED)))
-    return VOUCHED * vouched
+        if apart < CONFIG.tolerance:
+            flat = max(flat, abs(run.x - best.x) * math.sqrt(CONFIG.tolerance / max(apart, CONFIG.tied)))
+    return CONFIG.parabola_share * flat
 
 
-def _led(beliefs: Beliefs, best: Observation) -> float:
-    """Decades to the right of the best within which a run leads it as far as it came, and came far enough to tell."""
-    leads = [
-        observation.x - best.x
-        for observation in beliefs.ahead(best)
-        if observation.seen.trained >= TOLD * beliefs.length
-    ]
-    return min(LEAD, max(leads, default=0.0))
+def _led_to(beliefs: Beliefs, best: Observation) -> float:
+    """Decades to the right of the best within which a run is ahead of it as far as it came, if that is far enough."""
+    leads = [run.x - best.x for run in beliefs.ahead(best) if run.trained >= CONFIG.lead_from * beliefs.length]
+    return min(CONFIG.lead_reach, max(leads, default=0.0))
 
 
 def _around(
     places: Floats,
     good: npt.NDArray[np.bool_],
-    sure: npt.NDArray[np.bool_],
+    complete: npt.NDArray[np.bool_],
     middle: float,
     margins: tuple[float, float],
 ) -> tuple[float, float]:
-    """The unbroken stretch of good places around the middle; a completed run that is not good ends it."""
+    """The unbroken stretch of good places around the middle.
+
+    A complete run that is not good ends it; any other place that is not good ends it unless a good complete run lies
+    further out.
+    """
     ends = []
     for side, margin in zip((-1, 1), margins, strict=True):
+        away = side * (places - middle)
+        proven = np.max(away, where=complete & good, initial=-math.inf)
         end = middle
-        for i in np.argsort(side * (places - middle), kind="stable"):
-            if side * (places[i] - middle) <= 0 or (
-                not good[i] and not sure[i] and _closer(places, sure & good, i, middle)
-            ):
+        for i in np.argsort(away, kind="stable"):
+            if away[i] <= 0 or (not good[i] and not complete[i] and proven > away[i]):
                 continue
             if not good[i]:
                 break
@@ -265,48 +220,44 @@ def _around(
     return float(10 ** ends[0]), float(10 ** ends[1])
 
 
-def _closer(places: Floats, proven: npt.NDArray[np.bool_], i: int, middle: float) -> bool:
-    """Whether a proven good place lies further out on the same side."""
-    side = 1 if places[i] > middle else -1
-    return bool((proven & (side * (places - places[i]) > 0)).any())
+# -- the edge -----------------------------------------------------------------------------------------------
 
 
 def _edge(beliefs: Beliefs) -> Edge:
     """Where divergence begins, under the settings of the best run, and the interval it lies in."""
-    observation = min(beliefs.view.completed or [beliefs.best], key=lambda a: (_value(beliefs, a), a.number))
-    shift = beliefs.shift(observation.key)
-    dead = [a for a in beliefs.view.arms if a.x > observation.x and _dead(beliefs, a)]
-    doubtful = _doubtful(beliefs, observation, dead)
-    unsure = {a.number for a in doubtful}
-    dead = [a for a in dead if a.number not in unsure]
-    mine = [a for a in dead if a.key == observation.key]
-    lives = [a for a in beliefs.view.alive if not _dead(beliefs, a) and a.number not in unsure]
-    dead = mine or _foreign(beliefs, observation, dead, lives)
-    lives = [a for a in lives if a.key == observation.key]
+    best = min(beliefs.observed.completed or [beliefs.best], key=lambda run: (beliefs.value(run), run.number))
+    shift = beliefs.shift(best.key)
+    dead = [run for run in beliefs.observed.runs if run.x > best.x and _dead(beliefs, run)]
+    doubtful = _doubtful(beliefs, best, dead)
+    dead = [run for run in dead if run not in doubtful]
+    lives = [run for run in beliefs.observed.alive if not _dead(beliefs, run) and run not in doubtful]
+    same = [run for run in dead if run.key == best.key]
+    dead = same or _under_other_settings(beliefs, best, dead, lives)
+    lives = [run for run in lives if run.key == best.key]
     if not dead and not lives:  # the best so far looks stuck itself: nothing is known
         return Edge()
     if not dead:
-        return Edge(low=float(10 ** (max(_lives_to(beliefs, a) for a in lives) + shift)))
-    grain = GRAIN if mine else FOREIGN  # the edge under other settings says less
-    high = min(a.x for a in dead)
-    first = min([high, *(a.x for a in doubtful)])
-    low = max([observation.x, *(_lives_to(beliefs, a) for a in lives if a.x < first)])
-    low = max(observation.x, min(low, first - GRAIN / 2))  # whatever died close by: the best was trained to its end
-    ends = (low + shift, (low + first) / 2 + shift, high + grain + shift)
+        return Edge(low=float(10 ** (max(_lives_to(beliefs, run) for run in lives) + shift)))
+    resolution = CONFIG.edge_resolution if same else CONFIG.edge_resolution_other_settings
+    high = min(run.x for run in dead)
+    first = min([high, *(run.x for run in doubtful)])
+    low = max([best.x, *(_lives_to(beliefs, run) for run in lives if run.x < first)])
+    low = max(best.x, min(low, first - CONFIG.edge_resolution / 2))  # a run that died so close to it did so by chance
+    ends = (low + shift, (low + first) / 2 + shift, high + resolution + shift)
     return Edge(low=float(10 ** ends[0]), lr=float(10 ** ends[1]), high=float(10 ** ends[2]))
 
 
-def _foreign(
+def _under_other_settings(
     beliefs: Beliefs, best: Observation, dead: Sequence[Observation], lives: Sequence[Observation]
 ) -> list[Observation]:
-    """The dead under other settings than the best one's, but for those that a run under more similar ones outlives.
+    """Runs that diverged under other settings, but for those that one under settings closer to the best's outlives.
 
-    One that lives a little below where they died does: so close, runs live and die by chance.
+    One that lives a little below where they diverged does: so close, it is chance.
     """
-    keys = list(dict.fromkeys([best.key, *(a.key for a in [*dead, *lives])]))
-    alike = dict(zip(keys, alikeness(keys)[0], strict=True))
-    to = [(alike[a.key], _lives_to(beliefs, a) + GRAIN / 2) for a in lives]
-    return [d for d in dead if not any(near > alike[d.key] and d.x < x for near, x in to)]
+    keys = list(dict.fromkeys([best.key, *(run.key for run in [*dead, *lives])]))
+    alike = dict(zip(keys, similarity(keys)[0], strict=True))
+    to = [(alike[run.key], _lives_to(beliefs, run) + CONFIG.edge_resolution / 2) for run in lives]
+    return [run for run in dead if not any(near > alike[run.key] and run.x < x for near, x in to)]
 
 
 def _doubtful(beliefs: Beliefs, best: Observation, dead: Sequence[Observation]) -> list[Observation]:
@@ -316,40 +267,38 @@ def _doubtful(beliefs: Beliefs, best: Observation, dead: Sequence[Observation]) 
     """
     if beliefs.context.untrained is not None:
         return []
-    right = sorted((a for a in beliefs.view.alive if a.x > best.x and a.key == best.key), key=lambda a: a.x)
-    shared = next(filter(None, (_level(beliefs, right[k:]) for k in range(len(right)))), [])
-    if not shared or any(a.number == best.number for a in _level(beliefs, [best, *shared])):
+    level = beliefs.observed.level
+    right = sorted((run for run in beliefs.observed.alive if run.x > best.x and run.key == best.key), key=lambda r: r.x)
+    shared = next(filter(None, (level(right[k:]) for k in range(len(right)))), [])
+    if not shared or best in level([best, *shared]):
         return []
-    last = max(a.x for a in shared)
-    return shared if any(a.x > last for a in dead) else []
+    last = max(run.x for run in shared)
+    return shared if any(run.x > last for run in dead) else []
 
 
-def _level(beliefs: Beliefs, arms: Sequence[Observation]) -> list[Observation]:
-    return beliefs.view.level({observation.number: float(observation.values[-1]) for observation in arms})
-
-
-def _dead(beliefs: Beliefs, observation: Observation) -> bool:
+def _dead(beliefs: Beliefs, run: Observation) -> bool:
     """Whether a run surely does not learn: one report at the level of the untrained model may be a bad start."""
-    return observation.diverged or (
-        beliefs.stuck(observation) and (observation.completed or len(observation.values) >= SURE)
-    )
+    return run.diverged or (beliefs.stuck(run) and (run.completed or len(run.values) >= CONFIG.fewest))
 
 
-def _lives_to(beliefs: Beliefs, observation: Observation) -> float:
-    """Up to where runs surely live, if this one does: less than its own place while it may still diverge."""
-    return observation.x - LATER * (1 - observation.seen.trained / beliefs.length)
+def _lives_to(beliefs: Beliefs, run: Observation) -> float:
+    """Up to where runs surely live, if this one does: less than its own x while it may still diverge."""
+    return run.x - CONFIG.edge_later * (1 - run.trained / beliefs.length)
 
 
-def _all_diverged(beliefs: Beliefs) -> Edge:
-    lrs = [a.seen.recipe.lr for a in beliefs.view.arms if a.diverged]
+def _all_diverged(runs: Sequence[Observation]) -> Edge:
+    lrs = [run.trial.recipe.lr for run in runs if run.diverged]
     return Edge(lr=min(lrs), high=min(lrs)) if lrs else Edge()
 
 
-def _hopeless(beliefs: Beliefs) -> list[str]:
-    if not beliefs.view.arms:
+# -- warnings -----------------------------------------------------------------------------------------------
+
+
+def _nothing_alive(runs: Sequence[Observation]) -> list[str]:
+    if not runs:
         return []
-    lowest = min(a.seen.recipe.lr for a in beliefs.view.arms)
-    if any(a.diverged for a in beliefs.view.arms):
+    if any(run.diverged for run in runs):
+        lowest = min(run.trial.recipe.lr for run in runs)
         return [f"every run diverged, down to a learning rate of {lowest:g}; search a range below it"]
     return ["no run reported anything; look at the outcomes of the trials"]
 
@@ -357,13 +306,13 @@ def _hopeless(beliefs: Beliefs) -> list[str]:
 def _warnings(beliefs: Beliefs, best: Observation) -> list[str]:
     found = []
     low, high = beliefs.context.space.lr_range
-    lr = best.seen.recipe.lr
-    if math.log10(lr / low) < END and not math.isclose(low, high):
+    lr = best.trial.recipe.lr
+    if math.log10(lr / low) < CONFIG.range_end and not math.isclose(low, high):
         found.append(f"the best learning rate, {lr:g}, lies at the low end of the range; search below {low:g} too")
-    if math.log10(high / lr) < END:
+    if math.log10(high / lr) < CONFIG.range_end:
         found.append(f"the best learning rate, {lr:g}, lies at the high end of the range; search above {high:g} too")
-    plateau = beliefs.context.untrained
-    if plateau is not None and _value(beliefs, best) > beliefs.context.sign * plateau - 1e-3 * abs(plateau):
+    untrained = beliefs.context.untrained
+    if untrained is not None and beliefs.value(best) > beliefs.context.sign * untrained - 1e-3 * abs(untrained):
         found.append(
             "no run became better than the untrained model; train for longer, or look at the data and the model"
         )

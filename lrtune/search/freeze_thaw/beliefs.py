@@ -1,8 +1,9 @@
-"""What a freeze-thaw search believes: where the cliff is, where the best run is expected, what each could end at.
+"""What freeze-thaw predicts: where training diverges, where the optimum is expected, and where each run would end.
 
-The smooth landscape of :mod:`lrtune.search.freeze_thaw.model`, and the three things that it cannot know: that
-beyond some learning rate nothing learns, that the best learning rate drifts left by a known amount as
-training goes on, and what is known of the other settings before anything is seen.
+The curve model (:mod:`lrtune.search.freeze_thaw.model`) is combined with what it cannot know: that beyond some
+learning rate, the *edge*, nothing learns; that the optimum moves left as training goes on; and a prior score of the
+other settings. A run counts as diverged where :func:`lrtune.core.divergence.judge` ended it so; :meth:`Beliefs.stuck`
+says, for predictions only, which of the others have not learned beside the best.
 """
 
 from __future__ import annotations
@@ -10,24 +11,25 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from lrtune.search.blas_threads import one_thread
-from lrtune.search.freeze_thaw.model import NOISE, Landscape
+from lrtune.search.freeze_thaw.config import CONFIG
+from lrtune.search.freeze_thaw.model import CurveModel
 from lrtune.search.freeze_thaw.observations import (
     SETTINGS,
+    Key,
     Observation,
     Observations,
-    alikeness,
     points,
     profile,
     settings,
+    similarity,
 )
-from lrtune.search.freeze_thaw.prior import Earlier
+from lrtune.search.freeze_thaw.prior import ScaledPrior
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,348 +39,284 @@ if TYPE_CHECKING:
     from lrtune.search.base import SearchContext
     from lrtune.search.freeze_thaw.prior import Prior
 
-__all__ = ["Beliefs", "Candidate", "warmup"]
+__all__ = ["Beliefs", "warmup"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
-DRAWS = 256
-DRIFT = 0.1  # decades that the best moves left while training grows tenfold: half of p / (p + q), the law says the rest
-HASTE = 0.4  # the same under a schedule that decays, up to where the best has settled: first looks flatter high rates,
-SETTLED = 0.16  # which have damaged what no decay repairs; at this fraction of the training it no longer moves
-WIDTH = 0.2  # decades: how well the best place is known from runs that are complete
-TURNED = 0.1  # decades: how well a run that has become worse again tells where it should have ended
-AWAY = 0.01  # regret at one standard deviation from the expected place
-MOST_AWAY = 3.0  # standard deviations beyond which it costs no more: the expectation may be wrong
-LATE = 0.15  # decades by which the cliff may still move left as a run goes on
-FALL = 1.0  # what a run beyond the cliff is worth: nothing
-LEARNED, STUCK = 0.8, 0.1  # scaled: the best has learned at all; another has done so by less than this part
-LIKED = 0.005  # regret that one good reason for settings is worth before they are seen
-BELIEVED = 40  # arms that the model is shown: those that came furthest
-CEILING = 1.3  # what is worse than untrained is only that
-MOST_COMBOS = 64
-RANGE_VALUES = 3  # values of a range among the other settings that are tried
-CLEARLY = 0.02  # of the way from untrained to best, by which a run beside the best is worse for good
-RECOMMENDED = 2.0  # good reasons that the settings of an earlier study's best are worth
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A run that could be trained on, or started: its arm where it exists."""
-
-    x: float
-    recipe: Recipe
-    key: tuple[Any, ...]
-    observation: Observation | None
-
-    @property
-    def trained(self) -> float:
-        """Epochs that are paid already."""
-        return 0.0 if self.observation is None else self.observation.seen.trained
-
-    @property
-    def completed(self) -> bool:
-        """Whether its end is known."""
-        return self.observation is not None and self.observation.completed
-
-    @property
-    def busy(self) -> bool:
-        """Whether somebody trains it."""
-        return self.observation is not None and self.observation.seen.until is not None
-
 
 class Beliefs:
-    """All that one decision is based on.
+    """What one decision is based on; made anew for each.
 
     Attributes
     ----------
-    situation, view
-        What was seen.
-    earlier
-        What an earlier study found; None without one.
-    combos
-        The combinations of the other settings, each a key as in :class:`.Observation`.
+    context, observed
+        What the strategy is shown, and its trials as the model sees them.
+    prior
+        An earlier study's answer; None without one.
+    combinations
+        The combinations of the other settings that are considered, each as in :attr:`.Observation.key`.
     length
         Epochs of a full training.
-    width
-        Decades: how well the best place is known from runs that are complete.
+    optimum_sd
+        Standard deviation (decades) of the optimum's place that complete runs leave.
+    rng
+        The decision's random numbers, a function of the seed and of how much was reported.
     """
 
-    def __init__(self, context: SearchContext, prior: Prior | None = None, *, width: float = WIDTH) -> None:
+    def __init__(
+        self, context: SearchContext, prior: Prior | None = None, *, optimum_sd: float = CONFIG.optimum_sd
+    ) -> None:
         self.context = context
-        self.width = width
-        self.earlier = None if prior is None else Earlier(prior, context.space)
-        self.view = Observations(context)
+        self.optimum_sd = optimum_sd
+        self.prior = None if prior is None else ScaledPrior(prior, context.space)
+        self.observed = Observations(context)
         self.length = float(context.epochs)
-        self.combos = _combos(context.space, context.seed)
-        self._likings: dict[tuple[Any, ...], float] = {}
-        self._shifts: dict[tuple[Any, ...], float] = {}
+        self.combinations = _combinations(context.space, context.seed)
+        self.shift = functools.cache(self._shift)
+        self.prior_score = functools.cache(self._prior_score)
         self.rng = np.random.default_rng([context.seed, 1 + sum(len(t.epochs) for t in context.trials)])
 
-    # -- places ------------------------------------------------------------------------------------
+    # -- coordinates -------------------------------------------------------------------------------
 
-    def recipe(self, x: float, key: tuple[Any, ...]) -> Recipe:
-        """The recipe at log10 of a learning rate (as it is trained with) under other settings."""
+    def recipe(self, lr_x: float, key: Key) -> Recipe:
+        """The recipe at log10 of a learning rate, not scaled, under other settings."""
         values = dict(zip(SETTINGS, key, strict=True))
-        params = {n: values[n] for n in self.context.space.names if n != "lr"}
         space = self.context.space
-        return space.recipe({"lr": space.lr_at(x), **params}, epochs=self.context.epochs)
+        params = {name: values[name] for name in space.names if name != "lr"}
+        return space.recipe({"lr": space.lr_at(lr_x), **params}, epochs=self.context.epochs)
 
-    def shift(self, key: tuple[Any, ...]) -> float:
+    def unstarted(self, lr_x: float, key: Key) -> Observation:
+        """A trial that could be started there."""
+        return Observation.unstarted(self.recipe(lr_x, key), lr_x - self.shift(key), key)
+
+    def _shift(self, key: Key) -> float:
         """Decades between the learning rate and the batch-scaled one."""
-        if key not in self._shifts:
-            params = self.context.space.params(self.recipe(0.0, key))
-            self._shifts[key] = -math.log10(self.context.space.scaled_lr(params))
-        return self._shifts[key]
+        return -math.log10(self.context.space.scaled_lr(self.context.space.params(self.recipe(0.0, key))))
 
-    def liking(self, key: tuple[Any, ...]) -> float:
-        """How many things speak for settings before anything is seen: decay, warmup, more updates an epoch.
+    def _prior_score(self, key: Key) -> float:
+        """Points for other settings before anything is trained: for decay, warmup and more updates an epoch.
 
         Decay and warmup rarely cost and often gain (Goyal et al. 2017, arXiv:1706.02677; Kalra and Barkeshli 2024,
         arXiv:2406.09405); over equally many epochs a smaller batch makes more updates (Shallue et al. 2019,
         arXiv:1811.03600, section 4).
         """
-        if len(self.combos) == 1:
+        if len(self.combinations) == 1:
             return 0.0
-        if key not in self._likings:
-            self._likings[key] = self._liking(key)
-        return self._likings[key]
-
-    def _liking(self, key: tuple[Any, ...]) -> float:
         _, levels = profile(key[SETTINGS.index("schedule")], warmup(key))
-        liking = 1.0 - min(1.0, float(levels[-1])) + (0.5 if warmup(key) > 0 else 0.0)
-        if self.earlier is not None and self.earlier.recommends(key):
-            liking += RECOMMENDED
-        if self._largest is not None:
-            liking += 0.5 * math.log10(self._largest / key[SETTINGS.index("batch_size")])
-        return liking
+        score = 1.0 - min(1.0, float(levels[-1])) + (0.5 if warmup(key) > 0 else 0.0)
+        if self.prior is not None and self.prior.recommends(key):
+            score += CONFIG.prior_score_of_earlier_best
+        at = SETTINGS.index("batch_size")
+        sizes = {one[at] for one in self.combinations}
+        return score + 0.5 * math.log10(max(sizes) / key[at]) if len(sizes) > 1 else score
 
     @functools.cached_property
     def shortest_warmup(self) -> float:
         """The warmup that every combination has at least, as a fraction of the run."""
-        return min(warmup(key) for key in self.combos)
+        return min(warmup(key) for key in self.combinations)
 
-    @functools.cached_property
-    def _largest(self) -> int | None:
-        """The largest batch size, where there are several."""
-        sizes = {key[SETTINGS.index("batch_size")] for key in self.combos}
-        return max(sizes) if len(sizes) > 1 else None
-
-    # -- what the runs say without a model -----------------------------------------------------------
+    # -- read off the curves, without the model ------------------------------------------------------
 
     @functools.cached_property
     def best(self) -> Observation:
-        """The arm with the best value so far."""
-        if self.view.best is None:
+        """The run with the best value so far.
+
+        Raises
+        ------
+        ValueError
+            If none is alive.
+        """
+        if self.observed.best is None:
             msg = "no run is alive"
             raise ValueError(msg)
-        return self.view.best
+        return self.observed.best
 
     @functools.cached_property
     def edge(self) -> float:
-        """X of the lowest learning rate, right of the best one, seen not to learn; infinite where there is none."""
-        bad = [a.x for a in self.view.arms if a.x > self.best.x and (a.diverged or self.stuck(a))]
+        """X of the lowest run right of the best one that diverged or has not learned; infinite where there is none."""
+        bad = [run.x for run in self.observed.runs if run.x > self.best.x and (run.diverged or self.stuck(run))]
         return min(bad, default=math.inf)
 
-    def stuck(self, observation: Observation) -> bool:
-        """Whether it is where it began although the best one, at the same fraction, has learned."""
-        if not len(observation.values) or self.view.plateaued:
+    def stuck(self, run: Observation) -> bool:
+        """Whether a run is where it began although the best one, at the same fraction, has learned."""
+        if not len(run.values) or self.observed.nothing_learned:
             return False
-        fraction = min(observation.seen.trained, self.best.seen.trained) / self.length
-        here, there = self.view.at(observation, fraction), self.view.at(self.best, fraction)
-        return there < LEARNED and here > 1 - STUCK * (1 - there)
+        fraction = min(run.trained, self.best.trained) / self.length
+        here, there = self.observed.at(run, fraction), self.observed.at(self.best, fraction)
+        return there < CONFIG.best_has_learned and here > 1 - CONFIG.unlearned_share * (1 - there)
 
     @functools.cached_property
     def learning(self) -> list[Observation]:
-        """Arms left of the edge; the best one is always among them."""
-        return [a for a in self.view.alive if a.x < self.edge]
+        """Runs left of the edge; the best one is always among them."""
+        return [run for run in self.observed.alive if run.x < self.edge]
 
     @functools.cached_property
-    def furthest(self) -> Observation:
-        """The arm that came furthest, the best of those that came so far."""
-        return min(self.learning, key=lambda a: (-a.seen.trained, float(a.values[-1]), a.number))
+    def by_progress(self) -> list[Observation]:
+        """The same, those trained furthest first, the better ones of equals before."""
+        return sorted(self.learning, key=lambda run: (-run.trained, run.last, run.number))
 
     @functools.cached_property
     def champion(self) -> Observation:
-        """The arm that lost its comparisons by least, each at the furthest common fraction, under one setting."""
-        arms = [a for a in self.learning if a.key == self.furthest.key][:BELIEVED]
-        return min(arms, key=lambda one: (self._loss(one, arms), -one.seen.trained, one.number))
+        """The run whose worst comparison is the mildest, each at the furthest common fraction, under one setting."""
+        runs = [run for run in self.learning if run.key == self.by_progress[0].key][: CONFIG.model_runs]
 
-    def _loss(self, one: Observation, arms: Sequence[Observation]) -> float:
-        worst = 0.0
-        for two in arms:
-            worst = max(worst, self.behind(one, two))
-        return worst
+        def worst(run: Observation) -> float:
+            return max(0.0, *(self.behind(run, other) for other in runs))
+
+        return min(runs, key=lambda run: (worst(run), -run.trained, run.number))
 
     @functools.cached_property
     def expected(self) -> tuple[float, float]:
-        """Where the best run is expected (x), and with which standard deviation, in decades."""
+        """Where the optimum of a full training is expected (x), and its standard deviation, in decades."""
         if self.overfit_from is not None:
-            place, spread = self.overfit_from, self.width + TURNED
-            return (place, spread) if self.earlier is None else self.earlier.averaged(place, spread, least=self.width)
-        champion = self.champion
-        trained = max(1e-3, champion.seen.trained / self.length)
-        _, levels = profile(champion.seen.recipe.schedule, champion.seen.recipe.warmup)
-        last = min(1.0, float(levels[-1]))  # decay takes the noise away that drives the drift
-        drift, haste = -DRIFT * math.log10(trained), HASTE * max(0.0, math.log10(SETTLED / trained))
-        loose = last if len(self.combos) > 1 else 1.0  # among many settings a guess that strays is chosen by chance
-        place, spread = champion.x - last * drift - (1 - last) * haste, loose * drift + self.width
-        return (place, spread) if self.earlier is None else self.earlier.averaged(place, spread, least=self.width)
+            place, spread = self.overfit_from, self.optimum_sd + CONFIG.overfit_sd
+        else:
+            champion = self.champion
+            trained = max(1e-3, champion.trained / self.length)
+            _, levels = profile(champion.trial.recipe.schedule, champion.trial.recipe.warmup)
+            last = min(1.0, float(levels[-1]))  # decay removes the noise that moves the optimum
+            constant = -CONFIG.constant_shift * math.log10(trained)
+            decaying = CONFIG.decaying_shift * max(0.0, math.log10(CONFIG.decaying_settled / trained))
+            loose = last if len(self.combinations) > 1 else 1.0  # among many settings, chance favours what strays
+            place = champion.x - last * constant - (1 - last) * decaying
+            spread = loose * constant + self.optimum_sd
+        return (place, spread) if self.prior is None else self.prior.averaged(place, spread, least=self.optimum_sd)
 
     @functools.cached_property
     def overfit_from(self) -> float | None:
-        """X of the full run that ends where the one that came furthest was best, if that has become worse since.
+        """X of the full run that ends where the run trained furthest was best, if that one has overfitted since.
 
-        A run that overfits has had too much of the learning rate summed over it, which is what regularises gradient
-        descent (Yao, Rosasco and Caponnetto 2007, "On Early Stopping in Gradient Descent Learning", section 2).
+        Its summed learning rate, which is what regularises gradient descent, has become too large (Yao, Rosasco and
+        Caponnetto 2007, "On Early Stopping in Gradient Descent Learning", section 2).
         """
-        observation = self.furthest
-        best = self.view.overfit_from(observation)
+        run = self.by_progress[0]
+        best = self.observed.overfit_from(run)
         if best is None:
             return None
-        area, _ = profile(observation.seen.recipe.schedule, observation.seen.recipe.warmup)
+        area, _ = profile(run.trial.recipe.schedule, run.trial.recipe.warmup)
         then = float(np.interp(best * (len(area) - 1), np.arange(len(area)), area))
-        return observation.x - math.log10(max(1e-3, float(area[-1])) / max(1e-3, then))
+        return run.x - math.log10(max(1e-3, float(area[-1])) / max(1e-3, then))
 
     @functools.cached_property
     def confirmed(self) -> bool:
-        """Whether the best complete run lies where an earlier study said that it would, and not merely was put there.
+        """Whether the best complete run lies where an earlier study said, and runs on both its sides are clearly worse.
 
-        An earlier study says where the first runs go: what confirms it is that runs beside the best are clearly worse.
+        The earlier study says where the first runs go: without those beside it, the best would lie there by design.
         """
-        if self.earlier is None or not self.view.completed:
+        if self.prior is None or not self.observed.completed:
             return False
-        best = min(self.view.completed, key=self.result)
-        return self.earlier.confirmed_by(best.x, best.key) and all(self._worse(best, side) for side in (-1, 1))
+        best = min(self.observed.completed, key=self.result)
+        return self.prior.confirmed_by(best.x, best.key) and all(self._worse(best, side) for side in (-1, 1))
 
     def _worse(self, best: Observation, side: int) -> bool:
-        """Whether a run on that side of the best one is clearly worse; true where nothing made anybody look there."""
-        beside = [observation for observation in self.view.arms if side * (observation.x - best.x) > 0]
-        return not beside or any(
-            observation.diverged or self.behind(observation, best) > CLEARLY for observation in beside
-        )
+        """Whether a run on that side of the best one is clearly worse; true where there is none."""
+        beside = [run for run in self.observed.runs if side * (run.x - best.x) > 0]
+        return not beside or any(run.diverged or self.behind(run, best) > CONFIG.confirmed_margin for run in beside)
 
     def ahead(self, best: Observation) -> list[Observation]:
         """Paused runs right of a complete one that are ahead of it as far as they came, up to the first that is not.
 
-        That refutes the model where it says that they will lose. Under a schedule that decays it says nothing: there
-        first looks flatter high rates.
+        Where the model says that they will lose, they refute it. None under a schedule that decays: there the first
+        epochs flatter high learning rates.
         """
-        _, levels = profile(best.seen.recipe.schedule, best.seen.recipe.warmup)
+        _, levels = profile(best.trial.recipe.schedule, best.trial.recipe.warmup)
         if levels[-1] < 1:
             return []
-        right = sorted((a for a in self.learning if a.key == best.key and a.x > best.x), key=lambda a: (a.x, a.number))
-        return list(itertools.takewhile(lambda a: not a.completed and self.behind(a, best) < 0, right))
+        right = [run for run in self.learning if run.key == best.key and run.x > best.x]
+        right.sort(key=lambda run: (run.x, run.number))
+        return list(itertools.takewhile(lambda run: not run.completed and self.behind(run, best) < 0, right))
 
-    def behind(self, observation: Observation, best: Observation) -> float:
-        """By how much it is worse at the furthest common fraction."""
-        common = min(observation.seen.trained, best.seen.trained) / self.length
-        return self.view.at(observation, common) - self.view.at(best, common) if common > 0 else 0.0
+    def behind(self, run: Observation, best: Observation) -> float:
+        """By how much loss it is worse at the furthest common fraction of the training."""
+        common = min(run.trained, best.trained) / self.length
+        return self.observed.at(run, common) - self.observed.at(best, common) if common > 0 else 0.0
 
-    # -- what the model says ---------------------------------------------------------------------------
+    def result(self, run: Observation) -> float:
+        """The loss that a complete run ended at, under the study's value rule."""
+        return float(self.observed.scaled(self.value(run)))
+
+    def value(self, run: Observation) -> float:
+        """The same in the metric's unit, smaller is better."""
+        given = run.trial.result
+        return run.last if given is None else self.context.sign * given
+
+    # -- predicted by the model ------------------------------------------------------------------------
 
     @one_thread()
-    def draws(self, candidates: Sequence[Candidate], until: Floats | None = None) -> tuple[Floats, Floats, Floats]:
-        """Draws of what candidates end at, in the view's measure, each of shape (draws, candidates).
-
-        Without `until`, which most of the work is for, `looks` stays empty; the ends are the same.
+    def draws(self, candidates: Sequence[Observation], until: Floats | None = None) -> tuple[Floats, Floats, Floats]:
+        """Posterior draws of the loss that candidates end at, each of shape (draws, candidates).
 
         Returns
         -------
-        fallen, smooth, looks
-            The ends with the cliff and without it, and what each would show at epoch `until`.
+        ends, smooth, next_values
+            The ends, as of a run that diverges beyond the edge; the same without the edge; and the loss that each
+            would report at epoch `until`, of shape (candidates,). Without it `next_values` is empty, which spares
+            most of the work, and the ends are the same.
         """
-        keys = list(dict.fromkeys([c.key for c in candidates] + [a.key for a in self.learning]))
-        index = {key: i for i, key in enumerate(keys)}
-        model = self._model(index)
-        runs = [-1 - j if c.observation is None else c.observation.number for j, c in enumerate(candidates)]
-        ends = np.ones(len(candidates))
-        whens = np.concatenate([ends, ends if until is None else until / self.length])
-        groups = [index[c.key] for c in candidates]
-        query = points([c.x for c in candidates] * 2, whens, [c.recipe for c in candidates] * 2, groups * 2, runs * 2)
-        both = model.draws(query, DRAWS, self.rng, wanted=len(candidates) if until is None else None)
-        smooth, looks = both[:, : len(candidates)], both[:, len(candidates) :]
-        noise = self.rng.standard_normal((DRAWS, len(candidates)))  # drawn in any case: what follows is the same
-        looks = looks if until is None else looks + NOISE * noise
-        for j, c in enumerate(candidates):
-            if c.observation is not None and c.completed:
-                smooth[:, j] = self.result(c.observation)
-        smooth = smooth + self._before(candidates)
-        return self._with_cliff(smooth.copy(), candidates), smooth, looks
+        keys = list(dict.fromkeys([run.key for run in [*candidates, *self.learning]]))
+        groups = {key: i for i, key in enumerate(keys)}
+        model = self._model(groups)
+        n = len(candidates)
+        whens = np.concatenate([np.ones(n), np.ones(n) if until is None else until / self.length])
+        query = points([*candidates] * 2, whens, groups)
+        both = model.draws(query, CONFIG.draws, self.rng, wanted=n if until is None else None)
+        smooth, next_values = both[:, :n], both[:, n:]
+        noise = self.rng.standard_normal((CONFIG.draws, n))  # drawn in any case: what follows is the same
+        next_values = next_values if until is None else next_values + CONFIG.report_sd * noise
+        for j, run in enumerate(candidates):
+            if run.completed:
+                smooth[:, j] = self.result(run)
+        smooth = smooth + self._expected_loss(candidates)
+        return self._with_edge(smooth.copy(), candidates), smooth, next_values
 
-    def result(self, observation: Observation) -> float:
-        """What a completed arm ended at, in the view's measure."""
-        given = observation.seen.result
-        value = float(observation.values[-1]) if given is None else self.context.sign * given
-        return float(self.view.scaled(value))
-
-    def _model(self, index: dict[tuple[Any, ...], int]) -> Landscape:
-        arms = sorted(self.learning, key=lambda a: (-a.seen.trained, float(a.values[-1]), a.number))[:BELIEVED]
-        looks = [(observation, *look) for observation in arms for look in self.view.looks(observation)]
-        mine = [observation for observation, _, _ in looks]
-        seen = points(
-            [observation.x for observation in mine],
-            np.array([t for _, t, _ in looks]),
-            [observation.seen.recipe for observation in mine],
-            [index[observation.key] for observation in mine],
-            [observation.number for observation in mine],
-        )
-        y = np.array([min(value, CEILING) for _, _, value in looks])
+    def _model(self, groups: dict[Key, int]) -> CurveModel:
+        runs = self.by_progress[: CONFIG.model_runs]
+        known = [(run, *point) for run in runs for point in self.observed.model_points(run)]
+        seen = points([run for run, _, _ in known], np.array([t for _, t, _ in known]), groups)
+        y = np.array([min(value, CONFIG.loss_cap) for _, _, value in known])
         near = (seen.t[None, :] > seen.t[:, None] / 1.2) & (seen.t[None, :] < seen.t[:, None] * 1.2)
         gap = y - np.where(near, y[None, :], np.inf).min(axis=1)
-        rough = {observation.number: self.view.roughness(observation) for observation in arms}
-        noise = np.array([rough[observation.number] for observation in mine])
-        return Landscape(seen, y, gap=gap, rough=noise, alike=alikeness(list(index)))
+        rough = {run.number: self.observed.roughness(run) for run in runs}
+        noise = np.array([rough[run.number] for run, _, _ in known])
+        return CurveModel(seen, y, gap=gap, rough=noise, alike=similarity(list(groups)))
 
-    def _before(self, candidates: Sequence[Candidate]) -> Floats:
-        """What is believed of candidates before they are trained, shape (candidates,)."""
+    def _expected_loss(self, candidates: Sequence[Observation]) -> Floats:
+        """Loss added for the distance to the expected optimum and the prior score, the less the further trained.
+
+        Of shape (candidates,).
+        """
         place, spread = self.expected
-        ahead = np.array([1 - c.trained / self.length for c in candidates])
-        away = np.minimum(np.abs(np.array([c.x for c in candidates]) - place) / spread, MOST_AWAY)
-        likings = np.array([self.liking(c.key) for c in candidates])
-        found: Floats = (AWAY * away**2 - LIKED * likings) * ahead
+        ahead = np.array([1 - run.trained / self.length for run in candidates])
+        away = np.minimum(np.abs(np.array([run.x for run in candidates]) - place) / spread, CONFIG.optimum_regret_cap)
+        scores = np.array([self.prior_score(run.key) for run in candidates])
+        found: Floats = (CONFIG.optimum_regret * away**2 - CONFIG.prior_score_loss * scores) * ahead
         return found
 
-    def _with_cliff(self, draws: Floats, candidates: Sequence[Candidate]) -> Floats:
-        """Draws in which candidates beyond a cliff, somewhere between what learns and what does not, are lost."""
+    def _with_edge(self, draws: Floats, candidates: Sequence[Observation]) -> Floats:
+        """Draws in which candidates beyond an edge, drawn between what learns and what does not, are diverged."""
         if not math.isfinite(self.edge):
             return draws
-        last = max(a.x for a in self.learning)
-        cliff = last + (self.edge - last) * self.rng.uniform(size=len(draws))
-        late = np.abs(self.rng.standard_normal(len(draws))) * LATE
-        for j, c in enumerate(candidates):
-            if not c.completed:
-                draws[c.x >= cliff - late * (1 - c.trained / self.length), j] = FALL
+        last = max(run.x for run in self.learning)
+        edge = last + (self.edge - last) * self.rng.uniform(size=len(draws))
+        later = np.abs(self.rng.standard_normal(len(draws))) * CONFIG.edge_sd
+        for j, run in enumerate(candidates):
+            if not run.completed:
+                draws[run.x >= edge - later * (1 - run.trained / self.length), j] = CONFIG.diverged_loss
         return draws
 
 
-def warmup(key: tuple[Any, ...]) -> float:
+def warmup(key: Key) -> float:
     """The warmup of a combination of settings."""
     return float(key[SETTINGS.index("warmup")])
 
 
 @functools.lru_cache(maxsize=16)
-def _combos(space: Space, seed: int) -> tuple[tuple[Any, ...], ...]:
-    """The combinations of the other settings that a search looks at, at most 64, the same all through a search."""
-    names = [n for n in space.names if n != "lr"]
-    distributions = space.distributions()
-    axes = [_values(distributions[n]) for n in names]
-    every = list(itertools.product(*axes))
-    if len(every) > MOST_COMBOS:
-        picks = np.random.default_rng([seed, 2]).choice(len(every), MOST_COMBOS, replace=False)
+def _combinations(space: Space, seed: int) -> tuple[Key, ...]:
+    """The combinations of the other settings that a search considers, the same all through it."""
+    axes = {name: axis.spread(CONFIG.range_values) for name, axis in space.axes.items() if name != "lr"}
+    every = list(itertools.product(*axes.values()))
+    if len(every) > CONFIG.most_combinations:
+        picks = np.random.default_rng([seed, 2]).choice(len(every), CONFIG.most_combinations, replace=False)
         every = [every[i] for i in sorted(picks)]
     lr = space.lr_range[0]
-    recipes = [space.recipe({"lr": lr, **dict(zip(names, v, strict=True))}) for v in every]
-    return tuple(settings(recipe) for recipe in recipes)
-
-
-def _values(distribution: Any) -> list[Any]:
-    """Values of a setting to combine: all choices; of a range its ends and what lies between."""
-    if hasattr(distribution, "choices"):
-        return list(distribution.choices)
-    low, high = float(distribution.low), float(distribution.high)
-    spread = np.geomspace if distribution.log else np.linspace
-    values = spread(low, high, RANGE_VALUES)
-    values[0], values[-1] = low, high
-    if isinstance(distribution.low, int):
-        return sorted({round(float(v)) for v in values})
-    return sorted({float(v) for v in values.clip(low, high)})
+    return tuple(settings(space.recipe({"lr": lr, **dict(zip(axes, values, strict=True))})) for values in every)

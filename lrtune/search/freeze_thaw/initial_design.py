@@ -1,204 +1,186 @@
-"""The opening of a freeze-thaw search: short looks until the best lies between worse ones, and waiting on a plateau.
+"""The first runs of freeze-thaw: short trainings until the best lies between worse ones, and patience on a plateau.
 
-Nothing is modelled yet. Looks are compared as they are, all at the length of the first one and under one
-combination of the other settings.
+Nothing is modelled yet. Runs are compared as they are, at the length of the first segment and under one combination
+of the other settings.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lrtune.search.base import Action, Continue, Wait
 from lrtune.search.freeze_thaw.beliefs import warmup
-from lrtune.search.freeze_thaw.candidates import APART, FINEST
+from lrtune.search.freeze_thaw.config import CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lrtune.search.freeze_thaw.beliefs import Beliefs
-    from lrtune.search.freeze_thaw.budget import Pace
+    from lrtune.search.freeze_thaw.budget import Budget
     from lrtune.search.freeze_thaw.observations import Observation
 
-__all__ = ["Opening"]
+__all__ = ["InitialDesign"]
 
-Key: TypeAlias = tuple[Any, ...]
-
-SPACING = 1.0  # decades between first looks: half the width of a basin in practice
-JITTER = 0.25  # of the spacing, to either side: where the first looks fall is chance
-HALVED = 0.75  # of the spacing: neighbours of the best further away than this get a look half-way
-WAKE = 0.2  # of a full training: how long to wait for the first run to leave a plateau
-SPREAD = 0.4  # of the spacing: how far apart the runs that wait on a plateau are
 LOWEST = 1e-6  # decades from the low end of the range, within which a run is one at that end
 
 
-class Opening:
-    """What is done before anything can be believed; each step is None where it has nothing to do."""
+class InitialDesign:
+    """The steps before the model is used; each returns None where it has nothing to do.
 
-    def __init__(self, beliefs: Beliefs, pace: Pace) -> None:
+    The settings under which the first runs are trained are those with the best prior score among the ones with the
+    shortest warmup.
+    """
+
+    def __init__(self, beliefs: Beliefs, budget: Budget) -> None:
         self.beliefs = beliefs
-        self.view = beliefs.view
+        self.observed = beliefs.observed
         self.context = beliefs.context
-        self.pace = pace
+        self.budget = budget
         low, high = self.context.space.lr_range
         self.range = math.log10(low), math.log10(high)
-        self.home = self._home()
+        least = beliefs.shortest_warmup
+        self.key = max((key for key in beliefs.combinations if warmup(key) == least), key=beliefs.prior_score)
 
-    def _home(self) -> Key:
-        """Settings under which the learning rate is bracketed first: liked, but without a warmup to wait for."""
-        least = self.beliefs.shortest_warmup
-        return max((key for key in self.beliefs.combos if warmup(key) == least), key=self.beliefs.liking)
+    # -- 1. bracket the best ------------------------------------------------------------------------
 
-    # -- 1. look -----------------------------------------------------------------------------------
-
-    def look(self) -> Action | None:
-        """The next first look, until the best of them lies between worse ones."""
-        spots = self._spots()
-        arms = [observation for observation in self.view.arms if observation.key == self.home]
-        if len(arms) > 2 * len(spots) or self.view.completed:
+    def bracket(self) -> Action | None:
+        """The next short training, until the best of them lies between worse ones."""
+        grid = self._first_grid()
+        runs = [run for run in self.observed.runs if run.key == self.key]
+        if len(runs) > 2 * len(grid) or self.observed.completed:
             return None
-        taken = {_nearest(spots, math.log10(observation.seen.recipe.lr)): observation for observation in reversed(arms)}
-        scores = {
-            i: self._score(observation)
-            for i, observation in taken.items()
-            if observation.diverged or len(observation.values)
-        }
-        if not scores:
-            return self._blind(spots, taken)
-        best = min(scores, key=lambda i: (scores[i], i))
-        if not math.isfinite(scores[best]):
-            return self._descend(spots, taken, arms)
-        for spot in (best + 1, best - 1):
-            if 0 <= spot < len(spots) and spot not in taken:
-                return self._first(spots[spot])
-        return self._between(arms)
+        taken = {_nearest(grid, run.lr_x): run for run in reversed(runs)}
+        losses = {i: self._loss(run) for i, run in taken.items() if run.diverged or len(run.values)}
+        if not losses:
+            return self._first_value(grid, taken)
+        best = min(losses, key=lambda i: (losses[i], i))
+        if not math.isfinite(losses[best]):
+            return self._descend(grid, taken, runs)
+        for index in (best + 1, best - 1):
+            if 0 <= index < len(grid) and index not in taken:
+                return self._start(grid[index])
+        return self._between(runs)
 
-    def _spots(self) -> list[float]:
-        """First looks: a decade apart, jittered; around an earlier study's best where there is one."""
+    def _first_grid(self) -> list[float]:
+        """Learning rates (log10) of the first runs: a decade apart, jittered, or around an earlier study's best."""
         low, high = self.range
-        count = max(2, round((high - low) / SPACING))
+        count = max(2, round((high - low) / CONFIG.spacing))
         step = (high - low) / count
-        best = self._earlier()
+        best = self._earlier_best()
         if best is not None and low <= best <= high:
             return [best + step * k for k in range(-count, count + 1) if low <= best + step * k <= high]
-        jitter = np.random.default_rng([self.context.seed, 0]).uniform(-JITTER, JITTER)
+        jitter = np.random.default_rng([self.context.seed, 0]).uniform(-CONFIG.jitter, CONFIG.jitter)
         return [float(v) for v in low + step * (np.arange(count) + 0.5 + jitter)]
 
-    def _earlier(self) -> float | None:
-        """Where an earlier study found its best, as log10 of a learning rate under the settings of the first looks."""
-        earlier = self.beliefs.earlier
-        return None if earlier is None else earlier.x + self.beliefs.shift(self.home)
+    def _earlier_best(self) -> float | None:
+        """log10 of an earlier study's best learning rate, under the settings of the first runs."""
+        prior = self.beliefs.prior
+        return None if prior is None else prior.x + self.beliefs.shift(self.key)
 
-    def _blind(self, spots: Sequence[float], taken: dict[int, Observation]) -> Action | None:
-        """Nothing is seen yet: from the middle outwards, or from where an earlier study found its best.
+    def _first_value(self, grid: Sequence[float], taken: dict[int, Observation]) -> Action | None:
+        """Nothing was reported yet: from the middle outwards, or from an earlier study's best.
 
-        A run that has not reported the metric by its first look goes on until it does.
+        A run that has not reported the metric by its first segment's end goes on until it does.
         """
-        silent = [
-            observation for observation in self.view.arms if observation.seen.open and not len(observation.values)
-        ]
+        silent = [run for run in self.observed.runs if run.trial.open and not len(run.values)]
         if silent:
-            observation = max(silent, key=lambda observation: (observation.seen.trained, -observation.number))
-            until = self.pace.after(observation.seen.trained)
-            if self.context.leaves_an_end(observation.seen.trained, until, observation.seen.repaid_epochs):
-                return Continue(number=observation.number, until=until, why="it has not reported the metric yet")
-        earlier = self._earlier()
-        middle = len(spots) // 2 if earlier is None else _nearest(spots, earlier)
-        order = sorted(set(range(len(spots))) - set(taken), key=lambda i: abs(i - middle))
+            run = max(silent, key=lambda run: (run.trained, -run.number))
+            until = self.budget.after(run.trained)
+            if self.context.leaves_an_end(run.trained, until, run.trial.repaid_epochs):
+                return Continue(number=run.number, until=until, why="it has not reported the metric yet")
+        earlier = self._earlier_best()
+        middle = len(grid) // 2 if earlier is None else _nearest(grid, earlier)
+        order = sorted(set(range(len(grid))) - set(taken), key=lambda i: abs(i - middle))
         if order:
-            return self._first(spots[order[0]])
-        return Wait() if self.pace.busy else None
+            return self._start(grid[order[0]])
+        return Wait() if self.context.busy else None
 
     def _descend(
-        self, spots: Sequence[float], taken: dict[int, Observation], arms: Sequence[Observation]
+        self, grid: Sequence[float], taken: dict[int, Observation], runs: Sequence[Observation]
     ) -> Action | None:
-        """Nothing lives yet: the cliff lies to the left, at last below the range."""
+        """All diverged: the next lower one, at last below the range."""
         left = min(taken) - 1
         if left >= 0:
-            return self._first(spots[left])
-        lowest = min(math.log10(observation.seen.recipe.lr) for observation in arms)
+            return self._start(grid[left])
+        lowest = min(run.lr_x for run in runs)
         for x in (self.range[0], self.context.reach[0]):
-            if x < lowest - FINEST:
-                return self._first(x)
+            if x < lowest - CONFIG.closest:
+                return self._start(x)
         return None
 
-    def _between(self, arms: Sequence[Observation]) -> Action | None:
-        """Half-way from the best first look to its neighbours, or beyond the range."""
-        arms = sorted(arms, key=lambda observation: observation.seen.recipe.lr)
-        xs = [math.log10(observation.seen.recipe.lr) for observation in arms]
-        best = min(range(len(arms)), key=lambda i: (self._score(arms[i]), i))
+    def _between(self, runs: Sequence[Observation]) -> Action | None:
+        """Half-way from the best run to its neighbours, or beyond the range."""
+        runs = sorted(runs, key=lambda run: run.trial.recipe.lr)
+        xs = [run.lr_x for run in runs]
+        best = min(range(len(runs)), key=lambda i: (self._loss(runs[i]), i))
         for other in (best + 1, best - 1):
-            if 0 <= other < len(xs) and abs(xs[other] - xs[best]) > HALVED * SPACING:
-                return self._first((xs[best] + xs[other]) / 2)
-        return None if self.view.plateau else self._beyond(xs, best)  # no best among equals
+            if 0 <= other < len(xs) and abs(xs[other] - xs[best]) > CONFIG.bisect_above * CONFIG.spacing:
+                return self._start((xs[best] + xs[other]) / 2)
+        return None if self.observed.plateau else self._beyond(xs, best)  # no best among equals
 
     def _beyond(self, xs: Sequence[float], best: int) -> Action | None:
-        """The end of the range, and what lies beyond, where no look bounds the best one."""
+        """The end of the range, and what lies beyond, where no run bounds the best one."""
         low, high = self.range
         lowest, highest = self.context.reach
-        if best == len(xs) - 1 and xs[best] < high - APART:
-            return self._first(high)
-        if best == len(xs) - 1 and highest > high + FINEST:
-            return self._first(min(high + SPACING, highest))
-        if best == 0 and lowest < low - FINEST:
-            return self._first(low if low + FINEST < xs[best] else max(low - SPACING, lowest))
+        if best == len(xs) - 1 and xs[best] < high - CONFIG.apart:
+            return self._start(high)
+        if best == len(xs) - 1 and highest > high + CONFIG.closest:
+            return self._start(min(high + CONFIG.spacing, highest))
+        if best == 0 and lowest < low - CONFIG.closest:
+            return self._start(low if low + CONFIG.closest < xs[best] else max(low - CONFIG.spacing, lowest))
         return None
 
-    def _score(self, observation: Observation) -> float:
-        if observation.diverged or not len(observation.values):
+    def _loss(self, run: Observation) -> float:
+        """A run's loss at the end of its first segment, infinite where it diverged or reported nothing."""
+        if run.diverged or not len(run.values):
             return math.inf
-        return self.view.at(observation, min(observation.seen.trained, self.pace.first) / self.pace.length)
+        return self.observed.at(run, min(run.trained, self.budget.first) / self.budget.length)
 
-    def _first(self, x: float) -> Action | None:
-        lr = self.context.space.lr_at(x)
-        if any(observation.key == self.home and observation.seen.recipe.lr == lr for observation in self.view.arms):
+    def _start(self, lr_x: float) -> Action | None:
+        lr = self.context.space.lr_at(lr_x)
+        if any(run.key == self.key and run.trial.recipe.lr == lr for run in self.observed.runs):
             return None  # in a range so narrow that its ends are one
-        return self.pace.look(x, self.home)
+        return self.budget.start_first(lr_x, self.key)
 
-    # -- 2. wait on a plateau ----------------------------------------------------------------------
+    # -- 2. train past a plateau ----------------------------------------------------------------------
 
     def train_past_plateau(self) -> Action | None:
         """Where nothing has begun to learn: train all on, and the lowest learning rate with them, until one does."""
-        limit = self.pace.round(WAKE * self.pace.length)
-        plateaued, stalled = self.view.plateau, self.view.stalled
-        if plateaued or stalled is not None:
-            if not any(self._lowest(observation) for observation in self.view.arms):
-                return self._first(self.range[0])
-            limit = limit if plateaued or stalled is None else min(limit, stalled.seen.trained)
-            plateaued = plateaued + [observation for observation in self.view.alive if self._lowest(observation)]
+        limit = self.budget.round(CONFIG.plateau_patience * self.budget.length)
+        plateau, stalled = self.observed.plateau, self.observed.stalled
+        if plateau or stalled is not None:
+            if not any(self._lowest(run) for run in self.observed.runs):
+                return self._start(self.range[0])
+            limit = limit if plateau or stalled is None else min(limit, stalled.trained)
+            waiting = plateau + [run for run in self.observed.alive if self._lowest(run)]
         else:
-            plateaued = self.view.left_behind
-            limit = min(limit, self.beliefs.best.seen.trained)
-        ready = [
-            observation
-            for observation in _spread(plateaued)
-            if observation.seen.open and observation.seen.trained < limit
-        ]
+            waiting = self.observed.left_behind
+            limit = min(limit, self.beliefs.best.trained)
+        ready = [run for run in _spread(waiting) if run.trial.open and run.trained < limit]
         if not ready:
             return None
-        observation = min(ready, key=lambda observation: (observation.seen.trained, observation.x))
-        until = min(self.pace.after(observation.seen.trained), limit)
-        if (
-            until - observation.seen.trained + observation.seen.repaid_epochs
-        ) / self.pace.length + 1 > self.context.left:
+        run = min(ready, key=lambda run: (run.trained, run.x))
+        until = min(self.budget.after(run.trained), limit)
+        if self.context.price(run.trial, until) + 1 > self.context.left:
             return None
-        return Continue(number=observation.number, until=until, why="nothing learns yet")
+        return Continue(number=run.number, until=until, why="nothing learns yet")
 
-    def _lowest(self, observation: Observation) -> bool:
+    def _lowest(self, run: Observation) -> bool:
         """Whether it is at the low end of the range."""
-        return math.log10(observation.seen.recipe.lr) <= self.range[0] + LOWEST
+        return run.lr_x <= self.range[0] + LOWEST
 
 
-def _nearest(spots: Sequence[float], x: float) -> int:
-    return int(np.argmin([abs(s - x) for s in spots]))
+def _nearest(grid: Sequence[float], x: float) -> int:
+    return int(np.argmin([abs(s - x) for s in grid]))
 
 
-def _spread(arms: Sequence[Observation]) -> list[Observation]:
-    """Those of them that stand apart, the furthest trained first."""
+def _spread(runs: Sequence[Observation]) -> list[Observation]:
+    """Those of them that are far enough from each other, the furthest trained first."""
     found: list[Observation] = []
-    for observation in sorted(arms, key=lambda observation: (-observation.seen.trained, observation.x)):
-        if all(abs(observation.x - other.x) >= SPREAD * SPACING for other in found):
-            found.append(observation)
+    for run in sorted(runs, key=lambda run: (-run.trained, run.x)):
+        if all(abs(run.x - other.x) >= CONFIG.plateau_spacing * CONFIG.spacing for other in found):
+            found.append(run)
     return found

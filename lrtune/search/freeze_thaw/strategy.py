@@ -1,32 +1,31 @@
-"""Freeze-thaw: many runs start, each trains a little, those that a model of the landscape believes in go on.
+"""The default strategy: short trainings of many learning rates, of which a model picks those that are trained on.
 
-No epoch is trained twice (Swersky, Snoek and Adams, "Freeze-Thaw Bayesian Optimization", 2014,
-arXiv:1406.3896). What comes next follows from what has been seen, in this order; see ``docs/freeze-thaw.md``:
+No epoch is trained twice (Swersky, Snoek and Adams, "Freeze-Thaw Bayesian Optimization", 2014, arXiv:1406.3896).
+The next trial is chosen here, by the first of these steps that has something to do:
 
-1. *look*: single short pieces, a decade apart, until the best lies between worse ones;
-2. *wait* on a plateau: where nothing has begun to learn, looks tell nothing, and all train on;
-3. *race*: the leader, and those whose look is expected to gain more than it costs, each at doubled lengths;
-4. *refine*: once one is finished, whatever is expected to gain most for its price.
+1. *bracket* (:mod:`.initial_design`): short trainings a decade apart until the best lies between worse ones;
+2. *train past a plateau* (:mod:`.initial_design`): where nothing has begun to learn, all train on;
+3. *race* (:mod:`.race`): the leader, and those whose next segment is expected to gain more than it costs;
+4. *refine* (:mod:`.refine`): once one is complete, whatever is expected to gain most for its price.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lrtune.search.base import UNLIMITED_BUDGET
 from lrtune.search.freeze_thaw.beliefs import Beliefs
-from lrtune.search.freeze_thaw.budget import Pace
-from lrtune.search.freeze_thaw.candidates import Places
-from lrtune.search.freeze_thaw.initial_design import Opening
+from lrtune.search.freeze_thaw.budget import Budget
+from lrtune.search.freeze_thaw.candidates import Candidates
+from lrtune.search.freeze_thaw.initial_design import InitialDesign
 from lrtune.search.freeze_thaw.prior import Prior
-from lrtune.search.freeze_thaw.race import Race
-from lrtune.search.freeze_thaw.refine import Refinement
+from lrtune.search.freeze_thaw.race import race
+from lrtune.search.freeze_thaw.refine import refine
 
 if TYPE_CHECKING:
     from lrtune.search.base import Action, SearchContext
 
 __all__ = ["FreezeThaw", "Prior"]
-
-LONGEST = 6.0  # full trainings after which a self-stopping search ends
 
 
 class FreezeThaw:
@@ -44,31 +43,26 @@ class FreezeThaw:
         self.prior = prior
 
     def next(self, context: SearchContext, /) -> Action:
-        """The next piece of work; a function of the situation alone."""
+        """The next action; a function of the context alone."""
         beliefs = Beliefs(context, self.prior)
-        pace = Pace(beliefs)
-        if context.self_stopping and context.spent >= LONGEST and beliefs.view.completed:
-            return pace.end(f"{LONGEST:g} full trainings are spent")
-        opening = Opening(beliefs, pace)
-        return opening.look() or _hopeless(beliefs, pace) or opening.train_past_plateau() or _compare(beliefs, pace)
+        budget = Budget(beliefs)
+        if context.self_stopping and context.spent >= UNLIMITED_BUDGET and beliefs.observed.completed:
+            return budget.end(f"{UNLIMITED_BUDGET:g} full trainings are spent")
+        design = InitialDesign(beliefs, budget)
+        action = design.bracket() or _nothing_alive(beliefs, budget) or design.train_past_plateau()
+        if action is not None:
+            return action
+        candidates = Candidates(beliefs).all()
+        return (refine if beliefs.observed.completed else race)(beliefs, budget, candidates)
 
 
-def _hopeless(beliefs: Beliefs, pace: Pace) -> Action | None:
-    """The end where nothing lives, and nowhere is left to look."""
-    if beliefs.view.alive:
+def _nothing_alive(beliefs: Beliefs, budget: Budget) -> Action | None:
+    """The end where no run is alive and nowhere is left to try."""
+    if beliefs.observed.alive:
         return None
     if not beliefs.context.trials:
-        return pace.end("the budget leaves no room for a first look")
-    lowest = min(
-        (observation.seen.recipe.lr for observation in beliefs.view.arms if observation.diverged), default=None
-    )
+        return budget.end("the budget leaves no room for a first look")
+    lowest = min((run.trial.recipe.lr for run in beliefs.observed.runs if run.diverged), default=None)
     if lowest is None:
-        return pace.end("no run has reported the metric, and nowhere is left to look")
-    return pace.end(f"every run diverged, down to a learning rate of {lowest:g}")
-
-
-def _compare(beliefs: Beliefs, pace: Pace) -> Action:
-    """Race, or refine."""
-    candidates = Places(beliefs).candidates()
-    after = Refinement if beliefs.view.completed else Race
-    return after(beliefs, pace).next(candidates)
+        return budget.end("no run has reported the metric, and nowhere is left to look")
+    return budget.end(f"every run diverged, down to a learning rate of {lowest:g}")

@@ -1,12 +1,12 @@
 """The range test (Smith 2017, section 3.3): a few hundred steps that say where to search, not what to use.
 
-The learning rate rises by the same factor in every step while the model trains; the loss stands still, falls,
-and comes back. One such sweep is noisy and its horizon is short, so the product here is an *interval* for the
-search with a confidence, or "unreliable here", from several sweeps under several seeds.
+The learning rate rises by the same factor in every step while the model trains; the loss stays, falls,
+and rises again. One such sweep is noisy and short, so the result is an *interval* for the search with a confidence,
+or "unreliable here", from several sweeps under several seeds.
 
-Sweeps are ordinary runs of an ordinary trainer under the ``sweep`` schedule. They are the test's own: the
-weights, optimizers, buffers, random states and data orders of other runs are not touched, and a run given as
-`keep` is put back to where it stood even if the user's model is one shared object.
+Sweeps are runs of a trainer under the ``sweep`` schedule. The weights, optimizers, buffers, random states and data
+orders of other runs are not touched, and a run given as `keep` is restored even if the user's model is one shared
+object.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from lrtune.core.numpy_errors import own_errstate
 from lrtune.core.outcome import Outcome
@@ -25,6 +24,7 @@ from lrtune.core.recipe import Recipe
 from lrtune.errors import InputError
 from lrtune.schedules.sweep import Sweep as SweepSchedule
 from lrtune.search.lr_range import curve_reading
+from lrtune.search.lr_range.config import CONFIG
 from lrtune.training.base import Trainer
 
 if TYPE_CHECKING:
@@ -37,32 +37,6 @@ __all__ = ["RangeSweep", "RangeTest", "central", "check_trainer", "range_test"]
 
 Confidence: TypeAlias = Literal["good", "fair", "unreliable here"]
 
-FEWEST_STEPS = 20
-"""Steps below which a sweep has no shape."""
-
-LEAST_STEPS, MOST_STEPS = 40, 150
-"""Steps of a sweep where nobody says; more add little, eight decades are 19 steps each by then."""
-
-SHARE = 0.24
-"""Share of a full training that all sweeps together may cost by default."""
-
-APART = 1.0
-"""Decades between the seeds' readings from which they disagree; half of it costs the "good"."""
-
-BELOW = 20.0
-"""The interval starts this factor below the middle of the fall: a sweep passes each learning rate in a step or two,
-a training stays for thousands, and what falls slowly here arrives there."""
-
-ABOVE_EDGE, ABOVE_MINIMUM = 2.0, 5.0
-"""It ends this factor above the edge, or above the minimum, whichever comes first: a bare sweep has neither
-warmup nor decay, and both carry further."""
-
-DIGITS = 1e-9
-"""Share of a sum below which the last term is rounding."""
-
-LOST_STEPS = 6
-"""Losses in a row far above the start after which a sweep ends: what comes now is known."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RangeSweep:
@@ -74,7 +48,7 @@ class RangeSweep:
         Seed of its weights and its data order.
     lrs, losses
         Learning rate of each step, and the training loss of its minibatch; of equal length. NaN where the
-        loss was not finite, or could not be told apart from a far larger one before it.
+        loss was not finite, or was lost to rounding beside a far larger one before it.
     ended
         Why it ended before its last step, as one sentence; empty if it did not.
     """
@@ -195,11 +169,11 @@ def range_test(
     recipe = Recipe(lr=high) if recipe is None else recipe
     per_epoch = trainer.steps_per_epoch(recipe)
     if steps is None:
-        steps = min(MOST_STEPS, max(LEAST_STEPS, int(SHARE * recipe.epochs * per_epoch / seeds)))
+        steps = min(CONFIG.most_steps, max(CONFIG.least_steps, int(CONFIG.share * recipe.epochs * per_epoch / seeds)))
     kept = None if keep is None else keep.state()
     try:
-        told = [_recipe(recipe.with_seed(recipe.seed + k), low, high, steps, per_epoch) for k in range(seeds)]
-        sweeps = tuple(_swept(trainer, one, steps, per_epoch) for one in told)
+        recipes = [_recipe(recipe.with_seed(recipe.seed + k), low, high, steps, per_epoch) for k in range(seeds)]
+        sweeps = tuple(_swept(trainer, one, steps, per_epoch) for one in recipes)
     finally:
         if keep is not None and kept is not None:
             keep.restore(kept)
@@ -218,12 +192,12 @@ def range_test(
 
 
 def check_trainer(trainer: object) -> None:
-    """Refuse what no sweep can drive.
+    """Refuse a trainer whose learning rate cannot be changed at every step.
 
     Raises
     ------
     InputError
-        If it is no trainer: the learning rate of a function of one's own is set once, for a whole run.
+        If it is a training function: its learning rate is set once, for a whole run.
     """
     if isinstance(trainer, Trainer) and not isinstance(trainer, type):
         return
@@ -236,29 +210,17 @@ def check_trainer(trainer: object) -> None:
 
 
 def central(space: Space, *, epochs: int, seed: int = 0) -> Recipe:
-    """The recipe in the middle of a space: what a range test of that space is told besides the learning rate.
-
-    The middle choice of numbers, the first of names; the middle of a range, on its own scale.
-    """
-    return space.recipe({name: _middle_of(d) for name, d in space.distributions().items()}, epochs=epochs, seed=seed)
-
-
-def _middle_of(distribution: BaseDistribution) -> Any:
-    if isinstance(distribution, CategoricalDistribution):
-        choices: Sequence[Any] = distribution.choices
-        numeric = all(isinstance(choice, int | float) for choice in choices)
-        return sorted(choices)[len(choices) // 2] if numeric else choices[0]
-    held: Any = distribution
-    middle = math.sqrt(held.low * held.high) if held.log else (held.low + held.high) / 2
-    return round(middle) if isinstance(distribution, IntDistribution) else middle
+    """The recipe in the middle of a space, with which a range test of that space trains but for the learning rate."""
+    return space.recipe({name: axis.middle for name, axis in space.axes.items()}, epochs=epochs, seed=seed)
 
 
 def _check(low: float, high: float, steps: int | None, seeds: int) -> None:
     if not 0 < low < high < math.inf:
         msg = f"range test: low must be positive and below a finite high (got {low:g} and {high:g})"
         raise InputError(msg)
-    if steps is not None and steps < FEWEST_STEPS:
-        msg = f"range test: a sweep needs at least {FEWEST_STEPS} steps (got {steps}); {MOST_STEPS} are usual"
+    if steps is not None and steps < CONFIG.fewest_steps:
+        usual = f"{CONFIG.most_steps} are usual"
+        msg = f"range test: a sweep needs at least {CONFIG.fewest_steps} steps (got {steps}); {usual}"
         raise InputError(msg)
     if seeds < 1:
         msg = f"range test: at least one seed is needed (got {seeds}); 3 are usual"
@@ -317,7 +279,7 @@ def _steps(run: Run, recipe: Recipe, per_epoch: int) -> Iterator[tuple[float, fl
         before = total if within else 0.0
         total = value * (within + 1)
         loss = total - before
-        swallowed = within > 0 and abs(loss) < DIGITS * abs(before)
+        swallowed = within > 0 and abs(loss) < CONFIG.lost_digits * abs(before)
         yield _applied(report, recipe), math.nan if swallowed or not math.isfinite(loss) else loss, ""
 
 
@@ -342,16 +304,16 @@ def _applied(report: Report, recipe: Recipe) -> float:
 @own_errstate()
 def _lost(losses: Sequence[float]) -> str:
     """Why there is nothing more to learn from a sweep; empty while there is."""
-    if len(losses) < FEWEST_STEPS:
+    if len(losses) < CONFIG.fewest_steps:
         return ""
     seen = np.array(losses)
     held = seen[np.isfinite(seen)]
-    if len(held) < LOST_STEPS:
+    if len(held) < CONFIG.lost_steps:
         return "the losses were not finite"
-    first = held[: FEWEST_STEPS // 2]
+    first = held[: CONFIG.fewest_steps // 2]
     origin = float(np.median(first))
     limit = origin + max(3 * (origin - float(held.min())), 10 * float(first.std()))
-    lost = not (seen[-LOST_STEPS:] <= limit).any()  # true for NaN
+    lost = not (seen[-CONFIG.lost_steps :] <= limit).any()  # true for NaN
     return f"the loss stayed above {limit:.4g}, having started at {origin:.4g}" if lost else ""
 
 
@@ -366,15 +328,15 @@ def _verdict(
         why = f"the loss fell by more than its noise in {len(falls)} of {len(sweeps)} sweeps"
         return None, "unreliable here", why + (f" ({ends})" if ends else "")
     spread = _decades([middle for middle, _ in falls])
-    if spread > APART:
+    if spread > CONFIG.apart:
         return None, "unreliable here", f"the seeds disagree by {spread:.1f} decades on where the loss falls"
     edges = [edge for r in read if (edge := r["edge"]) is not None]
     reached = len(edges) == len(sweeps)
-    low = max(min(middle for middle, _ in falls) / BELOW, swept[0])
-    high = min(max(minimum for _, minimum in falls) * ABOVE_MINIMUM, swept[1])
+    low = max(min(middle for middle, _ in falls) / CONFIG.below_middle, swept[0])
+    high = min(max(minimum for _, minimum in falls) * CONFIG.above_minimum, swept[1])
     if reached:
-        high = min(max(edges) * ABOVE_EDGE, high)
-    good = reached and len(falls) == len(sweeps) > 1 and max(spread, _decades(edges)) <= APART / 2
+        high = min(max(edges) * CONFIG.above_edge, high)
+    good = reached and len(falls) == len(sweeps) > 1 and max(spread, _decades(edges)) <= CONFIG.apart / 2
     why = f"{len(falls)} of {len(sweeps)} sweeps fell, and agree within {spread:.1f} decades"
     if not reached:
         why += f"; {len(sweeps) - len(edges)} did not break down up to {swept[1]:g}"

@@ -1,4 +1,4 @@
-"""Divergence for whoever keeps an Optuna objective of their own: a pruner that wraps any other."""
+"""A pruner for Optuna objectives of your own: :func:`lrtune.core.divergence.judge`, wrapped around any other pruner."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class DivergencePruner(optuna.pruners.BasePruner):
     chance
         The metric of the best constant prediction, where it is known.
     n_steps
-        Number of reports of a full trial, where it is known: nobody is called stuck in the first tenth.
+        Number of reports of a full trial, where it is known: no trial is stuck in the first tenth.
     """
 
     def __init__(
@@ -50,36 +50,24 @@ class DivergencePruner(optuna.pruners.BasePruner):
         self._pruner = pruner or optuna.pruners.NopPruner()
         self._baseline = Baseline(untrained=untrained, chance=chance)
         self._n_steps = n_steps
-        self._looked = False
+        self._checked = False
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether to prune; a trial that diverged is marked as infeasible too."""
         if study.directions and len(study.directions) > 1:
             return self._pruner.prune(study, trial)
-        self._check_direction(study)
+        direction: Direction = "minimize" if study.direction is optuna.study.StudyDirection.MINIMIZE else "maximize"
+        for metric in () if self._checked else study.metric_names or ():
+            for said in contradiction(metric, direction):  # Optuna minimises unless asked otherwise
+                warnings.warn(said, stacklevel=2)
+        self._checked = True
         reports = sorted(trial.intermediate_values.items())
         offset = 1 - reports[0][0] if reports else 0
         curve = Curve(Point(step=step + offset, epoch=step + offset, values={"value": v}) for step, v in reports)
-        verdict = judge(
-            curve,
-            "value",
-            "minimize" if study.direction is optuna.study.StudyDirection.MINIMIZE else "maximize",
-            epochs=float(self._n_steps or 1),
-            baseline=self._baseline,
-        )
+        verdict = judge(curve, "value", direction, epochs=float(self._n_steps or 1), baseline=self._baseline)
         if verdict is None:
             return self._pruner.prune(study, trial)
         if "diverged" not in trial.constraints:
             share = min(len(reports) / self._n_steps, 1.0) if self._n_steps else 0.0
-            optuna.trial.Trial(study, trial._trial_id).set_constraint("diverged", 2.0 - share)  # noqa: SLF001 -- see above
+            optuna.trial.Trial(study, trial._trial_id).set_constraint("diverged", 2.0 - share)  # noqa: SLF001 -- as TPE reads it
         return True
-
-    def _check_direction(self, study: optuna.Study) -> None:
-        """Warn, once, of a study that minimises an accuracy: Optuna minimises unless it is told otherwise."""
-        if self._looked:
-            return
-        self._looked = True
-        direction: Direction = "minimize" if study.direction is optuna.study.StudyDirection.MINIMIZE else "maximize"
-        for metric in study.metric_names or ():
-            for said in contradiction(metric, direction):
-                warnings.warn(said, stacklevel=2)

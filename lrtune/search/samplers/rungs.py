@@ -1,9 +1,8 @@
-"""Rungs: where along its training a run is compared with others, and when it is given up.
+"""Where sampling strategies compare runs along their training, and when they give one up.
 
-The rule is asynchronous successive halving (Li et al. 2020, "A System for Massively Parallel
-Hyperparameter Tuning", algorithm 2) with two additions: runs are compared at equal fractions of the
-schedule, within a schedule family first because early losses rank badly across families (DESIGN
-section 6), and never during warmup.
+The rule is asynchronous successive halving (Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning",
+algorithm 2) with two additions: runs are compared at equal fractions of the schedule, within a schedule family first
+because early losses rank badly across families, and never during warmup.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lrtune import schedules
+from lrtune.search.samplers.config import CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,34 +21,19 @@ if TYPE_CHECKING:
     from lrtune.core.recipe import Recipe
     from lrtune.search.base import SearchContext, TrialView
 
-__all__ = ["REDUCTION", "family", "next_rung", "rungs", "should_stop", "value_at"]
-
-REDUCTION = 3
-"""One run in so many goes on from each rung (the usual eta of successive halving)."""
-
-FAMILY_PEERS = 3
-"""Runs of the same family, the judged one included, from which on the family decides alone."""
-
-POOLED_PEERS = 6
-"""Runs of all families together from which on they may decide; then the better half goes on."""
-
-
-def rungs(epochs: float, finest: float) -> tuple[float, ...]:
-    """Epochs at which runs are compared, ascending: 1/9 and 1/3 of the run, and its end.
-
-    Rungs are multiples of the finest piece of training worth asking for, and never closer than it.
-    """
-    looks: list[float] = []
-    for power in (2, 1):
-        at = max(round(epochs / REDUCTION**power / finest), 1) * finest
-        if at < epochs - finest / 2 and (not looks or at > looks[-1]):
-            looks.append(at)
-    return (*looks, float(epochs))
+__all__ = ["family", "next_rung", "should_stop", "value_at"]
 
 
 def next_rung(trained: float, epochs: float, finest: float) -> float:
-    """The first rung beyond what is trained."""
-    return next((rung for rung in rungs(epochs, finest) if rung > trained * (1 + 1e-9)), float(epochs))
+    """The first rung beyond the epochs trained: 1/9 or 1/3 of the run, or its end.
+
+    Rungs are multiples of the shortest segment worth training, and never closer than it.
+    """
+    for power in (2, 1):
+        rung = max(round(epochs / CONFIG.reduction**power / finest), 1) * finest
+        if trained * (1 + 1e-9) < rung < epochs - finest / 2:
+            return rung
+    return float(epochs)
 
 
 def family(recipe: Recipe) -> tuple[str, float]:
@@ -56,31 +41,28 @@ def family(recipe: Recipe) -> tuple[str, float]:
     return schedules.parse(recipe.schedule).family, recipe.warmup
 
 
-def value_at(seen: TrialView, epoch: float) -> float | None:
-    """The metric where the run stood at an epoch (the last report at or before it); None before its first."""
-    index = int(np.searchsorted(seen.epochs, epoch * (1 + 1e-9), side="right")) - 1
-    if index < 0 or seen.trained < epoch * (1 - 1e-9):
+def value_at(trial: TrialView, epoch: float) -> float | None:
+    """The metric at an epoch (the last report at or before it); None before its first, or where it is not finite."""
+    index = int(np.searchsorted(trial.epochs, epoch * (1 + 1e-9), side="right")) - 1
+    if index < 0 or trial.trained < epoch * (1 - 1e-9):
         return None
-    value = float(seen.values[index])
+    value = float(trial.values[index])
     return value if math.isfinite(value) else None
 
 
-def should_stop(candidate: TrialView, context: SearchContext) -> bool:
-    """Whether a paused run should be given up at the rung where it stands."""
-    epoch = candidate.trained
-    if epoch <= _warmup_epochs(candidate.recipe, context.epochs):
+def should_stop(trial: TrialView, context: SearchContext) -> bool:
+    """Whether a paused run should be given up at the rung that it reached."""
+    epoch = trial.trained
+    value = value_at(trial, epoch)
+    if epoch <= _warmup_epochs(trial.recipe, context.epochs) or value is None:
         return False
-    value = value_at(candidate, epoch)
-    if value is None:
-        return False
-    peers = [peer for peer in context.trials if peer.number != candidate.number]
-    near = _values([p for p in peers if family(p.recipe) == family(candidate.recipe)], epoch)
-    if len(near) + 1 >= FAMILY_PEERS:
-        return _rank(value, near, context.sign) >= max(1, (len(near) + 1) // REDUCTION)
-    pooled = _values([p for p in peers if epoch > _warmup_epochs(p.recipe, context.epochs)], epoch)
-    if len(pooled) + 1 >= POOLED_PEERS:
-        return _rank(value, pooled, context.sign) >= (len(pooled) + 1) // 2
-    return False
+    peers = [peer for peer in context.trials if peer.number != trial.number]
+    near = _values([peer for peer in peers if family(peer.recipe) == family(trial.recipe)], epoch)
+    if len(near) + 1 >= CONFIG.family_peers:
+        return _rank(value, near, context.sign) >= max(1, (len(near) + 1) // CONFIG.reduction)
+    pooled = _values([peer for peer in peers if epoch > _warmup_epochs(peer.recipe, context.epochs)], epoch)
+    enough = len(pooled) + 1 >= CONFIG.pooled_peers
+    return enough and _rank(value, pooled, context.sign) >= (len(pooled) + 1) // 2
 
 
 def _warmup_epochs(recipe: Recipe, epochs: float) -> float:

@@ -1,13 +1,10 @@
-"""A shadow of the study in which Optuna's samplers search well.
+"""Where a sampler of Optuna's proposes the next trial: in a study in memory, copied from the real one at each question.
 
-Optuna's samplers learn from what an Optuna study holds, and that is not quite what they should learn
-from: pruned trials are invisible to some and ranked by their last step by others, diverged ones must
-be *infeasible* and not failed, and the learning rate is entangled with the batch size. So a sampler is
-asked in a study of its own, in memory, made anew from the real one at each question: in decoupled
-coordinates (:meth:`lrtune.core.space.Space.decoupled`), every ended trial told as
-:func:`lrtune.core.divergence.sampler_feedback` decides, every running one as running. The real study keeps what truly
-happened. And because the sampler is seeded from the search's seed and the number of trials, neither a
-second worker nor a resumed search ever repeats a point.
+Optuna's samplers learn from what a study holds, and that is not quite what they should learn from: pruned trials are
+invisible to some and ranked by their last step by others, diverged ones must be *infeasible* and not failed, and the
+learning rate depends on the batch size. So the copy is in decoupled coordinates (:meth:`.Space.decoupled`), and each
+trial that ended has the value that :func:`lrtune.core.divergence.sampler_feedback` gives it. The sampler is seeded
+from the search's seed and the number of trials, so that neither a second worker nor a resumed search repeats a point.
 """
 
 from __future__ import annotations
@@ -24,10 +21,11 @@ from optuna.trial import TrialState
 from lrtune.core.divergence import sampler_feedback
 from lrtune.core.optuna_logging import quiet
 from lrtune.core.outcome import Outcome
+from lrtune.search.samplers.config import CONFIG
 from lrtune.search.samplers.rungs import family, value_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from optuna.distributions import BaseDistribution
 
@@ -36,10 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["expected_end", "propose", "seed_of"]
 
 SCALED = frozenset({"lr", "batch_size"})
-"""What the scaled learning rate speaks for."""
+"""What the batch-scaled learning rate stands for."""
 
-ATTEMPTS = 8
-"""How often a sampler is asked again where its proposal lies beyond the edge of divergence, or was tried already."""
+NO_RESULT = frozenset({Outcome.FAILED, Outcome.INTERRUPTED, Outcome.STALLED})
 
 
 def seed_of(*parts: object) -> int:
@@ -48,27 +45,18 @@ def seed_of(*parts: object) -> int:
 
 
 def propose(context: SearchContext, sampler: Callable[[int], optuna.samplers.BaseSampler]) -> dict[str, Any]:
-    """The next point of the space, as a sampler made for this very question proposes it.
-
-    Parameters
-    ----------
-    situation
-        The study so far.
-    sampler
-        Makes a sampler from a seed.
-    """
-    known = _known(context)
+    """The next point of the space, as proposed by a sampler that is made from a seed for this question."""
     axes = _axes(context)
     params: dict[str, Any] = {}
-    tried = [context.space.params(seen.recipe) for seen in context.trials]
-    for attempt in range(ATTEMPTS):
+    tried = [context.space.params(trial.recipe) for trial in context.trials]
+    for attempt in range(CONFIG.attempts):
         seed = seed_of(context.seed, len(context.trials), *([attempt] if attempt else []))
         with quiet():
-            shadow = optuna.create_study(direction=context.direction, sampler=sampler(seed))
-            for seen in context.trials:
-                _copy(shadow, seen, context, known, axes)
-            trial = shadow.ask(axes)
-        params = context.space.from_decoupled(trial.params)
+            study = optuna.create_study(direction=context.direction, sampler=sampler(seed))
+            for trial in context.trials:
+                _copy(study, trial, context, axes)
+            proposed = study.ask(axes).params
+        params = context.space.from_decoupled(proposed)
         if context.space.scaled_lr(params) < _edge(params, context) and params not in tried:
             break
     return params
@@ -85,16 +73,16 @@ def _axes(context: SearchContext) -> dict[str, BaseDistribution]:
 
 
 def _edge(params: Mapping[str, Any], context: SearchContext) -> float:
-    """The scaled learning rate from which a point can only diverge: one did there, and none lives beyond.
+    """The scaled learning rate from which on runs diverge: the lowest that did, above all that did not.
 
-    Compared at the same other settings: a run that diverged tells much about everything to its right,
+    Compared under the same other settings: a run that diverged tells much about everything to its right,
     and little about other schedules or optimizers. Infinite while nothing has diverged.
     """
     space = context.space
-    alike = [seen for seen in context.trials if _alike(space.params(seen.recipe), params)]
-    lrs = {seen.number: space.scaled_lr(space.params(seen.recipe)) for seen in alike}
-    bad = {seen.number for seen in alike if seen.outcome is not None and seen.outcome.diverged}
-    reach = max((lrs[seen.number] for seen in alike if seen.number not in bad and len(seen.values)), default=0.0)
+    alike = [trial for trial in context.trials if _alike(space.params(trial.recipe), params)]
+    lrs = {trial.number: space.scaled_lr(space.params(trial.recipe)) for trial in alike}
+    bad = {trial.number for trial in alike if trial.outcome is not None and trial.outcome.diverged}
+    reach = max((lrs[trial.number] for trial in alike if trial.number not in bad and len(trial.values)), default=0.0)
     return min((lrs[number] for number in bad if lrs[number] > reach), default=math.inf)
 
 
@@ -102,37 +90,24 @@ def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return all(one.get(name) == value for name, value in other.items() if name not in SCALED)
 
 
-def expected_end(seen: TrialView, context: SearchContext) -> float | None:
-    """What a run would reach at its end if it went on as its completed peers did from where it stands.
+def expected_end(trial: TrialView, context: SearchContext) -> float | None:
+    """What a run would reach at its end if it went on as complete runs did from there; None before its first report.
 
-    Its own last value plus the median of what they gained from there; peers of its schedule family
-    where there are any.
+    Its own last value plus the median of what they gained; those of its schedule family where there are any.
     """
-    if not len(seen.values):
+    if not len(trial.values):
         return None
     ends = [peer for peer in context.trials if peer.outcome is Outcome.COMPLETED and len(peer.values)]
-    near = [peer for peer in ends if family(peer.recipe) == family(seen.recipe)] or ends
-    gains = [float(peer.values[-1]) - then for peer in near if (then := value_at(peer, seen.trained)) is not None]
-    last = float(seen.values[-1])
+    near = [peer for peer in ends if family(peer.recipe) == family(trial.recipe)] or ends
+    gains = [float(peer.values[-1]) - then for peer in near if (then := value_at(peer, trial.trained)) is not None]
+    last = float(trial.values[-1])
     return last + float(np.median(gains)) if gains else last
 
 
-def _known(context: SearchContext) -> list[float]:
-    return [
-        float(seen.result) for seen in context.trials if seen.outcome is Outcome.COMPLETED and seen.result is not None
-    ]
-
-
-def _copy(
-    shadow: optuna.Study,
-    seen: TrialView,
-    context: SearchContext,
-    known: Sequence[float],
-    axes: dict[str, BaseDistribution],
-) -> None:
-    """Add one trial to the shadow, as the sampler should see it."""
-    params = context.space.params(seen.recipe)
-    if seen.outcome in {Outcome.FAILED, Outcome.INTERRUPTED, Outcome.STALLED} or not context.space.contains(params):
+def _copy(study: optuna.Study, trial: TrialView, context: SearchContext, axes: dict[str, BaseDistribution]) -> None:
+    """Add one trial to the copied study, as the sampler should see it."""
+    params = context.space.params(trial.recipe)
+    if trial.outcome in NO_RESULT or not context.space.contains(params):
         return
     point = context.space.to_decoupled(params)
     whole, lr = context.space.decoupled()["lr"], axes["lr"]
@@ -140,28 +115,24 @@ def _copy(
         point["lr"] = min(max(point["lr"], whole.low), whole.high)  # scaling may round it out of the range
         if not lr.low <= point["lr"] <= lr.high:
             return  # beyond the edge
-    frozen = optuna.trial.create_trial(
-        state=TrialState.RUNNING,
-        params=point,
-        distributions=axes,
-    )
-    shadow.add_trial(frozen)
-    if seen.outcome is None:
+    study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, params=point, distributions=axes))
+    if trial.outcome is None:
         return
-    copy = shadow.get_trials(deepcopy=False)[-1]
-    last = float(seen.values[-1]) if len(seen.values) else None
-    verdict = sampler_feedback(
-        seen.outcome,
-        seen.result if seen.outcome is Outcome.COMPLETED else last,
-        trained=seen.trained / context.epochs,
-        known=known,
+    copy = study.get_trials(deepcopy=False)[-1]
+    completed = [peer for peer in context.trials if peer.outcome is Outcome.COMPLETED]
+    last = float(trial.values[-1]) if len(trial.values) else None
+    feedback = sampler_feedback(
+        trial.outcome,
+        trial.result if trial.outcome is Outcome.COMPLETED else last,
+        trained=trial.trained / context.epochs,
+        known=[float(peer.result) for peer in completed if peer.result is not None],
         direction=context.direction,
-        expected=expected_end(seen, context),
+        expected=expected_end(trial, context),
     )
     # Every trial carries the constraint, the feasible ones below zero: the GP sampler wants it of all or of none.
-    trial = optuna.trial.Trial(shadow, copy._trial_id)  # noqa: SLF001 -- Trial is public, a trial's id is not
-    trial.set_constraint("diverged", verdict.violation or -1.0)
-    if verdict.value is None and verdict.violation <= 0:
-        shadow.tell(copy.number, state=TrialState.FAIL)
-        return
-    shadow.tell(copy.number, 0.0 if verdict.value is None else verdict.value)
+    live = optuna.trial.Trial(study, copy._trial_id)  # noqa: SLF001 -- Trial is public, a trial's id is not
+    live.set_constraint("diverged", feedback.violation or -1.0)
+    if feedback.value is None and feedback.violation <= 0:
+        study.tell(copy.number, state=TrialState.FAIL)
+    else:
+        study.tell(copy.number, 0.0 if feedback.value is None else feedback.value)

@@ -15,7 +15,7 @@ from lrtune.core.effect import alike
 from lrtune.core.outcome import Outcome
 from lrtune.core.space import Space
 from lrtune.errors import LockLostError
-from lrtune.search.base import SearchContext, TrialView
+from lrtune.search.base import UNLIMITED_BUDGET, SearchContext, TrialView
 from lrtune.storage import study_lock
 from lrtune.study.trials.study_reader import RANGE, SPACE
 from lrtune.workers.pool import WorkerContext
@@ -41,9 +41,6 @@ T = TypeVar("T")
 
 FINEST_SHARE = 0.02
 """Share of a full training below which a look says too little, where an epoch is longer than that."""
-
-UNLIMITED_BUDGET = 6.0
-"""Full trainings after which a search without any limit ends at the latest (DESIGN section 5)."""
 
 WIDENED = "the best learning rate lay at the end of the range"
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lrtune.errors import SearchError
-from lrtune.jobs.drift import Drift, DriftCheck, DriftVerdict, Profile, judge
-from lrtune.jobs.drift_strategy import STEP, DriftStrategy, LastAnswer
+from lrtune.jobs.drift import CONFIG, Drift, DriftCheck, DriftVerdict, Profile, judge
+from lrtune.jobs.drift_strategy import DriftStrategy, LastAnswer
 from lrtune.search.base import Finish
 from lrtune.search.baselines.grid import Grid
 from lrtune.search.registry import make
@@ -221,7 +221,7 @@ def test_what_moved_is_searched_and_the_test_is_not_repeated(last: LastAnswer, s
 def test_a_neighbour_outside_of_the_range_is_left_out(last: LastAnswer) -> None:
     lr = last.params["lr"]
     result = searched(DriftStrategy(inner=Grid(points=6), last=last), space={"lr": (lr / 2, lr * 4)})
-    assert lr / STEP not in set(result.trials().lr)
+    assert lr / CONFIG.step not in set(result.trials().lr)
 
 
 def test_a_training_too_short_for_a_short_look_is_searched(last: LastAnswer) -> None:

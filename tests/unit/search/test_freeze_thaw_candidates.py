@@ -12,9 +12,8 @@ from strategy_contract import JOINT, LR_ONLY, Laboratory
 from lrtune.core.outcome import Outcome
 from lrtune.search.base import Continue, SearchContext, Start, TrialView
 from lrtune.search.freeze_thaw.beliefs import Beliefs
-from lrtune.search.freeze_thaw.budget import Pace
-from lrtune.search.freeze_thaw.candidates import Places, free
-from lrtune.search.freeze_thaw.refine import Refinement
+from lrtune.search.freeze_thaw.candidates import Candidates
+from lrtune.search.freeze_thaw.refine import held_behind
 from lrtune.search.freeze_thaw.strategy import FreezeThaw
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from lrtune.core.recipe import Recipe
     from lrtune.core.space import Space
-    from lrtune.search.freeze_thaw.beliefs import Candidate
+    from lrtune.search.freeze_thaw.observations import Observation
 
 LENGTH = 60
 BEST = -2.0
@@ -51,13 +50,13 @@ def context(*runs: TrialView, space: Space = LR_ONLY, **changes: Any) -> SearchC
         TrialView(number=i, recipe=r.recipe, epochs=r.epochs, values=r.values, outcome=r.outcome, result=r.result)
         for i, r in enumerate(runs)
     ]
-    told: dict[str, Any] = {"trials": numbered, "spent": 3.0, "budget": 9.0, "untrained": 1.0, **changes}
-    return SearchContext(space=space, epochs=LENGTH, **told)
+    given: dict[str, Any] = {"trials": numbered, "spent": 3.0, "budget": 9.0, "untrained": 1.0, **changes}
+    return SearchContext(space=space, epochs=LENGTH, **given)
 
 
-def trainable(shown: SearchContext) -> list[Candidate]:
+def trainable(shown: SearchContext) -> list[Observation]:
     """What may be trained next."""
-    return [c for c in Places(Beliefs(shown)).candidates() if free(c) and not c.completed]
+    return [c for c in Candidates(Beliefs(shown)).all() if c.trial.open and not c.completed]
 
 
 def lr_of(shown: SearchContext) -> float:
@@ -162,7 +161,7 @@ def test_walls_hold_under_their_own_settings_only() -> None:
     better, paused = run(-1.0, 0.05, **{**OTHERS, "warmup": 0.1}), run(-2.15, 0.2, 20, **OTHERS)
     by_key: dict[Any, list[float]] = {}
     for c in trainable(context(*walls, better, paused, space=JOINT)):
-        by_key.setdefault((c.recipe.batch_size, c.recipe.schedule, c.recipe.warmup), []).append(c.x)
+        by_key.setdefault((c.trial.recipe.batch_size, c.trial.recipe.schedule, c.trial.recipe.warmup), []).append(c.x)
     mine = by_key.pop((64, "cosine", 0.0))
     assert mine == [pytest.approx(-2.15)]
     assert by_key
@@ -175,7 +174,7 @@ def test_a_budget_is_spent_though_the_basin_is_exhausted() -> None:
     assert lab.paid / 12 > 13
 
 
-# -- what is believed of runs that have begun --------------------------------------------------------------
+# -- what is predicted of runs that have begun --------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -194,12 +193,12 @@ def test_the_best_moves_left_early_on_where_the_schedule_decays_and_all_along_wh
     ("end", "trained", "spent", "followed"),
     [
         (0.0, 2, 3.0, True),  # it leads the best, which ends at 0.1
-        (0.0, 16, 3.0, False),  # far enough to be told
+        (0.0, 16, 3.0, False),  # far enough to be compared
         (0.0, 2, 1.5, False),  # the search is not that far
         (0.15, 2, 3.0, False),  # refuted
     ],
 )
-def test_a_run_that_leads_the_best_as_far_as_it_came_is_followed_until_it_can_be_told(
+def test_a_run_that_leads_the_best_as_far_as_it_came_is_followed_until_it_can_be_compared(
     end: float, trained: int, spent: float, *, followed: bool
 ) -> None:
     runs = [run(-2.7, 0.12), run(-2.4, 0.1), run(-1.9, end, trained), run(-0.5, 1.0, 1)]
@@ -225,9 +224,8 @@ def test_a_run_far_behind_the_best_stays_behind_it_under_another_schedule_too(en
     done = run(BEST, 0.1, **OTHERS)
     behind = run(BEST, end, 30, **{**OTHERS, "schedule": "constant"})
     beliefs = Beliefs(context(done, behind, space=JOINT))
-    (paused,) = [c for c in Places(beliefs).candidates() if c.observation is not None and not c.completed]
-    fallen = Refinement(beliefs, Pace(beliefs))._held([paused], np.full((1, 1), -1.0))
-    assert paused.observation is not None
-    lost = beliefs.behind(paused.observation, beliefs.view.completed[0])
+    (paused,) = [c for c in Candidates(beliefs).all() if c.number >= 0 and not c.completed]
+    ends = held_behind(beliefs, [paused], np.full((1, 1), -1.0))
+    lost = beliefs.behind(paused, beliefs.observed.completed[0])
     assert (lost > 0.5) == held
-    assert float(fallen[0, 0]) == pytest.approx(0.5 * (lost - 0.05) if held else -1.0)
+    assert float(ends[0, 0]) == pytest.approx(0.5 * (lost - 0.05) if held else -1.0)

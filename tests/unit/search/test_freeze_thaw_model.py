@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrtune.search.freeze_thaw.model import Landscape, Points
+from lrtune.search.freeze_thaw.model import CurveModel, Points
 
 
 def places(x: list[float], t: list[float], run: list[int] | None = None) -> Points:
@@ -20,10 +20,10 @@ def law(x: np.ndarray, t: np.ndarray) -> np.ndarray:
     return 0.1 + 0.9 * (1 + 10**x * t / 3e-4) ** -0.7 + 0.15 * 10 ** (1.0 * (x + 1))
 
 
-def fitted(x: list[float], t: list[float], run: list[int] | None = None) -> Landscape:
+def fitted(x: list[float], t: list[float], run: list[int] | None = None) -> CurveModel:
     points = places(x, t, run)
     y = law(points.x, points.t)
-    return Landscape(points, y, gap=np.zeros(len(y)), rough=np.zeros(len(y)), alike=np.ones((1, 1)))
+    return CurveModel(points, y, gap=np.zeros(len(y)), rough=np.zeros(len(y)), alike=np.ones((1, 1)))
 
 
 GRID = np.arange(-4.0, -0.4, 0.1)
@@ -60,7 +60,7 @@ def test_noise_makes_it_less_sure() -> None:
     y = law(points.x, points.t)
     query = places([-2.2], [0.1], [-1])
     spreads = [
-        Landscape(points, y, gap=np.zeros(4), rough=np.full(4, rough), alike=np.ones((1, 1)))
+        CurveModel(points, y, gap=np.zeros(4), rough=np.full(4, rough), alike=np.ones((1, 1)))
         .draws(query, 800, np.random.default_rng(2))
         .std()
         for rough in (0.0, 0.3)
@@ -77,7 +77,7 @@ def test_settings_that_are_alike_tell_more_of_each_other() -> None:
         query = Points(
             x=np.array([-2.0]), t=np.ones(1), area=np.ones(1), level=np.ones(1), group=np.array([1]), run=np.array([-1])
         )
-        model = Landscape(points, y, gap=np.zeros(6), rough=np.zeros(6), alike=table)
+        model = CurveModel(points, y, gap=np.zeros(6), rough=np.zeros(6), alike=table)
         spreads.append(model.draws(query, 800, np.random.default_rng(3)).std())
     assert spreads[1] > 1.5 * spreads[0]
 
@@ -92,7 +92,7 @@ def test_settings_that_are_alike_tell_more_of_each_other() -> None:
 def test_draws_are_finite_whatever_was_seen(rows: list[tuple[float, float, float, float]], seed: int) -> None:
     x, t, y, rough = (list(column) for column in zip(*rows, strict=True))
     values = np.array(y)
-    model = Landscape(places(x, t), values, gap=values - values.min(), rough=np.array(rough), alike=np.ones((1, 1)))
+    model = CurveModel(places(x, t), values, gap=values - values.min(), rough=np.array(rough), alike=np.ones((1, 1)))
     ends = model.draws(places([-5.0, 0.0, *x], [1.0] * (2 + len(x))), 32, np.random.default_rng(seed))
     assert ends.shape == (32, 2 + len(x))
     assert np.isfinite(ends).all()
@@ -109,7 +109,7 @@ def test_the_same_seed_draws_the_same() -> None:
 def test_a_leading_block_is_drawn_as_it_would_be_among_all() -> None:
     x, t = [-3.0, -2.0, -1.0, -2.0], [0.1, 0.1, 0.1, 0.4]
     y = np.array([0.9, 0.6, 0.8, 0.3])
-    model = Landscape(places(x, t), y, gap=np.zeros(4), rough=np.zeros(4), alike=np.ones((1, 1)))
+    model = CurveModel(places(x, t), y, gap=np.zeros(4), rough=np.zeros(4), alike=np.ones((1, 1)))
     query = places([-3.0, -2.5, -2.0, -1.5, -2.0, -1.0], [1.0, 1.0, 1.0, 0.2, 0.4, 0.8])
     one, two = np.random.default_rng(5), np.random.default_rng(5)
     every, leading = model.draws(query, 64, one), model.draws(query, 64, two, wanted=3)

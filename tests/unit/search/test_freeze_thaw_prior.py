@@ -14,7 +14,7 @@ from lrtune.core.outcome import Outcome
 from lrtune.core.space import Space
 from lrtune.search.base import Finish, SearchContext, Start, TrialView
 from lrtune.search.freeze_thaw.beliefs import Beliefs
-from lrtune.search.freeze_thaw.prior import Earlier
+from lrtune.search.freeze_thaw.prior import ScaledPrior
 from lrtune.search.freeze_thaw.strategy import FreezeThaw, Prior
 from lrtune.study.result import Result
 from lrtune.study.tuning import tune
@@ -45,22 +45,22 @@ def first(given: Prior | None, space: Space = JOINT) -> Mapping[str, Any]:
 
 
 def test_the_first_look_is_at_its_answer_under_its_settings() -> None:
-    liked = first(None)
-    assert (liked["batch_size"], liked["schedule"]) == (16, "cosine")
+    preferred = first(None)
+    assert (preferred["batch_size"], preferred["schedule"]) == (16, "cosine")
     settings = {**UNLIKELY, "warmup": 0.0}
     assert first(prior(-1.3, **settings)) == {"lr": pytest.approx(10**-1.3), **settings}
 
 
-def test_settings_that_it_does_not_know_are_liked_as_ever() -> None:
+def test_settings_that_it_does_not_know_keep_their_prior_score() -> None:
     params = first(prior(-1.3, schedule="constant"))
     assert (params["batch_size"], params["schedule"]) == (16, "constant")
 
 
 def test_a_setting_that_is_not_searched_is_not_compared() -> None:
-    earlier = Earlier(prior(-1.3, optimizer="adamw", momentum=0.5, schedule="cosine"), JOINT)
-    keys = Beliefs(SearchContext(space=JOINT, epochs=LENGTH)).combos
-    assert sum(earlier.shares(key) for key in keys) == len(keys) / 2
-    assert not any(Earlier(prior(-1.3, batch_size=32), JOINT).shares(key) for key in keys)
+    scaled = ScaledPrior(prior(-1.3, optimizer="adamw", momentum=0.5, schedule="cosine"), JOINT)
+    keys = Beliefs(SearchContext(space=JOINT, epochs=LENGTH)).combinations
+    assert sum(scaled.shares(key) for key in keys) == len(keys) / 2
+    assert not any(ScaledPrior(prior(-1.3, batch_size=32), JOINT).shares(key) for key in keys)
 
 
 # The learning rate.
@@ -69,14 +69,14 @@ def test_a_setting_that_is_not_searched_is_not_compared() -> None:
 @pytest.mark.parametrize(("optimizer", "off"), [("sgd", math.log10(4)), ("adam", math.log10(2))])
 def test_its_learning_rate_is_compared_at_the_middle_batch_size(optimizer: str, off: float) -> None:
     space = Space(lr=(1e-5, 10.0), batch_size=[16, 64, 256], optimizer=optimizer)
-    assert Earlier(prior(-1.0, batch_size=256), space).x == pytest.approx(-1.0 - off)
-    assert Earlier(prior(-1.0, batch_size=16), space).x == pytest.approx(-1.0 + off)
-    assert Earlier(prior(-1.0), space).x == -1.0
-    assert Earlier(prior(-1.0, batch_size=256), LR_ONLY).x == -1.0
+    assert ScaledPrior(prior(-1.0, batch_size=256), space).x == pytest.approx(-1.0 - off)
+    assert ScaledPrior(prior(-1.0, batch_size=16), space).x == pytest.approx(-1.0 + off)
+    assert ScaledPrior(prior(-1.0), space).x == -1.0
+    assert ScaledPrior(prior(-1.0, batch_size=256), LR_ONLY).x == -1.0
 
 
 def test_a_first_look_at_another_batch_size_is_scaled() -> None:
-    """It knows only the batch size, and a batch size that is not searched here: the look is at the liked one."""
+    """It knows only the batch size, and a batch size that is not searched here: the best prior score decides."""
     space = Space(lr=(1e-5, 10.0), batch_size=[16, 64, 256])
     assert first(prior(-1.0, batch_size=32), space) == {"lr": pytest.approx(10**-1.0 / 2), "batch_size": 16}
 
@@ -105,7 +105,7 @@ def test_a_best_complete_run_in_its_band_confirms_it(x: float, *, held: bool) ->
     assert confirmed(prior(-2.0), complete(0, x, 0.1), complete(1, -3.0, 0.4)) == held
 
 
-def test_a_band_narrower_than_can_be_told_is_not_held_to() -> None:
+def test_a_band_narrower_than_noise_is_widened() -> None:
     sure = Prior(best=1e-2, low=0.99e-2, high=1.01e-2)
     assert confirmed(sure, complete(0, -2.15, 0.1))
     assert not confirmed(sure, complete(0, -2.25, 0.1))
@@ -142,7 +142,7 @@ def left_to_itself(given: Prior | None) -> tuple[float, float]:
     return lab.paid / LENGTH, math.log10(best.recipe.lr)
 
 
-def test_confirmed_it_ends_after_one_training_and_misled_it_does_not() -> None:
+def test_confirmed_it_ends_after_one_training_and_contradicted_it_does_not() -> None:
     (alone, there), (right, here), (wrong, anyway) = map(left_to_itself, (None, prior(-2.1), prior(-3.4)))
     assert alone >= 2
     assert 1 <= right < 1.5

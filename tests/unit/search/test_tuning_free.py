@@ -40,8 +40,8 @@ def generator(recipe: Recipe) -> Iterator[dict[str, float]]:
 
 def context(*trials: TrialView, **changes: Any) -> SearchContext:
     way = WAYS["prodigy"]
-    told: dict[str, Any] = {"space": way.space(SPACE), "epochs": 4, "trials": trials, "budget": 3.0}
-    return SearchContext(**{**told, **changes})
+    given: dict[str, Any] = {"space": way.space(SPACE), "epochs": 4, "trials": trials, "budget": 3.0}
+    return SearchContext(**{**given, **changes})
 
 
 def seen(trained: int, **changes: Any) -> TrialView:

@@ -1,0 +1,163 @@
+"""Every constant of freeze-thaw and of the answer, each with its unit and its source: :data:`CONFIG`.
+
+Units: *decades* are differences of log10 of the (batch-scaled) learning rate; *loss* is the metric normalised so that
+0 is the best value seen and 1 that of the untrained model (:meth:`.observations.Observations.scaled`); *trainings* are
+fractions of one full training.
+
+Sources: where a line names none, the value was set by replaying searches on recorded trainings and made-up problems
+(the repository's ``studies/replay``), together with the others and not fitted by itself. *Definition*: it follows
+from what it is; *time*: it bounds the time of a decision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["CONFIG", "BandRule", "FreezeThawConfig"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandRule:
+    """How the band of good learning rates is read off the model; pairs are left and right of the best."""
+
+    width: float  # standard deviation (decades) of the expected optimum while the band is read
+    chance: tuple[float, float]  # posterior probability of being as good as the best, from which a rate is in the band
+    margin: tuple[float, float]  # decades that the band reaches beyond the last learning rate in it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreezeThawConfig:
+    """The constants of :class:`.FreezeThaw`, by the module that uses them."""
+
+    # -- in several modules: when runs differ
+    sigmas: float = 2.0  # standard deviations of a difference beyond which it is none by chance; definition (5 % level)
+    tolerance: float = 0.01  # loss within which a run is as good as the best: what repeats differ by on many tasks
+    tied: float = 0.0005  # loss within which runs do not differ, and below which another training gains nothing
+    late: float = 0.25  # trainings from which a run's distance to the best at the same fraction is kept to its end
+    fewest: int = 3  # runs or reports that a level or a noise is estimated from; definition (second differences)
+
+    # -- observations.py: curves as the model sees them
+    model_points: int = 4  # points of a curve that the model is given, at t, t/2, t/4, ...
+    smoothing: float = 1.4  # factor in epochs: a point is the mean of the reports from t / 1.4 to t
+    flat: float = 0.01  # relative change of the metric below which it has not changed
+    # in the metric's unit: values are cut off there, so that squares stay finite; definition
+    largest_value: float = 1e100
+    exploded_factor: float = 3.0  # times the worst first report of a slow run: more is not the untrained model's
+    # decades from the first run that leaves a plateau to those that are trained on as far
+    plateau_neighbour: float = 1.5
+    plateau_span: float = 0.9  # decades over which runs that are equal have not begun to learn
+    overfit_rise: float = 0.01  # loss, above its minimum, from which a curve has overfitted (beside twice its noise)
+    schedule_grid: int = 128  # steps in which a schedule is integrated; definition (numerical accuracy)
+    undecayed_noise: float = 0.2  # share of the noise of a high learning rate that annealing does not remove
+
+    # -- model.py: the curve model and its Gaussian process
+    decay_powers: tuple[float, ...] = (0.2, 0.4, 0.7, 1.2)  # hypotheses for p: exponents of learning curves in practice
+    noise_powers: tuple[float, ...] = (1.0, 2.0)  # hypotheses for q: SGD's noise grows with lr to lr squared
+    # hypotheses for log10 s0 (decades), relative to the summed learning rate of the best point; definition
+    knees: tuple[float, ...] = tuple(k / 2 for k in range(-8, 3))
+    # prior mean of a, b, c (loss): something is left to gain, and the fall begins at the untrained model
+    coefficient_mean: tuple[float, float, float] = (-0.2, 1.0, 0.0)
+    coefficient_sd: tuple[float, float, float] = (0.4, 0.5, 0.3)  # prior standard deviation of a, b, c (loss)
+    smooth_sd: float = 0.05  # standard deviation (loss) of the misfit that similar runs share
+    run_sd: float = 0.006  # standard deviation (loss) of what one run draws by chance
+    report_sd: float = 0.006  # standard deviation (loss) of one evaluation
+    early_sd: float = 0.04  # standard deviation (loss) per factor of ten that the furthest point was trained longer
+    lr_length: float = 0.5  # length scale of the Gaussian process over the learning rate, decades
+    time_length: float = 0.3  # length scale over the training, decades of its fraction
+    negative_coefficient: float = -1e-3  # a hypothesis with a smaller c (loss) is implausible; definition
+    negative_penalty: float = 10.0  # log evidence that such a hypothesis, or one with negative b, loses
+    misfit_share: float = 0.15  # standard deviation, as a share of a point's distance to the best one trained as long
+
+    # -- beliefs.py: what the model is combined with
+    draws: int = 256  # posterior draws of a decision
+    # decades that the optimum moves left per factor of ten of training under a constant schedule, beside what the model
+    # says: half of p / (p + q)
+    constant_shift: float = 0.1
+    # the same under a schedule that decays, until `decaying_settled`; measured on recorded tables
+    decaying_shift: float = 0.4
+    # trainings after which it does not move under such a schedule; measured on recorded tables
+    decaying_settled: float = 0.16
+    optimum_sd: float = 0.2  # standard deviation (decades) of the optimum's place that complete runs leave
+    overfit_sd: float = 0.1  # the same, added where the optimum is read off a run that overfitted
+    optimum_regret: float = 0.01  # loss expected at one standard deviation from the expected optimum
+    optimum_regret_cap: float = 3.0  # standard deviations beyond which it does not grow: the expectation may be wrong
+    edge_sd: float = 0.15  # standard deviation (decades) by which the edge may still move left for a run not begun
+    diverged_loss: float = 1.0  # loss predicted for a run beyond the edge; definition (that of the untrained model)
+    best_has_learned: float = 0.8  # loss of the best run below which it has learned, so that others are compared
+    unlearned_share: float = 0.1  # share of what the best run has learned by then, below which another has not learned
+    prior_score_loss: float = 0.005  # loss by which a point of the prior score of settings lowers the expected end
+    prior_score_of_earlier_best: float = 2.0  # points of the prior score for the settings of an earlier study's best
+    model_runs: int = 40  # runs that the model is fitted to, those trained furthest; definition (time)
+    loss_cap: float = 1.3  # loss above which a point counts as this: a worse one says no more
+    most_combinations: int = 64  # combinations of the other settings that a search considers; definition (time)
+    range_values: int = 3  # values of a range among the other settings: its ends and its middle; definition
+    confirmed_margin: float = 0.02  # loss by which runs beside the best are worse where it confirms an earlier study
+
+    # -- prior.py: an earlier study's answer
+    prior_sd: float = 0.3  # least standard deviation (decades) of an earlier study's answer
+    prior_confirmed: float = 0.2  # decades from its answer within which a best complete run confirms it
+
+    # -- budget.py: how far a run is trained at a time
+    first_training: float = 0.01  # trainings of a run's first segment, where a trainer can evaluate so early
+    warmups: float = 1.5  # warmups that it lasts where all have one: until then high rates look too good
+    last_segment: float = 0.6  # trainings from which on a run is trained to its end at once
+
+    # -- initial_design.py: the first runs
+    spacing: float = 1.0  # decades between the first runs: half of the width of a usual basin
+    jitter: float = 0.25  # largest shift of the first runs, as a share of the spacing; definition
+    bisect_above: float = 0.75  # share of the spacing: a gap beside the best that is wider gets a run in its middle
+    plateau_patience: float = 0.2  # trainings for which runs that have not begun to learn are trained on
+    plateau_spacing: float = 0.4  # share of the spacing: runs on a plateau that are closer are not both trained on
+
+    # -- candidates.py: where runs may be trained on or started
+    apart: float = 0.12  # decades between runs before one is complete; then twice that over the number of complete ones
+    closest: float = 0.02  # decades: closer runs differ by less than noise
+    # decades to both sides of the best run at which one may be started
+    grid: tuple[float, ...] = tuple(np.concatenate([np.arange(0, 0.8, 0.05), np.arange(0.8, 2.1, 0.1)]).tolist())
+    joint_grid: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.45, 0.6)  # the same where other settings are searched too
+    untried_grid: tuple[float, ...] = (0.0, 0.25)  # the same under settings that were never tried
+    untried_below_edge: float = 1 / 3  # decades below the edge at which such settings are tried at the highest
+    most_runs: int = 50  # complete and paused runs, each, that a decision compares; definition (bounds its time)
+    most_untried: int = 24  # combinations of settings considered beside the two best; definition (time)
+
+    # -- race.py: until one run is complete
+    challenger_price: float = 0.05  # loss that challengers must be expected to save per full training that they cost
+    trained_bonus: float = 1e-3  # loss that a full training paid already is worth: among equals the furthest leads
+
+    # -- refine.py: after the first complete run
+    worth: float = 0.005  # loss that one more training must be expected to save, else a search without limits ends
+    # times that, added per factor of ten of combinations of other settings: the best of more guesses is a luckier one
+    worth_per_tenfold: float = 4.0
+    worth_confirmed: float = 2.0  # times all that where an earlier study's answer is confirmed
+    least_spent: float = 2.0  # trainings that a search without limits spends at least
+    least_spent_confirmed: float = 1.0  # the same where an earlier study is confirmed; definition (one complete run)
+    follow_until: float = 0.32  # trainings up to which a run that is ahead of the best complete one is trained on
+    least_price: float = 0.05  # trainings: a gain is not divided by less
+    untried_after: int = 3  # complete runs after which every value of every setting is tried once
+    repeat_left: float = (
+        3.0  # trainings left below which a budget goes to repeats under another seed, if little is to gain
+    )
+    stays_behind: float = 0.5  # share of what a late run is behind by that it keeps at least to its end
+    other_schedule_loss: float = 0.05  # loss by which it may be behind only because of its schedule
+
+    # -- answer.py: the band of good learning rates and the edge of divergence
+    # where only the learning rate is searched: to the left the model is sure, to the right lies the edge
+    band_lr_only: BandRule = BandRule(width=0.7, chance=(0.5, 0.3), margin=(0.1, 0.2))
+    # where other settings are searched: few runs were trained under the best of them, on either side
+    band_joint: BandRule = BandRule(width=0.2, chance=(0.25, 0.25), margin=(0.13, 0.13))
+    band_step: float = 0.05  # decades between the learning rates that are asked for; definition
+    band_reach: float = 1.5  # decades to both sides of the best within which the band lies
+    edge_later: float = 0.6  # decades by which the edge may still move left for a run that has only begun
+    edge_resolution: float = 0.2  # decades within which it is chance whether a run diverges
+    edge_resolution_other_settings: float = 0.6  # the same where only runs under other settings diverged
+    noise_reports: int = 8  # reports from which a curve's roughness estimates its noise
+    parabola_share: float = 2 / 3  # share of the distance up to which a parabola through two runs says that they tie
+    lead_from: float = 0.08  # trainings from which a run that is ahead of the best belongs to the band
+    lead_reach: float = 0.5  # decades from the best up to which it does
+    lead_below_edge: float = 0.3  # decades below the edge up to which it does
+    range_end: float = 0.1  # decades from an end of the range within which the best counts as lying at the end
+
+
+CONFIG = FreezeThawConfig()
