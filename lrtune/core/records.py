@@ -1,4 +1,4 @@
-"""What a study recorded, as plain frozen data: what all reading starts from."""
+"""What a study recorded, as frozen data without Optuna: tables, figures, diagnosis and reports read this alone."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ __all__ = ["Segment", "StudyRecord", "TrialRecord"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """One uninterrupted piece of training of one trial.
+    """One stretch of training of one trial, without a pause.
 
     Attributes
     ----------
     at
         When it began, in seconds since 1970 (UTC).
     seconds
-        How long it took, zero or more.
+        Its duration.
     begin, end
-        Epochs that the run stood at before and after; both may be fractional.
+        Epochs that the run had trained before and after; both may be fractional.
     worker
-        Who trained it, e.g. ``"host-4711"``.
+        The worker that trained it, e.g. ``"MainThread-1f0c9a3b"``.
     why
-        What the strategy wanted with it, e.g. ``"first look"``.
+        The strategy's reason for it, e.g. ``"first look"``.
     """
 
     at: float
@@ -46,22 +46,22 @@ class Segment:
 
     @property
     def epochs(self) -> float:
-        """Epochs that the piece trained."""
+        """Epochs trained in it."""
         return self.end - self.begin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRecord:
-    """One trial, as it was recorded.
+    """One trial as it was recorded: the shape that is read and reported, without who trains it.
 
     Attributes
     ----------
     number
         Its number in the Optuna study.
     recipe
-        What the run was told.
+        The settings that it is trained with.
     params
-        The point of the space: the searched settings by name.
+        Those of them that are searched, by name.
     curve
         All that it reported.
     outcome
@@ -71,13 +71,13 @@ class TrialRecord:
     value
         Its result under the study's value rule; None where it has none (diverged, failed, no report).
     trained
-        Epochs that were paid for it, those trained again after an interruption included.
+        Epochs that were trained for it, those trained again after an interruption included.
     segments
-        The segments of its training, in the order of time.
+        In the order of time.
     started, finished
         Seconds since 1970 (UTC); None where it has not.
     setup
-        How its run was set up beyond the recipe (:mod:`lrtune.training.setups`); empty where nobody has said.
+        How its run was set up beyond the recipe (:mod:`lrtune.training.setups`); empty where that is unknown.
     """
 
     number: int
@@ -100,24 +100,20 @@ class StudyRecord:
 
     Attributes
     ----------
-    name, metric, direction
-        What is searched for.
     epochs
         Epochs of one full training.
     rule
         Which number of a curve is its result.
     space
-        What is searched, already widened where it was.
-    seed, strategy
-        Of the search.
+        What is searched, its learning-rate range as it was last widened.
     records
-        Its trials, in the order of their numbers.
+        The trials, in the order of their numbers.
     baseline
-        What knowing nothing is worth, where the trainer could say.
+        The metric without training, where the trainer knows it.
     notices
-        What the trainer told the user, one sentence each.
+        The trainer's notes to the user, one sentence each.
     result
-        The answer as in ``result.json`` (DESIGN section 5); empty before there is one.
+        The answer as in ``result.json``; empty before there is one.
     environment
         Versions, hardware and whatever else it takes to repeat the study: name to readable text.
     """
@@ -138,7 +134,7 @@ class StudyRecord:
 
     @property
     def cost(self) -> float:
-        """Epochs paid, in full trainings."""
+        """Epochs trained, in full trainings."""
         return sum(record.trained for record in self.records) / self.epochs
 
     @property

@@ -19,7 +19,8 @@ from lrtune.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lrtune.study.events import EndedTrial, Progress
+    from lrtune.core.records import TrialRecord
+    from lrtune.study.events import Progress
     from lrtune.study.result import Result
 
 __all__ = ["check"]
@@ -33,7 +34,7 @@ class _Tracker(abc.ABC):
 
     def __init__(self, warn: Callable[[str], object]) -> None:
         self._warn = warn
-        self._waiting: deque[EndedTrial] = deque()
+        self._waiting: deque[TrialRecord] = deque()
         self._failed = False
 
     def __call__(self, progress: Progress) -> None:
@@ -53,7 +54,7 @@ class _Tracker(abc.ABC):
             self._warn(f"{type(self).__name__} could not write ({reason}); the search goes on without it")
 
     @abc.abstractmethod
-    def _trial(self, progress: Progress, ended: EndedTrial) -> None:
+    def _trial(self, progress: Progress, ended: TrialRecord) -> None:
         """Log what a trial reported and how it ended."""
 
     @abc.abstractmethod
@@ -78,13 +79,13 @@ def check(*packages: str) -> None:
             raise _missing(package)
 
 
-def _run_name(ended: EndedTrial) -> str:
+def _run_name(ended: TrialRecord) -> str:
     """Readable, and the same for the same trial alone."""
     began = time.strftime("%Y%m%d-%H%M%S", time.gmtime(ended.started or 0.0))
     return f"trial-{ended.number:03d}_lr-{ended.recipe.lr:.3g}_{began}"
 
 
-def _settings(ended: EndedTrial) -> dict[str, Any]:
+def _settings(ended: TrialRecord) -> dict[str, Any]:
     return {name: value for name, value in ended.recipe.to_json().items() if value is not None}
 
 

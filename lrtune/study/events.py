@@ -1,87 +1,32 @@
-"""What a search tells while it runs: one frozen snapshot at every event, for whoever watches.
-
-The study makes them, the command line draws them; the two know each other through this file alone.
-"""
+"""The snapshots that an observer of a search gets: one at every event, for displays, logs and trackers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from lrtune.core.curve import Curve
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from lrtune.core.outcome import Outcome
     from lrtune.core.recipe import Recipe
+    from lrtune.core.records import TrialRecord
+    from lrtune.search.base import TrialView
     from lrtune.study.result import Result
 
-__all__ = ["EndedTrial", "Observer", "Progress", "RunningTrial"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunningTrial:
-    """One run that is being trained right now.
-
-    Attributes
-    ----------
-    number
-        The trial's number in the Optuna study.
-    recipe
-        What the run was told.
-    trained, until
-        Epochs it stands at, and the epoch up to which it is being trained.
-    """
-
-    number: int
-    recipe: Recipe
-    trained: float
-    until: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndedTrial:
-    """One trial that has just been told to the storage as finished.
-
-    Attributes
-    ----------
-    number
-        The trial's number in the Optuna study.
-    recipe
-        What the run was told.
-    outcome
-        How it ended.
-    value
-        Its result; None where it has none.
-    trained
-        Epochs that were paid for it.
-    started
-        Seconds since 1970 (UTC); with the number it tells the trial from every other one, of whatever call.
-    curve
-        All that it reported.
-    """
-
-    number: int
-    recipe: Recipe
-    outcome: Outcome
-    value: float | None
-    trained: float
-    started: float | None = None
-    curve: Curve = field(default_factory=Curve)
+__all__ = ["Observer", "Progress"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where a search stands.
+    """The state of a search at one event.
 
     Attributes
     ----------
     event
-        One plain line for logs about what has just happened; empty if there is nothing to say. A line is told
-        under the study's lock: what takes its time waits for the next snapshot without one.
-    name, metric, direction, epochs
-        The study: its name, what is watched, ``"minimize"`` or ``"maximize"``, epochs of one full run.
+        One line for logs about what has just happened; empty if nothing has. A snapshot with a line is sent under
+        the study's lock: an observer that takes long should wait for the next one without.
+    direction, epochs
+        ``"minimize"`` or ``"maximize"``; epochs of one full training.
     budget, timeout, trials_limit
         The limits in full trainings, seconds and trials; None where there is none.
     spent
@@ -93,15 +38,15 @@ class Progress:
     best, best_value, best_curve
         The best recipe so far, its value, and its metric as (epoch, value) pairs.
     band
-        The learning rates that look as good, (low, high); None while nothing can be said.
+        The learning rates that look as good, (low, high); None while that is unknown.
     training
-        What is being trained right now.
+        The trials in training, with ``until``, the epoch up to which each is trained.
     ended
-        The trials that have finished with this event, already stored.
+        The trials that have ended since the snapshot before, already stored; their outcome is not None.
     warnings
-        What the user should be told, one sentence each; all so far.
+        All so far, one sentence each.
     result
-        The answer, in the last snapshot of all; None while the search goes on.
+        The answer, in the last snapshot; None before.
     """
 
     event: str = ""
@@ -119,8 +64,8 @@ class Progress:
     best_value: float | None = None
     best_curve: tuple[tuple[float, float], ...] = ()
     band: tuple[float, float] | None = None
-    training: tuple[RunningTrial, ...] = ()
-    ended: tuple[EndedTrial, ...] = ()
+    training: tuple[TrialView, ...] = ()
+    ended: tuple[TrialRecord, ...] = ()
     warnings: tuple[str, ...] = ()
     result: Result | None = None
 
@@ -144,4 +89,4 @@ class Progress:
 
 
 Observer: TypeAlias = "Callable[[Progress], None]"
-"""Whoever watches: called at every event, between two pieces of training."""
+"""Called at every event, between two segments of training."""

@@ -1,4 +1,4 @@
-"""Where a search stands: what it concludes from the trials there are."""
+"""The state of a search: what it concludes from its trials."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def test_only_what_is_alike_but_for_a_higher_learning_rate_says_that_a_run_is_sl
 ) -> None:
     recipe = Recipe(lr=0.1, epochs=10, batch_size=16)
     curve = Curve([Point(step=1, epoch=trained, samples=1, values={"valid_loss": 1.0})])
-    entry = StoredTrial(
+    trial = StoredTrial(
         record=TrialRecord(number=0, recipe=dataclasses.replace(recipe, **changes), params={}, curve=curve)
     )
     search: Any = SimpleNamespace(
-        entries=[entry],
+        trials=[trial],
         baseline=Baseline(untrained=2.3),
         settings=SimpleNamespace(epochs=10, metric="valid_loss", direction="minimize"),
     )
