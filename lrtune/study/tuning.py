@@ -156,20 +156,13 @@ def conduct(
     settings: Settings,
     *,
     storage: BaseStorage,
-    strategy: Strategy | None = None,
+    strategy: Strategy,
     observer: Observer | None = None,
     should_stop: Callable[[], bool] | None = None,
     place: WorkerContext | None = None,
 ) -> Result:
-    """Search with everything made and checked; see :func:`tune`.
-
-    Raises
-    ------
-    SearchError
-        If no trial completed. Its attribute ``result`` holds what can be said all the same.
-    """
-    started = time.monotonic()
-    place = place or WorkerContext()
+    """Search with everything made and checked; see :func:`tune`."""
+    started, place = time.monotonic(), place or WorkerContext()
     space = space.for_optimizer(getattr(trainer, "optimizer", None))
     with contextlib.ExitStack() as stack:
         if isinstance(storage, RetryingStorage):
@@ -181,38 +174,43 @@ def conduct(
         place.ready()
         folder = stack.enter_context(checkpoint_folder(settings, storage))
         me = stack.enter_context(worker_lease())
-        trial_store = TrialStore(storage=storage, study=study, settings=settings, me=me, deaths=place.deaths)
-        stack.callback(trial_store.close)
-        stored = trial_store.attributes()
-        warnings = [*seed_warning(stored, settings), *contradiction(settings.metric, settings.direction, trainer)]
-        state = SearchState(
-            trainer=used,
-            settings=settings,
-            strategy=strategy or make(settings.strategy, prune=settings.prune, points=settings.points),
-            space=Space.from_json(stored[SPACE]),
-            lr_range=tuple(stored[RANGE]),
-            trial_store=trial_store,
-            run_cache=_run_cache(used, settings, folder, stored, warnings),
-            active_searches=ActiveSearches.of(trial_store, place),
-            should_stop=should_stop or bool,
-            started=started,
-            observer=observer,
-            place=place,
-            baseline=Baseline(**stored[BASELINE]) if BASELINE in stored else None,
-            warnings=warnings,
-        )
+        store = TrialStore(storage=storage, study=study, settings=settings, me=me, deaths=place.deaths)
+        stack.callback(store.close)
+        state = _search_state(used, strategy, store, folder, started=started, place=place)
+        state.observer, state.should_stop = observer, should_stop or bool
+        state.warnings += contradiction(settings.metric, settings.direction, trainer)
         stack.enter_context(state.active_searches.during(state.with_study_lock))
         with contextlib.closing(state.run_cache):
             finished = run_search(state)
         return finalize(state, finished)
 
 
-def _run_cache(
-    trainer: Trainer, settings: Settings, folder: Path, stored: Mapping[str, Any], warnings: list[str]
-) -> RunCache:
-    limit = 0 if settings.isolate else settings.memory_limit
-    study = stored.get(IDENTITY)
-    return RunCache(trainer=trainer, folder=folder, memory_limit=limit, study=study, warn=warnings.append)
+def _search_state(
+    trainer: Trainer, strategy: Strategy, store: TrialStore, folder: Path, *, started: float, place: WorkerContext
+) -> SearchState:
+    """The state of a search that begins or goes on, from what the study holds."""
+    settings, stored = store.settings, store.attributes()
+    warnings = seed_warning(stored, settings)
+    return SearchState(
+        trainer=trainer,
+        settings=settings,
+        strategy=strategy,
+        space=Space.from_json(stored[SPACE]),
+        lr_range=tuple(stored[RANGE]),
+        trial_store=store,
+        run_cache=RunCache(
+            trainer=trainer,
+            folder=folder,
+            memory_limit=0 if settings.isolate else settings.memory_limit,
+            study=stored.get(IDENTITY),
+            warn=warnings.append,
+        ),
+        active_searches=ActiveSearches.of(store, place),
+        started=started,
+        place=place,
+        baseline=Baseline(**stored[BASELINE]) if BASELINE in stored else None,
+        warnings=warnings,
+    )
 
 
 def as_trainer(given: Trainer | Callable[..., Any], metric: str) -> Trainer:

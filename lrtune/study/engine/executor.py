@@ -16,6 +16,7 @@ from lrtune.study.engine.segment import SegmentMonitor, SegmentResult, failed, t
 from lrtune.study.trials.recovery import after_worker_death
 from lrtune.study.trials.study_reader import BASELINE
 from lrtune.training.setups import setup_of
+from lrtune.workers.lease import RENEW_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from lrtune.study.trials.stored_trial import StoredTrial
 
 __all__ = ["execute"]
-
-RENEW_SECONDS = 30.0
 
 
 def execute(state: SearchState, trial: StoredTrial) -> SegmentResult:

@@ -155,7 +155,7 @@ class RunCache:
 
     def saved(self, number: int) -> bool:
         """Whether that trial has a checkpoint."""
-        if self.folder is None or not self.trainer.saves:
+        if not self.saving:
             return False
         try:
             return self._path(number).is_file()

@@ -18,7 +18,6 @@ from lrtune.errors import LockLostError
 from lrtune.search.base import UNLIMITED_BUDGET, SearchContext, TrialView
 from lrtune.storage import study_lock
 from lrtune.study.trials.study_reader import SPACE
-from lrtune.workers.pool import WorkerContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from lrtune.study.trials.stored_trial import StoredTrial
     from lrtune.study.trials.trial_store import TrialStore
     from lrtune.training.base import Trainer
+    from lrtune.workers.pool import WorkerContext
 
 __all__ = ["SearchState"]
 
@@ -59,14 +59,14 @@ class SearchState:
         The trials in the storage; the paused runs.
     active_searches
         The searches of this study.
-    should_stop
-        Asked often: whether to stop from outside.
     started
         When this call began, on the monotonic clock.
-    observer
-        Called with a snapshot at every event; None for nobody.
     place
         This process's place among the workers of its command.
+    should_stop
+        Asked often: whether to stop from outside.
+    observer
+        Called with a snapshot at every event; None for nobody.
     baseline
         The metric without training; None until the trainer was asked.
     warnings
@@ -97,10 +97,10 @@ class SearchState:
     trial_store: TrialStore
     run_cache: RunCache
     active_searches: ActiveSearches
-    should_stop: Callable[[], bool]
     started: float
+    place: WorkerContext
+    should_stop: Callable[[], bool] = bool
     observer: Observer | None = None
-    place: WorkerContext = field(default_factory=WorkerContext)
     baseline: Baseline | None = None
     warnings: list[str] = field(default_factory=list)
     trials: list[StoredTrial] = field(default_factory=list)

@@ -31,6 +31,12 @@ RECORD = "lrtune:record"
 MOST_POINTS = 1000
 """Points of a curve that are stored; a longer one is thinned, its extremes are kept."""
 
+PLAIN = ("why", "value", "trained", "started", "finished")
+"""Fields of a record that are stored as they are."""
+
+SEGMENT = tuple(f.name for f in dataclasses.fields(Segment))
+"""The order in which the fields of a segment are stored: at, seconds, begin, end, worker, why."""
+
 POINT: Shape = (NUMBER, TEXT)  # a number that is not finite is stored as text
 RECIPE: Mapping[str, Shape] = {
     "lr": NUMBER,
@@ -187,16 +193,9 @@ def decode(number: int, data: Mapping[str, Any], *, closed: bool = False) -> Sto
         params=dict(data["params"]),
         curve=Curve.from_json(data["curve"]),
         outcome=Outcome.from_key(data["outcome"]) if data["outcome"] else None,
-        why=data["why"],
-        value=data["value"],
-        trained=data["trained"],
-        segments=tuple(
-            Segment(at=at, seconds=seconds, begin=begin, end=end, worker=worker, why=why)
-            for at, seconds, begin, end, worker, why in data["pieces"]
-        ),
-        started=data["started"],
-        finished=data["finished"],
+        segments=tuple(Segment(**dict(zip(SEGMENT, values, strict=True))) for values in data["pieces"]),
         setup=dict(data.get("setup", {})),
+        **{name: data[name] for name in PLAIN},
     )
     claim = data["claim"]
     return StoredTrial(
@@ -238,19 +237,15 @@ def ended_elsewhere(trial: StoredTrial, state: TrialState, value: float | None) 
 
 
 def encode(trial: StoredTrial) -> dict[str, Any]:
-    """The trial as JSON values; keys and their order are those of every earlier version."""
+    """The trial as JSON values, under the keys of every earlier version."""
     record, claim = trial.record, trial.claim
     return {
         "recipe": record.recipe.to_json(),
         "params": dict(record.params),
         "curve": record.curve.thinned(MOST_POINTS).to_json(),
         "outcome": record.outcome.key if record.outcome else "",
-        "why": record.why,
-        "value": record.value,
-        "trained": record.trained,
-        "pieces": [[p.at, p.seconds, p.begin, p.end, p.worker, p.why] for p in record.segments],
-        "started": record.started,
-        "finished": record.finished,
+        **{name: getattr(record, name) for name in PLAIN},
+        "pieces": [[getattr(segment, name) for name in SEGMENT] for segment in record.segments],
         "setup": dict(record.setup),
         "claim": claim
         and {

@@ -57,14 +57,14 @@ class TrialStore:
     ----------
     storage, study
         Optuna's.
-    settings
-        The search's.
     me
         The lease of the search that asks.
     deaths
         The known deaths of worker processes.
     waiting
         Trials that other programs have enqueued, as of the last reading.
+    rows, study_id
+        Reads and writes the study's rows; Optuna's number of it.
     """
 
     storage: BaseStorage
@@ -73,31 +73,20 @@ class TrialStore:
     me: Lease
     deaths: Sequence[Death] = ()
     waiting: int = field(default=0, init=False)
-    _rows: Rows | None = field(default=None, init=False)
-    _study_id: int | None = field(default=None, init=False)
+    rows: Rows = field(init=False)
+    study_id: int = field(init=False)
     _attributes: Mapping[str, Any] = field(default_factory=dict, init=False)
     _trials: dict[int, StoredTrial] = field(default_factory=dict, init=False)
     _views: dict[int, tuple[StoredTrial, TrialView]] = field(default_factory=dict, init=False)
     _ids: dict[int, int] = field(default_factory=dict, init=False)
 
-    @property
-    def study_id(self) -> int:
-        """Optuna's number of the study."""
-        if self._study_id is None:
-            self._study_id = self.storage.get_study_id_from_name(self.study.study_name)
-        return self._study_id
-
-    @property
-    def rows(self) -> Rows:
-        """Reads and writes the study's rows."""
-        if self._rows is None:
-            self._rows = rows_of(self.storage, self.study_id)
-        return self._rows
+    def __post_init__(self) -> None:
+        self.study_id = self.storage.get_study_id_from_name(self.study.study_name)
+        self.rows = rows_of(self.storage, self.study_id)
 
     def close(self) -> None:
         """Free what the rows hold; the store can be used again afterwards."""
-        if self._rows is not None:
-            self._rows.close()
+        self.rows.close()
 
     # -- reading --------------------------------------------------------------------------------------
 
