@@ -25,14 +25,10 @@ class Segment:
 
     Attributes
     ----------
-    at
-        When it began, in seconds since 1970 (UTC).
-    seconds
-        Its duration.
+    at, seconds
+        When it began, in seconds since 1970 (UTC), and how long it took.
     begin, end
         Epochs that the run had trained before and after; both may be fractional.
-    worker
-        The worker that trained it, e.g. ``"MainThread-1f0c9a3b"``.
     why
         The strategy's reason for it, e.g. ``"first look"``.
     """
@@ -58,10 +54,8 @@ class TrialRecord:
     ----------
     number
         Its number in the Optuna study.
-    recipe
-        The settings that it is trained with.
-    params
-        Those of them that are searched, by name.
+    recipe, params
+        The settings that it is trained with, and those of them that are searched, by name.
     curve
         All that it reported.
     outcome
@@ -101,13 +95,11 @@ class StudyRecord:
     Attributes
     ----------
     epochs
-        Epochs of one full training.
+        Of one full training.
     rule
         Which number of a curve is its result.
     space
         What is searched, its learning-rate range as it was last widened.
-    records
-        The trials, in the order of their numbers.
     baseline
         The metric without training, where the trainer knows it.
     notices

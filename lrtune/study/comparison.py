@@ -23,7 +23,7 @@ from lrtune.study.trials.study_reader import read
 from lrtune.study.tuning import tune
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from lrtune.core.records import StudyRecord
     from lrtune.study.events import Observer
@@ -188,8 +188,7 @@ def compare(
             record = _searched(strategy, trainer, space, storage=storage, observer=watch, **options)
             if record is not None:
                 records[strategy, seed] = record
-    best = [r.best for r in records.values()]
-    values = [float(b.value) for b in best if b is not None and b.value is not None]
+    values = [float(r.best.value) for r in records.values() if r.best is not None and r.best.value is not None]
     if not values:
         msg = "no search completed a single trial: raise the budget, or lower the range of the learning rate"
         raise SearchError(msg)
@@ -213,23 +212,15 @@ def _searched(strategy: str, trainer: Any, space: Space, **options: Any) -> Stud
 
 def _chosen(asked: Sequence[str] | None, trainer: Any, space: Space) -> tuple[list[str], tuple[str, ...]]:
     """The names to compare, each once, and why defaults are left out."""
-    if asked is not None:
-        names = list(dict.fromkeys(asked))
-        for name in names:
-            _check(name)
-        refused = _refused(names, trainer, space)
-        for sentence in refused.values():
-            msg = f"{sentence}; leave it out of the strategies"
-            raise InputError(msg)
-        return names, ()
-    refused = _refused(WAYS, trainer, space)
-    return [*DEFAULT, *(name for name in WAYS if name not in refused)], tuple(refused.values())
-
-
-def _refused(names: Iterable[str], trainer: Any, space: Space) -> dict[str, str]:
-    """Why optimizers that need no tuning cannot train the study, by their name."""
+    for name in asked or ():
+        _check(name)
+    names = list(dict.fromkeys([*DEFAULT, *WAYS] if asked is None else asked))
     reasons = {name: refusal(WAYS[name], trainer, space) for name in names if name in WAYS}
-    return {name: reason for name, reason in reasons.items() if reason is not None}
+    refused = tuple(reason for reason in reasons.values() if reason is not None)
+    if asked is not None and refused:
+        msg = f"{refused[0]}; leave it out of the strategies"
+        raise InputError(msg)
+    return [name for name in names if reasons.get(name) is None], refused
 
 
 def _check(name: str) -> None:

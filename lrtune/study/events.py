@@ -25,8 +25,6 @@ class Progress:
     event
         One line for logs about what has just happened; empty if nothing has. A snapshot with a line is sent under
         the study's lock: an observer that takes long should wait for the next one without.
-    direction, epochs
-        ``"minimize"`` or ``"maximize"``; epochs of one full training.
     budget, timeout, trials_limit
         The limits in full trainings, seconds and trials; None where there is none.
     spent
@@ -34,17 +32,14 @@ class Progress:
     elapsed
         Seconds since this call began.
     counts
-        Number of trials by outcome group (`Outcome.group`); what has not ended is ``"open"``.
-    best, best_value, best_curve
-        The best recipe so far, its value, and its metric as (epoch, value) pairs.
-    band
-        The learning rates that look as good, (low, high); None while that is unknown.
+        Trials by outcome group (`Outcome.group`), those that have not ended as ``"open"``.
+    best, best_value, best_curve, band
+        The best recipe so far, its value, its metric as (epoch, value) pairs, and the learning rates that look as good,
+        (low, high); None while that is unknown.
     training
         The trials in training, with ``until``, the epoch up to which each is trained.
     ended
         The trials that have ended since the snapshot before, already stored; their outcome is not None.
-    warnings
-        All so far, one sentence each.
     result
         The answer, in the last snapshot; None before.
     """

@@ -18,7 +18,7 @@ from lrtune.core.space import Space
 from lrtune.errors import MismatchError, StorageError
 from lrtune.storage import file_of, rows_of, study_lock
 from lrtune.study.trials.stored_trial import RECORD
-from lrtune.study.trials.study_reader import IDENTITY, NOTICES, RANGE, SETTINGS, SPACE, checked, unborn
+from lrtune.study.trials.study_reader import IDENTITY, NOTICES, RANGE, SETTINGS, SPACE, checked, creation_interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -49,7 +49,7 @@ def open_study(trainer: Trainer, space: Space, settings: Settings, storage: Base
     with study_lock(storage, settings.name):
         if exists(storage, settings.name):
             study = optuna.load_study(study_name=settings.name, storage=storage)
-            if not unborn(study):
+            if not creation_interrupted(study):
                 _check_same(study, trainer, space, settings)
                 return study
         study = _created(storage, settings)

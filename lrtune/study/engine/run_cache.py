@@ -57,8 +57,6 @@ class RunCache:
 
     Attributes
     ----------
-    trainer
-        Starts runs.
     folder
         Of the checkpoints; None for none: then all runs are kept in memory.
     memory_limit
@@ -88,14 +86,9 @@ class RunCache:
         return number in self._live
 
     def fetch(self, number: int, recipe: Recipe, known: Curve) -> PausedRun:
-        """Bring the run of a trial back: from memory, from disk, or started anew.
+        """Bring the run of a trial back: from memory, from its checkpoint, or started anew.
 
-        Parameters
-        ----------
-        number, recipe
-            The trial's.
-        known
-            Its stored curve: a run in memory that another worker has trained beyond is not used.
+        A run in memory that ends before the trial's stored curve, `known`, is not used: another worker has gone on.
         """
         paused = self._live.pop(number, None)
         if paused is not None and _steps(paused.curve) >= _steps(known):
@@ -105,21 +98,21 @@ class RunCache:
         run = self.trainer.start([recipe])
         if not self.saved(number):
             return PausedRun(run=run, curve=Curve())
+        path = self._path(number)
         try:
-            state = checkpoint.load(self._path(number))
+            state = checkpoint.load(path)
             curve = Curve.from_json(state["curve"])
-            if self._of_another(state, recipe, curve, known):
-                path = self._path(number)
-                self.warn(f"{path} is a paused run of another study or recipe: trial {number} does not go on from it")
-                return PausedRun(run=run, curve=Curve())
-            run.restore(state["run"])
-            return PausedRun(run=run, curve=curve, step=int(state["step"]))
+            if not self._of_another(state, recipe, curve, known):
+                run.restore(state["run"])
+                return PausedRun(run=run, curve=curve, step=int(state["step"]))
+            self.warn(f"{path} is a paused run of another study or recipe: trial {number} does not go on from it")
         except (LrtuneError, RemoteError, KeyError, TypeError, ValueError) as error:
             run.close()
             if not isinstance(error.__cause__, OSError):  # damaged; what cannot be read just now may be whole
                 self._remove(number)
             self.warn(f"trial {number} is trained again from its start: {error}")
-            return PausedRun(run=self.trainer.start([recipe]), curve=Curve())
+            run = self.trainer.start([recipe])
+        return PausedRun(run=run, curve=Curve())
 
     def _of_another(self, state: State, recipe: Recipe, curve: Curve, known: Curve) -> bool:
         """Whether a checkpoint is of another study or recipe."""

@@ -49,36 +49,20 @@ class SearchState:
 
     Attributes
     ----------
-    trainer, settings, strategy
-        What is trained, under which options, and who decides.
-    space
-        What is searched, its learning-rate range as it is by now.
-    lr_range
-        The learning-rate range that was asked for when the study was made.
-    trial_store, run_cache
-        The trials in the storage; the paused runs.
-    active_searches
-        The searches of this study.
+    space, lr_range
+        What is searched, widened as it is by now; and the learning-rate range that the study was made with.
     started
         When this call began, on the monotonic clock.
-    place
-        This process's place among the workers of its command.
-    should_stop
-        Asked often: whether to stop from outside.
-    observer
-        Called with a snapshot at every event; None for nobody.
     baseline
         The metric without training; None until the trainer was asked.
     warnings
-        For the user, one sentence each; that the range was widened is not among them, see :meth:`all_warnings`.
+        One sentence each; :meth:`all_warnings` adds that the range was widened.
     trials
         Every trial as of the last decision.
     training
         The claimed trial that this process trains right now: one or none.
-    reported
-        Numbers of the ended trials that the observer has had.
-    band
-        The band that the observer gets, and of how many completed trials it was computed.
+    reported, band
+        What the observer has had: numbers of ended trials; the band, and of how many completed trials it was computed.
     ended_before
         Numbers of the trials that had ended before this call; None until the first decision.
     finest
@@ -207,7 +191,7 @@ class SearchState:
         return max(0.0, round(self.settings.widen - used, 9))  # a rest that is a rounding error is none
 
     def _finest(self) -> float:
-        """Epochs of the shortest segment worth asking for, judged by the recipe in the middle of the space."""
+        """Epochs of the shortest segment worth asking for, by the recipe in the middle of the space."""
         if self.finest is None or self.finest[0] is not self.space:
             import numpy as np
 
@@ -249,14 +233,9 @@ class SearchState:
     # -- what may be spent -----------------------------------------------------------------------------
 
     def whole_steps(self, until: float, recipe: Recipe, paid: float) -> float:
-        """The epoch at which a segment ends on a whole step: rounded up, but no further than the budget.
+        """The epoch at which a segment ends: `until` rounded up to a whole step, but no further than the budget.
 
-        Parameters
-        ----------
-        until
-            The epoch asked for.
-        paid
-            Epochs of the run that need not be trained again.
+        Of the run's epochs, the `paid` ones cost nothing.
         """
         steps = self.trainer.steps_per_epoch(recipe)
         end = min(math.ceil(until * steps * (1 - 1e-9)), recipe.epochs * steps)

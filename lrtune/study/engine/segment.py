@@ -43,16 +43,12 @@ class SegmentMonitor:
 
     Attributes
     ----------
-    baseline
-        The metric without training.
-    learned_above
-        Whether a run at a higher learning rate has learned.
-    should_stop
-        Asked between chunks of steps: whether to stop at once.
+    baseline, learned_above
+        See :func:`lrtune.core.divergence.judge`.
+    should_stop, progressed
+        Called after every chunk of steps: whether to stop at once; the epochs trained.
     save
         Called every ``settings.checkpoint_every`` seconds.
-    progressed
-        Called after every chunk with the epochs trained.
     seconds
         That the trial's earlier segments took.
     """
@@ -120,9 +116,8 @@ def train(paused: PausedRun, recipe: Recipe, until: float, monitor: SegmentMonit
         evaluate = paused.step + steps == boundary
         began = time.monotonic()
         reports = paused.run.advance(steps, evaluate=evaluate)
-        seconds = time.monotonic() - began
+        chunk = _next_chunk(chunk, steps, time.monotonic() - began, patience)
         paused.step += steps
-        chunk = _next_chunk(chunk, steps, seconds, patience)
         end = _take(paused, reports, monitor, evaluate=evaluate)
         monitor.progressed(paused.step / steps_per_epoch)
         if end is not None:
@@ -131,9 +126,8 @@ def train(paused: PausedRun, recipe: Recipe, until: float, monitor: SegmentMonit
             return SegmentResult(interrupted=True)
         limit = monitor.settings.trial_timeout
         if limit is not None and monitor.seconds + time.monotonic() - started > limit:
-            return SegmentResult(
-                outcome=Outcome.STALLED, why=f"it took longer than the {limit:g} s that a trial may take"
-            )
+            why = f"it took longer than the {limit:g} s that a trial may take"
+            return SegmentResult(outcome=Outcome.STALLED, why=why)
         if time.monotonic() - saved_at > monitor.settings.checkpoint_every:
             monitor.save(paused)
             saved_at = time.monotonic()
@@ -143,8 +137,7 @@ def train(paused: PausedRun, recipe: Recipe, until: float, monitor: SegmentMonit
 def _next_chunk(chunk: int, steps: int, seconds: float, patience: float) -> int:
     if steps < chunk and seconds < patience:
         return chunk  # an epoch or the segment ended it: no reason to shrink
-    rate = steps / max(seconds, 1e-6)
-    return max(1, min(int(rate * patience), chunk * 8))
+    return max(1, min(int(steps / max(seconds, 1e-6) * patience), chunk * 8))
 
 
 def _take(paused: PausedRun, reports: list[Report], monitor: SegmentMonitor, *, evaluate: bool) -> SegmentResult | None:
@@ -208,8 +201,8 @@ def _patience(paused: PausedRun, monitor: SegmentMonitor) -> SegmentResult | Non
     if patience is None:
         return None
     epochs, values = paused.curve.of(monitor.settings.metric)
-    worse = values if monitor.settings.direction == "minimize" else -values
-    if epochs[-1] - epochs[int(worse.argmin())] < patience:
+    best = values.argmin() if monitor.settings.direction == "minimize" else values.argmax()
+    if epochs[-1] - epochs[int(best)] < patience:
         return None
     return SegmentResult(outcome=Outcome.COMPLETED, why=f"no better value for {patience} epochs")
 

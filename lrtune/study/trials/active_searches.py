@@ -35,29 +35,24 @@ class ActiveSearches:
 
     Attributes
     ----------
-    crew
-        Equal in the workers of one command; empty for a search without other workers.
+    command
+        Identifies the command, equal in all its workers; empty for a search without other workers.
     """
 
     trial_store: TrialStore
-    crew: str = ""
+    command: str = ""
     _renewed: float = field(default=0.0, init=False)
 
     @classmethod
     def of(cls, trial_store: TrialStore, place: WorkerContext) -> ActiveSearches:
         """The list as the worker in that place keeps it."""
         me, parent = trial_store.me, os.getppid()
-        crew = f"{me.host} {me.boot_id} {parent} {process_start(parent)}" if place.count > 1 else ""
-        return cls(trial_store=trial_store, crew=crew)
+        command = f"{me.host} {me.boot_id} {parent} {process_start(parent)}" if place.count > 1 else ""
+        return cls(trial_store=trial_store, command=command)
 
     @contextlib.contextmanager
     def during(self, with_study_lock: Callable[[Callable[[], None]], object]) -> Iterator[None]:
-        """On the list for as long as the block lasts.
-
-        Parameters
-        ----------
-        with_study_lock
-            Calls a function under the study's lock.
+        """On the list for as long as the block lasts; `with_study_lock` calls a function under the study's lock.
 
         Raises
         ------
@@ -93,7 +88,7 @@ class ActiveSearches:
         """Be on the list with a fresh lease; written once in a while, since other machines know its time alone."""
         if self._renewed and time.monotonic() - self._renewed < RENEW_SECONDS:
             return
-        mine = {"lease": self.trial_store.me.renewed().to_json(), "crew": self.crew}
+        mine = {"lease": self.trial_store.me.renewed().to_json(), "crew": self.command}
         self.trial_store.set_attributes({SEARCHES: [*self._others(), mine]})
         self._renewed = time.monotonic()
 
@@ -105,7 +100,7 @@ class ActiveSearches:
 
     def alone(self) -> bool:
         """Whether no other command searches the study."""
-        return all(self.crew and other.get("crew") == self.crew for other in self._others())
+        return all(self.command and other.get("crew") == self.command for other in self._others())
 
     def _others(self) -> list[dict[str, Any]]:
         """The other searches that are alive."""

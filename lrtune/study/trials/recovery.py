@@ -44,13 +44,8 @@ def worker_lease() -> Iterator[Lease]:
 def recovered(trial: StoredTrial, me: Lease, deaths: Sequence[Death]) -> StoredTrial:
     """A trial without an outcome, freed of dead workers' claims; the same object where nothing changes.
 
-    Parameters
-    ----------
-    me
-        The lease of the asking search, which trains nothing at the moment: a claim of its own was stored although the
-        storage reported an error.
-    deaths
-        The known deaths of worker processes.
+    The asking search, `me`, trains nothing at the moment: a claim of its own was stored although the storage reported
+    an error.
     """
     changed, claim = trial, trial.claim
     if claim is not None and ((claim.lease and claim.lease.same_holder(me)) or not lives(claim.lease, me)):
@@ -72,10 +67,7 @@ def lives(lease: Lease | None, me: Lease) -> bool:
 
 
 def after_worker_death(trial: StoredTrial, death: Death | None) -> StoredTrial:
-    """The trial after the process that trained it died: with an outcome, or to be tried again.
-
-    A death of None, of an unknown kind, changes nothing.
-    """
+    """The trial after its process died: with an outcome, or to be tried again, as where no `death` is known."""
     if death is None:
         return trial
     trial = dataclasses.replace(trial, deaths=trial.deaths + 1)

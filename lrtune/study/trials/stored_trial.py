@@ -147,14 +147,7 @@ class StoredTrial:
 
 
 def parse(number: int, stored: Any, *, closed: bool = False) -> StoredTrial:
-    """The trial of a stored record, which is checked: other programs may have written it, or a disk lost a part.
-
-    Parameters
-    ----------
-    stored
-        JSON values, or their text.
-    closed
-        Whether its Optuna trial is finished.
+    """The trial of a stored record (JSON values or their text), checked: a disk may have lost a part of it.
 
     Raises
     ------
@@ -216,15 +209,7 @@ def decode(number: int, data: Mapping[str, Any], *, closed: bool = False) -> Sto
 
 
 def ended_elsewhere(trial: StoredTrial, state: TrialState, value: float | None) -> StoredTrial:
-    """A trial without an outcome whose Optuna trial another program finished (`study.tell`, the dashboard).
-
-    Parameters
-    ----------
-    trial
-        What lrtune stored of it.
-    state, value
-        Those of the finished Optuna trial.
-    """
+    """A trial without an outcome whose Optuna trial another program finished (`study.tell`, the dashboard)."""
     why = "ended from outside of lrtune"
     if state is TrialState.COMPLETE and value is not None and math.isfinite(value):
         outcome = Outcome.COMPLETED

@@ -30,9 +30,9 @@ __all__ = [
     "SETTINGS",
     "SPACE",
     "checked",
+    "creation_interrupted",
     "damage",
     "read",
-    "unborn",
 ]
 
 SETTINGS = "lrtune:settings"
@@ -43,7 +43,7 @@ BASELINE = "lrtune:baseline"
 NOTICES = "lrtune:notices"
 RESULT = "lrtune:result"
 RANGE = "lrtune:range"
-BIRTH = frozenset({IDENTITY, SPACE, NOTICES, RANGE})
+WRITTEN_FIRST = frozenset({IDENTITY, SPACE, NOTICES, RANGE})
 """What is written of a new study before its settings, in storages without transactions."""
 SEARCHES = "lrtune:searches"
 
@@ -172,8 +172,8 @@ def _record(trial: optuna.trial.FrozenTrial) -> TrialRecord:
     return stored.record
 
 
-def unborn(study: optuna.Study) -> bool:
-    """Whether a study has no trials and no settings: the process that made it did not come further."""
-    if SETTINGS in study.user_attrs or not BIRTH.issuperset(study.user_attrs):
+def creation_interrupted(study: optuna.Study) -> bool:
+    """Whether a study has neither trials nor settings: the process that made it did not come further."""
+    if SETTINGS in study.user_attrs or not WRITTEN_FIRST.issuperset(study.user_attrs):
         return False
     return not study.get_trials(deepcopy=False)

@@ -55,8 +55,6 @@ class TrialStore:
 
     Attributes
     ----------
-    storage, study
-        Optuna's.
     me
         The lease of the search that asks.
     deaths
