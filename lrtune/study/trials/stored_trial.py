@@ -67,6 +67,7 @@ SHAPE: Shape = {
     "pieces": Each(FixedList((NUMBER, NUMBER, NUMBER, NUMBER, TEXT, TEXT))),
     "started": (NUMBER, NOTHING),
     "finished": (NUMBER, NOTHING),
+    "setup?": MAPPING,
     "claim": (NOTHING, {"until": NUMBER, "again": NUMBER, "token": TEXT, "lease": (NOTHING, MAPPING)}),
     "saved": FLAG,
     "holder": (NOTHING, MAPPING),

@@ -73,6 +73,13 @@ def test_an_entry_survives_the_storage(entry: StoredTrial, closed: bool) -> None
     assert back == dataclasses.replace(entry, closed=closed)
 
 
+def test_the_reason_of_a_claim_is_known_to_the_claiming_worker_alone(trial_store: TrialStore) -> None:
+    claimed = trial_store.claim(begun(trial_store, 1.0, claim=None), 3.0, 0.0, "next look")
+    (stored,) = trial_store.trials()
+    assert stored == claimed
+    assert [trial.claim.why for trial in (claimed, stored) if trial.claim] == ["next look", ""]
+
+
 # -- one study in memory ----------------------------------------------------------------------------------
 
 
