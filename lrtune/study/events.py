@@ -67,15 +67,11 @@ class Progress:
     @property
     def seconds_left(self) -> float | None:
         """An estimate from the pace so far and the limits; None while there is nothing to go by."""
-        guesses = [self._at_pace(self.spent, self.budget), self._at_pace(self._finished, self.trials_limit)]
+        finished = sum(count for group, count in self.counts.items() if group != "open")
+        guesses = [self._at_pace(self.spent, self.budget), self._at_pace(finished, self.trials_limit)]
         if self.timeout is not None:
             guesses.append(max(0.0, self.timeout - self.elapsed))
-        known = [guess for guess in guesses if guess is not None]
-        return min(known) if known else None
-
-    @property
-    def _finished(self) -> int:
-        return sum(count for group, count in self.counts.items() if group != "open")
+        return min((guess for guess in guesses if guess is not None), default=None)
 
     def _at_pace(self, done: float, limit: float | None) -> float | None:
         if limit is None or done <= 0:

@@ -117,12 +117,9 @@ def _check_same(study: optuna.Study, trainer: Trainer, space: Space, settings: S
     now = json.loads(json.dumps(_description(trainer, space, settings)))
     lines = [f"{key}: {stored.get(key)} -> {now[key]}" for key in settings.identity() if stored.get(key) != now[key]]
     lines += Space.from_json(stored["space"]).difference(space)
-    work = {**stored.get("work", {}), **now["work"]}
-    lines += [
-        f"{key}: {stored['work'].get(key)} -> {now['work'].get(key)}"
-        for key in work
-        if stored["work"].get(key) != now["work"].get(key)
-    ]
+    before, after = stored.get("work", {}), now["work"]
+    changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    lines += [f"{key}: {before.get(key)} -> {after.get(key)}" for key in changed]
     held = ", ".join(direction.name.lower() for direction in study.directions) or "none"
     if held != settings.direction:
         lines.append(f"direction: {held} -> {settings.direction}")
@@ -156,9 +153,8 @@ def checkpoint_folder(settings: Settings, storage: BaseStorage) -> Iterator[Path
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        msg = (
-            f"{folder}: no folder for paused runs can be made there ({reason(error)}); {cure(error)}, or choose another"
-        )
+        why = f"no folder for paused runs can be made there ({reason(error)})"
+        msg = f"{folder}: {why}; {cure(error)}, or choose another"
         raise StorageError(msg) from None
     sweep(folder)
     try:

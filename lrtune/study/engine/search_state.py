@@ -224,8 +224,7 @@ class SearchState:
         """The runs that report the same numbers, whatever their learning rate; None where any two differ."""
         if self.differ:  # for good: curves only grow
             return None
-        records = [trial.record for trial in self.trials]
-        runs = [(record.recipe, record.curve, record.outcome is Outcome.COMPLETED) for record in records]
+        runs = [(t.record.recipe, t.record.curve, t.record.outcome is Outcome.COMPLETED) for t in self.trials]
         same = alike(runs, self.settings.metric, self.space.lr_range)
         self.differ = same is None
         return same
