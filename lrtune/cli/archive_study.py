@@ -30,14 +30,14 @@ def set_aside(storage: BaseStorage, name: str) -> None:
 
     from lrtune.core.optuna_logging import quiet
     from lrtune.storage import study_lock
-    from lrtune.study.trials.study_reader import unborn
+    from lrtune.study.trials.study_reader import creation_interrupted
 
     stamp = dt.datetime.now(tz=dt.UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
     with study_lock(storage, name):
         if name not in {study.study_name for study in storage.get_all_studies()}:
             return
         study = optuna.load_study(study_name=name, storage=storage)
-        if unborn(study):
+        if creation_interrupted(study):
             return
         _refuse_if_busy(study, name)
         aside = f"{name[:LONGEST]} until {stamp}"

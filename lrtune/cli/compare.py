@@ -13,6 +13,7 @@ from lrtune.cli.console import note, own_stdout, say, say_json
 from lrtune.cli.options import Out, Quiet, Storage, StudyPath, add_command, default_out, here
 from lrtune.config.study_file import schema
 from lrtune.core.files import clean, make_folder, write_atomically
+from lrtune.core.outcome import Outcome
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,8 +89,9 @@ def _watch(strategy: str, seed: int) -> Observer:
 
     def watch(progress: Progress) -> None:
         for ended in progress.ended:
+            outcome = ended.outcome or Outcome.INTERRUPTED
             value = "" if ended.value is None else f", {progress.metric} {ended.value:.5g}"
-            note(f"  {progress.spent:.2f}  lr {ended.recipe.lr:.3g}: {ended.outcome.value}{value}")
+            note(f"  {progress.spent:.2f}  lr {ended.recipe.lr:.3g}: {outcome.value}{value}")
 
     return watch
 

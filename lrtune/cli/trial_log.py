@@ -15,13 +15,15 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from lrtune.core.files import clean
+from lrtune.core.outcome import Outcome
 from lrtune.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
-    from lrtune.study.events import EndedTrial, Progress
+    from lrtune.core.records import TrialRecord
+    from lrtune.study.events import Progress
 
 __all__ = ["trial_log"]
 
@@ -91,7 +93,7 @@ class _Log:
         self._read = 0
         self._there: set[tuple[Any, Any, Any]] = set()
 
-    def add(self, study: str, ended: Collection[EndedTrial]) -> None:
+    def add(self, study: str, ended: Collection[TrialRecord]) -> None:
         """Append the trials that are not in it yet."""
         if not ended:
             return
@@ -101,7 +103,7 @@ class _Log:
             if lines:
                 self._write(lead + "".join(lines).encode())
 
-    def _has(self, study: str, trial: EndedTrial) -> bool:
+    def _has(self, study: str, trial: TrialRecord) -> bool:
         if trial.number in self._known:
             return True
         return not self._there.isdisjoint({(study, trial.number, trial.started), (study, trial.number, None)})
@@ -155,11 +157,11 @@ class _Log:
                 fcntl.flock(self._file, fcntl.LOCK_UN)
 
 
-def _line(study: str, trial: EndedTrial) -> str:
+def _line(study: str, trial: TrialRecord) -> str:
     row = {
         "study": study,
         "trial": trial.number,
-        "outcome": trial.outcome.key,
+        "outcome": (trial.outcome or Outcome.INTERRUPTED).key,
         "value": trial.value if trial.value is not None and math.isfinite(trial.value) else None,
         "trained": trial.trained,
         "recipe": trial.recipe.to_json(),

@@ -1,4 +1,4 @@
-"""What a study recorded, as plain frozen data: what all reading starts from."""
+"""What a study recorded, as frozen data without Optuna: tables, figures, diagnosis and reports read this alone."""
 
 from __future__ import annotations
 
@@ -22,20 +22,16 @@ __all__ = ["Segment", "StudyRecord", "TrialRecord"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """One uninterrupted piece of training of one trial.
+    """One stretch of training of one trial, without a pause.
 
     Attributes
     ----------
-    at
-        When it began, in seconds since 1970 (UTC).
-    seconds
-        How long it took, zero or more.
+    at, seconds
+        When it began, in seconds since 1970 (UTC), and how long it took.
     begin, end
-        Epochs that the run stood at before and after; both may be fractional.
-    worker
-        Who trained it, e.g. ``"host-4711"``.
+        Epochs that the run had trained before and after; both may be fractional.
     why
-        What the strategy wanted with it, e.g. ``"first look"``.
+        The strategy's reason for it, e.g. ``"first look"``.
     """
 
     at: float
@@ -47,22 +43,20 @@ class Segment:
 
     @property
     def epochs(self) -> float:
-        """Epochs that the piece trained."""
+        """Epochs trained in it."""
         return self.end - self.begin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRecord:
-    """One trial, as it was recorded.
+    """One trial as it was recorded: the shape that is read and reported, without who trains it.
 
     Attributes
     ----------
     number
         Its number in the Optuna study.
-    recipe
-        What the run was told.
-    params
-        The point of the space: the searched settings by name.
+    recipe, params
+        The settings that it is trained with, and those of them that are searched, by name.
     curve
         All that it reported.
     outcome
@@ -72,13 +66,13 @@ class TrialRecord:
     value
         Its result under the study's value rule; None where it has none (diverged, failed, no report).
     trained
-        Epochs that were paid for it, those trained again after an interruption included.
+        Epochs that were trained for it, those trained again after an interruption included.
     segments
-        The segments of its training, in the order of time.
+        In the order of time.
     started, finished
         Seconds since 1970 (UTC); None where it has not.
     setup
-        How its run was set up beyond the recipe (:mod:`lrtune.training.setups`); empty where nobody has said.
+        How its run was set up beyond the recipe (:mod:`lrtune.training.setups`); empty where that is unknown.
     """
 
     number: int
@@ -121,24 +115,18 @@ class StudyRecord:
 
     Attributes
     ----------
-    name, metric, direction
-        What is searched for.
     epochs
-        Epochs of one full training.
+        Of one full training.
     rule
         Which number of a curve is its result.
     space
-        What is searched, already widened where it was.
-    seed, strategy
-        Of the search.
-    records
-        Its trials, in the order of their numbers.
+        What is searched, its learning-rate range as it was last widened.
     baseline
-        What knowing nothing is worth, where the trainer could say.
+        The metric without training, where the trainer knows it.
     notices
-        What the trainer told the user, one sentence each.
+        The trainer's notes to the user, one sentence each.
     result
-        The answer as in ``result.json`` (DESIGN section 5); empty before there is one.
+        The answer as in ``result.json``; empty before there is one.
     environment
         Versions, hardware and whatever else it takes to repeat the study: name to readable text.
     """
@@ -159,7 +147,7 @@ class StudyRecord:
 
     @property
     def cost(self) -> float:
-        """Epochs paid, in full trainings."""
+        """Epochs trained, in full trainings."""
         return sum(record.trained for record in self.records) / self.epochs
 
     @property

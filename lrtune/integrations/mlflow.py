@@ -8,12 +8,14 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lrtune.core.outcome import Outcome
 from lrtune.integrations.trackers import MLFLOW, Tracker, answer_numbers, answer_text, missing, run_name, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from lrtune.study.events import EndedTrial, Progress
+    from lrtune.core.records import TrialRecord
+    from lrtune.study.events import Progress
     from lrtune.study.result import Result
 
 __all__ = ["MLflowTracker"]
@@ -50,16 +52,17 @@ class MLflowTracker(Tracker):
         self._make: Callable[[], Any] = lambda: MlflowClient(tracking_uri=location)
         self._open: tuple[Any, str, str] | None = None
 
-    def _trial(self, progress: Progress, ended: EndedTrial) -> None:
+    def _trial(self, progress: Progress, ended: TrialRecord) -> None:
         client, experiment, search = self._opened(progress.name)
         identity = f"{ended.number}@{ended.started}"
         if self._known(client, experiment, "lrtune.trial", identity) is not None:
             return
+        outcome = ended.outcome or Outcome.INTERRUPTED
         tags = {
             "mlflow.parentRunId": search,
             "mlflow.runName": run_name(ended),
             "lrtune.trial": identity,
-            "lrtune.outcome": ended.outcome.value,
+            "lrtune.outcome": outcome.value,
         }
         run = client.create_run(experiment, tags=tags).info.run_id
         metrics = list(_metrics(ended, progress.metric))
@@ -67,7 +70,7 @@ class MLflowTracker(Tracker):
             client.log_batch(run, metrics=metrics[first : first + MOST_METRICS])
         for name, value in settings(ended.recipe).items():
             client.log_param(run, name, value)
-        client.set_terminated(run, "FAILED" if ended.outcome.group == "failed" else "FINISHED")
+        client.set_terminated(run, "FAILED" if outcome.group == "failed" else "FINISHED")
 
     def _answer(self, progress: Progress, result: Result) -> None:
         client, _, search = self._opened(progress.name)
@@ -105,7 +108,7 @@ def absolute(uri: str) -> str:
     return uri if ":" in uri or uri == "databricks" else str(Path(uri).absolute())
 
 
-def _metrics(ended: EndedTrial, metric: str) -> Iterator[Any]:
+def _metrics(ended: TrialRecord, metric: str) -> Iterator[Any]:
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)

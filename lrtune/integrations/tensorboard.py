@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable
 
-    from lrtune.study.events import EndedTrial, Progress
+    from lrtune.core.records import TrialRecord
+    from lrtune.study.events import Progress
     from lrtune.study.result import Result
 
 __all__ = ["TensorBoardTracker"]
@@ -49,7 +50,7 @@ class TensorBoardTracker(Tracker):
         self._writer: Any = SummaryWriter
         self._hparams: Any = hparams
 
-    def _trial(self, progress: Progress, ended: EndedTrial) -> None:
+    def _trial(self, progress: Progress, ended: TrialRecord) -> None:
         folder = self._folder / safe_filename(progress.name) / run_name(ended)
         if folder.exists():
             return

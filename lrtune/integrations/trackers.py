@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lrtune.core.recipe import Recipe
-    from lrtune.study.events import EndedTrial, Progress
+    from lrtune.core.records import TrialRecord
+    from lrtune.study.events import Progress
     from lrtune.study.result import Result
 
 __all__ = [
@@ -55,7 +56,7 @@ class Tracker(abc.ABC):
 
     def __init__(self, warn: Callable[[str], object]) -> None:
         self._warn = warn
-        self._waiting: deque[EndedTrial] = deque()
+        self._waiting: deque[TrialRecord] = deque()
         self._failed = False
 
     def __call__(self, progress: Progress) -> None:
@@ -75,7 +76,7 @@ class Tracker(abc.ABC):
             self._warn(f"{type(self).__name__} could not write ({reason}); the search goes on without it")
 
     @abc.abstractmethod
-    def _trial(self, progress: Progress, ended: EndedTrial) -> None:
+    def _trial(self, progress: Progress, ended: TrialRecord) -> None:
         """Log what a trial reported and how it ended."""
 
     @abc.abstractmethod
@@ -114,7 +115,7 @@ def tracker(package: str, where: Any, *, warn: Callable[[str], object]) -> Track
     return made
 
 
-def run_name(ended: EndedTrial) -> str:
+def run_name(ended: TrialRecord) -> str:
     """Number, learning rate and start of a trial: the same whenever the trial is logged, and no other trial's."""
     began = time.strftime("%Y%m%d-%H%M%S", time.gmtime(ended.started or 0.0))
     return f"trial-{ended.number:03d}_lr-{ended.recipe.lr:.3g}_{began}"

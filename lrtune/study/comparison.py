@@ -1,4 +1,4 @@
-"""Strategies side by side: the same study at equal budget, over several seeds, and what can be told of it."""
+"""The comparison of strategies: one study at equal budget over several seeds, and how sure its winner is."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lrtune.study.trials.study_reader import read
 from lrtune.study.tuning import tune
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from lrtune.core.records import StudyRecord
     from lrtune.study.events import Observer
@@ -33,10 +33,10 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 __all__ = ["DEFAULT", "THRESHOLDS", "Comparison", "compare"]
 
 DEFAULT = ("freeze-thaw", "tpe", "random", "grid", "top-k", "optuna")
-"""What is compared unless somebody says, and beside it whatever needs no tuning and can train the study."""
+"""Compared by default, with the optimizers that need no tuning where they can train the study."""
 
 THRESHOLDS = (0.02, 0.01, 0.005)
-"""Normalised regrets whose cost is asked for."""
+"""Normalised regrets; for each the cost at which a search came so near to the best is measured."""
 
 RESAMPLES = 2000
 SURE = 0.95
@@ -45,18 +45,18 @@ FEWEST_SEEDS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """What was measured.
+    """The searches that were compared.
 
     Attributes
     ----------
     records
         The study of each strategy and seed.
     best
-        The best value that any of them found: regret is counted from it.
+        The best value that any of them found; regret is the distance to it.
     budget
         Full trainings that each could spend.
     left_out
-        What would have been compared by default, and why it was not; a sentence each.
+        Why a default was not compared, one sentence each.
     """
 
     records: Mapping[tuple[str, int], StudyRecord]
@@ -66,7 +66,7 @@ class Comparison:
 
     @property
     def strategies(self) -> list[str]:
-        """The strategies, in the order in which they were asked for."""
+        """In the order in which they were asked for."""
         return list(dict.fromkeys(strategy for strategy, _ in self.records))
 
     @own_errstate()
@@ -108,7 +108,6 @@ class Comparison:
         return self._won(scores, column, first, second)
 
     def _won(self, scores: Mapping[str, Floats], column: str, first: str, second: str) -> str:
-        """By how much the first is better, where it surely is."""
         seeds = len(scores[first])
         if column == "regret":
             return f"{first} ended nearest to the best, ahead of {second}, over {seeds} seeds; none came within 2 %"
@@ -123,7 +122,7 @@ class Comparison:
         return f"{won}, {other / mine:.1f} times cheaper than {second}"
 
     def _scores(self, runs: pd.DataFrame, strategy: str, column: str) -> Floats:
-        """A strategy's column by seed; what never got there counts as twice the budget."""
+        """A strategy's column by seed, shape (seeds,); infinite costs count as twice the budget."""
         values = runs[runs["strategy"] == strategy].sort_values("seed")[column].to_numpy(np.float64)
         return np.asarray(np.minimum(values, 2 * self.budget), dtype=np.float64)
 
@@ -185,12 +184,11 @@ def compare(
     for seed in range(first, first + seeds):
         for strategy in names:
             watch = observer(strategy, seed) if observer is not None else None
-            told = {**question, "seed": seed, "budget": budget, "name": f"{name}/{strategy}/{seed}"}
-            record = _searched(strategy, trainer, space, storage=storage, observer=watch, **told)
+            options = {**question, "seed": seed, "budget": budget, "name": f"{name}/{strategy}/{seed}"}
+            record = _searched(strategy, trainer, space, storage=storage, observer=watch, **options)
             if record is not None:
                 records[strategy, seed] = record
-    best = [r.best for r in records.values()]
-    values = [float(b.value) for b in best if b is not None and b.value is not None]
+    values = [float(r.best.value) for r in records.values() if r.best is not None and r.best.value is not None]
     if not values:
         msg = "no search completed a single trial: raise the budget, or lower the range of the learning rate"
         raise SearchError(msg)
@@ -199,12 +197,12 @@ def compare(
     return Comparison(records=records, best=nearest, budget=budget, left_out=left_out)
 
 
-def _searched(strategy: str, trainer: Any, space: Space, **told: Any) -> StudyRecord | None:
-    """The record of one search, one without a completed trial included."""
+def _searched(strategy: str, trainer: Any, space: Space, **options: Any) -> StudyRecord | None:
+    """The record of one search, also of one without a completed trial."""
     way = WAYS.get(strategy)
     here = space if way is None else way.space(space)
     try:
-        result = tune(trainer, here, strategy=strategy if way is None else way, **told)
+        result = tune(trainer, here, strategy=strategy if way is None else way, **options)
     except SearchError as error:
         if error.result is None:
             raise
@@ -213,28 +211,19 @@ def _searched(strategy: str, trainer: Any, space: Space, **told: Any) -> StudyRe
 
 
 def _chosen(asked: Sequence[str] | None, trainer: Any, space: Space) -> tuple[list[str], tuple[str, ...]]:
-    """What is compared, each once, and why what belongs to the default is left out."""
-    if asked is not None:
-        names = list(dict.fromkeys(asked))
-        for name in names:
-            _check(name)
-        refused = _refused(names, trainer, space)
-        for sentence in refused.values():
-            msg = f"{sentence}; leave it out of the strategies"
-            raise InputError(msg)
-        return names, ()
-    refused = _refused(WAYS, trainer, space)
-    return [*DEFAULT, *(name for name in WAYS if name not in refused)], tuple(refused.values())
-
-
-def _refused(names: Iterable[str], trainer: Any, space: Space) -> dict[str, str]:
-    """Who of those that need no tuning cannot train the study, and why."""
+    """The names to compare, each once, and why defaults are left out."""
+    for name in asked or ():
+        _check(name)
+    names = list(dict.fromkeys([*DEFAULT, *WAYS] if asked is None else asked))
     reasons = {name: refusal(WAYS[name], trainer, space) for name in names if name in WAYS}
-    return {name: reason for name, reason in reasons.items() if reason is not None}
+    refused = tuple(reason for reason in reasons.values() if reason is not None)
+    if asked is not None and refused:
+        msg = f"{refused[0]}; leave it out of the strategies"
+        raise InputError(msg)
+    return [name for name in names if reasons.get(name) is None], refused
 
 
 def _check(name: str) -> None:
-    """Refuse a strategy that there is not."""
     if name in WAYS:
         return
     near = difflib.get_close_matches(name, [*NAMES, *WAYS], n=1)

@@ -30,26 +30,20 @@ class Result:
 
     Attributes
     ----------
-    name, metric, direction
-        What was searched for.
     best_recipe, best_value
         The recipe to use, and its result; None where no trial completed.
     band
         Learning rates as good as the best within noise, (low, high); None where that cannot be told.
     edge
         Where training begins to diverge.
-    cost
-        In full trainings.
-    epochs_trained
-        Epochs trained, those trained twice included.
+    cost, epochs_trained
+        In full trainings and in epochs, those trained twice included.
     trials_by_outcome
         A count for each group of outcomes.
-    stopped_because
-        One sentence.
-    ending
-        The same in one word: a limit, nothing left to gain, a stop from outside, or a learning rate without effect.
+    stopped_because, ending
+        A sentence; and its kind: a limit, nothing left to gain, a stop from outside, or a learning rate without effect.
     warnings
-        What the user should know, one sentence each.
+        One sentence each.
     study
         The Optuna study: everything of Optuna's works on it.
     """
@@ -109,7 +103,7 @@ class Result:
         )
 
     def demand_effect(self) -> None:
-        """Refuse an answer that says nothing of the learning rate, as the command does with exit code 3.
+        """Raise where the learning rate has no effect, as the command does with exit code 3.
 
         Raises
         ------
@@ -135,15 +129,15 @@ class Result:
         lrtune.errors.StorageError
             If it cannot be written; an older page is left as it was.
         """
-        from lrtune.reporting import html as report
+        from lrtune.reporting import html
 
-        report.write(self._record(), path)
+        html.write(self._record(), path)
 
     def text(self) -> str:
         """The answer in a few lines, for terminals and logs."""
-        from lrtune.reporting import html as report
+        from lrtune.reporting import html
 
-        return report.text(self._record())
+        return html.text(self._record())
 
     def _record(self) -> Any:
         from lrtune.study.trials.study_reader import read

@@ -1,4 +1,4 @@
-"""Making a study, and going on with one that is there."""
+"""The study in its storage: made, or checked to be the same and gone on with; and its folder of checkpoints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lrtune.core.space import Space
 from lrtune.errors import MismatchError, StorageError
 from lrtune.storage import file_of, rows_of, study_lock
 from lrtune.study.trials.stored_trial import RECORD
-from lrtune.study.trials.study_reader import IDENTITY, NOTICES, RANGE, SETTINGS, SPACE, checked, unborn
+from lrtune.study.trials.study_reader import IDENTITY, NOTICES, RANGE, SETTINGS, SPACE, checked, creation_interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,23 +29,27 @@ if TYPE_CHECKING:
     from lrtune.study.settings import Settings
     from lrtune.training.base import Trainer
 
-__all__ = []
-
+__all__ = ["checkpoint_folder", "exists", "open_study", "seed_warning"]
 
 SCHEMA = 1
-"""Version of what lrtune keeps in a study."""
+"""Version of what lrtune stores in a study."""
 
 
-def _opened(trainer: Trainer, space: Space, settings: Settings, storage: BaseStorage) -> optuna.Study:
-    """Make the study, or check that the one there is the same and go on with it.
+def open_study(trainer: Trainer, space: Space, settings: Settings, storage: BaseStorage) -> optuna.Study:
+    """Make the study, or check that the one there is the same.
 
-    Its settings are the last thing that is written when a study is made. Whoever was killed before, or found the
-    disk full, has left nothing of value: such a study is made anew.
+    A new study's settings are written last: one without them, of a process that was killed or found the disk full, is
+    made again.
+
+    Raises
+    ------
+    MismatchError
+        If the study there was made for something else.
     """
     with study_lock(storage, settings.name):
-        if _is_there(storage, settings.name):
+        if exists(storage, settings.name):
             study = optuna.load_study(study_name=settings.name, storage=storage)
-            if not unborn(study):
+            if not creation_interrupted(study):
                 _check_same(study, trainer, space, settings)
                 return study
         study = _created(storage, settings)
@@ -63,14 +67,14 @@ def _opened(trainer: Trainer, space: Space, settings: Settings, storage: BaseSto
 
 
 def _created(storage: BaseStorage, settings: Settings) -> optuna.Study:
-    """A new study, and an empty one; one that was left unborn is used, unless it has another direction.
+    """An empty study; one that was left without settings is used, unless it has another direction.
 
-    Whoever deletes a study in SQLite while it is written to may leave trials behind, and the next study gets its
-    number and them with it: then they are deleted together.
+    A study that was deleted from SQLite while it was written to may leave trials behind, and the next study gets its
+    id and those trials: then both are deleted.
     """
     name, direction = settings.name, settings.direction
     with quiet():
-        if not _is_there(storage, name):
+        if not exists(storage, name):
             optuna.create_study(study_name=name, storage=storage, direction=direction)
         study = optuna.load_study(study_name=name, storage=storage)
         if study.get_trials(deepcopy=False) or [way.name.lower() for way in study.directions] != [direction]:
@@ -80,7 +84,8 @@ def _created(storage: BaseStorage, settings: Settings) -> optuna.Study:
     return study
 
 
-def _is_there(storage: BaseStorage, name: str) -> bool:
+def exists(storage: BaseStorage, name: str) -> bool:
+    """Whether the storage holds a study of that name."""
     try:
         storage.get_study_id_from_name(name)
     except KeyError:
@@ -101,29 +106,20 @@ def _description(trainer: Trainer, space: Space, settings: Settings) -> dict[str
 
 
 def _check_same(study: optuna.Study, trainer: Trainer, space: Space, settings: Settings) -> None:
-    """Refuse to go on with another study; say what differs.
-
-    Raises
-    ------
-    MismatchError
-        With both sides of every difference.
-    """
+    """Raise a MismatchError with both sides of every difference, if there is one."""
     stored = checked(study.user_attrs, settings.name).get(SETTINGS)
     if stored is None:
         made = any(RECORD in trial.user_attrs for trial in study.get_trials(deepcopy=False))
-        told = f"holds trials of lrtune's without their settings ({SETTINGS}): copy it whole, or"
-        what = told if made else "was not made by lrtune:"
+        partial = f"holds trials of lrtune's without their settings ({SETTINGS}): copy it whole, or"
+        what = partial if made else "was not made by lrtune:"
         msg = f"study {settings.name!r} in this storage {what} choose another name"
         raise MismatchError(msg)
     now = json.loads(json.dumps(_description(trainer, space, settings)))
     lines = [f"{key}: {stored.get(key)} -> {now[key]}" for key in settings.identity() if stored.get(key) != now[key]]
     lines += Space.from_json(stored["space"]).difference(space)
-    work = {**stored.get("work", {}), **now["work"]}
-    lines += [
-        f"{key}: {stored['work'].get(key)} -> {now['work'].get(key)}"
-        for key in work
-        if stored["work"].get(key) != now["work"].get(key)
-    ]
+    before, after = stored.get("work", {}), now["work"]
+    changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    lines += [f"{key}: {before.get(key)} -> {after.get(key)}" for key in changed]
     held = ", ".join(direction.name.lower() for direction in study.directions) or "none"
     if held != settings.direction:
         lines.append(f"direction: {held} -> {settings.direction}")
@@ -135,20 +131,19 @@ def _check_same(study: optuna.Study, trainer: Trainer, space: Space, settings: S
         raise MismatchError(msg)
 
 
-def _reseeded(stored: Mapping[str, Any], settings: Settings) -> list[str]:
-    """What whoever asks for another seed than the study was begun with should know."""
+def seed_warning(stored: Mapping[str, Any], settings: Settings) -> list[str]:
+    """A sentence where another seed is asked for than the study was begun with."""
     begun = stored[SETTINGS].get("seed", settings.seed)
     if begun == settings.seed:
         return []
-    said = f"the study was begun with seed {begun}: what was trained before keeps it, beside the new {settings.seed}"
-    return [said]
+    return [f"the study was begun with seed {begun}: what was trained before keeps it, beside the new {settings.seed}"]
 
 
 @contextlib.contextmanager
-def _folder(settings: Settings, storage: BaseStorage) -> Iterator[Path]:
-    """Where paused runs are saved: the folder given, one beside the storage's file, or a passing one."""
+def checkpoint_folder(settings: Settings, storage: BaseStorage) -> Iterator[Path]:
+    """The folder given, one beside the storage's file, or a temporary one; an empty one is removed at the end."""
     folder, file = settings.checkpoints, file_of(storage)
-    folder = None if folder is None else folder.absolute()  # the training code may go elsewhere
+    folder = None if folder is None else folder.absolute()  # the training code may change the working directory
     if folder is None and file is not None:
         folder = file.with_name(f"{file.stem}-checkpoints") / safe_filename(settings.name)
     if folder is None:
@@ -158,15 +153,14 @@ def _folder(settings: Settings, storage: BaseStorage) -> Iterator[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        msg = (
-            f"{folder}: no folder for paused runs can be made there ({reason(error)}); {cure(error)}, or choose another"
-        )
+        why = f"no folder for paused runs can be made there ({reason(error)})"
+        msg = f"{folder}: {why}; {cure(error)}, or choose another"
         raise StorageError(msg) from None
     sweep(folder)
     try:
         yield folder
     finally:
-        with contextlib.suppress(OSError):  # not empty: runs are paused in it
+        with contextlib.suppress(OSError):  # not empty: it holds checkpoints
             folder.rmdir()
             if settings.checkpoints is None:
                 folder.parent.rmdir()

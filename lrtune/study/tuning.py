@@ -18,15 +18,15 @@ from lrtune.core.space import Space
 from lrtune.errors import InputError
 from lrtune.search.registry import DEFAULT, make
 from lrtune.storage import RetryingStorage, open_storage
-from lrtune.study.engine.finalize import concluded
-from lrtune.study.engine.loop import Search
-from lrtune.study.engine.notifier import listener
+from lrtune.study.engine.finalize import finalize
+from lrtune.study.engine.loop import run_search
 from lrtune.study.engine.run_cache import RunCache
-from lrtune.study.resume import _folder, _is_there, _opened, _reseeded
+from lrtune.study.engine.search_state import SearchState
+from lrtune.study.resume import checkpoint_folder, exists, open_study, seed_warning
 from lrtune.study.settings import Settings
 from lrtune.study.trials.active_searches import ActiveSearches
-from lrtune.study.trials.recovery import at_work
-from lrtune.study.trials.study_reader import BASELINE, IDENTITY, SETTINGS, SPACE
+from lrtune.study.trials.recovery import worker_lease
+from lrtune.study.trials.study_reader import BASELINE, IDENTITY, RANGE, SETTINGS, SPACE
 from lrtune.study.trials.trial_store import TrialStore
 from lrtune.study.warm_start import prior_from
 from lrtune.training.subprocess.trainer import isolating
@@ -157,66 +157,61 @@ def conduct(
     settings: Settings,
     *,
     storage: BaseStorage,
-    strategy: Strategy | None = None,
+    strategy: Strategy,
     observer: Observer | None = None,
     should_stop: Callable[[], bool] | None = None,
     place: WorkerContext | None = None,
 ) -> Result:
-    """Search with everything made and checked; see :func:`tune`.
-
-    Raises
-    ------
-    SearchError
-        If no trial completed. Its attribute ``result`` holds what can be said all the same.
-    """
-    started = time.monotonic()
-    place = place or WorkerContext()
+    """Search with everything made and checked; see :func:`tune`."""
+    started, place = time.monotonic(), place or WorkerContext()
     space = space.for_optimizer(getattr(trainer, "optimizer", None))
-    with contextlib.ExitStack() as until_end:
+    with contextlib.ExitStack() as stack:
         if isinstance(storage, RetryingStorage):
-            until_end.callback(storage.close)  # the process may go on for long, and the file may be copied meanwhile
-        wrapped = isolating(trainer, wanted=settings.isolate, stall_timeout=settings.stall_timeout, place=place)
-        used = until_end.enter_context(wrapped)
-        until_end.enter_context(own_errstate())
-        study = _opened(used, space, settings, storage)
+            stack.callback(storage.close)  # the process may go on for long, and the file may be copied meanwhile
+        isolated = isolating(trainer, wanted=settings.isolate, stall_timeout=settings.stall_timeout, place=place)
+        used = stack.enter_context(isolated)
+        stack.enter_context(own_errstate())
+        study = open_study(used, space, settings, storage)
         place.ready()
-        deadline = None if settings.limits.timeout is None else started + settings.limits.timeout
-        listen = listener(observer, started)
-        folder = until_end.enter_context(_folder(settings, storage))
-        me = until_end.enter_context(at_work())
-        trial_store = TrialStore(storage=storage, study=study, settings=settings, me=me, deaths=place.deaths)
-        until_end.callback(trial_store.close)
-        stored = trial_store.attributes()
-        warnings = [*_reseeded(stored, settings), *contradiction(settings.metric, settings.direction, trainer)]
-        search = Search(
-            trainer=used,
-            settings=settings,
-            strategy=strategy or make(settings.strategy, prune=settings.prune, points=settings.points),
-            space=Space.from_json(stored[SPACE]),
-            trial_store=trial_store,
-            place=place,
-            active_searches=ActiveSearches.of(trial_store, place),
-            run_cache=RunCache(
-                trainer=used,
-                folder=folder,
-                memory_limit=0 if settings.isolate else settings.memory_limit,
-                study=stored.get(IDENTITY),
-                warn=warnings.append,
-            ),
-            should_stop=should_stop or bool,
-            deadline=deadline,
-            listen=listen,
-            widened=lambda wider: trial_store.describe({SPACE: wider.to_json()}),
-            learned=lambda baseline: trial_store.describe({BASELINE: dataclasses.asdict(baseline)}),
-            baseline=Baseline(**stored[BASELINE]) if BASELINE in stored else None,
-            warnings=warnings,
-        )
-        until_end.enter_context(search.active_searches.during(search.with_study_lock))
-        try:
-            finished = search.run()
-        finally:
-            search.run_cache.close()
-        return concluded(search, finished, listen)
+        folder = stack.enter_context(checkpoint_folder(settings, storage))
+        me = stack.enter_context(worker_lease())
+        store = TrialStore(storage=storage, study=study, settings=settings, me=me, deaths=place.deaths)
+        stack.callback(store.close)
+        state = _search_state(used, strategy, store, folder, started=started, place=place)
+        state.observer, state.should_stop = observer, should_stop or bool
+        state.warnings += contradiction(settings.metric, settings.direction, trainer)
+        stack.enter_context(state.active_searches.during(state.with_study_lock))
+        with contextlib.closing(state.run_cache):
+            finished = run_search(state)
+        return finalize(state, finished)
+
+
+def _search_state(
+    trainer: Trainer, strategy: Strategy, store: TrialStore, folder: Path, *, started: float, place: WorkerContext
+) -> SearchState:
+    """The state of a search that begins or goes on, from what the study holds."""
+    settings, stored = store.settings, store.attributes()
+    warnings = seed_warning(stored, settings)
+    return SearchState(
+        trainer=trainer,
+        settings=settings,
+        strategy=strategy,
+        space=Space.from_json(stored[SPACE]),
+        lr_range=tuple(stored[RANGE]),
+        trial_store=store,
+        run_cache=RunCache(
+            trainer=trainer,
+            folder=folder,
+            memory_limit=0 if settings.isolate else settings.memory_limit,
+            study=stored.get(IDENTITY),
+            warn=warnings.append,
+        ),
+        active_searches=ActiveSearches.of(store, place),
+        started=started,
+        place=place,
+        baseline=Baseline(**stored[BASELINE]) if BASELINE in stored else None,
+        warnings=warnings,
+    )
 
 
 def as_trainer(given: Trainer | Callable[..., Any], metric: str) -> Trainer:
@@ -242,12 +237,9 @@ def _strategy(given: str | Strategy, settings: Settings, prior: Any) -> Strategy
     return make(given, prune=settings.prune, points=settings.points, prior=earlier)
 
 
-# -- opening ------------------------------------------------------------------------------------------
-
-
 def _stored_direction(storage: BaseStorage, name: str, metric: str) -> Direction | None:
-    """The direction of a study that is there already and watches the same metric: it goes on as it is."""
-    if not _is_there(storage, valid_name(name)):
+    """The direction of a stored study of the same metric, which goes on as it is."""
+    if not exists(storage, valid_name(name)):
         return None
     stored = optuna.load_study(study_name=name, storage=storage).user_attrs.get(SETTINGS)
     if not isinstance(stored, dict) or stored.get("metric") != metric:

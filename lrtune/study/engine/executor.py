@@ -1,4 +1,4 @@
-"""Performing: a claimed piece is trained, and under the study's lock what came of it is written."""
+"""The execution of one segment: a claimed trial is trained, and under the study's lock the result is written."""
 
 from __future__ import annotations
 
@@ -10,225 +10,205 @@ from typing import TYPE_CHECKING
 from lrtune.core.numpy_errors import users_errstate
 from lrtune.core.outcome import Outcome
 from lrtune.core.records import Segment
-from lrtune.errors import InputError, StorageError
-from lrtune.study.engine.notifier import line
+from lrtune.errors import StorageError
+from lrtune.study.engine.notifier import line, notify
 from lrtune.study.engine.segment import SegmentMonitor, SegmentResult, failed, train
 from lrtune.study.trials.recovery import after_worker_death
+from lrtune.study.trials.study_reader import BASELINE
 from lrtune.training.setups import setup_of
-from lrtune.workers.process import DiedError
+from lrtune.workers.lease import RENEW_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lrtune.core.recipe import Recipe
+    from lrtune.core.records import TrialRecord
     from lrtune.study.engine.run_cache import PausedRun
-    from lrtune.study.engine.scheduler import NextSegment
     from lrtune.study.engine.search_state import SearchState
     from lrtune.study.trials.stored_trial import StoredTrial
 
-__all__ = ["perform"]
-
-RENEW_SECONDS = 30.0
+__all__ = ["execute"]
 
 
-def perform(search: SearchState, work: NextSegment) -> None:
-    """Train a claimed piece and write what came of it."""
-    entry = work.entry
-    recipe = entry.record.recipe
-    began, clock = time.time(), time.monotonic()
-    search.training = (entry, work.until)
-    search.listen("", search)
+def execute(state: SearchState, trial: StoredTrial) -> SegmentResult:
+    """Train a claimed trial up to its claim's epoch and write what came of it; ``error`` is for the caller to raise.
+
+    Raises
+    ------
+    StorageError
+        If the storage gave up: then nothing was written.
+    """
+    claim = trial.claim
+    if claim is None:
+        msg = f"trial {trial.number} is not claimed"
+        raise ValueError(msg)
+    recipe = trial.record.recipe
+    at, clock = time.time(), time.monotonic()
+    state.training = (trial,)
+    notify(state)
     paused: PausedRun | None = None
-    begin, spe = 0.0, 1
-    raised: BaseException | None = None
+    begin, steps = 0.0, 1
     try:
-        with _working(search):
-            _learn_baseline(search, recipe)
-            spe = search.trainer.steps_per_epoch(recipe)
-            paused = search.run_cache.fetch(entry.number, recipe, entry.record.curve)
-            entry = _set_up(entry, paused)
-            work = dataclasses.replace(work, entry=entry)
-            # what a process that died had trained beyond the record is paid here, unless it is trained again
-            begin = min(paused.step / spe, entry.trained_epochs)
-            behind = (
-                begin < entry.trained_epochs * (1 - 1e-9) and entry.claim is not None and not entry.claim.repaid_epochs
-            )
-            end = SegmentResult() if behind else train(paused, recipe, work.until, _watch(search, entry, spe))
-        if behind:
-            _behind(search, entry, paused)
-            return
-    except (StorageError, KeyboardInterrupt) as error:
-        raised, end = error, SegmentResult(interrupted=True)
-    except DiedError as error:
-        entry = after_worker_death(entry, error.death)
-        if entry.record.outcome is None:
-            _lost(search, entry, error)
-            return
-        work, end = dataclasses.replace(work, entry=entry), SegmentResult(outcome=entry.record.outcome, why=str(error))
-    except InputError as error:
-        raised, end = error, SegmentResult(outcome=Outcome.FAILED, why=str(error))
+        with _training(state):
+            _measure_baseline(state, recipe)
+            steps = state.trainer.steps_per_epoch(recipe)
+            paused = state.run_cache.fetch(trial.number, recipe, trial.record.curve)
+            if not (trial.record.setup and paused.step):
+                trial = dataclasses.replace(trial, record=dataclasses.replace(trial.record, setup=setup_of(paused.run)))
+            begin = min(paused.step / steps, trial.trained_epochs)
+            if begin < trial.trained_epochs * (1 - 1e-9) and not claim.repaid_epochs:
+                result = SegmentResult(behind=True)
+            else:  # epochs that a dead process trained beyond the record are paid here, unless trained again
+                result = train(paused, recipe, claim.until, _monitor(state, trial, steps))
+    except StorageError:
+        raise
     except BaseException as error:  # noqa: BLE001 -- user code may raise anything, SystemExit too
-        raised, end = failed(error, first=not any(len(entry.record.curve) for entry in search.entries))
-    at = paused.step / spe if paused is not None else begin
-    piece = Segment(
-        at=began,
+        result = failed(error, first=not any(len(other.record.curve) for other in state.trials))
+    segment = Segment(
+        at=at,
         seconds=time.monotonic() - clock,
         begin=begin,
-        end=at,
-        worker=search.trial_store.me.worker,
-        why=work.why,
+        end=begin if paused is None else paused.step / steps,
+        worker=state.trial_store.me.worker,
+        why=claim.why,
     )
-    if isinstance(raised, StorageError):
-        raise raised
-    _write(search, work, paused, end, piece)
-    if raised is not None:
-        raise raised
-
-
-def _set_up(entry: StoredTrial, paused: PausedRun) -> StoredTrial:
-    """The entry, which knows how its run was set up when it took its first step."""
-    if entry.record.setup and paused.step:
-        return entry
-    return dataclasses.replace(entry, record=dataclasses.replace(entry.record, setup=setup_of(paused.run)))
+    if result.death is not None:
+        trial = after_worker_death(trial, result.death)
+        result = dataclasses.replace(result, outcome=trial.record.outcome)
+    if result.behind or (result.death is not None and result.outcome is None):
+        _write_untrained(state, trial, paused, result)
+    else:
+        _write_trained(state, trial, paused, result, segment)
+    return result
 
 
 @contextlib.contextmanager
-def _working(search: SearchState) -> Iterator[None]:
-    """Within the block the training code is at work, and may stall."""
-    search.place.working()
+def _training(state: SearchState) -> Iterator[None]:
+    """Within the block training code runs, and may stall."""
+    state.place.working()
     try:
         with users_errstate():
             yield
     finally:
-        search.place.idle()
+        state.place.idle()
 
 
-def _lost(search: SearchState, entry: StoredTrial, error: DiedError) -> None:
-    """The run is gone with its process, and the trial is to be tried again: from its last checkpoint, if any."""
-
-    def write() -> None:
-        search.training = None
-        if entry.claim is None or not search.trial_store.holds(entry):
-            return
-        again = dataclasses.replace(entry, claim=None, owner=None, resume=entry.claim.until)
-        search.replace(search.trial_store.write(again))
-        search.listen(f"trial {entry.number}: {error}; it is tried once more", search)
-
-    search.with_study_lock(write)
+def _measure_baseline(state: SearchState, recipe: Recipe) -> None:
+    if state.baseline is None:
+        state.baseline = state.trainer.baseline(recipe, state.settings.metric)
+        state.trial_store.set_attributes({BASELINE: dataclasses.asdict(state.baseline)})
 
 
-def _behind(search: SearchState, entry: StoredTrial, paused: PausedRun) -> None:
-    """The checkpoint is damaged, gone, old, or in another command's folder: what it costs to go on is decided anew."""
-    with contextlib.suppress(Exception):
-        paused.run.close()
-
-    def write() -> None:
-        search.training = None
-        if search.trial_store.holds(entry):
-            again = dataclasses.replace(entry, claim=None, owner=None, saved=False)
-            search.replace(search.trial_store.write(again))
-
-    search.with_study_lock(write)
-
-
-def _learn_baseline(search: SearchState, recipe: Recipe) -> None:
-    if search.baseline is None:
-        search.baseline = search.trainer.baseline(recipe, search.settings.metric)
-        search.learned(search.baseline)
-
-
-def _watch(search: SearchState, entry: StoredTrial, spe: int) -> SegmentMonitor:
-    renewed = [time.monotonic()]
+def _monitor(state: SearchState, trial: StoredTrial, steps: int) -> SegmentMonitor:
+    renewed = time.monotonic()
 
     def renew() -> None:
-        search.active_searches.renew()
-        if search.trial_store.holds(entry):
-            search.trial_store.renew(entry)
+        state.active_searches.renew()
+        state.trial_store.renew(trial)
 
     def progressed(_epoch: float) -> None:
-        # neither a storage that is away nor a figure that is drawn for a note is a training that makes no progress
-        search.place.idle()
-        if time.monotonic() - renewed[0] > RENEW_SECONDS:
-            renewed[0] = time.monotonic()
-            search.with_study_lock(renew)
-        search.listen("", search)
-        search.place.working()
-
-    def stop() -> bool:
-        late = search.deadline is not None and time.monotonic() >= search.deadline
-        return late or search.should_stop()
+        # a storage that is away or an observer that draws is no training that makes no progress
+        nonlocal renewed
+        state.place.idle()
+        if time.monotonic() - renewed > RENEW_SECONDS:
+            renewed = time.monotonic()
+            state.with_study_lock(renew)
+        notify(state)
+        state.place.working()
 
     return SegmentMonitor(
-        settings=search.settings,
-        steps_per_epoch=spe,
-        baseline=search.baseline,
-        learned_above=search.learned_above(entry.record.recipe),
-        should_stop=stop,
-        save=lambda paused: search.run_cache.save(entry.number, paused),
+        settings=state.settings,
+        steps_per_epoch=steps,
+        baseline=state.baseline,
+        learned_above=state.learned_above(trial.record.recipe),
+        should_stop=lambda: time.monotonic() >= state.deadline or state.should_stop(),
+        save=lambda paused: state.run_cache.save(trial.number, paused),
         progressed=progressed,
-        seconds=sum(piece.seconds for piece in entry.record.segments),
+        seconds=sum(segment.seconds for segment in trial.record.segments),
     )
 
 
-def _write(
-    search: SearchState, work: NextSegment, paused: PausedRun | None, end: SegmentResult, piece: Segment
-) -> None:
-    """Write what came of a piece, unless somebody else has taken the trial over."""
-    if paused is not None and end.outcome is not None:
-        with contextlib.suppress(Exception):  # how it ended is known; what its clean-up says changes nothing
-            paused.run.close()
-    saved = paused is not None and end.outcome is None and search.run_cache.suspend(work.entry.number, paused)
-    entry = _after(search, work.entry, paused, end, piece, saved=saved)
+def _write_untrained(state: SearchState, trial: StoredTrial, paused: PausedRun | None, result: SegmentResult) -> None:
+    """Give the claim back; the record stays.
+
+    Either the checkpoint is older than the record (damaged, gone, or in another folder), and it is decided anew what it
+    costs to go on; or the run's process died, and the segment is tried once more from the last checkpoint.
+    """
+    _close(paused)
+    if result.behind:
+        released = dataclasses.replace(trial, claim=None, owner=None, saved=False)
+    else:
+        released = dataclasses.replace(trial, claim=None, owner=None, resume=trial.claim.until if trial.claim else None)
 
     def write() -> None:
-        search.training = None
+        state.training = ()
+        if state.trial_store.holds_claim(trial):
+            state.replace(state.trial_store.write(released))
+            if result.death is not None:
+                notify(state, f"trial {trial.number}: {result.why}; it is tried once more")
+
+    state.with_study_lock(write)
+
+
+def _write_trained(
+    state: SearchState, trial: StoredTrial, paused: PausedRun | None, result: SegmentResult, segment: Segment
+) -> None:
+    """Write the trial with its segment, unless another worker has taken it over."""
+    store, cache, number = state.trial_store, state.run_cache, trial.number
+    if result.outcome is not None:
+        _close(paused)
+    live = paused if result.outcome is None else None
+    saved = live is not None and cache.suspend(number, live)
+    after = dataclasses.replace(
+        trial,
+        record=_extended(state, trial, paused, result, segment),
+        claim=None,
+        saved=saved,
+        owner=store.me if live is not None and not saved else None,
+        resume=trial.claim.until if result.interrupted and trial.claim else None,
+    )
+
+    def write() -> None:
+        state.training = ()
         stored = None
-        if not search.trial_store.holds(work.entry) and (stored := search.trial_store.stored(entry)) is None:
-            search.warnings.append(f"trial {work.entry.number} was taken over while this process slept")
-            search.run_cache.forget(work.entry.number)
+        if not store.holds_claim(trial) and (stored := store.already_written(after)) is None:
+            state.warnings.append(f"trial {number} was taken over while this process slept")
+            cache.forget(number)
             return
-        if entry.record.outcome is None:
-            written = search.trial_store.report(entry)
+        if after.record.outcome is None:
+            written = store.report(after)
         else:
-            written = stored if stored is not None and stored.closed else search.trial_store.end(entry)
-            search.run_cache.forget(entry.number)
-        search.replace(written)
-        search.listen(line(written, search.settings), search)
+            written = stored if stored is not None and stored.closed else store.end(after)
+            cache.forget(number)
+        state.replace(written)
+        notify(state, line(written, state.settings))
 
-    search.with_study_lock(write)
+    state.with_study_lock(write)
 
 
-def _after(
-    search: SearchState,
-    entry: StoredTrial,
-    paused: PausedRun | None,
-    end: SegmentResult,
-    piece: Segment,
-    *,
-    saved: bool,
-) -> StoredTrial:
-    record = entry.record
-    curve = paused.curve if paused is not None else record.curve
-    outcome, why, value = end.outcome, end.why, None
+def _extended(
+    state: SearchState, trial: StoredTrial, paused: PausedRun | None, result: SegmentResult, segment: Segment
+) -> TrialRecord:
+    """The record with what the segment added: the curve, its cost, and the outcome and value of a run that ended."""
+    record, settings = trial.record, state.settings
+    curve = record.curve if paused is None else paused.curve
+    outcome, why, value = result.outcome, result.why, None
     if outcome is Outcome.COMPLETED:
-        value = search.settings.value.of(curve.of(search.settings.metric)[1], search.settings.direction)
+        value = settings.value.of(curve.of(settings.metric)[1], settings.direction)
         if value is None:
-            outcome, why = Outcome.FAILED, f"the run ended without a finite value of {search.settings.metric!r}"
-    record = dataclasses.replace(
+            outcome, why = Outcome.FAILED, f"the run ended without a finite value of {settings.metric!r}"
+    return dataclasses.replace(
         record,
         curve=curve,
         outcome=outcome,
         why=why,
         value=value,
-        trained=record.trained + piece.epochs,
-        segments=(*record.segments, piece),
+        trained=record.trained + segment.epochs,
+        segments=(*record.segments, segment),
     )
-    live = outcome is None and not saved and paused is not None
-    return dataclasses.replace(
-        entry,
-        record=record,
-        claim=None,
-        saved=saved,
-        owner=search.trial_store.me if live else None,
-        resume=entry.claim.until if end.interrupted and entry.claim else None,
-    )
+
+
+def _close(paused: PausedRun | None) -> None:
+    if paused is not None:
+        with contextlib.suppress(Exception):  # its outcome is known: an error of its clean-up changes nothing
+            paused.run.close()

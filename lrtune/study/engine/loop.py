@@ -1,43 +1,43 @@
-"""The one loop: ask, advance, judge, tell.
+"""The loop of a search: decide, execute, until it has ended.
 
-Under the study's lock a piece of work is decided and claimed; outside of it the run is trained; under
-the lock again what came of it is written. Any number of processes may run this loop on one study.
+Under the study's lock the next segment is decided and its trial claimed; without it the run is trained; under the lock
+again its result is written. Any number of processes may run this loop on one study.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from lrtune.study.engine.executor import perform
+from lrtune.study.engine.executor import execute
 from lrtune.study.engine.scheduler import Finished, decide
-from lrtune.study.engine.search_state import SearchState
 
-__all__ = ["Search"]
+if TYPE_CHECKING:
+    from lrtune.study.engine.search_state import SearchState
+
+__all__ = ["run_search"]
 
 IDLE_SECONDS = 0.05
 
 
-@dataclass(slots=True, kw_only=True)
-class Search(SearchState):
-    """One process's part of a search, from where it stands to its end."""
+def run_search(state: SearchState) -> Finished:
+    """Train segments until the search has ended.
 
-    def run(self) -> Finished:
-        """Work until the search has ended.
-
-        Raises
-        ------
-        UserCodeError
-            If the user's training code raises before any trial has reported anything.
-        LrtuneError
-            Whatever else makes going on useless.
-        """
-        while True:
-            decision = self.with_study_lock(lambda: decide(self))
-            if isinstance(decision, Finished):
-                return decision
-            if decision is None:
-                time.sleep(IDLE_SECONDS)
-                continue
-            self.idle = 0
-            perform(self, decision)
+    Raises
+    ------
+    UserCodeError
+        If the user's training code raises before any trial has reported anything.
+    LrtuneError
+        Whatever else makes going on useless.
+    """
+    while True:
+        decision = state.with_study_lock(lambda: decide(state))
+        if isinstance(decision, Finished):
+            return decision
+        if decision is None:
+            time.sleep(IDLE_SECONDS)
+            continue
+        state.idle_rounds = 0
+        result = execute(state, decision)
+        if result.error is not None:
+            raise result.error

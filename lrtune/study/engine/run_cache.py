@@ -1,13 +1,11 @@
-"""The garage: where paused runs stand, in memory up to a limit, beyond that on disk.
+"""Paused runs: in memory up to a limit, the others as checkpoints on disk, and how they are brought back.
 
-A run that can save is written to disk whenever it is parked (where the study has a folder for it), so
-a killed process loses at most the piece it was training; the one in memory is kept all the same, since
-going on with it costs nothing. The checkpoint carries the curve with it: whoever restores the run
-knows exactly what it had reported.
+A run that can be saved is written to disk whenever it is paused (where the study has a folder), so that a killed
+process loses at most the segment it was training. The checkpoint holds the curve too.
 
-Studies may share a folder. A checkpoint names its study (an identity drawn when the study was made) and its
-recipe, in its file name and within; one that names others is never gone on with. What a study trains on, its
-fingerprint, cannot change while the identity is the same: :func:`lrtune.study.tuning.tune` refuses it.
+Studies may share a folder. A checkpoint holds the identity of its study (drawn when the study was made) and its recipe,
+and is never used for others. The data and model of a study cannot change under one identity:
+:func:`lrtune.study.tuning.tune` refuses that.
 """
 
 from __future__ import annotations
@@ -33,21 +31,19 @@ if TYPE_CHECKING:
 __all__ = ["PausedRun", "RunCache"]
 
 NAMED = 12
-"""Digits of a study's identity in the names of its checkpoints."""
+"""Digits of a study's identity in the file names of its checkpoints."""
 
 
 @dataclass(slots=True, kw_only=True)
 class PausedRun:
-    """A run of one recipe, with what it has reported and where it stands.
+    """A live run of one trial: what can go on training, which no record can.
 
     Attributes
     ----------
-    run
-        The run itself.
     curve
-        What it has reported.
+        All that it has reported.
     step
-        Steps it has taken; beyond the curve's last point where it stopped within a piece.
+        Steps that it has taken; more than the curve's last point shows where a segment was interrupted.
     """
 
     run: Run
@@ -61,14 +57,12 @@ class RunCache:
 
     Attributes
     ----------
-    trainer
-        Who starts runs.
     folder
-        Where they are saved; None for nowhere: then all are kept in memory.
+        Of the checkpoints; None for none: then all runs are kept in memory.
     memory_limit
-        Bytes of runs in memory; the one used longest ago goes first, if it is on disk.
+        Bytes of runs in memory; the least recently used one is closed first, if it has a checkpoint.
     study
-        The study's identity; None for a study that an earlier version of lrtune made, whose checkpoints name none.
+        The study's identity; None for a study of an earlier version of lrtune, whose checkpoints hold none.
     warn
         Called with a sentence where a checkpoint is another study's, or cannot be read or removed.
     """
@@ -88,21 +82,13 @@ class RunCache:
         return self.folder is not None and self.trainer.saves
 
     def holds(self, number: int) -> bool:
-        """Whether the run of that trial is here in memory."""
+        """Whether the paused run of that trial is in memory."""
         return number in self._live
 
     def fetch(self, number: int, recipe: Recipe, known: Curve) -> PausedRun:
-        """Bring the run of a trial back: from memory, from disk, or started anew.
+        """Bring the run of a trial back: from memory, from its checkpoint, or started anew.
 
-        Parameters
-        ----------
-        number
-            The trial's number.
-        recipe
-            What the run was told.
-        known
-            What the study knows of its curve: a run in memory that another worker has overtaken, and a
-            checkpoint that has fallen behind, are not continued.
+        A run in memory that ends before the trial's stored curve, `known`, is not used: another worker has gone on.
         """
         paused = self._live.pop(number, None)
         if paused is not None and _steps(paused.curve) >= _steps(known):
@@ -112,35 +98,35 @@ class RunCache:
         run = self.trainer.start([recipe])
         if not self.saved(number):
             return PausedRun(run=run, curve=Curve())
+        path = self._path(number)
         try:
-            state = checkpoint.load(self._path(number))
+            state = checkpoint.load(path)
             curve = Curve.from_json(state["curve"])
-            if self._foreign(state, recipe, curve, known):
-                path = self._path(number)
-                self.warn(f"{path} is a paused run of another study or recipe: trial {number} does not go on from it")
-                return PausedRun(run=run, curve=Curve())
-            run.restore(state["run"])
-            return PausedRun(run=run, curve=curve, step=int(state["step"]))
+            if not self._of_another(state, recipe, curve, known):
+                run.restore(state["run"])
+                return PausedRun(run=run, curve=curve, step=int(state["step"]))
+            self.warn(f"{path} is a paused run of another study or recipe: trial {number} does not go on from it")
         except (LrtuneError, RemoteError, KeyError, TypeError, ValueError) as error:
             run.close()
             if not isinstance(error.__cause__, OSError):  # damaged; what cannot be read just now may be whole
                 self._remove(number)
             self.warn(f"trial {number} is trained again from its start: {error}")
-            return PausedRun(run=self.trainer.start([recipe]), curve=Curve())
+            run = self.trainer.start([recipe])
+        return PausedRun(run=run, curve=Curve())
 
-    def _foreign(self, state: State, recipe: Recipe, curve: Curve, known: Curve) -> bool:
+    def _of_another(self, state: State, recipe: Recipe, curve: Curve, known: Curve) -> bool:
         """Whether a checkpoint is of another study or recipe."""
         if state.get("study") != self.study:
             return True
         if self.study is not None:
             return bool(state["recipe"] != recipe.to_json())
-        # It names nothing: then what it reported tells, where the study knows a part of it.
+        # an earlier version's: compared by what it reported
         held = {point.step: point.values for point in curve}
         rounded = Curve.from_json(known.to_json())
         return any(held.get(point.step, point.values) != point.values for point in rounded)
 
     def suspend(self, number: int, paused: PausedRun) -> bool:
-        """Keep a paused run; whether it is on disk now."""
+        """Keep a paused run; whether it has a checkpoint now."""
         saved = self.save(number, paused)
         paused.run.suspend()
         self._live[number] = paused
@@ -148,7 +134,7 @@ class RunCache:
         return saved
 
     def save(self, number: int, paused: PausedRun) -> bool:
-        """Write a run to disk, where runs are saved; whether it was."""
+        """Write a run's checkpoint, where runs are saved; whether it was written."""
         if not self.saving:
             return False
         state = paused.run.state()
@@ -161,16 +147,16 @@ class RunCache:
         return True
 
     def saved(self, number: int) -> bool:
-        """Whether a checkpoint of that trial lies on disk."""
-        if self.folder is None or not self.trainer.saves:
+        """Whether that trial has a checkpoint."""
+        if not self.saving:
             return False
         try:
             return self._path(number).is_file()
-        except OSError:  # nobody may look into the folder: saving says so
+        except OSError:  # the folder may not be read: saving will say so
             return False
 
     def forget(self, number: int) -> None:
-        """Let go of a trial that has ended."""
+        """Close the run of a trial that has ended, and remove its checkpoint."""
         paused = self._live.pop(number, None)
         if paused is not None:
             paused.run.close()
@@ -178,10 +164,9 @@ class RunCache:
         self._remove(number)
 
     def keep(self, numbers: set[int], ended: Iterable[int] = ()) -> None:
-        """Close the runs of all trials but these: others have ended them.
+        """Close the runs of all trials but these: other workers have ended them.
 
-        The first time, the checkpoints of those that have ended go, too: whoever ended them may have been killed
-        before they were removed.
+        The first call removes the checkpoints of ended trials too: the worker that ended one may have been killed.
         """
         for number in set(self._live) - numbers:
             self._live.pop(number).run.close()
@@ -191,14 +176,14 @@ class RunCache:
         self._tidied = True
 
     def close(self) -> None:
-        """Close every run in memory; what is on disk stays."""
+        """Close every run in memory; checkpoints stay."""
         for paused in self._live.values():
-            with contextlib.suppress(Exception):  # one that fails to close keeps no other open
+            with contextlib.suppress(Exception):  # an error of one leaves no other open
                 paused.run.close()
         self._live.clear()
 
     def _make_room(self) -> None:
-        """Close what was used longest ago until the rest fits; only what is on disk can go."""
+        """Close the least recently used runs that have a checkpoint until the rest fits."""
         total = sum(self._sizes.get(number, 0) for number in self._live)
         for number in list(self._live):
             if total <= self.memory_limit:
@@ -208,7 +193,7 @@ class RunCache:
                 total -= self._sizes.get(number, 0)
 
     def _remove(self, number: int) -> None:
-        """Remove a checkpoint; one that cannot be removed costs its space and nothing else."""
+        """Remove a checkpoint; one that cannot be removed is no error."""
         if self.folder is None:
             return
         path = self._path(number)
@@ -219,7 +204,7 @@ class RunCache:
 
     def _path(self, number: int) -> Path:
         if self.folder is None:
-            msg = "this garage has no folder"
+            msg = "there is no folder for checkpoints"
             raise ValueError(msg)
         return self.folder / (f"{number}.npz" if self.study is None else f"{number}-{self.study[:NAMED]}.npz")
 

@@ -1,4 +1,8 @@
-"""Deciding: the next piece of work of a search, claimed; its caller holds the study's lock."""
+"""The decision about the next segment: an end, a trial to claim, or to wait; its caller holds the study's lock.
+
+In this order: a stop from outside, the limits and hopeless searches; interrupted segments; runs that all report the
+same numbers; trials that another program enqueued; what the strategy asks for, checked against budget and space.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,8 @@ from lrtune.core.outcome import Ending, Outcome
 from lrtune.core.space import suggest
 from lrtune.errors import LrtuneError, SpaceError
 from lrtune.search.base import Action, Continue, Finish, Start, Stop, Wait
+from lrtune.study.engine.notifier import notify
+from lrtune.study.trials.study_reader import SPACE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,35 +30,18 @@ if TYPE_CHECKING:
     from lrtune.study.engine.search_state import SearchState
     from lrtune.study.trials.stored_trial import StoredTrial
 
-__all__ = ["HOPELESS_TRIALS", "Decision", "Finished", "NextSegment", "decide"]
+__all__ = ["HOPELESS_TRIALS", "Decision", "Finished", "decide"]
 
 IDLE_ROUNDS = 600
-"""Decisions in a row to wait where nobody trains anything, half a minute of them, until waiting is taken for a bug."""
+"""Decisions in a row to wait while no worker trains (half a minute) that are taken for a bug of the strategy."""
 
 HOPELESS_TRIALS = 10
-"""Trials that all diverged, with none that did not, after which any search gives up."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NextSegment:
-    """A piece of training that this process has claimed."""
-
-    entry: StoredTrial
-    until: float
-    why: str
+"""Trials after which any search ends if all of them diverged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """That the search has ended.
-
-    Attributes
-    ----------
-    why
-        One sentence.
-    ending
-        The same in one word.
-    """
+    """That the search has ended, and why: one sentence, and its kind."""
 
     why: str
     ending: Ending = Ending.LIMIT
@@ -63,273 +52,248 @@ class Finished:
         return self.ending is Ending.INTERRUPTED
 
 
-Decision: TypeAlias = NextSegment | Finished | None
+Decision: TypeAlias = "StoredTrial | Finished | None"
+"""A claimed trial to train, the end, or None: nothing to do until another worker reports."""
 
 
 class _Impossible(Exception):  # noqa: N818 -- a message within this module, not an error
     """What a strategy asked for cannot be done; says why."""
 
 
-def decide(search: SearchState) -> Decision:
-    """Decide and claim the next piece of work; None where there is none right now.
+def decide(state: SearchState) -> Decision:
+    """Decide on the next segment and claim its trial.
 
     Raises
     ------
     LrtuneError
         If the strategy asks twice in a row for what cannot be done: it would do so for ever.
     """
-    search.refresh()
-    if search.should_stop():
+    state.refresh()
+    if state.should_stop():
         return Finished(why="stopped from outside", ending=Ending.INTERRUPTED)
-    ending = _ending(search)
+    ending = _ending(state)
     if ending:
-        busy = any(entry.claim for entry in search.entries)
-        return None if busy else Finished(why=ending)
-    return _resumed(search) or _next(search)
-
-
-def _next(search: SearchState) -> Decision:
-    """What ends a search in which all runs agree; else what the strategy wants."""
-    same = search.alike()
+        return None if state.busy else Finished(why=ending)
+    resumed = _resumed(state)
+    if resumed is not None:
+        return resumed
+    same = state.alike()
     if same is not None and same.sure:
-        return _one_more(search, same)
-    return (_further(search) if same is not None and same.runs >= FEWEST else None) or _asked(search)
+        return _end_without_effect(state, same)
+    further = _further(state) if same is not None and same.runs >= FEWEST else None
+    return further or _asked(state)
 
 
-def _asked(search: SearchState) -> Decision:
-    """What the strategy wants, once it can be done; trials that were enqueued by hand come before."""
+def _asked(state: SearchState) -> Decision:
+    """What the strategy asks for, once it can be done; enqueued trials come before."""
     refused = False
     while True:
-        action = _adopted(search) or search.strategy.next(search.context())
-        if isinstance(action, NextSegment):
-            return action
+        adopted = _adopted(state)
+        if adopted is not None:
+            return adopted
+        action = state.strategy.next(state.context())
         try:
             if not isinstance(action, Stop):
-                return _claimed(search, action)
-            _stop(search, action)
+                return _claimed(state, action)
+            _stop(state, action)
             refused = False
         except _Impossible as why:
             if refused:
                 msg = (
-                    f"a bug of the strategy {search.strategy.name!r}: twice in a row {why}; what was trained is kept, "
+                    f"a bug of the strategy {state.strategy.name!r}: twice in a row {why}; what was trained is kept, "
                     "so go on with another strategy, and report this one"
                 )
                 raise LrtuneError(msg) from None
             refused = True
 
 
-def _ending(search: SearchState) -> str:
-    """Why any strategy would end here, or nothing."""
-    if search.deadline is not None and time.monotonic() >= search.deadline:
-        return f"the time limit of {search.settings.limits.timeout:g} s is reached"
-    outcomes = [entry.record.outcome for entry in search.entries]
-    lost = {Outcome.FAILED, Outcome.STALLED, Outcome.OUT_OF_MEMORY}
-    now = [entry.record for entry in search.entries if entry.number not in _before(search)]
-    ended = [record.outcome for record in now if record.outcome is not None]
-    most = search.settings.failures
-    if len(ended) >= most and all(outcome in lost for outcome in ended[-most:]):
-        return f"{most} trials in a row failed: {_last_why(search)}"
-    diverged = [outcome is not None and outcome.diverged for outcome in outcomes]
+def _ending(state: SearchState) -> str:
+    """Why any strategy would end here; empty where it would not."""
+    if time.monotonic() >= state.deadline:
+        return f"the time limit of {state.settings.limits.timeout:g} s is reached"
+    outcomes = {trial.number: trial.record.outcome for trial in state.trials}
+    if state.ended_before is None:  # what failed before this call may have been mended
+        state.ended_before = frozenset(number for number, outcome in outcomes.items() if outcome is not None)
+    ended = [o for number, o in outcomes.items() if o is not None and number not in state.ended_before]
+    most = state.settings.failures
+    if len(ended) >= most and {Outcome.FAILED, Outcome.STALLED, Outcome.OUT_OF_MEMORY}.issuperset(ended[-most:]):
+        reasons = [trial.record.why for trial in state.trials if trial.record.why]
+        reason = reasons[-1].strip().splitlines()[-1] if reasons else "no reason was given"
+        return f"{most} trials in a row failed: {reason}"
+    diverged = [outcome is not None and outcome.diverged for outcome in outcomes.values()]
     if len(diverged) >= HOPELESS_TRIALS and all(diverged):
-        low = search.space.lr_range[0]
+        low = state.space.lr_range[0]
         return f"all {len(diverged)} trials diverged: lower the range of the learning rate below {low:g}"
     return ""
 
 
-def _before(search: SearchState) -> frozenset[int]:
-    """Trials that had ended before this call: what failed then may have been mended."""
-    if search.ended_before is None:
-        search.ended_before = frozenset(entry.number for entry in search.entries if entry.record.outcome is not None)
-    return search.ended_before
-
-
-def _last_why(search: SearchState) -> str:
-    reasons = [entry.record.why for entry in search.entries if entry.record.why]
-    return reasons[-1].strip().splitlines()[-1] if reasons else "no reason was given"
-
-
-def _resumed(search: SearchState) -> NextSegment | None:
-    """A piece that was cut off is finished before anything else: the search goes on as if it never was."""
-    for entry in search.entries:
-        seen = search.seen(entry)
-        if entry.resume is None or not seen.open:
+def _resumed(state: SearchState) -> StoredTrial | None:
+    """An interrupted segment, which is finished before anything else: the search goes on as if it had not been."""
+    for trial in state.trials:
+        view = state.view(trial)
+        if trial.resume is None or not view.open:
             continue
-        if search.left() < entry.price(entry.resume, seen.repaid_epochs):
-            search.replace(search.trial_store.write(dataclasses.replace(entry, resume=None)))
-            continue
-        claimed = search.trial_store.claim(entry, entry.resume, seen.repaid_epochs)
-        return NextSegment(entry=claimed, until=entry.resume, why="cut off before")
+        if state.left() >= trial.price(trial.resume, view.repaid_epochs):
+            return _claim(state, trial, trial.resume, "cut off before")
+        state.replace(state.trial_store.write(dataclasses.replace(trial, resume=None)))
     return None
 
 
-def _adopted(search: SearchState) -> NextSegment | None:
-    """A trial that somebody enqueued in the Optuna study comes first; one that does not fit the space fails."""
-    space, settings = search.space, search.settings
-    while search.trial_store.waiting > 0 and not search.exhausted and search.context().left >= 1:
-        trial, asked = search.trial_store.enqueued()
+def _claim(state: SearchState, trial: StoredTrial, until: float, why: str) -> StoredTrial:
+    return state.trial_store.claim(trial, until, state.view(trial).repaid_epochs, why)
+
+
+def _adopted(state: SearchState) -> StoredTrial | None:
+    """A trial that was enqueued in the Optuna study, claimed; one that does not fit the space fails."""
+    space, settings, store = state.space, state.settings, state.trial_store
+    while store.waiting > 0 and not state.exhausted and state.context().left >= 1:
+        trial, asked = store.enqueued()
         misfit = space.misfit(asked)
         if misfit:
-            search.trial_store.refuse(trial, misfit)
-            search.warnings.append(f"trial {trial.number}, enqueued by hand, was not trained: {misfit}")
+            store.refuse(trial.number, misfit)
+            state.warnings.append(f"trial {trial.number}, enqueued by hand, was not trained: {misfit}")
             continue
         unused = [name for name in asked if name not in space.names and name not in space.fixed]
         if unused:
             names = ", ".join(map(repr, unused))
-            search.warnings.append(f"trial {trial.number} was enqueued with {names}, which is no part of this study")
+            state.warnings.append(f"trial {trial.number} was enqueued with {names}, which is no part of this study")
         params = space.plain(space.params(suggest(trial, space)))
         recipe = space.recipe(params, epochs=settings.epochs, seed=settings.seed)
-        until = float(settings.epochs)
-        return NextSegment(
-            entry=search.trial_store.adopt(trial, params, recipe, until), until=until, why="enqueued by hand"
-        )
+        return store.adopt(trial.number, params, recipe, float(settings.epochs))
     return None
 
 
-def _stop(search: SearchState, action: Stop) -> None:
-    entry = _waiting(search, action.number)
-    record = dataclasses.replace(entry.record, outcome=action.outcome, why=action.why)
-    search.replace(search.trial_store.end(dataclasses.replace(entry, record=record)))
-    search.run_cache.forget(action.number)
-    search.listen(f"trial {action.number}: {action.why or action.outcome.value}", search)
+def _stop(state: SearchState, action: Stop) -> None:
+    trial = _paused(state, action.number)
+    record = dataclasses.replace(trial.record, outcome=action.outcome, why=action.why)
+    state.replace(state.trial_store.end(dataclasses.replace(trial, record=record)))
+    state.run_cache.forget(action.number)
+    notify(state, f"trial {action.number}: {action.why or action.outcome.value}")
 
 
-def _claimed(search: SearchState, action: Action) -> Decision:
+def _claimed(state: SearchState, action: Action) -> Decision:
+    """The decision that carries out what the strategy asked for."""
     if isinstance(action, Wait):
-        elsewhere = any(entry.record.outcome is None and not search.seen(entry).open for entry in search.entries)
-        search.idle = 0 if elsewhere else search.idle + 1
-        if search.idle > IDLE_ROUNDS:
+        elsewhere = any(trial.record.outcome is None and not state.view(trial).open for trial in state.trials)
+        state.idle_rounds = 0 if elsewhere else state.idle_rounds + 1
+        if state.idle_rounds > IDLE_ROUNDS:
             msg = "it waited where nobody trains anything"
             raise _Impossible(msg)
         return None
     if isinstance(action, Finish):
-        return None if any(entry.claim for entry in search.entries) else _finished(search, action)
+        return None if state.busy else _finished(state, action)
     if isinstance(action, Start):
-        if search.exhausted:  # hold every strategy to the limit
-            busy = any(entry.claim for entry in search.entries)
-            return None if busy else Finished(why="the number of trials is reached")
-        return _started(search, action)
+        if not state.exhausted:
+            return _started(state, action)
+        return None if state.busy else Finished(why="the number of trials is reached")
     if isinstance(action, Continue):
-        entry = _waiting(search, action.number)
-        seen = search.seen(entry)
-        until = _until(
-            search, action.until, entry.record.recipe, trained=seen.trained, repaid_epochs=seen.repaid_epochs
-        )
-        return NextSegment(
-            entry=search.trial_store.claim(entry, until, seen.repaid_epochs), until=until, why=action.why
-        )
+        trial = _paused(state, action.number)
+        view = state.view(trial)
+        until = _until(state, action.until, trial.record.recipe, view.trained, view.repaid_epochs)
+        return _claim(state, trial, until, action.why)
     msg = f"it answered {action!r}, which is no action"
     raise _Impossible(msg)
 
 
-def _finished(search: SearchState, action: Finish) -> Decision:
-    """The end, unless there is something left to do with a run that lives in the memory of another worker of ours.
+def _finished(state: SearchState, action: Finish) -> Decision:
+    """The end, unless something is left to do with a run that lives in the memory of another worker of this command.
 
-    All workers of a command ask the same question here, as if every run were their own: so whoever has that run goes
-    on with it, and nobody waits for another one that waits as well. Another command has limits of its own.
+    All workers of a command ask the strategy once more, as if every run were their own: so the worker that has the run
+    goes on with it, and none waits for one that waits as well. Another command has limits of its own.
     """
-    context = search.context()
-    ours = all(trial.mine or trial.outcome is not None for trial in context.trials)
-    if ours or not search.active_searches.alone():
-        return _told(action)
-    trials = [dataclasses.replace(trial, mine=True) for trial in context.trials]
-    left = search.strategy.next(dataclasses.replace(context, trials=trials))
+    context = state.context()
+    own = all(trial.mine or trial.outcome is not None for trial in context.trials)
+    left: Action = action
+    if not own and state.active_searches.alone():
+        trials = [dataclasses.replace(trial, mine=True) for trial in context.trials]
+        left = state.strategy.next(dataclasses.replace(context, trials=trials))
     if isinstance(left, Finish):
-        return _told(left)
+        return Finished(why=left.why, ending=Ending.SETTLED if left.settled else Ending.LIMIT)
     if isinstance(left, Continue | Stop) and any(t.number == left.number and not t.mine for t in context.trials):
         return None
     if isinstance(left, Stop):
-        _stop(search, left)
+        _stop(state, left)
         return None
-    return _claimed(search, left)
+    return _claimed(state, left)
 
 
-def _told(action: Finish) -> Finished:
-    return Finished(why=action.why, ending=Ending.SETTLED if action.settled else Ending.LIMIT)
-
-
-def _one_more(search: SearchState, same: Alike) -> Decision:
-    """The end where the learning rate changes nothing, once one run has shown what any of them reaches."""
+def _end_without_effect(state: SearchState, same: Alike) -> Decision:
+    """The end where the learning rate changes nothing, once one run was trained in full: any shows what all reach."""
     finished = Finished(why=same.head, ending=Ending.NO_EFFECT)
-    pending = [entry for entry in search.entries if entry.record.outcome is None]
-    if any(entry.record.outcome is Outcome.COMPLETED for entry in search.entries) or not pending:
-        return None if any(entry.claim for entry in pending) else finished
-    if any(entry.claim for entry in pending):
+    pending = [trial for trial in state.trials if trial.record.outcome is None]
+    if any(trial.claim for trial in pending):
         return None
-    entry = max(pending, key=lambda entry: (search.seen(entry).trained, -entry.number))
-    seen = search.seen(entry)
-    if not seen.open:
-        return None  # it lives in another worker's memory, who comes here as well
-    until = search.whole_steps(search.settings.epochs, entry.record.recipe, seen.trained - seen.repaid_epochs)
-    if until < search.settings.epochs:
+    if any(trial.record.outcome is Outcome.COMPLETED for trial in state.trials) or not pending:
         return finished
-    why = f"{same.head}: any run shows the rest"
-    return NextSegment(entry=search.trial_store.claim(entry, until, seen.repaid_epochs), until=until, why=why)
+    trial = max(pending, key=lambda trial: (state.view(trial).trained, -trial.number))
+    view = state.view(trial)
+    if not view.open:
+        return None  # its run is in another worker's memory, which decides the same
+    until = state.whole_steps(state.settings.epochs, trial.record.recipe, view.trained - view.repaid_epochs)
+    if until < state.settings.epochs:
+        return finished
+    return _claim(state, trial, until, f"{same.head}: any run shows the rest")
 
 
-def _further(search: SearchState) -> NextSegment | None:
-    """One more report of one of three runs that agree so far: a few show whether they ever differ."""
-    kinds: dict[Recipe, list[StoredTrial]] = {}
-    for entry in sorted(search.entries, key=lambda entry: (-entry.record.curve.trained, entry.number)):
-        if entry.record.outcome in {None, Outcome.COMPLETED}:
-            kinds.setdefault(dataclasses.replace(entry.record.recipe, lr=1.0), []).append(entry)
-    three = max(kinds.values(), key=len, default=[])[:FEWEST]
-    short = [e for e in three if search.seen(e).open and len(e.record.curve) <= MOVES]
+def _further(state: SearchState) -> StoredTrial | None:
+    """One more report of one of three runs that agree so far: a few reports show whether they differ."""
+    groups: dict[Recipe, list[StoredTrial]] = {}
+    for trial in sorted(state.trials, key=lambda trial: (-trial.record.curve.trained, trial.number)):
+        if trial.record.outcome in {None, Outcome.COMPLETED}:
+            groups.setdefault(dataclasses.replace(trial.record.recipe, lr=1.0), []).append(trial)
+    three = max(groups.values(), key=len, default=[])[:FEWEST]
+    short = [trial for trial in three if state.view(trial).open and len(trial.record.curve) <= MOVES]
     if len(three) < FEWEST or not short:
         return None
-    entry = min(short, key=lambda entry: (entry.record.curve.trained, entry.number))
-    seen, context = search.seen(entry), search.context()
-    until = search.whole_steps(seen.trained + context.finest, entry.record.recipe, seen.trained - seen.repaid_epochs)
-    if until <= seen.trained or not context.leaves_an_end(seen.trained, until, seen.repaid_epochs):
+    trial = min(short, key=lambda trial: (trial.record.curve.trained, trial.number))
+    view, context = state.view(trial), state.context()
+    until = state.whole_steps(view.trained + context.finest, trial.record.recipe, view.trained - view.repaid_epochs)
+    if until <= view.trained or not context.leaves_an_end(view.trained, until, view.repaid_epochs):
         return None
-    claimed = search.trial_store.claim(entry, until, seen.repaid_epochs)
-    return NextSegment(entry=claimed, until=until, why="it equals others at other learning rates so far")
+    return _claim(state, trial, until, "it equals others at other learning rates so far")
 
 
-def _waiting(search: SearchState, number: int) -> StoredTrial:
-    """The entry of a paused trial, which whoever asks may continue or give up."""
-    entry = next((entry for entry in search.entries if entry.number == number), None)
-    if entry is None or not search.seen(entry).open:
+def _paused(state: SearchState, number: int) -> StoredTrial:
+    """The trial of that number, which must be paused and open to this worker."""
+    trial = next((trial for trial in state.trials if trial.number == number), None)
+    if trial is None or not state.view(trial).open:
         msg = f"it asked for trial {number}, which is not paused"
         raise _Impossible(msg)
-    return entry
+    return trial
 
 
-def _until(
-    search: SearchState, asked: float, recipe: Recipe, *, trained: float = 0.0, repaid_epochs: float = 0.0
-) -> float:
-    """Up to which step of the run a piece goes, in epochs: at least one further than it stands, and paid for."""
+def _until(state: SearchState, asked: float, recipe: Recipe, trained: float = 0.0, repaid_epochs: float = 0.0) -> float:
+    """The epoch at which a segment ends: on a whole step, beyond what is trained, within the budget."""
     if not math.isfinite(asked):
         msg = f"it asked to train a trial up to epoch {asked}"
         raise _Impossible(msg)
-    until = search.whole_steps(asked, recipe, trained - repaid_epochs)
+    until = state.whole_steps(asked, recipe, trained - repaid_epochs)
     if until <= trained < recipe.epochs:
-        msg = f"it asked to train a trial from epoch {trained:g} up to {asked:g} with {search.left():g} epochs left"
+        msg = f"it asked to train a trial from epoch {trained:g} up to {asked:g} with {state.left():g} epochs left"
         raise _Impossible(msg)
-    if until - trained + repaid_epochs > search.left():
-        msg = f"it asked for {until - trained + repaid_epochs:g} epochs with {search.left():g} left"
+    if until - trained + repaid_epochs > state.left():
+        msg = f"it asked for {until - trained + repaid_epochs:g} epochs with {state.left():g} left"
         raise _Impossible(msg)
     return until
 
 
-def _started(search: SearchState, action: Start) -> NextSegment:
+def _started(state: SearchState, action: Start) -> StoredTrial:
     params = action.params
-    space = search.space if params is None else _wide_enough(search.space, params)
+    space = state.space if params is None else _wide_enough(state.space, params)
     if params is None or not space.contains(params):
         msg = f"it started a trial at {params}, which is no point of the space"
         raise _Impossible(msg)
-    seed = search.settings.seed + action.seed
-    recipe = space.recipe(params, epochs=search.settings.epochs, seed=seed)
+    recipe = space.recipe(params, epochs=state.settings.epochs, seed=state.settings.seed + action.seed)
     schedules.parse(recipe.schedule)
-    until = _until(search, action.until, recipe)
-    if space is not search.space:
-        search.space = space
-        search.widened(space)
-    entry = search.trial_store.start(space, params, recipe, until, action.why)
-    return NextSegment(entry=entry, until=until, why=action.why)
+    until = _until(state, action.until, recipe)
+    if space is not state.space:
+        state.space = space
+        state.trial_store.set_attributes({SPACE: space.to_json()})
+    return state.trial_store.start(space, params, recipe, until, action.why)
 
 
 def _wide_enough(space: Space, params: Mapping[str, Any]) -> Space:
-    """The space itself, or the one that ends at a learning rate beyond its range: exactly there."""
+    """The space, or one whose range of learning rates is widened to end exactly at a learning rate beyond it."""
     lr = params.get("lr")
     low, high = space.lr_range
     if not isinstance(lr, float) or low <= lr <= high:

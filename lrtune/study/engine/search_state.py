@@ -1,4 +1,4 @@
-"""Where a search stands: what this process knows of it, and what may still be spent."""
+"""The state of one process's part of a search: data, and what follows from it for the strategy and the budget."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from lrtune.core.space import Space
 from lrtune.errors import LockLostError
 from lrtune.search.base import UNLIMITED_BUDGET, SearchContext, TrialView
 from lrtune.storage import study_lock
-from lrtune.study.trials.study_reader import RANGE, SPACE
-from lrtune.workers.pool import WorkerContext
+from lrtune.study.trials.study_reader import SPACE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,22 +26,21 @@ if TYPE_CHECKING:
     from lrtune.core.effect import Alike
     from lrtune.core.recipe import Recipe
     from lrtune.search.base import Strategy
-    from lrtune.study.engine.notifier import Watched
     from lrtune.study.engine.run_cache import RunCache
+    from lrtune.study.events import Observer
     from lrtune.study.settings import Settings
     from lrtune.study.trials.active_searches import ActiveSearches
     from lrtune.study.trials.stored_trial import StoredTrial
     from lrtune.study.trials.trial_store import TrialStore
     from lrtune.training.base import Trainer
+    from lrtune.workers.pool import WorkerContext
 
-__all__ = ["WIDENED", "SearchState"]
+__all__ = ["SearchState"]
 
 T = TypeVar("T")
 
 FINEST_SHARE = 0.02
-"""Share of a full training below which a look says too little, where an epoch is longer than that."""
-
-WIDENED = "the best learning rate lay at the end of the range"
+"""Share of a full training that is the shortest segment worth asking for, where an epoch is longer than that."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,56 +49,64 @@ class SearchState:
 
     Attributes
     ----------
-    trainer, settings, strategy
-        What is searched, and how.
-    space
-        What is searched; grows when it is widened.
-    ledger, garage
-        What outlives the process, and the runs.
-    should_stop
-        Asked often: whether to stop from outside.
-    deadline
-        On the monotonic clock; None for none.
-    listen
-        Called with one line after every event, and with an empty one between.
+    space, lr_range
+        What is searched, widened as it is by now; and the learning-rate range that the study was made with.
+    started
+        When this call began, on the monotonic clock.
     baseline
-        What knowing nothing is worth; None until the trainer was asked.
-    place
-        Where this process stands among workers.
-    attendance
-        Who else searches the study.
-    widened, learned
-        Called when the space was widened, and when the baseline is known.
+        The metric without training; None until the trainer was asked.
+    warnings
+        One sentence each; :meth:`all_warnings` adds that the range was widened.
+    trials
+        Every trial as of the last decision.
+    training
+        The claimed trial that this process trains right now: one or none.
+    reported, band
+        What the observer has had: numbers of ended trials; the band, and of how many completed trials it was computed.
+    ended_before
+        Numbers of the trials that had ended before this call; None until the first decision.
+    finest
+        The space and its shortest segment worth asking for, in epochs; None until it was computed.
+    differ
+        Whether two runs are known to differ, see :meth:`alike`.
+    idle_rounds
+        Decisions in a row to wait although no worker trains anything.
     """
 
     trainer: Trainer
     settings: Settings
     strategy: Strategy
     space: Space
+    lr_range: tuple[float, float]
     trial_store: TrialStore
     run_cache: RunCache
     active_searches: ActiveSearches
-    should_stop: Callable[[], bool]
-    deadline: float | None
-    listen: Callable[[str, Watched], object]
-    widened: Callable[[Space], object]
-    learned: Callable[[Baseline], object]
-    place: WorkerContext = field(default_factory=WorkerContext)
+    started: float
+    place: WorkerContext
+    should_stop: Callable[[], bool] = bool
+    observer: Observer | None = None
     baseline: Baseline | None = None
     warnings: list[str] = field(default_factory=list)
-    entries: list[StoredTrial] = field(default_factory=list)
-    training: tuple[StoredTrial, float] | None = None
-    origin: tuple[float, ...] | None = None
+    trials: list[StoredTrial] = field(default_factory=list)
+    training: tuple[StoredTrial, ...] = ()
+    reported: set[int] = field(default_factory=set)
+    band: tuple[tuple[float, float] | None, int] = (None, 0)
     ended_before: frozenset[int] | None = None
     finest: tuple[Space, float] | None = None
     differ: bool = False
-    idle: int = 0
+    idle_rounds: int = 0
+
+    @property
+    def deadline(self) -> float:
+        """When the search is to end, on the monotonic clock; infinite without a time limit."""
+        timeout = self.settings.limits.timeout
+        return math.inf if timeout is None else self.started + timeout
 
     def with_study_lock(self, act: Callable[[], T]) -> T:
         """Do under the study's lock what depends on what is read there.
 
-        Where a restart of the server takes the lock away in the middle, others may have decided since; and
-        whoever ends a trial in the dashboard asks for no lock. Then all of it is done anew, from the reading on.
+        All of it is done again, from the reading on, where a restart of the server took the lock away in the middle,
+        since other workers may have decided meanwhile, and where a trial was ended in the dashboard, without the lock.
         """
         storage, name = self.trial_store.storage, self.trial_store.study.study_name
         while True:
@@ -108,29 +114,34 @@ class SearchState:
                 return act()
 
     def refresh(self) -> None:
-        """Read every trial again, taking over what dead processes held."""
-        self._take_space()
+        """Read the space and every trial again, and take over what dead workers had claimed."""
+        stored = self.trial_store.attributes()[SPACE]
+        if stored != self.space.to_json():  # widened by another worker
+            self.space = Space.from_json(stored)
         self.active_searches.renew()
-        self.entries = self.trial_store.recover(self.trial_store.entries())
-        ended = {entry.number for entry in self.entries if entry.closed}
-        self.run_cache.keep({entry.number for entry in self.entries} - ended, ended)
+        self.trials = self.trial_store.recover(self.trial_store.trials())
+        closed = {trial.number for trial in self.trials if trial.closed}
+        self.run_cache.keep({trial.number for trial in self.trials} - closed, closed)
 
-    def _take_space(self) -> None:
-        """The space as it is by now: this search may have widened it before it was resumed, or another worker."""
-        attributes = self.trial_store.attributes()
-        if attributes[SPACE] != self.space.to_json():
-            self.space = Space.from_json(attributes[SPACE])
-        if list(attributes[RANGE]) != list(self.space.lr_range):
-            low, high = self.space.lr_range
-            kept = [warning for warning in self.warnings if not warning.startswith(WIDENED)]
-            self.warnings[:] = [f"{WIDENED}, which was widened to {low:g} to {high:g}", *kept]
+    def replace(self, trial: StoredTrial) -> None:
+        """Take a trial in place of the one with its number, or as a new one."""
+        kept = [other for other in self.trials if other.number != trial.number]
+        self.trials = sorted([*kept, trial], key=lambda other: other.number)
 
-    def replace(self, entry: StoredTrial) -> None:
-        """Take an entry in place of the one of the same trial, or as a new one."""
-        kept = [other for other in self.entries if other.number != entry.number]
-        self.entries = sorted([*kept, entry], key=lambda other: other.number)
+    @property
+    def widened(self) -> bool:
+        """Whether the learning-rate range is another one than was asked for."""
+        return self.space.lr_range != self.lr_range
 
-    # -- what a strategy is shown ----------------------------------------------------------------------
+    def all_warnings(self) -> list[str]:
+        """The warnings, and first that the range was widened, if it was."""
+        if not self.widened:
+            return self.warnings
+        low, high = self.space.lr_range
+        what = f"the best learning rate lay at the end of the range, which was widened to {low:g} to {high:g}"
+        return [what, *self.warnings]
+
+    # -- what the strategy sees ------------------------------------------------------------------------
 
     def context(self) -> SearchContext:
         """All that the strategy may base its decision on."""
@@ -139,8 +150,8 @@ class SearchState:
             space=self.space,
             epochs=self.settings.epochs,
             direction=self.settings.direction,
-            trials=[self.seen(entry) for entry in self.entries],
-            spent=self.trial_store.spent(self.entries),
+            trials=[self.view(trial) for trial in self.trials],
+            spent=self.trial_store.spent(self.trials),
             budget=self._budget(),
             self_stopping=not limits.any,
             widen=self._widening_left(),
@@ -154,65 +165,66 @@ class SearchState:
     def exhausted(self) -> bool:
         """Whether the number of trials is reached."""
         limit = self.settings.limits.trials
-        return limit is not None and len(self.entries) >= limit
+        return limit is not None and len(self.trials) >= limit
+
+    @property
+    def busy(self) -> bool:
+        """Whether any worker trains a trial."""
+        return any(trial.claim for trial in self.trials)
 
     def _budget(self) -> float | None:
-        """Full trainings that may be spent: as asked for, and never without any end."""
+        """Full trainings that may be spent: as asked for, and never without any limit."""
         limits = self.settings.limits
-        if limits.any or self.settings.points is not None:  # a grid of so many points is a limit too
+        if limits.any or self.settings.points is not None:  # the points of a grid are a limit too
             return limits.budget
         return max(UNLIMITED_BUDGET, self.settings.spent + 1.0)
 
-    def seen(self, entry: StoredTrial) -> TrialView:
-        """The trial as a strategy sees it; a run in this memory has lost nothing."""
-        seen = self.trial_store.seen(entry)
-        return dataclasses.replace(seen, repaid_epochs=0.0) if self.run_cache.holds(entry.number) else seen
+    def view(self, trial: StoredTrial) -> TrialView:
+        """The trial as the strategy sees it; one whose run is in this memory has no epochs to repay."""
+        view = self.trial_store.view(trial)
+        return dataclasses.replace(view, repaid_epochs=0.0) if self.run_cache.holds(trial.number) else view
 
     def _widening_left(self) -> float:
-        if self.origin is None:  # what was asked for never changes, so it is read once
-            self.origin = tuple(self.trial_store.attributes().get(RANGE, self.space.lr_range))
-        low, high = self.origin
-        now_low, now_high = self.space.lr_range
+        """Decades by which the range may still be widened."""
+        (low, high), (now_low, now_high) = self.lr_range, self.space.lr_range
         used = math.log10(low / now_low) + math.log10(now_high / high)
-        return max(0.0, round(self.settings.widen - used, 9))  # what rounding leaves of a decade is none
+        return max(0.0, round(self.settings.widen - used, 9))  # a rest that is a rounding error is none
 
     def _finest(self) -> float:
-        if self.finest is None or self.finest[0] is not self.space:  # the same for as long as the space is
-            self.finest = (self.space, self._finest_of(self.space))
+        """Epochs of the shortest segment worth asking for, by the recipe in the middle of the space."""
+        if self.finest is None or self.finest[0] is not self.space:
+            import numpy as np
+
+            from lrtune.search.samplers.samplers import from_unit
+
+            epochs = self.settings.epochs
+            middle = self.space.recipe(from_unit(self.space, np.full(len(self.space.names), 0.5)), epochs=epochs)
+            steps = self.trainer.steps_per_epoch(middle)
+            finest = 1.0 if steps == 1 else min(1.0, max(1.0 / steps, FINEST_SHARE * epochs))
+            self.finest = (self.space, finest)
         return self.finest[1]
 
-    def _finest_of(self, space: Space) -> float:
-        import numpy as np
-
-        from lrtune.search.samplers.samplers import from_unit
-
-        middle = space.recipe(from_unit(space, np.full(len(space.names), 0.5)), epochs=self.settings.epochs)
-        steps = self.trainer.steps_per_epoch(middle)
-        if steps == 1:
-            return 1.0
-        return min(1.0, max(1.0 / steps, FINEST_SHARE * self.settings.epochs))
-
     def learned_above(self, recipe: Recipe) -> bool:
-        """Whether a run with a higher learning rate, all else equal, is clearly better than knowing nothing.
+        """Whether a run at a higher learning rate, all else equal, became clearly better than the baseline.
 
-        Only one that came as far as a run must before it can be called stuck: many learn a little before they do not.
+        Only runs count that were trained as long as a run must be before it can be called stuck: many improve a little
+        before they no longer do.
         """
-        far = STUCK_SHARE * self.settings.epochs
+        least = STUCK_SHARE * self.settings.epochs
         curves = (
-            entry.record.curve
-            for entry in self.entries
-            if entry.record.recipe.lr > recipe.lr
-            and dataclasses.replace(entry.record.recipe, lr=recipe.lr, seed=recipe.seed) == recipe
+            trial.record.curve
+            for trial in self.trials
+            if trial.record.recipe.lr > recipe.lr
+            and dataclasses.replace(trial.record.recipe, lr=recipe.lr, seed=recipe.seed) == recipe
         )
         metric, direction = self.settings.metric, self.settings.direction
-        return any(curve.trained > far and learned(curve.of(metric)[1], self.baseline, direction) for curve in curves)
+        return any(curve.trained > least and learned(curve.of(metric)[1], self.baseline, direction) for curve in curves)
 
     def alike(self) -> Alike | None:
-        """The runs that agree, whatever their learning rate; None where any two differ."""
+        """The runs that report the same numbers, whatever their learning rate; None where any two differ."""
         if self.differ:  # for good: curves only grow
             return None
-        records = [entry.record for entry in self.entries]
-        runs = [(record.recipe, record.curve, record.outcome is Outcome.COMPLETED) for record in records]
+        runs = [(t.record.recipe, t.record.curve, t.record.outcome is Outcome.COMPLETED) for t in self.trials]
         same = alike(runs, self.settings.metric, self.space.lr_range)
         self.differ = same is None
         return same
@@ -220,19 +232,21 @@ class SearchState:
     # -- what may be spent -----------------------------------------------------------------------------
 
     def whole_steps(self, until: float, recipe: Recipe, paid: float) -> float:
-        """The end of a piece on a step of the run: the next one, or the one before where the budget ends."""
+        """The epoch at which a segment ends: `until` rounded up to a whole step, but no further than the budget.
+
+        Of the run's epochs, the `paid` ones cost nothing.
+        """
         steps = self.trainer.steps_per_epoch(recipe)
-        total = recipe.epochs * steps
-        after = min(math.ceil(until * steps * (1 - 1e-9)), total)
+        end = min(math.ceil(until * steps * (1 - 1e-9)), recipe.epochs * steps)
         budget = self._budget()
         if budget is not None:
-            left = (budget - self.trial_store.spent(self.entries)) * self.settings.epochs + paid
-            after = min(after, math.floor(left * steps * (1 + 1e-9)))
-        return after / steps
+            left = (budget - self.trial_store.spent(self.trials)) * self.settings.epochs + paid
+            end = min(end, math.floor(left * steps * (1 + 1e-9)))
+        return end / steps
 
     def left(self) -> float:
         """Epochs that the budget still allows."""
         budget = self.settings.limits.budget
         if budget is None:
             return math.inf
-        return (budget * (1 + 1e-9) - self.trial_store.spent(self.entries)) * self.settings.epochs
+        return (budget * (1 + 1e-9) - self.trial_store.spent(self.trials)) * self.settings.epochs

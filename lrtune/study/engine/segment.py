@@ -1,4 +1,4 @@
-"""A piece of training: one run goes on up to an epoch, watched at every report."""
+"""The training of one segment: a run advances up to an epoch, is evaluated, and every report is judged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lrtune.core.divergence import Baseline, judge
 from lrtune.core.outcome import Outcome
 from lrtune.core.tracebacks import users_own
 from lrtune.errors import InputError, UserCodeError
-from lrtune.workers.process import RemoteError
+from lrtune.workers.process import DiedError, RemoteError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,44 +20,37 @@ if TYPE_CHECKING:
     from lrtune.study.engine.run_cache import PausedRun
     from lrtune.study.settings import Settings
     from lrtune.training.base import Report
+    from lrtune.workers.process import Death
 
 __all__ = ["SegmentMonitor", "SegmentResult", "failed", "train"]
 
 FIRST_CHUNK = 1
-"""Steps of the first look at how fast a run is: a single one may take seconds, and a signal has to be heard."""
+"""Steps that show how fast a run is: a single one may take seconds, and a signal has to be noticed."""
 
 CHUNK_SECONDS = 0.5
-"""A run is asked for about so much work at once, so that a signal is heard in time; less if it is saved more often."""
+"""Seconds of training between two looks for a signal; less where checkpoints are written more often."""
 
 TRACEBACK_CHARACTERS = 4000
-"""Of a traceback, its end: that is where the cause stands."""
+"""Characters that are kept of a traceback: its end, which names the cause."""
 
 JUDGED_IN_FULL = 300
-"""Points from which on the curve is judged once in about every 30th to 60th part of its length only."""
+"""Points from which on a curve is judged only once in about a 30th to a 60th of its length."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentMonitor:
-    """What is looked at while a piece is trained.
+    """What is checked and called while a segment is trained.
 
     Attributes
     ----------
-    settings
-        The search's.
-    steps_per_epoch
-        Of this run.
-    baseline
-        What knowing nothing is worth.
-    learned_above
-        Whether a run with a higher learning rate has learned.
-    should_stop
-        Asked between chunks: whether to stop at once.
+    baseline, learned_above
+        See :func:`lrtune.core.divergence.judge`.
+    should_stop, progressed
+        Called after every chunk of steps: whether to stop at once; the epochs trained.
     save
-        Called every ``settings.checkpoint_every`` seconds with the run as it stands.
-    progressed
-        Called after every chunk with the epochs reached.
+        Called every ``settings.checkpoint_every`` seconds.
     seconds
-        That the trial has taken before this piece.
+        That the trial's earlier segments took.
     """
 
     settings: Settings
@@ -72,7 +65,7 @@ class SegmentMonitor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentResult:
-    """How a piece ended.
+    """How a segment ended.
 
     Attributes
     ----------
@@ -81,18 +74,27 @@ class SegmentResult:
     why
         One sentence, where there is an outcome other than COMPLETED.
     interrupted
-        Whether it was stopped before the piece's end.
+        Whether it was stopped before its end and is to be finished later.
+    behind
+        Whether nothing was trained because the run's checkpoint is older than the trial's record.
+    death
+        How the run's process died, if it did.
+    error
+        What ends the search once the result is written; None for nothing.
     """
 
     outcome: Outcome | None = None
     why: str = ""
     interrupted: bool = False
+    behind: bool = False
+    death: Death | None = None
+    error: BaseException | None = None
 
 
-def train(paused: PausedRun, recipe: Recipe, until: float, watch: SegmentMonitor) -> SegmentResult:
-    """Train a run up to an epoch; its curve grows and it moves on in place.
+def train(paused: PausedRun, recipe: Recipe, until: float, monitor: SegmentMonitor) -> SegmentResult:
+    """Train a run up to an epoch; its curve and step are changed in place.
 
-    It is evaluated at the end of every epoch and at the end of the piece.
+    It is evaluated at the end of every epoch and of the segment.
 
     Raises
     ------
@@ -101,51 +103,48 @@ def train(paused: PausedRun, recipe: Recipe, until: float, watch: SegmentMonitor
     Exception
         Whatever the user's own code raises.
     """
-    spe = watch.steps_per_epoch
-    total = recipe.epochs * spe
-    # rounded up: a piece that ended short of what was asked would be asked for for ever
-    target = total if until >= recipe.epochs else min(math.ceil(until * spe * (1 - 1e-9)), total)
+    steps_per_epoch = monitor.steps_per_epoch
+    total = recipe.epochs * steps_per_epoch
+    # rounded up: a segment that ends short of what was asked for would be asked for again and again
+    target = total if until >= recipe.epochs else min(math.ceil(until * steps_per_epoch * (1 - 1e-9)), total)
     chunk, started = FIRST_CHUNK, time.monotonic()
     saved_at = started
-    patience = min(CHUNK_SECONDS, watch.settings.checkpoint_every)
+    patience = min(CHUNK_SECONDS, monitor.settings.checkpoint_every)
     while paused.step < target:
-        boundary = min((paused.step // spe + 1) * spe, target)
+        boundary = min((paused.step // steps_per_epoch + 1) * steps_per_epoch, target)
         steps = max(1, min(chunk, boundary - paused.step))
         evaluate = paused.step + steps == boundary
         began = time.monotonic()
         reports = paused.run.advance(steps, evaluate=evaluate)
-        seconds = time.monotonic() - began
+        chunk = _next_chunk(chunk, steps, time.monotonic() - began, patience)
         paused.step += steps
-        chunk = _next_chunk(chunk, steps, seconds, patience)
-        end = _heard(paused, reports, watch, evaluate=evaluate)
-        watch.progressed(paused.step / spe)
+        end = _take(paused, reports, monitor, evaluate=evaluate)
+        monitor.progressed(paused.step / steps_per_epoch)
         if end is not None:
             return end
-        if watch.should_stop():
+        if monitor.should_stop():
             return SegmentResult(interrupted=True)
-        limit = watch.settings.trial_timeout
-        if limit is not None and watch.seconds + time.monotonic() - started > limit:
-            return SegmentResult(
-                outcome=Outcome.STALLED, why=f"it took longer than the {limit:g} s that a trial may take"
-            )
-        if time.monotonic() - saved_at > watch.settings.checkpoint_every:
-            watch.save(paused)
+        limit = monitor.settings.trial_timeout
+        if limit is not None and monitor.seconds + time.monotonic() - started > limit:
+            why = f"it took longer than the {limit:g} s that a trial may take"
+            return SegmentResult(outcome=Outcome.STALLED, why=why)
+        if time.monotonic() - saved_at > monitor.settings.checkpoint_every:
+            monitor.save(paused)
             saved_at = time.monotonic()
     return SegmentResult(outcome=Outcome.COMPLETED) if paused.step >= total else SegmentResult()
 
 
 def _next_chunk(chunk: int, steps: int, seconds: float, patience: float) -> int:
     if steps < chunk and seconds < patience:
-        return chunk  # it was cut by a boundary: no reason to shrink
-    rate = steps / max(seconds, 1e-6)
-    return max(1, min(int(rate * patience), chunk * 8))
+        return chunk  # an epoch or the segment ended it: no reason to shrink
+    return max(1, min(int(steps / max(seconds, 1e-6) * patience), chunk * 8))
 
 
-def _heard(paused: PausedRun, reports: list[Report], watch: SegmentMonitor, *, evaluate: bool) -> SegmentResult | None:
-    """Add what was reported to the curve, and judge it before anything else is done with it."""
+def _take(paused: PausedRun, reports: list[Report], monitor: SegmentMonitor, *, evaluate: bool) -> SegmentResult | None:
+    """Add reports to the curve and judge it; the result if the run has ended."""
     for report in reports:
         failed = report.outcome not in {None, Outcome.COMPLETED}
-        if report.outcome is not None:  # it may have ended before the chunk did: what was not trained is not paid
+        if report.outcome is not None:  # it may have ended within the chunk: steps that were not trained are not paid
             paused.step = min(paused.step, report.point.step)
         last = paused.curve.last
         if (evaluate or failed) and (last is None or report.point.step > last.step):
@@ -154,23 +153,21 @@ def _heard(paused: PausedRun, reports: list[Report], watch: SegmentMonitor, *, e
             return SegmentResult(outcome=report.outcome, why=report.why)
         if not evaluate:
             continue
-        end = _judged(paused, watch) or _patience(paused, watch)
+        end = _judge(paused, monitor) or _patience(paused, monitor)
         if end is not None:
             return end
         if report.outcome is Outcome.COMPLETED:
-            _demand_metric(paused, watch)
+            _demand_metric(paused, monitor)
             return SegmentResult(outcome=Outcome.COMPLETED, why=report.why)
     return None
 
 
-def _judged(paused: PausedRun, watch: SegmentMonitor) -> SegmentResult | None:
-    curve, settings = paused.curve, watch.settings
+def _judge(paused: PausedRun, monitor: SegmentMonitor) -> SegmentResult | None:
+    curve, settings = paused.curve, monitor.settings
     last = curve.last
-    if last is None:
+    if last is None or not last.values:
         return None
-    if not last.values:
-        return None
-    _demand_metric(paused, watch)
+    _demand_metric(paused, monitor)
     count = len(curve)
     seldom = 1 << max(0, count.bit_length() - 6)
     if count > JUDGED_IN_FULL and count % seldom and all(map(math.isfinite, last.values.values())):
@@ -181,15 +178,15 @@ def _judged(paused: PausedRun, watch: SegmentMonitor) -> SegmentResult | None:
         settings.metric,
         settings.direction,
         epochs=settings.epochs,
-        baseline=watch.baseline,
+        baseline=monitor.baseline,
         warmup=recipe.warmup if recipe.warmup < 1 else 0.0,
-        learned_above=watch.learned_above,
+        learned_above=monitor.learned_above,
     )
     return None if verdict is None else SegmentResult(outcome=verdict.outcome, why=verdict.why)
 
 
-def _demand_metric(paused: PausedRun, watch: SegmentMonitor) -> None:
-    metric, last = watch.settings.metric, paused.curve.last
+def _demand_metric(paused: PausedRun, monitor: SegmentMonitor) -> None:
+    metric, last = monitor.settings.metric, paused.curve.last
     known = last is not None and metric in last.values  # spares a look at every point
     if not known and metric not in paused.curve.names:
         names = ", ".join(paused.curve.names) or "nothing"
@@ -198,39 +195,47 @@ def _demand_metric(paused: PausedRun, watch: SegmentMonitor) -> None:
         raise InputError(msg)
 
 
-def _patience(paused: PausedRun, watch: SegmentMonitor) -> SegmentResult | None:
-    """Whether the run has gone without a better value for as long as patience allows."""
-    patience = watch.settings.patience
+def _patience(paused: PausedRun, monitor: SegmentMonitor) -> SegmentResult | None:
+    """Ends a run without a better value for as many epochs as the patience."""
+    patience = monitor.settings.patience
     if patience is None:
         return None
-    epochs, values = paused.curve.of(watch.settings.metric)
-    worse = values if watch.settings.direction == "minimize" else -values
-    if epochs[-1] - epochs[int(worse.argmin())] < patience:
+    epochs, values = paused.curve.of(monitor.settings.metric)
+    best = values.argmin() if monitor.settings.direction == "minimize" else values.argmax()
+    if epochs[-1] - epochs[int(best)] < patience:
         return None
     return SegmentResult(outcome=Outcome.COMPLETED, why=f"no better value for {patience} epochs")
 
 
-def failed(error: BaseException, *, first: bool) -> tuple[UserCodeError | None, SegmentResult]:
-    """What an exception in the user's code means: for the whole search, and for the trial.
+def failed(error: BaseException, *, first: bool) -> SegmentResult:
+    """The result of a segment in which something was raised.
 
-    Before any trial has reported anything it is their code that is broken; later it is a trial's fate.
+    Parameters
+    ----------
+    error
+        Raised by the training code, by its process's death, or by a signal.
+    first
+        Whether no trial has reported anything yet: then the training code is broken, and the search ends. Later its
+        errors end the trial alone.
     """
+    if isinstance(error, KeyboardInterrupt):
+        return SegmentResult(interrupted=True, error=error)
+    if isinstance(error, DiedError):
+        return SegmentResult(death=error.death, why=str(error))
+    if isinstance(error, InputError):
+        return SegmentResult(outcome=Outcome.FAILED, why=str(error), error=error)
     if isinstance(error, MemoryError):
         why = f"the training code ran out of memory ({error})"
-        return None, SegmentResult(outcome=Outcome.OUT_OF_MEMORY, why=why)
+        return SegmentResult(outcome=Outcome.OUT_OF_MEMORY, why=why)
     if isinstance(error, SystemExit):
-        return None, SegmentResult(outcome=Outcome.FAILED, why=f"the training code called sys.exit({error.code!r})")
-    text = _text(error)[-TRACEBACK_CHARACTERS:]
-    end = SegmentResult(outcome=Outcome.FAILED, why=text)
-    if not first:
-        return None, end
-    last = text.strip().splitlines()[-1]
-    msg = f"the training code failed in its first trial ({last}); mend it and run the same command again"
-    told = UserCodeError(msg, user_traceback=text)
-    told.__cause__ = error  # --debug shows all of it
-    return told, end
-
-
-def _text(error: BaseException) -> str:
-    """Its own traceback; of what came from another process the one that it had there."""
-    return error.user_traceback if isinstance(error, RemoteError) else users_own(error)
+        return SegmentResult(outcome=Outcome.FAILED, why=f"the training code called sys.exit({error.code!r})")
+    # an error of another process brings the traceback that it had there
+    text = error.user_traceback if isinstance(error, RemoteError) else users_own(error)
+    text = text[-TRACEBACK_CHARACTERS:]
+    broken = None
+    if first:
+        last = text.strip().splitlines()[-1]
+        msg = f"the training code failed in its first trial ({last}); mend it and run the same command again"
+        broken = UserCodeError(msg, user_traceback=text)
+        broken.__cause__ = error  # --debug shows all of it
+    return SegmentResult(outcome=Outcome.FAILED, why=text, error=broken)

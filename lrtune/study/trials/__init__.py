@@ -1,1 +1,1 @@
-"""Trials in the Optuna study: how one is stored, read, claimed and recovered."""
+"""Trials in the Optuna study: stored, read, claimed and recovered; and which searches share a study."""

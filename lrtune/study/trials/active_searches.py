@@ -1,7 +1,7 @@
-"""Who is searching a study right now, so that whoever ends leaves to the others what they still want.
+"""Which searches work on a study right now, so that the one that ends leaves to the others what they still want.
 
-A search that has nothing claimed (it decides, or waits) is seen nowhere else. The workers of one command
-count as one: they have the same limits, and end together.
+A search that has claimed no trial (it decides, or waits) appears nowhere else. The workers of one command count as one
+search: they have the same limits, and end together.
 """
 
 from __future__ import annotations
@@ -29,53 +29,42 @@ __all__ = ["ActiveSearches"]
 
 @dataclass(slots=True, kw_only=True)
 class ActiveSearches:
-    """One search's place in the list of those that search a study; the list is a user attribute of the study.
+    """The list of the searches of a study, a user attribute of it, and this search's place in it.
 
     Every method but :meth:`during` expects its caller to hold the study's lock.
 
     Attributes
     ----------
-    ledger
-        Where the list is kept.
-    crew
-        What the workers of one command have in common; empty for a search that is on its own.
+    command
+        Identifies the command, equal in all its workers; empty for a search without other workers.
     """
 
     trial_store: TrialStore
-    crew: str = ""
+    command: str = ""
     _renewed: float = field(default=0.0, init=False)
 
     @classmethod
     def of(cls, trial_store: TrialStore, place: WorkerContext) -> ActiveSearches:
-        """The attendance of the worker that stands there."""
-        parent = os.getppid()
-        crew = (
-            f"{trial_store.me.host} {trial_store.me.boot_id} {parent} {process_start(parent)}"
-            if place.count > 1
-            else ""
-        )
-        return cls(trial_store=trial_store, crew=crew)
+        """The list as the worker in that place keeps it."""
+        me, parent = trial_store.me, os.getppid()
+        command = f"{me.host} {me.boot_id} {parent} {process_start(parent)}" if place.count > 1 else ""
+        return cls(trial_store=trial_store, command=command)
 
     @contextlib.contextmanager
     def during(self, with_study_lock: Callable[[Callable[[], None]], object]) -> Iterator[None]:
-        """On the list for as long as the block lasts.
-
-        Parameters
-        ----------
-        decisively
-            Does something under the study's lock.
+        """On the list for as long as the block lasts; `with_study_lock` calls a function under the study's lock.
 
         Raises
         ------
         LockedError
-            If another machine searches the study, and the storage has no lock that holds its processes off.
+            If another machine searches the study, and the storage has no lock that spans machines.
         """
         with_study_lock(self._enter)
         away = False
         try:
             yield
         except StorageError:
-            away = True  # it has been waited for already; that the process is gone tells, too
+            away = True  # it has been waited for already; others see that this process is gone
             raise
         finally:
             if not away:
@@ -83,47 +72,41 @@ class ActiveSearches:
                     with_study_lock(self.leave)
 
     def _enter(self) -> None:
-        """Be on the list for the first time."""
         me = self.trial_store.me
-        if not spans_machines(self.trial_store.storage):
-            for other in self._others():
-                lease = Lease.from_json(other["lease"])
-                if lease is not None and (lease.host, lease.boot_id) != (me.host, me.boot_id):
-                    msg = (
-                        f"study {self.trial_store.study.study_name!r} is being searched from another machine or "
-                        "container, "
-                        f"{lease.host}, and lrtune has no lock for this kind of storage that reaches beyond one; wait "
-                        "until that search has ended, or keep the study in PostgreSQL"
-                    )
-                    raise LockedError(msg)
+        others = [] if spans_machines(self.trial_store.storage) else self._others()
+        for lease in (Lease.from_json(other["lease"]) for other in others):
+            if lease is not None and (lease.host, lease.boot_id) != (me.host, me.boot_id):
+                msg = (
+                    f"study {self.trial_store.study.study_name!r} is being searched from another machine or container, "
+                    f"{lease.host}, and lrtune has no lock for this kind of storage that reaches beyond one; wait "
+                    "until that search has ended, or keep the study in PostgreSQL"
+                )
+                raise LockedError(msg)
         self.renew()
 
     def renew(self) -> None:
-        """Be on the list; written once in a while, since other machines go by the lease's time alone."""
+        """Be on the list with a fresh lease; written once in a while, since other machines know its time alone."""
         if self._renewed and time.monotonic() - self._renewed < RENEW_SECONDS:
             return
-        mine = {"lease": self.trial_store.me.renewed().to_json(), "crew": self.crew}
-        self._write([*self._others(), mine])
+        mine = {"lease": self.trial_store.me.renewed().to_json(), "crew": self.command}
+        self.trial_store.set_attributes({SEARCHES: [*self._others(), mine]})
         self._renewed = time.monotonic()
 
     def leave(self) -> None:
         """Be off the list."""
         if self._renewed:
-            self._write(self._others())
+            self.trial_store.set_attributes({SEARCHES: self._others()})
             self._renewed = 0.0
 
     def alone(self) -> bool:
         """Whether no other command searches the study."""
-        return all(self.crew and other.get("crew") == self.crew for other in self._others())
+        return all(self.command and other.get("crew") == self.command for other in self._others())
 
     def _others(self) -> list[dict[str, Any]]:
-        """Those on the list that live."""
+        """The other searches that are alive."""
         me, found = self.trial_store.me, []
         for other in self.trial_store.attributes().get(SEARCHES, []):
             lease = Lease.from_json(other.get("lease"))
             if lease is not None and not lease.same_holder(me) and lives(lease, me):
                 found.append(other)
         return found
-
-    def _write(self, searches: list[dict[str, Any]]) -> None:
-        self.trial_store.describe({SEARCHES: searches})

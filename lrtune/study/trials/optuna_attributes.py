@@ -1,4 +1,4 @@
-"""What Optuna and its dashboard are told of a trial: plain attributes, reports, a state, a constraint."""
+"""What Optuna and its dashboard get to see of a trial: readable attributes, intermediate values, state, constraint."""
 
 from __future__ import annotations
 
@@ -17,48 +17,38 @@ if TYPE_CHECKING:
     from lrtune.study.settings import Settings
     from lrtune.study.trials.stored_trial import StoredTrial
 
-__all__ = ["end_of", "record_of", "report_of"]
+__all__ = ["change_at_end", "intermediate_values"]
 
 MOST_REPORTS = 200
-"""Values of a trial that are reported to Optuna, at the most."""
+"""Intermediate values of a trial, at the most."""
 
 
-def record_of(entry: StoredTrial) -> dict[str, Any]:
-    """The user attribute that holds the entry."""
-    return {RECORD: encode(entry)}
-
-
-def report_of(record: TrialRecord, settings: Settings) -> dict[int, float]:
-    """The metric where the run stands, by epoch: once for each rung, and only what is finite."""
+def intermediate_values(record: TrialRecord, settings: Settings) -> dict[int, float]:
+    """The metric at the end of the curve by its epoch, where that is whole (every n-th of a long run) and finite."""
     epochs, values = record.curve.of(settings.metric)
     if not len(values) or not math.isfinite(values[-1]):
         return {}
     every = max(1, math.ceil(settings.epochs / MOST_REPORTS))
-    step = int(epochs[-1])
-    rung = step >= 1 and (step % every == 0 or step >= settings.epochs)
-    return {step: float(values[-1])} if rung else {}
+    epoch = int(epochs[-1])
+    due = epoch >= 1 and (epoch % every == 0 or epoch >= settings.epochs)
+    return {epoch: float(values[-1])} if due else {}
 
 
-def end_of(entry: StoredTrial, outcome: Outcome, settings: Settings) -> TrialChange:
-    """All that is written when a trial ends, in one change."""
-    record = entry.record
-    state, values = _state_of(record, settings.metric)
-    constraints, reports = {}, {}
-    if outcome.diverged:
-        constraints["diverged"] = 2.0 - min(record.curve.trained / settings.epochs, 1.0)
-    else:
-        reports = report_of(record, settings)
+def change_at_end(trial: StoredTrial, outcome: Outcome, settings: Settings) -> TrialChange:
+    """All that is written when a trial ends, in one change: a diverged one gets a constraint, the more the sooner."""
+    record = trial.record
+    state, values = _state(record, settings.metric)
+    diverged = {"diverged": 2.0 - min(record.curve.trained / settings.epochs, 1.0)}
     return TrialChange(
-        attributes=record_of(entry) | _readable(record, outcome, settings),
-        reports=reports,
-        constraints=constraints,
+        attributes={RECORD: encode(trial)} | _readable(record, outcome, settings),
+        reports={} if outcome.diverged else intermediate_values(record, settings),
+        constraints=diverged if outcome.diverged else {},
         state=state,
         values=values,
     )
 
 
 def _readable(record: TrialRecord, outcome: Outcome, settings: Settings) -> dict[str, Any]:
-    """Attributes for whoever looks at the study in the dashboard."""
     readable: dict[str, Any] = {"outcome": outcome.value, "cost": round(record.trained / settings.epochs, 4)}
     if record.why:
         readable["why"] = record.why[:2000]
@@ -75,13 +65,12 @@ def _readable(record: TrialRecord, outcome: Outcome, settings: Settings) -> dict
     return readable
 
 
-def _state_of(record: TrialRecord, metric: str) -> tuple[TrialState, list[float] | None]:
+def _state(record: TrialRecord, metric: str) -> tuple[TrialState, list[float] | None]:
     outcome = record.outcome
     if outcome is Outcome.COMPLETED and record.value is not None:
         return TrialState.COMPLETE, [record.value]
     if outcome is Outcome.PRUNED or (outcome is not None and outcome.diverged):
         values = record.curve.of(metric)[1]
         last = float(values[-1]) if len(values) else math.nan
-        kept = outcome is Outcome.PRUNED and math.isfinite(last)
-        return TrialState.PRUNED, [last] if kept else None
+        return TrialState.PRUNED, [last] if outcome is Outcome.PRUNED and math.isfinite(last) else None
     return TrialState.FAIL, None

@@ -1,7 +1,7 @@
-"""What dead processes held is taken over, and ends that they had no time to tell are told.
+"""Which trials are taken over from dead workers, and when a trial is given up because its workers die.
 
-A trial whose process died within a piece goes on from its last checkpoint, or from its start where there
-is none; its record stays what it was, but for the piece that is to be finished first.
+A trial whose worker died within a segment goes on from its last checkpoint, or from its start where it has none; its
+record stays as it was, and the interrupted segment is finished first.
 """
 
 from __future__ import annotations
@@ -21,77 +21,57 @@ if TYPE_CHECKING:
     from lrtune.study.trials.stored_trial import StoredTrial
     from lrtune.workers.process import Death
 
-__all__ = ["after_worker_death", "at_work", "lives", "recovered"]
+__all__ = ["after_worker_death", "lives", "recovered", "worker_lease"]
 
 MOST_DEATHS = 2
-"""Processes that one trial may take with it; a single death may be another's fault (memory is shared)."""
+"""Processes that may die while they train one trial; a single death may have another cause (memory is shared)."""
 
-_working: set[str] = set()
+_active: set[str] = set()
+"""The searches of this process, by the `worker` of their leases."""
 
 
 @contextlib.contextmanager
-def at_work() -> Iterator[Lease]:
-    """The lease of one search within this process: while the block lasts, what it holds is held."""
+def worker_lease() -> Iterator[Lease]:
+    """The lease of one search within this process; it counts as alive while the block lasts."""
     worker = f"{threading.current_thread().name}-{uuid.uuid4().hex[:8]}"
-    _working.add(worker)
+    _active.add(worker)
     try:
         yield Lease.mine(worker)
     finally:
-        _working.discard(worker)
+        _active.discard(worker)
 
 
-def recovered(entry: StoredTrial, me: Lease, deaths: Sequence[Death]) -> StoredTrial:
-    """The open entry, without what a dead process held; the same object where nothing has changed.
+def recovered(trial: StoredTrial, me: Lease, deaths: Sequence[Death]) -> StoredTrial:
+    """A trial without an outcome, freed of dead workers' claims; the same object where nothing changes.
 
-    Parameters
-    ----------
-    entry
-        A trial that has not ended.
-    me
-        The lease of the search that asks; it is between two pieces, so that a claim of its own is one that
-        was stored when the storage's answer was lost.
-    deaths
-        How worker processes died, as far as somebody watched.
+    The asking search, `me`, trains nothing at the moment: a claim of its own was stored although the storage reported
+    an error.
     """
-    changed = entry
-    if entry.claim is not None and (_is(entry.claim.lease, me) or not lives(entry.claim.lease, me)):
-        changed = dataclasses.replace(changed, claim=None, resume=entry.claim.until)
-        changed = after_worker_death(changed, _death(entry.claim.lease, deaths))
-    if changed.record.outcome is None and entry.owner is not None and not lives(entry.owner, me):
+    changed, claim = trial, trial.claim
+    if claim is not None and ((claim.lease and claim.lease.same_holder(me)) or not lives(claim.lease, me)):
+        changed = dataclasses.replace(changed, claim=None, resume=claim.until)
+        dead = claim.lease and (claim.lease.pid, claim.lease.started)
+        changed = after_worker_death(changed, next((d for d in deaths if (d.pid, d.started) == dead), None))
+    if changed.record.outcome is None and trial.owner is not None and not lives(trial.owner, me):
         changed = dataclasses.replace(changed, owner=None)
     return changed
 
 
-def _is(lease: Lease | None, me: Lease) -> bool:
-    return lease is not None and lease.same_holder(me)
-
-
 def lives(lease: Lease | None, me: Lease) -> bool:
-    """Whether a holder may still be working; a search of this very process that has ended is not.
-
-    This process itself need not be looked up: whoever asks is alive.
-    """
+    """Whether the holder of a lease may still be working; a search of this process that has ended is not."""
     if lease is None:
         return False
-    if dataclasses.replace(me, worker=lease.worker).same_holder(lease):
-        return lease.worker in _working
+    if dataclasses.replace(me, worker=lease.worker).same_holder(lease):  # this process: it is alive, but the search?
+        return lease.worker in _active
     return alive(lease)
 
 
-def after_worker_death(entry: StoredTrial, death: Death | None) -> StoredTrial:
-    """What the death of the process that trained it means for a trial: an outcome, or another try.
-
-    None where nobody knows how it died.
-    """
+def after_worker_death(trial: StoredTrial, death: Death | None) -> StoredTrial:
+    """The trial after its process died: with an outcome, or to be tried again, as where no `death` is known."""
     if death is None:
-        return entry
-    entry = dataclasses.replace(entry, deaths=entry.deaths + 1)
-    if not (death.stalled or death.exited) and entry.deaths < MOST_DEATHS:
-        return entry
+        return trial
+    trial = dataclasses.replace(trial, deaths=trial.deaths + 1)
+    if not (death.stalled or death.exited) and trial.deaths < MOST_DEATHS:
+        return trial
     outcome = Outcome.STALLED if death.stalled else Outcome.FAILED
-    return dataclasses.replace(entry, record=dataclasses.replace(entry.record, outcome=outcome, why=death.why))
-
-
-def _death(lease: Lease | None, deaths: Sequence[Death]) -> Death | None:
-    """How a holder died, where somebody watched."""
-    return next((d for d in deaths if lease and (d.pid, d.started) == (lease.pid, lease.started)), None)
+    return dataclasses.replace(trial, record=dataclasses.replace(trial.record, outcome=outcome, why=death.why))

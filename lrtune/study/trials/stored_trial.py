@@ -1,7 +1,7 @@
-"""One trial as the ledger knows it, and its record as plain JSON.
+"""What is stored of a trial, as a dataclass and as JSON: the user attribute ``lrtune:record`` of its Optuna trial.
 
-One compact record a trial (user attribute ``lrtune:record``) holds recipe, curve, pieces, outcome and
-who is training it now. What is written is what is read: a curve is stored with so many digits and points.
+It holds recipe, curve, segments, outcome and the claim of the worker that trains it. Curves are stored with a limited
+number of digits and points, and are used as they are stored.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
@@ -29,9 +29,15 @@ __all__ = ["RECIPE", "RECORD", "Claim", "StoredTrial", "damage", "decode", "enco
 
 RECORD = "lrtune:record"
 MOST_POINTS = 1000
-"""Points of a curve that are stored; what is beyond is thinned out, extremes are kept."""
+"""Points of a curve that are stored; a longer one is thinned, its extremes are kept."""
 
-POINT: Shape = (NUMBER, TEXT)  # what is not finite is stored as a text
+PLAIN = ("why", "value", "trained", "started", "finished")
+"""Fields of a record that are stored as they are."""
+
+SEGMENT = tuple(f.name for f in dataclasses.fields(Segment))
+"""The order in which the fields of a segment are stored: at, seconds, begin, end, worker, why."""
+
+POINT: Shape = (NUMBER, TEXT)  # a number that is not finite is stored as text
 RECIPE: Mapping[str, Shape] = {
     "lr": NUMBER,
     "epochs?": WHOLE,
@@ -61,57 +67,61 @@ SHAPE: Shape = {
     "pieces": Each(FixedList((NUMBER, NUMBER, NUMBER, NUMBER, TEXT, TEXT))),
     "started": (NUMBER, NOTHING),
     "finished": (NUMBER, NOTHING),
+    "setup?": MAPPING,
     "claim": (NOTHING, {"until": NUMBER, "again": NUMBER, "token": TEXT, "lease": (NOTHING, MAPPING)}),
     "saved": FLAG,
     "holder": (NOTHING, MAPPING),
     "deaths": WHOLE,
     "resume?": (NUMBER, NOTHING),
 }
-"""Of a record; a lease that cannot be read is nobody's, see :meth:`lrtune.workers.lease.Lease.from_json`."""
+"""The JSON that :func:`encode` writes; leases are checked by :meth:`lrtune.workers.lease.Lease.from_json`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """That somebody is training a trial right now.
+    """That a worker trains a trial.
 
     Attributes
     ----------
     until
-        Up to which epoch.
+        The epoch up to which it trains.
     repaid_epochs
-        Epochs of it that are trained a second time.
+        Epochs of it that are trained a second time, because the run's state was lost.
     token
-        Tells this claim from every other: a process that slept too long finds another one in its place.
+        Differs in every claim: a worker that was suspended too long sees by it that another one has taken over.
     lease
-        Who.
+        The worker; None for a lease that cannot be read.
+    why
+        The strategy's reason, for the segment's record; known to the claiming worker only, not stored.
     """
 
     until: float
     repaid_epochs: float = 0.0
     token: str = ""
     lease: Lease | None
+    why: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredTrial:
-    """One trial as :class:`~lrtune.study.trials.trial_store.TrialStore` keeps it.
+    """One trial in the storage: its record, and what workers need to share it or to recover it.
 
     Attributes
     ----------
     record
-        What is known of it.
+        What is reported of it.
     claim
-        Who is training it, None while nobody is.
+        The worker that trains it; None while none does.
     saved
-        Whether a checkpoint of it was written.
+        Whether its run has a checkpoint.
     owner
-        The process in whose memory the run lives, where it lives nowhere else.
+        The process that holds the run in memory, where there is no checkpoint.
     closed
-        Whether the trial has ended in Optuna.
+        Whether its Optuna trial is finished.
     deaths
-        How often the process that trained it died while others watched.
+        Worker processes that died while they trained it.
     resume
-        Up to which epoch a piece was to go that was cut off; None where none was.
+        The epoch up to which an interrupted segment was to go; None where none was interrupted.
     """
 
     record: TrialRecord
@@ -124,39 +134,30 @@ class StoredTrial:
 
     @property
     def number(self) -> int:
-        """The trial's number."""
+        """The Optuna trial's number."""
         return self.record.number
 
     @property
     def trained_epochs(self) -> float:
-        """Epochs at which its run stands, as far as is recorded; beyond its curve where a piece was cut off."""
+        """Epochs that its run has trained; more than its curve shows where a segment was interrupted."""
         return self.record.segments[-1].end if self.record.segments else 0.0
 
     def price(self, until: float, repaid_epochs: float) -> float:
-        """Epochs that training it up to one costs; `repaid_epochs` is not zero where all is trained a second time."""
+        """Epochs that training it up to one costs: all of them where its state is lost (`repaid_epochs` above 0)."""
         return until if repaid_epochs else max(0.0, until - self.trained_epochs)
 
 
 def parse(number: int, stored: Any, *, closed: bool = False) -> StoredTrial:
-    """The entry that is stored, checked: others may have written it, or a disk may have lost a part of it.
-
-    Parameters
-    ----------
-    number
-        The trial's.
-    stored
-        The record as plain JSON, or the text of it.
-    closed
-        Whether the trial has ended in Optuna.
+    """The trial of a stored record (JSON values or their text), checked: a disk may have lost a part of it.
 
     Raises
     ------
     StorageError
         If it is not what :func:`encode` wrote.
     """
-    entry, what = _tried(number, stored, closed=closed)
-    if entry is not None:
-        return entry
+    trial, what = _checked(number, stored, closed=closed)
+    if trial is not None:
+        return trial
     msg = (
         f"the record of trial {number} is damaged ({what}); restore a copy of the storage, or choose another name "
         "for the study; lrtune storage check names all that is damaged"
@@ -165,11 +166,11 @@ def parse(number: int, stored: Any, *, closed: bool = False) -> StoredTrial:
 
 
 def damage(stored: Any) -> str:
-    """What is wrong with a record that is stored, as a clause; empty where nothing is."""
-    return _tried(0, stored)[1]
+    """What is wrong with a stored record, as a clause; empty where nothing is."""
+    return _checked(0, stored)[1]
 
 
-def _tried(number: int, stored: Any, *, closed: bool = False) -> tuple[StoredTrial | None, str]:
+def _checked(number: int, stored: Any, *, closed: bool = False) -> tuple[StoredTrial | None, str]:
     try:
         data = json.loads(stored) if isinstance(stored, str) else stored
         what = wrong(data, SHAPE)
@@ -179,28 +180,27 @@ def _tried(number: int, stored: Any, *, closed: bool = False) -> tuple[StoredTri
 
 
 def decode(number: int, data: Mapping[str, Any], *, closed: bool = False) -> StoredTrial:
-    """The entry that :func:`encode` wrote; see :func:`parse` for one that may be damaged."""
+    """The trial that :func:`encode` wrote; see :func:`parse` for a record that may be damaged."""
     record = TrialRecord(
         number=number,
         recipe=Recipe.from_json(data["recipe"]),
         params=dict(data["params"]),
         curve=Curve.from_json(data["curve"]),
         outcome=Outcome.from_key(data["outcome"]) if data["outcome"] else None,
-        why=data["why"],
-        value=data["value"],
-        trained=data["trained"],
-        segments=tuple(
-            Segment(at=at, seconds=seconds, begin=begin, end=end, worker=worker, why=why)
-            for at, seconds, begin, end, worker, why in data["pieces"]
-        ),
-        started=data["started"],
-        finished=data["finished"],
+        segments=tuple(Segment(**dict(zip(SEGMENT, values, strict=True))) for values in data["pieces"]),
         setup=dict(data.get("setup", {})),
+        **{name: data[name] for name in PLAIN},
     )
     claim = data["claim"]
     return StoredTrial(
         record=record,
-        claim=None if claim is None else _claim(claim),
+        claim=claim
+        and Claim(
+            until=claim["until"],
+            repaid_epochs=claim["again"],
+            token=claim["token"],
+            lease=Lease.from_json(claim["lease"]),
+        ),
         saved=data["saved"],
         owner=Lease.from_json(data["holder"]) if data["holder"] else None,
         closed=closed,
@@ -209,21 +209,8 @@ def decode(number: int, data: Mapping[str, Any], *, closed: bool = False) -> Sto
     )
 
 
-def _claim(data: Mapping[str, Any]) -> Claim:
-    lease = Lease.from_json(data["lease"])
-    return Claim(until=data["until"], repaid_epochs=data["again"], token=data["token"], lease=lease)
-
-
-def ended_elsewhere(entry: StoredTrial, state: TrialState, value: float | None) -> StoredTrial:
-    """The entry of a trial that other hands have ended, e.g. with `study.tell` or in the dashboard, as they ended it.
-
-    Parameters
-    ----------
-    entry
-        What lrtune wrote of it; it has no outcome.
-    state, value
-        What Optuna was told; the state is one that ends a trial.
-    """
+def ended_elsewhere(trial: StoredTrial, state: TrialState, value: float | None) -> StoredTrial:
+    """A trial without an outcome whose Optuna trial another program finished (`study.tell`, the dashboard)."""
     why = "ended from outside of lrtune"
     if state is TrialState.COMPLETE and value is not None and math.isfinite(value):
         outcome = Outcome.COMPLETED
@@ -231,36 +218,30 @@ def ended_elsewhere(entry: StoredTrial, state: TrialState, value: float | None) 
         outcome, value = Outcome.PRUNED, None
     else:
         outcome, value = Outcome.FAILED, None
-    record = dataclasses.replace(entry.record, outcome=outcome, why=why, value=value)
-    return dataclasses.replace(entry, record=record, claim=None, owner=None, resume=None, closed=True)
+    record = dataclasses.replace(trial.record, outcome=outcome, why=why, value=value)
+    return dataclasses.replace(trial, record=record, claim=None, owner=None, resume=None, closed=True)
 
 
-def encode(entry: StoredTrial) -> dict[str, Any]:
-    """The entry as plain JSON."""
-    record = entry.record
-    claim = entry.claim
+def encode(trial: StoredTrial) -> dict[str, Any]:
+    """The trial as JSON values, under the keys of every earlier version."""
+    record, claim = trial.record, trial.claim
     return {
         "recipe": record.recipe.to_json(),
         "params": dict(record.params),
         "curve": record.curve.thinned(MOST_POINTS).to_json(),
         "outcome": record.outcome.key if record.outcome else "",
-        "why": record.why,
-        "value": record.value,
-        "trained": record.trained,
-        "pieces": [[p.at, p.seconds, p.begin, p.end, p.worker, p.why] for p in record.segments],
-        "started": record.started,
-        "finished": record.finished,
+        **{name: getattr(record, name) for name in PLAIN},
+        "pieces": [[getattr(segment, name) for name in SEGMENT] for segment in record.segments],
         "setup": dict(record.setup),
-        "claim": None
-        if claim is None
-        else {
+        "claim": claim
+        and {
             "until": claim.until,
             "again": claim.repaid_epochs,
             "token": claim.token,
             "lease": claim.lease and claim.lease.to_json(),
         },
-        "saved": entry.saved,
-        "holder": entry.owner.to_json() if entry.owner else None,
-        "deaths": entry.deaths,
-        "resume": entry.resume,
+        "saved": trial.saved,
+        "holder": trial.owner and trial.owner.to_json(),
+        "deaths": trial.deaths,
+        "resume": trial.resume,
     }

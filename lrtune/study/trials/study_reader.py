@@ -1,4 +1,4 @@
-"""From the Optuna study back to plain records: the inverse of the ledger, for all that reads."""
+"""The names and shapes of the attributes of a study, and the reading of a whole study for reports."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ __all__ = [
     "SETTINGS",
     "SPACE",
     "checked",
+    "creation_interrupted",
     "damage",
     "read",
-    "unborn",
 ]
 
 SETTINGS = "lrtune:settings"
 IDENTITY = "lrtune:identity"
-"""What tells a study from every other one, whatever their names: drawn when it is made."""
+"""Random, drawn when the study is made: tells it from every other one of whatever name."""
 SPACE = "lrtune:space"
 BASELINE = "lrtune:baseline"
 NOTICES = "lrtune:notices"
 RESULT = "lrtune:result"
 RANGE = "lrtune:range"
-BIRTH = frozenset({IDENTITY, SPACE, NOTICES, RANGE})
-"""What is written of a new study before its settings, where a storage cannot write all at once."""
+WRITTEN_FIRST = frozenset({IDENTITY, SPACE, NOTICES, RANGE})
+"""What is written of a new study before its settings, in storages without transactions."""
 SEARCHES = "lrtune:searches"
 
-_PLACE: Shape = (NOTHING, NUMBER)
+_NUMBER_OR_NONE: Shape = (NOTHING, NUMBER)
 SHAPES: Mapping[str, Shape] = {
     SETTINGS: {
         "metric": TEXT,
@@ -63,7 +63,7 @@ SHAPES: Mapping[str, Shape] = {
     },
     IDENTITY: TEXT,
     SPACE: MAPPING,
-    BASELINE: {"untrained": _PLACE, "chance": _PLACE, "undefined?": FLAG},
+    BASELINE: {"untrained": _NUMBER_OR_NONE, "chance": _NUMBER_OR_NONE, "undefined?": FLAG},
     NOTICES: Each(TEXT),
     RESULT: (
         Named(NOTHING),  # none yet
@@ -75,7 +75,7 @@ SHAPES: Mapping[str, Shape] = {
             "warnings": Each(TEXT),
             "best": (NOTHING, {**RECIPE, "value": NUMBER}),
             "band": (NOTHING, {"low": NUMBER, "high": NUMBER}),
-            "edge": {"lr": _PLACE, "low": _PLACE, "high": _PLACE},
+            "edge": {"lr": _NUMBER_OR_NONE, "low": _NUMBER_OR_NONE, "high": _NUMBER_OR_NONE},
             "cost": NUMBER,
             "epochs_trained": NUMBER,
             "trials": Named(WHOLE),
@@ -84,11 +84,11 @@ SHAPES: Mapping[str, Shape] = {
     RANGE: FixedList((NUMBER, NUMBER)),
     SEARCHES: Each(MAPPING),
 }
-"""Of what is stored of a study besides its trials."""
+"""The JSON of each attribute."""
 
 
 def damage(attributes: Mapping[str, Any]) -> str:
-    """What is wrong with the attributes of a study that lrtune wrote, as a clause; empty where nothing is."""
+    """What is wrong with lrtune's attributes of a study, as a clause; empty where nothing is."""
     for name, shape in SHAPES.items():
         what = _damage(name, attributes[name], shape) if name in attributes else ""
         if what:
@@ -133,14 +133,14 @@ def checked(attributes: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def read(study: optuna.Study) -> StudyRecord:
-    """Everything that was recorded of a study.
+    """All that lrtune recorded of a study.
 
     Raises
     ------
     InputError
         If lrtune did not make it.
     StorageError
-        If something of what it stored is damaged.
+        If something of it is damaged.
     """
     attributes = checked(study.user_attrs, study.study_name)
     if SETTINGS not in attributes:
@@ -166,14 +166,14 @@ def read(study: optuna.Study) -> StudyRecord:
 
 
 def _record(trial: optuna.trial.FrozenTrial) -> TrialRecord:
-    entry = parse(trial.number, trial.user_attrs[RECORD])
-    if entry.record.outcome is None and trial.state.is_finished():
-        entry = ended_elsewhere(entry, trial.state, trial.values[0] if trial.values else None)
-    return entry.record
+    stored = parse(trial.number, trial.user_attrs[RECORD])
+    if stored.record.outcome is None and trial.state.is_finished():
+        stored = ended_elsewhere(stored, trial.state, trial.values[0] if trial.values else None)
+    return stored.record
 
 
-def unborn(study: optuna.Study) -> bool:
-    """Whether a study is empty but for what is written before its settings: whoever made it did not come further."""
-    if SETTINGS in study.user_attrs or not BIRTH.issuperset(study.user_attrs):
+def creation_interrupted(study: optuna.Study) -> bool:
+    """Whether a study has neither trials nor settings: the process that made it did not come further."""
+    if SETTINGS in study.user_attrs or not WRITTEN_FIRST.issuperset(study.user_attrs):
         return False
     return not study.get_trials(deepcopy=False)

@@ -1,11 +1,10 @@
-"""The ledger: what must outlive the process, written into Optuna trials and read back.
+"""The trials of a study in its storage: read, claimed, reported and ended as Optuna trials.
 
 The record of a trial (:mod:`lrtune.study.trials.stored_trial`) is written in one transaction: a killed process leaves
-either the old record or the new one. Around it everything is plain Optuna: parameters, state, values,
-reports at the rungs, a constraint on diverged trials, and readable attributes for the dashboard.
+either the old record or the new one. All else is plain Optuna: parameters, state, values, intermediate values, a
+constraint on diverged trials, and readable attributes for the dashboard.
 
-Every method that decides anything expects its caller to hold the study's lock
-(:func:`lrtune.storage.locking`).
+Every method that decides anything expects its caller to hold the study's lock (:func:`lrtune.storage.study_lock`).
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from lrtune.core.records import TrialRecord
 from lrtune.errors import StorageError
 from lrtune.search.base import TrialView
 from lrtune.storage import TrialChange, is_missing, rows_of
-from lrtune.study.trials.optuna_attributes import end_of, record_of, report_of
+from lrtune.study.trials.optuna_attributes import change_at_end, intermediate_values
 from lrtune.study.trials.recovery import recovered
 from lrtune.study.trials.stored_trial import RECORD, Claim, StoredTrial, decode, encode, ended_elsewhere, parse
 from lrtune.study.trials.study_reader import checked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from optuna.storages import BaseStorage
 
@@ -50,22 +49,20 @@ __all__ = ["TrialStore"]
 class TrialStore:
     """Reads and writes the trials of one study.
 
-    What was read is kept for as long as the storage is certain that nobody else has written
-    (:meth:`lrtune.storage.trial_rows.Rows.unchanged`); what this ledger writes itself it keeps as it would read
-    it. So a decision sees the same trials whether they were read a moment ago or in another process.
+    What was read is kept for as long as the storage is certain that no other process has written
+    (:meth:`lrtune.storage.trial_rows.Rows.unchanged`), and what is written is kept as it would be read: a decision
+    sees the same numbers whether the trials were read a moment ago or by another process.
 
     Attributes
     ----------
-    storage, study
-        Optuna's.
-    settings
-        The search's.
     me
-        The process that asks.
+        The lease of the search that asks.
     deaths
-        How worker processes died, as far as somebody watched.
+        The known deaths of worker processes.
     waiting
-        Trials that other hands have enqueued, as of the last :meth:`entries`.
+        Trials that other programs have enqueued, as of the last reading.
+    rows, study_id
+        Reads and writes the study's rows; Optuna's number of it.
     """
 
     storage: BaseStorage
@@ -74,89 +71,84 @@ class TrialStore:
     me: Lease
     deaths: Sequence[Death] = ()
     waiting: int = field(default=0, init=False)
-    _rows: Rows | None = field(default=None, init=False)
+    rows: Rows = field(init=False)
+    study_id: int = field(init=False)
     _attributes: Mapping[str, Any] = field(default_factory=dict, init=False)
-    _entries: dict[int, StoredTrial] = field(default_factory=dict, init=False)
-    _seen: dict[int, tuple[StoredTrial, TrialView]] = field(default_factory=dict, init=False)
-    _ids: dict[int | str, int] = field(default_factory=dict, init=False)
+    _trials: dict[int, StoredTrial] = field(default_factory=dict, init=False)
+    _views: dict[int, tuple[StoredTrial, TrialView]] = field(default_factory=dict, init=False)
+    _ids: dict[int, int] = field(default_factory=dict, init=False)
 
-    @property
-    def study_id(self) -> int:
-        """Optuna's number of the study."""
-        return self._id("study", lambda: self.storage.get_study_id_from_name(self.study.study_name))
-
-    @property
-    def rows(self) -> Rows:
-        """Where the study's rows are written."""
-        if self._rows is None:
-            self._rows = rows_of(self.storage, self.study_id)
-        return self._rows
+    def __post_init__(self) -> None:
+        self.study_id = self.storage.get_study_id_from_name(self.study.study_name)
+        self.rows = rows_of(self.storage, self.study_id)
 
     def close(self) -> None:
-        """Free what the rows hold; the ledger can be used again afterwards."""
-        if self._rows is not None:
-            self._rows.close()
+        """Free what the rows hold; the store can be used again afterwards."""
+        self.rows.close()
 
     # -- reading --------------------------------------------------------------------------------------
 
     def attributes(self) -> Mapping[str, Any]:
-        """The study's own user attributes; not to be changed."""
+        """The study's user attributes; not to be changed."""
         self._refresh()
         return self._attributes
 
-    def entries(self) -> list[StoredTrial]:
+    def trials(self) -> list[StoredTrial]:
         """Every trial that lrtune made, in the order of their numbers.
 
-        A trial that is RUNNING without a record is ended: its process died while it made it. Those that
-        other hands have enqueued are counted in `waiting`.
+        A trial that is RUNNING without a record is failed: its process died while it made it.
         """
         self._refresh()
-        return list(self._entries.values())
+        return list(self._trials.values())
 
     def _refresh(self) -> None:
-        """Read again, unless nobody else has written since."""
         if self.rows.unchanged():
             return
-        with self._there():
+        with self._missing_study():
             attributes, rows = self.rows.read(RECORD)
         try:
             checked(attributes, self.study.study_name)
-            entries = dict(self._entries_of(rows))
+            trials = dict(self._read(rows))
         except BaseException:
             self.rows.close()  # what was read was not understood: next time it is read again
             raise
-        self._attributes, self._entries = attributes, entries
+        self._attributes, self._trials = attributes, trials
         self.waiting = sum(row.state is TrialState.WAITING for row in rows)
 
-    def _entries_of(self, rows: Sequence[TrialRow]) -> Iterator[tuple[int, StoredTrial]]:
+    def _read(self, rows: Sequence[TrialRow]) -> Iterator[tuple[int, StoredTrial]]:
         for row in rows:
             self._ids[row.number] = row.trial_id
             if row.record is not None:
-                before = self._entries.get(row.number)
-                yield row.number, before if before is not None and before.closed else self._entry(row)  # it ends once
+                known = self._trials.get(row.number)
+                yield row.number, known if known is not None and known.closed else self._parsed(row)
             elif row.state is TrialState.RUNNING:
-                change = TrialChange(attributes={"outcome": Outcome.INTERRUPTED.value}, state=TrialState.FAIL)
-                self.rows.change(row.trial_id, change)
+                self._fail(row.trial_id, {"outcome": Outcome.INTERRUPTED.value})
 
-    def _entry(self, row: TrialRow) -> StoredTrial:
-        told = row.state.is_finished()
-        entry = parse(row.number, row.record, closed=told)
-        if told and entry.record.outcome is None:
+    def _parsed(self, row: TrialRow) -> StoredTrial:
+        finished = row.state.is_finished()
+        trial = parse(row.number, row.record, closed=finished)
+        if finished and trial.record.outcome is None:
             values = self.storage.get_trial(row.trial_id).values
-            return ended_elsewhere(entry, row.state, values[0] if values else None)
-        return entry
+            return ended_elsewhere(trial, row.state, values[0] if values else None)
+        return trial
 
-    def seen(self, entry: StoredTrial) -> TrialView:
-        """The trial as a strategy sees it; entries do not change, so each is looked at once."""
-        known = self._seen.get(entry.number)
-        if known is None or known[0] is not entry:
-            known = self._seen[entry.number] = (entry, self._as_seen(entry))
+    def _as_stored(self, trial: StoredTrial) -> tuple[StoredTrial | None, bool]:
+        """A trial as it is in the storage now, None without a record; and whether its Optuna trial is finished."""
+        with self._missing_study():
+            row = self.rows.look(self.trial_id(trial.number), RECORD)
+        return None if row.record is None else self._parsed(row), row.state.is_finished()
+
+    def view(self, trial: StoredTrial) -> TrialView:
+        """The trial as a strategy sees it, made once for each stored state."""
+        known = self._views.get(trial.number)
+        if known is None or known[0] is not trial:
+            known = self._views[trial.number] = (trial, self._view(trial))
         return known[1]
 
-    def _as_seen(self, entry: StoredTrial) -> TrialView:
-        record = entry.record
+    def _view(self, trial: StoredTrial) -> TrialView:
+        record = trial.record
         epochs, values = record.curve.of(self.settings.metric)
-        lost = not entry.saved and entry.trained_epochs > 0 and entry.owner is None
+        lost = not trial.saved and trial.owner is None
         return TrialView(
             number=record.number,
             recipe=record.recipe,
@@ -164,117 +156,118 @@ class TrialStore:
             values=values,
             outcome=record.outcome,
             result=record.value,
-            until=entry.claim.until if entry.claim else None,
-            mine=entry.owner is None or entry.owner.same_holder(self.me),
-            repaid_epochs=entry.trained_epochs if lost else 0.0,
-            reached=max(record.curve.trained, entry.trained_epochs),
+            until=trial.claim.until if trial.claim else None,
+            mine=trial.owner is None or trial.owner.same_holder(self.me),
+            repaid_epochs=trial.trained_epochs if lost else 0.0,
+            reached=max(record.curve.trained, trial.trained_epochs),
         )
 
-    def spent(self, entries: list[StoredTrial]) -> float:
-        """Cost in full trainings; what is being trained right now and what was spent before are included."""
-        paid = sum(entry.record.trained for entry in entries)
-        claimed = sum(entry.price(entry.claim.until, entry.claim.repaid_epochs) for entry in entries if entry.claim)
+    def spent(self, trials: Sequence[StoredTrial]) -> float:
+        """Cost in full trainings, with the segments in training and what was spent before the search."""
+        paid = sum(trial.record.trained for trial in trials)
+        claimed = sum(trial.price(trial.claim.until, trial.claim.repaid_epochs) for trial in trials if trial.claim)
         return self.settings.spent + (paid + claimed) / self.settings.epochs
 
     # -- writing --------------------------------------------------------------------------------------
 
-    def describe(self, attributes: Mapping[str, Any]) -> None:
+    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Write user attributes of the study."""
         self.rows.describe(attributes)
         self._attributes = {**self._attributes, **json.loads(json.dumps(attributes))}
 
     def start(self, space: Space, params: Mapping[str, Any], recipe: Recipe, until: float, why: str) -> StoredTrial:
-        """Create a trial, claimed by this process, in one transaction."""
-        now = time.time()
-        record = TrialRecord(number=-1, recipe=recipe, params=dict(params), started=now, why="")
-        entry = StoredTrial(record=record, claim=self._claim(until))
+        """Create a trial, claimed by this search, in one transaction."""
+        record = TrialRecord(number=-1, recipe=recipe, params=dict(params), started=time.time())
+        trial = StoredTrial(record=record, claim=self._claim(until, why))
         template = optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params=dict(params),
             distributions=dict(space.distributions()),
-            user_attrs={**record_of(entry), "schedule": recipe.schedule, "started for": why},
+            user_attrs={RECORD: encode(trial), "schedule": recipe.schedule, "started for": why},
         )
-        with self._there():
+        with self._missing_study():
             trial_id, number = self.rows.add(template)
-        entry = dataclasses.replace(entry, record=dataclasses.replace(record, number=number))
-        self._ids[number], self._entries[number] = trial_id, _as_read(entry, encode(entry))
-        return entry
+        trial = dataclasses.replace(trial, record=dataclasses.replace(record, number=number))
+        self._ids[number], self._trials[number] = trial_id, _as_read(trial, encode(trial))
+        return trial
 
     def enqueued(self) -> tuple[optuna.Trial, dict[str, Any]]:
-        """The next trial that other hands have enqueued, and what they asked for, whatever that is."""
+        """The next trial that another program has enqueued, and the parameters it asks for, unchecked."""
         trial = self.study.ask()
         self.waiting -= 1
         asked = self.storage.get_trial(self.trial_id(trial.number)).system_attrs.get("fixed_params", {})
         return trial, dict(asked)
 
-    def adopt(self, trial: optuna.Trial, params: Mapping[str, Any], recipe: Recipe, until: float) -> StoredTrial:
-        """Claim a trial that was enqueued by other hands."""
-        record = TrialRecord(number=trial.number, recipe=recipe, params=dict(params), started=time.time())
-        return self.write(StoredTrial(record=record, claim=self._claim(until)))
+    def adopt(self, number: int, params: Mapping[str, Any], recipe: Recipe, until: float) -> StoredTrial:
+        """Claim an enqueued trial."""
+        record = TrialRecord(number=number, recipe=recipe, params=dict(params), started=time.time())
+        return self.write(StoredTrial(record=record, claim=self._claim(until, "enqueued by hand")))
 
-    def refuse(self, trial: optuna.Trial, why: str) -> None:
-        """End a trial that was enqueued by other hands and cannot be trained."""
-        attributes = {"outcome": Outcome.FAILED.value, "why": why}
-        with self._there():
-            self.rows.change(self.trial_id(trial.number), TrialChange(attributes=attributes, state=TrialState.FAIL))
+    def refuse(self, number: int, why: str) -> None:
+        """Fail an enqueued trial that cannot be trained."""
+        with self._missing_study():
+            self._fail(self.trial_id(number), {"outcome": Outcome.FAILED.value, "why": why})
 
-    def claim(self, entry: StoredTrial, until: float, again: float) -> StoredTrial:
+    def _fail(self, trial_id: int, attributes: Mapping[str, Any]) -> None:
+        self.rows.change(trial_id, TrialChange(attributes=attributes, state=TrialState.FAIL))
+
+    def claim(self, trial: StoredTrial, until: float, repaid_epochs: float, why: str = "") -> StoredTrial:
         """Claim a paused trial."""
-        return self.write(dataclasses.replace(entry, claim=self._claim(until, again), resume=None))
+        return self.write(dataclasses.replace(trial, claim=self._claim(until, why, repaid_epochs), resume=None))
 
-    def write(self, entry: StoredTrial) -> StoredTrial:
-        """Write the record."""
-        return self._write(entry, TrialChange(attributes=record_of(entry)))
+    def _claim(self, until: float, why: str, repaid_epochs: float = 0.0) -> Claim:
+        token = uuid.uuid4().hex
+        return Claim(until=until, repaid_epochs=repaid_epochs, token=token, lease=self.me.renewed(), why=why)
 
-    def report(self, entry: StoredTrial) -> StoredTrial:
-        """Write the record, and report the metric where the run stands to Optuna: once for each rung."""
-        reports = report_of(entry.record, self.settings)
-        return self._write(entry, TrialChange(attributes=record_of(entry), reports=reports))
+    def renew(self, trial: StoredTrial) -> None:
+        """Extend the lease of a claim, where no other worker has taken the trial over."""
+        if trial.claim is not None and self.holds_claim(trial):
+            self.write(dataclasses.replace(trial, claim=dataclasses.replace(trial.claim, lease=self.me.renewed())))
 
-    def renew(self, entry: StoredTrial) -> None:
-        """Say that this process is still at it."""
-        if entry.claim is not None:
-            claim = dataclasses.replace(entry.claim, lease=self.me.renewed())
-            self.write(dataclasses.replace(entry, claim=claim))
-
-    def holds(self, entry: StoredTrial) -> bool:
-        """Whether the claim of this entry is still in the storage: false if somebody took the trial over."""
-        mine = entry.claim.token if entry.claim else None
+    def holds_claim(self, trial: StoredTrial) -> bool:
+        """Whether this claim of the trial is still in the storage: False if another worker took the trial over."""
         if self.rows.unchanged():
-            known = self._entries.get(entry.number)
-            return known is not None and not known.closed and known.claim is not None and known.claim.token == mine
-        with self._there():
-            row = self.rows.look(self.trial_id(entry.number), RECORD)
-        claim = self._entry(row).claim if row.record is not None else None
-        return not row.state.is_finished() and claim is not None and claim.token == mine
+            found = self._trials.get(trial.number)
+            finished = found is not None and found.closed
+        else:
+            found, finished = self._as_stored(trial)
+        stored, own = found.claim if found else None, trial.claim
+        return not finished and stored is not None and own is not None and stored.token == own.token
 
-    def stored(self, entry: StoredTrial) -> StoredTrial | None:
-        """The entry in the storage, if it holds the same pieces: it was written, and the answer was lost."""
-        with self._there():
-            row = self.rows.look(self.trial_id(entry.number), RECORD)
-        found = None if row.record is None else self._entry(row)
-        return found if found is not None and found.record.segments == entry.record.segments else None
+    def already_written(self, trial: StoredTrial) -> StoredTrial | None:
+        """The trial in the storage, if it has the same segments: it was written, and the answer was lost."""
+        found, _ = self._as_stored(trial)
+        return found if found is not None and found.record.segments == trial.record.segments else None
 
-    def end(self, entry: StoredTrial) -> StoredTrial:
-        """Tell Optuna of a trial's end, as its record says it ended."""
-        record, outcome = entry.record, entry.record.outcome
+    def write(self, trial: StoredTrial) -> StoredTrial:
+        """Write the record."""
+        return self._write(trial, TrialChange(attributes={RECORD: encode(trial)}))
+
+    def report(self, trial: StoredTrial) -> StoredTrial:
+        """Write the record, and the metric as an intermediate value of the Optuna trial."""
+        reports = intermediate_values(trial.record, self.settings)
+        return self._write(trial, TrialChange(attributes={RECORD: encode(trial)}, reports=reports))
+
+    def end(self, trial: StoredTrial) -> StoredTrial:
+        """Finish the Optuna trial with the outcome of its record."""
+        record, outcome = trial.record, trial.record.outcome
         if outcome is None:
             msg = f"trial {record.number} has no outcome yet"
             raise ValueError(msg)
         record = dataclasses.replace(record, finished=record.finished or time.time())
-        entry = dataclasses.replace(entry, record=record, claim=None, owner=None, saved=False, closed=True)
-        return self._write(entry, end_of(entry, outcome, self.settings))
+        trial = dataclasses.replace(trial, record=record, claim=None, owner=None, saved=False, closed=True)
+        return self._write(trial, change_at_end(trial, outcome, self.settings))
 
-    def _write(self, entry: StoredTrial, change: TrialChange) -> StoredTrial:
-        kept = _as_read(entry, change.attributes[RECORD])
-        with self._there():
-            self.rows.change(self.trial_id(entry.number), change)
-        self._entries[entry.number] = kept
-        return entry
+    def _write(self, trial: StoredTrial, change: TrialChange) -> StoredTrial:
+        kept = _as_read(trial, change.attributes[RECORD])
+        with self._missing_study():
+            self.rows.change(self.trial_id(trial.number), change)
+        self._trials[trial.number] = kept
+        return trial
 
     @contextlib.contextmanager
-    def _there(self) -> Iterator[None]:
-        """Says what it means where the study is gone: a dashboard deletes it without asking for our lock."""
+    def _missing_study(self) -> Iterator[None]:
+        """Turns the error of a study that is gone into a sentence: a dashboard deletes one without our lock."""
         try:
             yield
         except KeyError as error:
@@ -285,32 +278,24 @@ class TrialStore:
             raise StorageError(msg) from error
 
     def trial_id(self, number: int) -> int:
-        """Optuna's id of a trial."""
-        find = self.storage.get_trial_id_from_study_id_trial_number
-        return self._id(number, lambda: find(self.study_id, number))
-
-    def _id(self, key: int | str, find: Callable[[], int]) -> int:
-        """Optuna's numbers never change: each is asked for once."""
-        if key not in self._ids:
-            self._ids[key] = find()
-        return self._ids[key]
-
-    def _claim(self, until: float, again: float = 0.0) -> Claim:
-        return Claim(until=until, repaid_epochs=again, token=uuid.uuid4().hex, lease=self.me.renewed())
+        """Optuna's id of a trial; it never changes."""
+        if number not in self._ids:
+            self._ids[number] = self.storage.get_trial_id_from_study_id_trial_number(self.study_id, number)
+        return self._ids[number]
 
     # -- recovery -------------------------------------------------------------------------------------
 
-    def recover(self, entries: list[StoredTrial]) -> list[StoredTrial]:
-        """Take over what dead processes held, and tell of ends that they had no time to tell."""
-        return [entry if entry.closed else self._recovered(entry) for entry in entries]
+    def recover(self, trials: Sequence[StoredTrial]) -> list[StoredTrial]:
+        """Take over what dead workers had claimed, and end the trials that they had no time to end."""
+        return [trial if trial.closed else self._recovered(trial) for trial in trials]
 
-    def _recovered(self, entry: StoredTrial) -> StoredTrial:
-        found = entry if entry.record.outcome is not None else recovered(entry, self.me, self.deaths)
+    def _recovered(self, trial: StoredTrial) -> StoredTrial:
+        found = trial if trial.record.outcome is not None else recovered(trial, self.me, self.deaths)
         if found.record.outcome is not None:
             return self.end(found)
-        return entry if found is entry else self.write(found)
+        return trial if found is trial else self.write(found)
 
 
-def _as_read(entry: StoredTrial, data: Mapping[str, Any]) -> StoredTrial:
-    """What is written, as it will be read: rounded and thinned, and nothing in it is a curve that still grows."""
-    return decode(entry.number, json.loads(json.dumps(data)), closed=entry.closed)
+def _as_read(trial: StoredTrial, data: Mapping[str, Any]) -> StoredTrial:
+    """The trial as it will be read: rounded, thinned, and without the curve of a run that goes on."""
+    return decode(trial.number, json.loads(json.dumps(data)), closed=trial.closed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,8 +14,10 @@ from rich.console import Console
 from lrtune.cli import formatting
 from lrtune.cli.progress_display import Display, watching
 from lrtune.core.recipe import Recipe
-from lrtune.study.events import Progress, RunningTrial
+from lrtune.search.base import TrialView
+from lrtune.study.events import Progress
 
+NONE = np.array([])
 RECIPE = Recipe(lr=0.03162, epochs=27, batch_size=64, schedule="cosine", warmup=0.1, weight_decay=1e-4)
 
 
@@ -31,7 +34,9 @@ def progress(**changes: object) -> Progress:
         "best_value": 0.1234567,
         "best_curve": ((1.0, 0.9), (2.0, 0.4), (3.0, 0.1)),
         "band": (0.01, 0.1),
-        "training": tuple(RunningTrial(number=n, recipe=RECIPE, trained=3.0, until=9.0) for n in range(6)),
+        "training": tuple(
+            TrialView(number=n, recipe=RECIPE, epochs=NONE, values=NONE, reached=3.0, until=9.0) for n in range(6)
+        ),
         "warnings": ("mind the step",),
     }
     return Progress(**{**told, **changes})

@@ -13,8 +13,9 @@ import pytest
 from lrtune.cli.trial_log import trial_log
 from lrtune.core.outcome import Outcome
 from lrtune.core.recipe import Recipe
+from lrtune.core.records import TrialRecord
 from lrtune.errors import StorageError
-from lrtune.study.events import EndedTrial, Progress
+from lrtune.study.events import Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 def told(*numbers: int, started: float = 1.5, name: str = "bowl") -> Progress:
     trials = (
-        EndedTrial(
+        TrialRecord(
             number=n,
             recipe=Recipe(lr=0.1, epochs=3),
             outcome=Outcome.COMPLETED,

@@ -10,12 +10,13 @@ import pytest
 from lrtune import cli
 from lrtune.core.outcome import Outcome
 from lrtune.core.recipe import Recipe
+from lrtune.core.records import TrialRecord
 from lrtune.core.space import Space
 from lrtune.errors import InputError
 from lrtune.integrations import trackers
 from lrtune.integrations.mlflow import MLflowTracker, absolute
 from lrtune.integrations.tensorboard import TensorBoardTracker
-from lrtune.study.events import EndedTrial, Progress
+from lrtune.study.events import Progress
 from lrtune.study.tuning import tune
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Recording(trackers.Tracker):
         self.breaks = breaks
         super().__init__(self.said.append)
 
-    def _trial(self, progress: Progress, ended: EndedTrial) -> None:
+    def _trial(self, progress: Progress, ended: TrialRecord) -> None:
         if self.breaks:
             msg = "postgresql://me:secret@host/db does not answer"
             raise ConnectionError(msg)
@@ -106,8 +107,10 @@ class Recording(trackers.Tracker):
         self.answered = (progress.name, result)
 
 
-def ended(number: int) -> EndedTrial:
-    return EndedTrial(number=number, recipe=Recipe(lr=0.1, epochs=3), outcome=Outcome.COMPLETED, value=0.1, trained=3.0)
+def ended(number: int) -> TrialRecord:
+    return TrialRecord(
+        number=number, recipe=Recipe(lr=0.1, epochs=3), outcome=Outcome.COMPLETED, value=0.1, trained=3.0
+    )
 
 
 def test_what_ends_under_the_lock_is_logged_after_it() -> None:

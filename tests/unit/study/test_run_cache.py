@@ -49,7 +49,7 @@ class Counting:
 
 
 def advanced(run_cache: RunCache, number: int, steps: int, known: Curve | None = None) -> PausedRun:
-    """Train a run on and park it again."""
+    """Train a run on and pause it again."""
     paused = run_cache.fetch(number, RECIPE, known or Curve())
     for report in paused.run.advance(steps):
         paused.curve.append(report.point)
@@ -58,7 +58,7 @@ def advanced(run_cache: RunCache, number: int, steps: int, known: Curve | None =
     return paused
 
 
-def test_a_parked_run_goes_on_from_memory(tmp_path: Path) -> None:
+def test_a_paused_run_goes_on_from_memory(tmp_path: Path) -> None:
     run_cache = RunCache(trainer=Counting(), folder=tmp_path)
     first = advanced(run_cache, 0, 4)
     assert run_cache.holds(0)
@@ -81,7 +81,7 @@ def test_a_damaged_checkpoint_is_trained_again(tmp_path: Path, damage: str) -> N
     first = advanced(RunCache(trainer=trainer, folder=tmp_path), 0, 6)
     (file,) = tmp_path.iterdir()
     if damage == "foreign":
-        other = GaragedForeign(trainer=trainer, folder=tmp_path)
+        other = OfSomethingElse(trainer=trainer, folder=tmp_path)
         other.save(0, first)
     else:
         data = {"truncated": file.read_bytes()[:200], "garbage": b"PK\x03\x04" + b"\xff" * 500, "empty": b""}
@@ -92,7 +92,7 @@ def test_a_damaged_checkpoint_is_trained_again(tmp_path: Path, damage: str) -> N
     assert not file.exists(), "it would be met again"
 
 
-class GaragedForeign(RunCache):
+class OfSomethingElse(RunCache):
     """Writes what belongs to something else."""
 
     def save(self, number: int, paused: PausedRun) -> bool:

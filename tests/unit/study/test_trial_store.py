@@ -1,4 +1,4 @@
-"""The ledger: what it writes it reads back, what dead processes held is taken over, how they died is counted."""
+"""The stored trials: what is written is read back, claims of dead processes are taken over, deaths are counted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lrtune.core.outcome import Outcome
 from lrtune.core.records import Segment, TrialRecord
 from lrtune.core.space import Space
 from lrtune.study.settings import Settings
-from lrtune.study.trials.recovery import at_work
+from lrtune.study.trials.recovery import worker_lease
 from lrtune.study.trials.stored_trial import RECORD, Claim, StoredTrial, decode, encode
 from lrtune.study.trials.trial_store import TrialStore
 from lrtune.workers.lease import Lease
@@ -40,7 +40,7 @@ leases = st.builds(
     Lease, host=TEXT, boot_id=TEXT, pid=st.integers(1, 10**6), started=TEXT, worker=TEXT, until_time=TIMES
 )
 claims = st.builds(Claim, until=st.floats(0, 100), repaid_epochs=st.floats(0, 100), token=TEXT, lease=leases)
-pieces = st.builds(Segment, at=TIMES, seconds=TIMES, begin=TIMES, end=TIMES, worker=TEXT, why=TEXT)
+segments = st.builds(Segment, at=TIMES, seconds=TIMES, begin=TIMES, end=TIMES, worker=TEXT, why=TEXT)
 records = st.builds(
     TrialRecord,
     number=st.just(3),
@@ -51,7 +51,7 @@ records = st.builds(
     why=TEXT,
     value=st.none() | st.floats(-10, 10),
     trained=TIMES,
-    segments=st.lists(pieces, max_size=3).map(tuple),
+    segments=st.lists(segments, max_size=3).map(tuple),
     started=st.none() | TIMES,
     finished=st.none() | TIMES,
 )
@@ -67,10 +67,17 @@ entries = st.builds(
 
 
 @given(entries, st.booleans())
-def test_an_entry_survives_the_storage(entry: StoredTrial, told: bool) -> None:  # noqa: FBT001 -- Hypothesis draws it
+def test_an_entry_survives_the_storage(entry: StoredTrial, closed: bool) -> None:  # noqa: FBT001 -- Hypothesis draws it
     text = json.dumps(encode(entry), allow_nan=False)
-    back = decode(3, json.loads(text), told=told)
-    assert back == dataclasses.replace(entry, told=told)
+    back = decode(3, json.loads(text), closed=closed)
+    assert back == dataclasses.replace(entry, closed=closed)
+
+
+def test_the_reason_of_a_claim_is_known_to_the_claiming_worker_alone(trial_store: TrialStore) -> None:
+    claimed = trial_store.claim(begun(trial_store, 1.0, claim=None), 3.0, 0.0, "next look")
+    (stored,) = trial_store.trials()
+    assert stored == claimed
+    assert [trial.claim.why for trial in (claimed, stored) if trial.claim] == ["next look", ""]
 
 
 # -- one study in memory ----------------------------------------------------------------------------------
@@ -81,7 +88,7 @@ def trial_store() -> Iterator[TrialStore]:
     storage = optuna.storages.InMemoryStorage()
     with quiet():
         study = optuna.create_study(storage=storage, study_name="s")
-    with at_work() as me:
+    with worker_lease() as me:
         yield TrialStore(storage=storage, study=study, settings=SETTINGS, me=me)
 
 
@@ -94,8 +101,8 @@ def begun(trial_store: TrialStore, *values: float, until: float = 5.0, **changes
     recipe = SPACE.recipe({"lr": 0.1}, epochs=10)
     entry = trial_store.start(SPACE, {"lr": 0.1}, recipe, until, "first look")
     end = float(len(values))
-    piece = Segment(at=0.0, seconds=1.0, begin=0.0, end=end)
-    record = dataclasses.replace(entry.record, curve=curve(*values), trained=end, segments=(piece,) if values else ())
+    segment = Segment(at=0.0, seconds=1.0, begin=0.0, end=end)
+    record = dataclasses.replace(entry.record, curve=curve(*values), trained=end, segments=(segment,) if values else ())
     return trial_store.write(dataclasses.replace(entry, record=record, **changes))
 
 
@@ -119,10 +126,10 @@ def claimed_by(trial_store: TrialStore, lease: Lease | None, *values: float, **c
 
 def test_a_trial_is_started_in_one_step_and_read_again(trial_store: TrialStore) -> None:
     entry = begun(trial_store, 1.0, 0.5)
-    assert trial_store.entries() == [entry]
+    assert trial_store.trials() == [entry]
     (trial,) = trial_store.study.trials
     assert (trial.state, trial.params) == (TrialState.RUNNING, {"lr": 0.1})
-    seen = trial_store.seen(entry)
+    seen = trial_store.view(entry)
     assert (seen.trained, seen.until, seen.mine, seen.open) == (2.0, 5.0, True, False)
 
 
@@ -137,16 +144,16 @@ def test_what_is_claimed_is_spent(trial_store: TrialStore) -> None:
 
 
 def test_a_state_that_is_lost_is_paid_again(trial_store: TrialStore) -> None:
-    assert trial_store.seen(begun(trial_store, 1.0, 0.5, claim=None)).repaid_epochs == 2.0
-    assert trial_store.seen(begun(trial_store, 1.0, 0.5, claim=None, saved=True)).repaid_epochs == 0.0
+    assert trial_store.view(begun(trial_store, 1.0, 0.5, claim=None)).repaid_epochs == 2.0
+    assert trial_store.view(begun(trial_store, 1.0, 0.5, claim=None, saved=True)).repaid_epochs == 0.0
     within = begun(trial_store, claim=None)  # it was cut off before its first report
     record = dataclasses.replace(
         within.record, segments=(Segment(at=0.0, seconds=1.0, begin=0.0, end=0.5),), trained=0.5
     )
-    assert trial_store.seen(dataclasses.replace(within, record=record)).repaid_epochs == 0.5
-    held = trial_store.seen(begun(trial_store, 1.0, claim=None, owner=trial_store.me))
+    assert trial_store.view(dataclasses.replace(within, record=record)).repaid_epochs == 0.5
+    held = trial_store.view(begun(trial_store, 1.0, claim=None, owner=trial_store.me))
     assert (held.repaid_epochs, held.mine) == (0.0, True)
-    other = trial_store.seen(begun(trial_store, 1.0, claim=None, owner=dead_lease()))
+    other = trial_store.view(begun(trial_store, 1.0, claim=None, owner=dead_lease()))
     assert (other.mine, other.open) == (False, False)
 
 
@@ -163,7 +170,7 @@ def test_optuna_hears_of_every_end(trial_store: TrialStore, outcome: Outcome) ->
     assert trial.user_attrs["outcome"] == outcome.value
     assert ("diverged" in trial.constraints) == outcome.diverged
     assert trial.values == ([0.5] if outcome in {Outcome.COMPLETED, Outcome.PRUNED} else None)
-    (again,) = trial_store.entries()
+    (again,) = trial_store.trials()
     assert (again.closed, again.claim, again.record.outcome) == (True, None, outcome)
 
 
@@ -181,23 +188,23 @@ def test_reports_are_whole_epochs_and_finite(trial_store: TrialStore) -> None:
 
 def test_a_claim_is_held_until_somebody_takes_it(trial_store: TrialStore) -> None:
     entry = begun(trial_store, 1.0)
-    assert trial_store.holds(entry)
+    assert trial_store.holds_claim(entry)
     trial_store.claim(entry, 6.0, 0.0)
-    assert not trial_store.holds(entry), "the same process, but another claim"
+    assert not trial_store.holds_claim(entry), "the same process, but another claim"
     trial_store.end(ended(entry, Outcome.PRUNED))
-    assert not trial_store.holds(entry)
+    assert not trial_store.holds_claim(entry)
 
 
 # -- recovery ---------------------------------------------------------------------------------------------
 
 
 def test_what_the_living_hold_is_left_alone(trial_store: TrialStore) -> None:
-    with at_work() as neighbour:
+    with worker_lease() as neighbour:
         theirs = claimed_by(trial_store, neighbour, 1.0)
         assert trial_store.recover([theirs]) == [theirs]
 
 
-def test_a_claim_of_its_own_between_two_pieces_was_stored_without_an_answer(trial_store: TrialStore) -> None:
+def test_a_claim_of_its_own_between_two_segments_was_stored_without_an_answer(trial_store: TrialStore) -> None:
     mine = begun(trial_store, 1.0)
     (found,) = trial_store.recover([mine])
     assert found == dataclasses.replace(mine, claim=None, resume=5.0)
@@ -205,18 +212,18 @@ def test_a_claim_of_its_own_between_two_pieces_was_stored_without_an_answer(tria
 
 def test_what_the_dead_held_is_free_and_its_record_stays(trial_store: TrialStore) -> None:
     entry = claimed_by(trial_store, dead_lease(), 1.0, 0.5)
-    (found,) = trial_store.recover(trial_store.entries())
+    (found,) = trial_store.recover(trial_store.trials())
     assert found == dataclasses.replace(entry, claim=None, resume=5.0)
-    assert trial_store.entries() == [found], "written, not only said"
-    assert trial_store.seen(found).open
+    assert trial_store.trials() == [found], "written, not only said"
+    assert trial_store.view(found).open
 
 
 def test_a_search_of_this_process_that_has_ended_holds_nothing(trial_store: TrialStore) -> None:
-    with at_work() as before:
+    with worker_lease() as before:
         entry = claimed_by(trial_store, before, 1.0, owner=before)
     (found,) = trial_store.recover([entry])
     assert (found.claim, found.owner) == (None, None)
-    assert trial_store.seen(found).repaid_epochs == 1.0
+    assert trial_store.view(found).repaid_epochs == 1.0
 
 
 def test_an_end_that_was_not_told_is_told(trial_store: TrialStore) -> None:
@@ -228,7 +235,7 @@ def test_an_end_that_was_not_told_is_told(trial_store: TrialStore) -> None:
 
 def test_a_trial_without_a_record_is_ended(trial_store: TrialStore) -> None:
     trial_store.study.ask()
-    assert trial_store.entries() == []
+    assert trial_store.trials() == []
     (trial,) = trial_store.study.trials
     assert trial.state is TrialState.FAIL
     assert trial.user_attrs["outcome"] == Outcome.INTERRUPTED.value
@@ -237,7 +244,7 @@ def test_a_trial_without_a_record_is_ended(trial_store: TrialStore) -> None:
 def test_what_other_hands_have_ended_is_ended(trial_store: TrialStore) -> None:
     entry = begun(trial_store, 1.0)
     trial_store.storage.set_trial_state_values(trial_store.trial_id(entry.number), TrialState.FAIL)
-    (found,) = trial_store.entries()
+    (found,) = trial_store.trials()
     assert found.record.outcome is Outcome.FAILED
     assert "outside" in found.record.why
     assert trial_store.recover([found]) == [found]
@@ -245,7 +252,7 @@ def test_what_other_hands_have_ended_is_ended(trial_store: TrialStore) -> None:
 
 def test_enqueued_trials_are_counted(trial_store: TrialStore) -> None:
     trial_store.study.enqueue_trial({"lr": 0.5})
-    assert trial_store.entries() == []
+    assert trial_store.trials() == []
     assert trial_store.waiting == 1
 
 
@@ -253,7 +260,7 @@ def test_enqueued_trials_are_counted(trial_store: TrialStore) -> None:
 
 
 def watched(trial_store: TrialStore, lease: Lease, **how: bool) -> TrialStore:
-    """The same ledger, told of a death."""
+    """The same store, which knows of a death."""
     death = Death(pid=lease.pid, started=lease.started, why="killed by SIGKILL", **how)
     return dataclasses.replace(trial_store, deaths=[*trial_store.deaths, death])
 
