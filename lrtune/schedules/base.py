@@ -71,12 +71,12 @@ class Schedule(abc.ABC):
         return self.name
 
     @property
-    def listens(self) -> bool:
+    def metric_driven(self) -> bool:
         """Whether it is metric-driven: it needs the metric, by ``update``, has a state, and belongs to one run."""
         return False
 
     @property
-    def hears_losses(self) -> bool:
+    def minimizes(self) -> bool:
         """Whether a smaller metric is the better one to a metric-driven schedule."""
         return True
 

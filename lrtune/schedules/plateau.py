@@ -57,12 +57,12 @@ class Plateau(Schedule):
     _current: _State = field(default_factory=_State, init=False, repr=False, compare=False)
 
     @property
-    def listens(self) -> bool:
+    def metric_driven(self) -> bool:
         """It is metric-driven."""
         return True
 
     @property
-    def hears_losses(self) -> bool:
+    def minimizes(self) -> bool:
         """Whether a smaller metric is the better one."""
         return self.mode == "min"
 

@@ -34,14 +34,14 @@ class Warmup(Schedule):
         return self.after.family
 
     @property
-    def listens(self) -> bool:
+    def metric_driven(self) -> bool:
         """Whether the schedule that follows is metric-driven."""
-        return self.after.listens
+        return self.after.metric_driven
 
     @property
-    def hears_losses(self) -> bool:
+    def minimizes(self) -> bool:
         """Whether a smaller metric is the better one to the schedule that follows."""
-        return self.after.hears_losses
+        return self.after.minimizes
 
     def update(self, metric: float, *, progress: float = 1.0) -> float:
         """Pass the metric on once the warmup is over; returns the multiplier from now on."""

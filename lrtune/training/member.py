@@ -222,7 +222,7 @@ class MinibatchMember(Member):
             if position == 0:
                 self.loss_sum, self.loss_weight = 0.0, 0
             self.train(epoch, position, min(self.per_epoch, position + target - self.step))
-            if self.schedule.listens and self.step % self.per_epoch == 0:
+            if self.schedule.metric_driven and self.step % self.per_epoch == 0:
                 metric = {**self.mean_loss, **self.evaluate()}[self.watched()]
                 self.schedule.update(metric, progress=self.step / self.total_steps)
         self.check()

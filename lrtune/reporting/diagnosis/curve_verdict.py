@@ -17,7 +17,7 @@ from lrtune.core.numpy_errors import own_errstate
 from lrtune.core.outcome import Outcome
 from lrtune.reporting.diagnosis import features
 from lrtune.reporting.diagnosis.findings import Finding, VerdictKind
-from lrtune.reporting.diagnosis.prepared_curve import STUCK_SHARE, PreparedCurve
+from lrtune.reporting.diagnosis.prepared_curve import LEVEL_SHARE, PreparedCurve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,7 +136,7 @@ def _has_exploded(run: PreparedCurve) -> bool:
     if end > run.start + EXPLODED_SHARE * scale + NOISE_SIGMAS * run.sigma:
         return True
     rising, p_value = features.trend(run.values[len(run.values) // 2 :])
-    return rising > 0 and p_value < TREND_P and end > run.start + STUCK_SHARE * scale + NOISE_SIGMAS * run.sigma
+    return rising > 0 and p_value < TREND_P and end > run.start + LEVEL_SHARE * scale + NOISE_SIGMAS * run.sigma
 
 
 def _stuck(run: PreparedCurve) -> Finding | None:
@@ -159,7 +159,7 @@ def _is_stuck(run: PreparedCurve) -> bool:
     n = len(run.values)
     if n <= FEWEST:
         return False
-    margin = STUCK_SHARE * max(run.improvement, abs(run.start) if run.known_start else 0.0)
+    margin = LEVEL_SHARE * max(run.improvement, abs(run.start) if run.known_start else 0.0)
     if run.start - run.level <= max(margin, run.sigma) and run.has_relapsed:
         return True
     later = features.middle(run.values[n // 2 :])

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from lrtune.core.curve import Curve, Direction
     from lrtune.core.outcome import Outcome
 
-__all__ = ["STUCK_SHARE", "PreparedCurve"]
+__all__ = ["LEVEL_SHARE", "PreparedCurve"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
-STUCK_SHARE = 0.05  # of the untrained level's magnitude, or of the largest improvement so far
+LEVEL_SHARE = 0.05  # of the untrained level's magnitude, or of the largest improvement so far
 LOST_SIGMAS = 5.0  # the lowest of many medians of three lies up to 3 sigma below their middle by chance
 FAR_BELOW = 0.1  # a learning rate below a tenth of the best one: slow, not broken
 
@@ -107,7 +107,7 @@ class PreparedCurve:
     @property
     def has_relapsed(self) -> bool:
         """Whether it had improved on the untrained model, and lost more than half of that by its end."""
-        if len(self.values) < features.SHORTEST or self.improvement < STUCK_SHARE * abs(self.start):
+        if len(self.values) < features.SHORTEST or self.improvement < LEVEL_SHARE * abs(self.start):
             return False
         return self.level - self.floor > max(self.improvement / 2, LOST_SIGMAS * self.sigma)
 

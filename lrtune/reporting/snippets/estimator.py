@@ -33,7 +33,7 @@ def estimator_lines(recipe: Recipe, schedule: Schedule, total_steps: int | None,
     imported += [] if constant else ["from sklearn import config_context"]
     if setup:
         lines += ["", "", *_fit(recipe, schedule, setup)]
-    elif schedule.listens:
+    elif schedule.metric_driven:
         lines += ["", "", "# plateau.update(metric) after every epoch"]
     return [*imported, *([""] if imported else []), *lines]
 
@@ -77,7 +77,7 @@ def _learn(recipe: Recipe, schedule: Schedule, setup: Mapping[str, Any], *, cons
     else:
         body.append("with config_context(skip_parameter_validation=True):  # which refuses a learning rate of zero")
         body.append("    model.partial_fit(X, y, **more)")
-    if schedule.listens and recipe.warmup:
+    if schedule.metric_driven and recipe.warmup:
         body.append("plateau.steps = step + 1")
     more = "; more: classes=... on the first" if not setup or setup["classifies"] else ""
     return [
@@ -104,9 +104,9 @@ def _fit(recipe: Recipe, schedule: Schedule, setup: Mapping[str, Any]) -> list[s
         f"        learn(step, X[chosen], y[chosen]{passed})",
         "        step += 1",
     ]
-    if schedule.listens:
+    if schedule.metric_driven:
         body.append(f"    plateau.update(measure(model))  # measure: yours, the {one_line(setup['hears'])}")
-    measure = ", measure" if schedule.listens else ""
+    measure = ", measure" if schedule.metric_driven else ""
     return [
         f"def fit(X, y{weight}{measure}):  # all of it, on arrays of the rows to train on",
         *(f"    {line}" for line in body),

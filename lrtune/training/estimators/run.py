@@ -114,7 +114,7 @@ class EstimatorTask:
 
     def watched(self, schedule: Schedule) -> str:
         """What a metric-driven schedule is updated with: the held-out loss, or for `mode=max` the first score."""
-        return "valid_loss" if schedule.hears_losses else next(iter(self.scorers), "valid_loss")
+        return "valid_loss" if schedule.minimizes else next(iter(self.scorers), "valid_loss")
 
 
 class EstimatorMember(MinibatchMember):

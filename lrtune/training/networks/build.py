@@ -89,7 +89,7 @@ class NetworkSettings:
     def watched(self, schedule: Schedule) -> str:
         """What a metric-driven schedule is updated with: the held-out loss, or for `mode=max` the first metric."""
         loss = "train_loss" if self.valid is None else "valid_loss"
-        return loss if schedule.hears_losses else next(iter(self.metrics), loss)
+        return loss if schedule.minimizes else next(iter(self.metrics), loss)
 
 
 @dataclass(slots=True)

@@ -227,7 +227,7 @@ class NetworkMember(MinibatchMember):
             **head,
             "micro": live.stepper.micro_batch,
             "whole_only": live.stepper.never_split,
-            "schedule": encoded(dict(self.schedule.state())) if self.schedule.listens else None,
+            "schedule": encoded(dict(self.schedule.state())) if self.schedule.metric_driven else None,
             "scaler": None if scaler is None else encoded(scaler.state_dict()),
             "model": {name: encoded(tensor) for name, tensor in _tensors(live.model).items()},
             "optimizer": save_optimizer(live.stepper.optimizer),

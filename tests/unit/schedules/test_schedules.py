@@ -274,7 +274,7 @@ def test_warmup_rises_in_a_line_and_then_makes_room(schedule: Schedule, warmup: 
     if schedule.family in ("linear", "cosine", "exponential", "onecycle", "polynomial") and at < 1:
         assert warm(warmup + at * (1 - warmup)) == pytest.approx(schedule(at), rel=1e-4, abs=1e-4)
     assert warm.family == schedule.family
-    assert warm.listens == schedule.listens
+    assert warm.metric_driven == schedule.metric_driven
 
 
 @given(schedules(warmup=False))
@@ -291,7 +291,7 @@ def test_each_is_described_in_one_sentence(schedule: Schedule) -> None:
 
 
 def test_only_plateau_listens() -> None:
-    assert [name for name in SCHEDULES if parse(name).listens] == ["plateau"]
+    assert [name for name in SCHEDULES if parse(name).metric_driven] == ["plateau"]
 
 
 @pytest.mark.parametrize("spec", ["cosine", "warmup(0.1) + step"])
