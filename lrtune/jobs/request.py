@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lrtune.core.files import make_folder
+from lrtune.core.locks import RunLock
 from lrtune.core.timestamps import stamp, utc_now
-from lrtune.jobs.lock import locked
 from lrtune.jobs.retention import REPORT
 from lrtune.workers.pool import WorkerContext
 
@@ -112,8 +113,8 @@ def holding(job: JobFile, asked: JobRequest) -> Iterator[None]:
         If the job's folder cannot be written to.
     """
     make_folder(job.out)
-    shown = f"job {job.name!r}"
-    with locked(job.out / LOCK, shown=shown, wait=asked.wait, should_stop=asked.should_stop, at=asked.now()):
+    lock = RunLock(job.out / LOCK, f"job {job.name!r}", at=asked.now())
+    with lock.hold(math.inf if asked.wait else 0.0, should_stop=asked.should_stop):
         yield
 
 

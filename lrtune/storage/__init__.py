@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lrtune.storage.error_mapping import is_missing
 from lrtune.storage.factory import open_storage
-from lrtune.storage.locking import file_of, spans_machines, study_lock
+from lrtune.storage.locks import file_of, spans_machines, study_lock
 from lrtune.storage.retry import RetryingStorage
 from lrtune.storage.sqlite_rows import rows_of
 from lrtune.storage.trial_rows import Rows, TrialChange, TrialRow

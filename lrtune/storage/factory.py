@@ -12,7 +12,7 @@ from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage, get_storag
 from lrtune.core.locks import FileLock
 from lrtune.core.os_errors import os_sentence
 from lrtune.errors import StorageError
-from lrtune.storage.locks import ServerLock
+from lrtune.storage.locks import ServerLock, lock_path
 from lrtune.storage.postgresql import ServerDatabase
 from lrtune.storage.retry import RetryingStorage
 from lrtune.storage.schema import Found, inspect_file, inspect_server, known_schema
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["lock_path", "open_again", "open_storage"]
+__all__ = ["open_again", "open_storage"]
 
 SCHEMA_SECONDS = 60.0  # another process may be creating the schema on a slow disk
 START_SECONDS = 4.0  # a server that is down at the start is reported within 10 s
@@ -78,11 +78,6 @@ def open_again(shown: str, retry_seconds: float) -> RetryingStorage:
         msg = f"storage {shown} cannot be opened again in this process; open it by its URL"
         raise StorageError(msg)
     return storage
-
-
-def lock_path(path: Path) -> Path:
-    """The lock file beside a storage file."""
-    return path.with_name(path.name + ".lock")
 
 
 def _open_file(address: FileAddress, retry_seconds: float, warn: Callable[[str], None]) -> BaseStorage:

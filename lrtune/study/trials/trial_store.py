@@ -5,7 +5,7 @@ either the old record or the new one. Around it everything is plain Optuna: para
 reports at the rungs, a constraint on diverged trials, and readable attributes for the dashboard.
 
 Every method that decides anything expects its caller to hold the study's lock
-(:func:`lrtune.storage.locking`).
+(:func:`lrtune.storage.locks.study_lock`).
 """
 
 from __future__ import annotations
