@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy.exc
 
 from lrtune.errors import StorageError
-from lrtune.storage.database import _watch
+from lrtune.storage.database import Database
 from lrtune.storage.error_mapping import sqlite_sentence
 
 if TYPE_CHECKING:
@@ -47,8 +47,11 @@ NETWORK_FILE_SYSTEMS = frozenset(
 )
 
 
-class SqliteDatabase:
+class SqliteDatabase(Database):
     """An SQLite file, opened by this process; never creates the file anew once it is gone."""
+
+    patience: float = 2.0  # other writers are ordinary here: 60 s by default
+    quiet_seconds: float = 5.0
 
     def __init__(self, address: FileAddress) -> None:
         self.address = address
@@ -98,8 +101,8 @@ class SqliteDatabase:
                 with contextlib.suppress(sqlite3.OperationalError):
                     connection.execute(f"pragma journal_mode = {wanted}").fetchone()
 
-    def furnish(self, script: Iterable[str]) -> bool:
-        """Make all tables in one transaction; whether it was done, for a file that is no longer empty is left alone."""
+    def create_schema(self, script: Iterable[str]) -> bool:
+        """Create all tables in one transaction; False, and nothing done, for a file that is no longer empty."""
         with contextlib.closing(self.connect()) as connection:
             connection.execute("begin immediate")
             try:
@@ -113,9 +116,9 @@ class SqliteDatabase:
                     connection.execute("rollback")
         return True
 
-    def harden(self, engine: sqlalchemy.Engine) -> None:
+    def configure_engine(self, engine: sqlalchemy.Engine) -> None:
         """Give an engine real transactions: pysqlite's own begin late, and let two writers read alike."""
-        _watch(engine)
+        super().configure_engine(engine)
 
         @sqlalchemy.event.listens_for(engine, "begin")
         def _begin(connection: sqlalchemy.Connection) -> None:
@@ -144,15 +147,7 @@ class SqliteDatabase:
         del waited
         return sqlite_sentence(error, self.path, self.shown, self._kept())
 
-    def patience(self, seconds: float) -> float:
-        """Twice as long as for a server: other writers are ordinary here, 60 s by default."""
-        return 2 * seconds
-
-    def quiet(self) -> float:
-        """Five seconds."""
-        return 5.0
-
-    def settle(self) -> None:
+    def checkpoint(self) -> None:
         """Move the write-ahead log into the file, so that a copy of the file alone holds the study.
 
         SQLite does it by itself only where the last connection of all processes is closed properly. What others hold

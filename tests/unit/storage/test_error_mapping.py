@@ -20,6 +20,7 @@ from optuna.trial import TrialState, create_trial
 
 from lrtune.errors import StorageError
 from lrtune.storage import RetryingStorage, open_storage
+from lrtune.storage.database import Database
 from lrtune.storage.error_mapping import TransientError, is_fatal, is_transient
 from lrtune.storage.sqlite import SqliteDatabase, file_system
 
@@ -46,23 +47,11 @@ except StorageError as error:
 """
 
 
-class NoDatabase:
-    shown = address_text = "a storage in a test"
-
-    def check(self) -> None:
-        pass
-
-    def writing(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
+class NoDatabase(Database):
+    shown = "a storage in a test"
 
     def sentence(self, error: BaseException, waited: float) -> str:
         return f"given up: {error} after {waited:.0f} s"
-
-    def patience(self, seconds: float) -> float:
-        return seconds
-
-    def quiet(self) -> float:
-        return 0.0
 
 
 def never(where: str, seconds: float) -> RetryingStorage:
