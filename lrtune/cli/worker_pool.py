@@ -41,7 +41,7 @@ def crewed(
         lambda place: guarded(lambda: work(place), aside=place.index > 0),
         count=count,
         stall_timeout=stall_timeout,
-        ahead=lambda: _ahead(study, given or {}),
+        preload=lambda: _ahead(study, given or {}),
         note=note,
     )
     raise typer.Exit(code)

@@ -83,7 +83,7 @@ class Child:
             theirs.close()
         pid = self._process.pid or 0
         set_process_group(pid)
-        place.holds(pid)
+        place.add_group(pid)
         self._end = util.Finalize(self, _ended, args=(self._process, self._pipe, place), exitpriority=100)
 
     @property
@@ -141,7 +141,7 @@ def _ended(process: ForkProcess, pipe: Connection[Any, Any], place: WorkerContex
     end_group(pid)
     process.kill()  # where it has left its group
     process.join()
-    place.released(pid)
+    place.remove_group(pid)
     pipe.close()
     process.close()
 

@@ -238,7 +238,7 @@ def locked(path: Path) -> Iterator[threading.Event]:
 def test_a_locked_file_is_waited_for_with_one_warning(
     study: optuna.Study, tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(SqliteDatabase, "quiet", lambda _: 1.5)
+    monkeypatch.setattr(SqliteDatabase, "quiet_seconds", 1.5)
     study._storage.retry_seconds = 100.0  # type: ignore[attr-defined]  # it has it, untyped
     check = SqliteDatabase.check
     with locked(tmp_path / "s.db") as free:
