@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy.exc
@@ -16,7 +16,6 @@ from lrtune.storage.error_mapping import sqlite_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
     from lrtune.storage.url import FileAddress
 
@@ -28,27 +27,14 @@ BUSY_SECONDS = 1.0  # one wait inside SQLite, where no signal is heard; the retr
 
 NETWORK_FILE_SYSTEMS = frozenset(
     {
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb3",
-        "smbfs",
-        "9p",
-        "afs",
-        "lustre",
-        "gpfs",
-        "beegfs",
-        "ceph",
-        "glusterfs",
-        "fuse.glusterfs",
-        "fuse.sshfs",
-        "fuse.s3fs",
+        *("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "lustre", "gpfs", "beegfs", "ceph"),
+        *("glusterfs", "fuse.glusterfs", "fuse.sshfs", "fuse.s3fs"),
     }
 )
 
 
 class SqliteDatabase(Database):
-    """An SQLite file, opened by this process; never creates the file anew once it is gone."""
+    """An SQLite file that was there when it was opened; it is never created again once it is gone."""
 
     patience: float = 2.0  # other writers are ordinary here: 60 s by default
     quiet_seconds: float = 5.0
@@ -117,7 +103,7 @@ class SqliteDatabase(Database):
         return True
 
     def configure_engine(self, engine: sqlalchemy.Engine) -> None:
-        """Give an engine real transactions: pysqlite's own begin late, and let two writers read alike."""
+        """Give an engine real transactions: those of the sqlite3 module begin late, so that two writers read alike."""
         super().configure_engine(engine)
 
         @sqlalchemy.event.listens_for(engine, "begin")
@@ -150,8 +136,7 @@ class SqliteDatabase(Database):
     def checkpoint(self) -> None:
         """Move the write-ahead log into the file, so that a copy of the file alone holds the study.
 
-        SQLite does it by itself only where the last connection of all processes is closed properly. What others hold
-        open meanwhile keeps its place in the log, and is moved when they end.
+        SQLite does so by itself only where the last connection of all processes is closed properly.
         """
         if _identity(self.path) != self._inode:
             return
@@ -179,16 +164,13 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def file_system(path: Path) -> str:
     """The type of the file system a path lies on, e.g. ``"ext4"``; empty where the machine does not say."""
-    best, kind = "", ""
-    target = os.path.realpath(path)
     try:
-        with open("/proc/self/mounts", encoding="utf-8", errors="replace") as stream:  # noqa: PTH123 -- not a Path here
-            for line in stream:
-                _, mount, found, *_ = line.split()
-                mount = mount.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
-                inside = target == mount or target.startswith(mount.rstrip("/") + "/")
-                if inside and len(mount) >= len(best):
-                    best, kind = mount, found
+        lines = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
+    target, best, kind = path.resolve(), Path(), ""
+    for _, mount, found, *_ in map(str.split, lines):
+        folder = Path(mount.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\"))
+        if target.is_relative_to(folder) and len(folder.parts) >= len(best.parts):  # the last mount on a folder counts
+            best, kind = folder, found
     return kind

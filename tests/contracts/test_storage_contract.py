@@ -15,7 +15,7 @@ from postgres_server import PASSWORD, PostgresServer
 import lrtune
 from lrtune.storage import RetryingStorage, open_storage, rows_of, sqlite_rows
 from lrtune.storage.sqlite_rows import FileRows
-from lrtune.storage.trial_rows import AnyRows
+from lrtune.storage.trial_rows import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -142,7 +142,7 @@ def with_own_sql(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 def test_a_search_without_own_sql_has_the_same_answer(with_own_sql: tuple[str, Path, Any], tmp_path: Path) -> None:
     strategy, path, expected = with_own_sql
     assert answer(search(tmp_path / "s.db", strategy=strategy)) == expected
-    assert kind_of_rows(tmp_path / "s.db") is AnyRows
+    assert kind_of_rows(tmp_path / "s.db") is Rows
     assert left_behind(tmp_path / "s.db") == left_behind(path)
 
 
@@ -161,7 +161,7 @@ def stopped_and_resumed(path: Path, ways: tuple[str, str], monkeypatch: pytest.M
             if way == "optuna":
                 patch.setattr(sqlite_rows, "OPTUNA", "none")
             result = search(path, trainer=counted, should_stop=should_stop)
-            assert kind_of_rows(path) is (AnyRows if way == "optuna" else FileRows)
+            assert kind_of_rows(path) is (Rows if way == "optuna" else FileRows)
     return answer(result)
 
 
