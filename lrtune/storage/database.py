@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 import sqlalchemy
@@ -24,7 +25,7 @@ _engines: weakref.WeakSet[sqlalchemy.Engine] = weakref.WeakSet()
 _inherited: list[object] = []
 
 
-class Database:
+class Database(ABC):
     """What the retrying storage asks of a database; the defaults are those of a server.
 
     Attributes
@@ -39,27 +40,27 @@ class Database:
     quiet_seconds: float = 0.0
 
     @property
+    @abstractmethod
     def shown(self) -> str:
         """Its place without secrets, as the user gave it."""
-        raise NotImplementedError
 
     @property
     def address_text(self) -> str:
         """What opens it again in another process, without secrets."""
         return self.shown
 
+    @abstractmethod
     def sentence(self, error: BaseException, waited: float) -> str:
         """What to tell the user when it is given up, after so many seconds."""
-        raise NotImplementedError
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027 -- a server says so itself
         """Raise :class:`~lrtune.errors.StorageError` if it is no longer the one that was opened."""
 
     def writing(self) -> AbstractContextManager[None]:
         """A block whose transactions take the write lock from their first statement on, where there is one."""
         return contextlib.nullcontext()
 
-    def checkpoint(self) -> None:
+    def checkpoint(self) -> None:  # noqa: B027 -- nobody copies the files of a server
         """Leave it so that a copy of its files holds all that was written; this process has closed its connections."""
 
     def configure_engine(self, engine: sqlalchemy.Engine) -> None:
