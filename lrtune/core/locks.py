@@ -20,7 +20,6 @@ from lrtune.core.timestamps import stamp, utc_now
 from lrtune.errors import LockedError, LrtuneError, StorageError
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -163,13 +162,10 @@ class FileLock(ThreadLock):
             os.close(descriptor)
 
     def _sign(self) -> None:
-        note = {"pid": os.getpid(), "host": socket.gethostname(), "since": stamp(self._now())}
+        note = {"pid": os.getpid(), "host": socket.gethostname(), "since": stamp(utc_now())}
         with contextlib.suppress(OSError):  # the note is for messages alone; a full disk must not cost the lock
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, json.dumps(note).encode(), 0)
-
-    def _now(self) -> dt.datetime:
-        return utc_now()
 
     def _owner(self, note: dict[str, Any]) -> str:
         try:
@@ -191,24 +187,9 @@ class FileLock(ThreadLock):
 
 
 class RunLock(FileLock):
-    """A file lock for one run at a time; who comes second raises :class:`~lrtune.errors.LockedError`.
-
-    Parameters
-    ----------
-    path, shown
-        See :class:`FileLock`; ``"job 'weekly'"``, for instance.
-    at
-        The time that is noted as the beginning of the run; now by default.
-    """
+    """A file lock for one run of a job at a time; who comes second raises :class:`~lrtune.errors.LockedError`."""
 
     beside = "the job's folder"
-
-    def __init__(self, path: Path, shown: str, *, at: dt.datetime | None = None) -> None:
-        super().__init__(path, shown)
-        self._at = at
-
-    def _now(self) -> dt.datetime:
-        return self._at or utc_now()
 
     def _owner(self, note: dict[str, Any]) -> str:
         try:

@@ -113,7 +113,7 @@ def holding(job: JobFile, asked: JobRequest) -> Iterator[None]:
         If the job's folder cannot be written to.
     """
     make_folder(job.out)
-    lock = RunLock(job.out / LOCK, f"job {job.name!r}", at=asked.now())
+    lock = RunLock(job.out / LOCK, f"job {job.name!r}")
     with lock.hold(math.inf if asked.wait else 0.0, should_stop=asked.should_stop):
         yield
 
