@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from lrtune.core.os_errors import cure, os_sentence, reason
 from lrtune.core.timestamps import stamp, utc_now
@@ -23,19 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["FileLock", "Held", "RunLock", "ThreadLock", "attempts", "flock"]
+__all__ = ["FileLock", "RunLock", "ThreadLock", "attempts", "flock"]
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.1  # seconds between two tries
 LONGEST_NOTE = 1000  # bytes
 
 _file_locks: weakref.WeakSet[FileLock] = weakref.WeakSet()
-
-
-class Held(Protocol):
-    """A lock that is held."""
-
-    def lost(self) -> bool:
-        """Whether it was lost while held, because the server that kept it restarted; asks the server."""
 
 
 class ThreadLock:
@@ -53,7 +46,7 @@ class ThreadLock:
         self._depth = 0
 
     @contextlib.contextmanager
-    def hold(self, timeout: float, *, should_stop: Callable[[], bool] | None = None) -> Iterator[Held]:
+    def hold(self, timeout: float, *, should_stop: Callable[[], bool] | None = None) -> Iterator[ThreadLock]:
         """Hold the lock for the block.
 
         Parameters
@@ -89,7 +82,7 @@ class ThreadLock:
             self._threads.release()
 
     def lost(self) -> bool:
-        """Never: the kernel keeps it for as long as this process lives."""
+        """Whether it was lost while held: never, since the kernel keeps it for as long as this process lives."""
         return False
 
     def _take(self, deadline: float, should_stop: Callable[[], bool] | None) -> str | None:

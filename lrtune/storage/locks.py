@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from optuna.storages import BaseStorage
 
-    from lrtune.core.locks import Held
-
 __all__ = ["ServerLock", "file_of", "lock_path", "spans_machines", "study_lock"]
 
 _file_locks: dict[str, FileLock] = {}  # by path: two storages of one file in a process share a lock
@@ -110,7 +108,9 @@ def lock_path(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def study_lock(storage: BaseStorage, study_name: str, *, timeout: float = 60.0, fenced: bool = False) -> Iterator[Held]:
+def study_lock(
+    storage: BaseStorage, study_name: str, *, timeout: float = 60.0, fenced: bool = False
+) -> Iterator[ThreadLock]:
     """Hold the lock of a study, shared by all its processes; the thread that holds it may take it again.
 
     For a file it is a kernel lock on a file beside it (one for all studies of the file), for PostgreSQL an advisory
@@ -130,7 +130,7 @@ def study_lock(storage: BaseStorage, study_name: str, *, timeout: float = 60.0, 
 
     Yields
     ------
-    Held
+    ThreadLock
         ``.lost()`` says whether a server restart has taken the lock away in the meantime.
 
     Raises
@@ -151,7 +151,7 @@ def study_lock(storage: BaseStorage, study_name: str, *, timeout: float = 60.0, 
         raise StorageError(msg) from error
 
 
-def _fence(storage: BaseStorage, held: Held, *, fenced: bool) -> contextlib.AbstractContextManager[None]:
+def _fence(storage: BaseStorage, held: ThreadLock, *, fenced: bool) -> contextlib.AbstractContextManager[None]:
     if fenced and isinstance(storage, RetryingStorage) and isinstance(held, ServerLock):  # no other can be lost
         return storage.fenced(held)
     return contextlib.nullcontext()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import sqlalchemy
     from optuna.study import StudyDirection
 
-    from lrtune.core.locks import Held
+    from lrtune.core.locks import ThreadLock
     from lrtune.storage.database import Database
 
 __all__ = ["RetryingStorage", "close_all"]
@@ -107,7 +107,13 @@ class RetryingStorage(BaseStorage):
     def __reduce__(self) -> tuple[object, ...]:
         return self._reopen, (self.database.address_text, self.retry_seconds)
 
-    def retry(self, call: Callable[[], T], after_fault: Callable[[], T] | None = None) -> T:
+    def retry(
+        self,
+        call: Callable[[], T],
+        after_fault: Callable[[], T] | None = None,
+        *,
+        before: Callable[[], None] | None = None,
+    ) -> T:
         """Call until it succeeds, or until the fault has lasted for too long.
 
         Parameters
@@ -116,6 +122,8 @@ class RetryingStorage(BaseStorage):
             What to call.
         after_fault
             What to call once a call has failed, since that one may have been carried out; `call` by default.
+        before
+            Called before every attempt; what it raises ends them.
 
         Raises
         ------
@@ -129,6 +137,8 @@ class RetryingStorage(BaseStorage):
                 with attempt:
                     number = attempt.retry_state.attempt_number
                     self.database.check()
+                    if before is not None:
+                        before()
                     result = call() if number == 1 or after_fault is None else after_fault()
         except tenacity.RetryError as stopped:
             error = stopped.last_attempt.exception() or stopped
@@ -162,7 +172,7 @@ class RetryingStorage(BaseStorage):
         return ""
 
     @contextlib.contextmanager
-    def fenced(self, held: Held) -> Iterator[None]:
+    def fenced(self, lock: ThreadLock) -> Iterator[None]:
         """Within the block this thread writes only while it holds this lock.
 
         Raises
@@ -170,24 +180,22 @@ class RetryingStorage(BaseStorage):
         LockLostError
             At the first write after the lock was lost. One whose answer was lost may have been stored.
         """
-        before, self._fence.held = getattr(self._fence, "held", None), held
+        before, self._fence.lock = getattr(self._fence, "lock", None), lock
         try:
             yield
         finally:
-            self._fence.held = before
+            self._fence.lock = before
 
     def _write(self, call: Callable[[], T], after_fault: Callable[[], T] | None = None) -> T:
-        """Retry what writes, in transactions that take the write lock at once, and only behind the fence."""
-        held: Held | None = getattr(self._fence, "held", None)
-
-        def fenced(write: Callable[[], T]) -> T:
-            if held is not None and held.lost():
-                msg = f"the decision lock was lost, because {self.database.shown} restarted; run the same command again"
-                raise LockLostError(msg)
-            return write()
-
+        """Retry what writes: behind the fence, in a transaction that takes the write lock at once."""
         with self.database.writing():
-            return self.retry(lambda: fenced(call), None if after_fault is None else lambda: fenced(after_fault))
+            return self.retry(call, after_fault, before=self._check_fence)
+
+    def _check_fence(self) -> None:
+        lock: ThreadLock | None = getattr(self._fence, "lock", None)
+        if lock is not None and lock.lost():
+            msg = f"the decision lock was lost, because {self.database.shown} restarted; run the same command again"
+            raise LockLostError(msg)
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
         """See :class:`optuna.storages.BaseStorage`; a study whose creation was not answered is found again."""
