@@ -163,7 +163,7 @@ class FileLock(ThreadLock):
     def _owner(self, note: dict[str, Any]) -> str:
         try:
             owner = f"process {int(note['pid'])} on {str(note['host'])[:200]}"
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, OverflowError, TypeError, ValueError):
             owner = ""
         return owner if owner and owner.isprintable() else "another process"
 
@@ -187,7 +187,7 @@ class RunLock(FileLock):
     def _owner(self, note: dict[str, Any]) -> str:
         try:
             return f"{str(note['since'])[:30]} (pid {int(note['pid'])})"
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, OverflowError, TypeError, ValueError):
             return "a moment ago"
 
     def _refusal(self, owner: str, timeout: float) -> LrtuneError:

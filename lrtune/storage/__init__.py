@@ -1,7 +1,7 @@
-"""Where a study outlives its process: SQLite by default, PostgreSQL by URL, memory by choice.
+"""Storages of studies: SQLite by default, PostgreSQL by URL, memory by choice.
 
-The family's contract: whatever :func:`open_storage` returns is a storage of Optuna's, passes Optuna's
-own public suite, and raises :class:`~lrtune.errors.StorageError` with one sentence when it gives up.
+Whatever :func:`open_storage` returns is an Optuna storage, passes Optuna's public test suite for storages, and raises
+:class:`~lrtune.errors.StorageError` with one sentence when it gives up.
 """
 
 from __future__ import annotations

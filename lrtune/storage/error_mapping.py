@@ -1,4 +1,4 @@
-"""What a failing storage means: wait and try again, give up with a sentence, or not a matter of storage."""
+"""Which errors of a database may pass, which are final, which concern the call alone; and the sentences for users."""
 
 from __future__ import annotations
 
