@@ -15,15 +15,15 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from lrtune.core.os_errors import cure, os_sentence, reason
+from lrtune.core.os_errors import os_sentence, reason
 from lrtune.core.timestamps import stamp, utc_now
-from lrtune.errors import LockedError, LrtuneError, StorageError
+from lrtune.errors import LrtuneError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["FileLock", "RunLock", "ThreadLock", "attempts", "flock"]
+__all__ = ["FileLock", "ThreadLock", "attempts", "flock"]
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.1  # seconds between two tries
 LONGEST_NOTE = 1000  # bytes
@@ -177,25 +177,6 @@ class FileLock(ThreadLock):
             with contextlib.suppress(OSError):
                 os.close(descriptor)
         self._threads, self._depth = threading.RLock(), 0
-
-
-class RunLock(FileLock):
-    """A file lock for one run of a job at a time; who comes second raises :class:`~lrtune.errors.LockedError`."""
-
-    beside = "the job's folder"
-
-    def _owner(self, note: dict[str, Any]) -> str:
-        try:
-            return f"{str(note['since'])[:30]} (pid {int(note['pid'])})"
-        except (KeyError, OverflowError, TypeError, ValueError):
-            return "a moment ago"
-
-    def _refusal(self, owner: str, timeout: float) -> LrtuneError:
-        del timeout
-        return LockedError(f"{self._shown} is already running since {owner}; wait for it with --wait")
-
-    def _unopened(self, error: OSError) -> StorageError:
-        return StorageError(f"{self._path}: the lock cannot be opened ({reason(error)}); {cure(error)}")
 
 
 def flock(descriptor: int, *, wait: bool) -> None:

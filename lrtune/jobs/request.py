@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lrtune.core.files import make_folder
-from lrtune.core.locks import RunLock
+from lrtune.core.locks import FileLock
+from lrtune.core.os_errors import cure, reason
 from lrtune.core.timestamps import stamp, utc_now
+from lrtune.errors import LockedError, StorageError
 from lrtune.jobs.retention import REPORT
 from lrtune.workers.pool import WorkerContext
 
@@ -18,13 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from lrtune.errors import LrtuneError
     from lrtune.jobs.job_file import JobFile
     from lrtune.jobs.schedule import Due
     from lrtune.jobs.state import JobRun
     from lrtune.study.events import Observer
     from lrtune.study.result import Result
 
-__all__ = ["STATE", "JobOutcome", "JobRequest", "holding", "state_path"]
+__all__ = ["STATE", "JobOutcome", "JobRequest", "RunLock", "holding", "state_path"]
 
 LOCK = "lock"
 STATE = "state.json"
@@ -99,6 +102,25 @@ class JobOutcome:
         told |= {"lr": row.lr, "recipe": row.recipe, "band": row.band, "value": row.value, "cost": round(row.cost, 4)}
         told |= {"changed": self.status == "done" and row.changed, "hook": row.hook, "published": str(job.publish.file)}
         return told | {"report": str(job.run_folder(row.number) / REPORT)}
+
+
+class RunLock(FileLock):
+    """A file lock for one run of a job at a time; who comes second raises :class:`~lrtune.errors.LockedError`."""
+
+    beside = "the job's folder"
+
+    def _owner(self, note: dict[str, Any]) -> str:
+        try:
+            return f"{str(note['since'])[:30]} (pid {int(note['pid'])})"
+        except (KeyError, OverflowError, TypeError, ValueError):
+            return "a moment ago"
+
+    def _refusal(self, owner: str, timeout: float) -> LrtuneError:
+        del timeout
+        return LockedError(f"{self._shown} is already running since {owner}; wait for it with --wait")
+
+    def _unopened(self, error: OSError) -> StorageError:
+        return StorageError(f"{self._path}: the lock cannot be opened ({reason(error)}); {cure(error)}")
 
 
 @contextlib.contextmanager

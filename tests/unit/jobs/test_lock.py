@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from jobfolder import Folder
 
-from lrtune.core.locks import RunLock
 from lrtune.errors import LockedError
+from lrtune.jobs.request import RunLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -145,7 +145,7 @@ def test_a_signal_ends_a_run_cleanly_and_the_next_call_goes_on(folder: Folder, s
 
 def test_a_child_that_outlives_the_holder_does_not_keep_the_lock(tmp_path: Path) -> None:
     code = (
-        "import os, sys, time, pathlib\nfrom lrtune.core.locks import RunLock\n"
+        "import os, sys, time, pathlib\nfrom lrtune.jobs.request import RunLock\n"
         "with RunLock(pathlib.Path(sys.argv[1]), 'job').hold(0):\n"
         "    child = os.fork()\n"
         "    if not child:\n        os.closerange(0, 3); time.sleep(60); os._exit(0)\n"
