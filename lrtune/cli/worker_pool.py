@@ -43,7 +43,7 @@ def run_in_workers(
         lambda place: guarded(lambda: work(place), aside=place.index > 0),
         count=count if isinstance(count, int) and count > 1 else 1,
         stall_timeout=float(stall) if isinstance(stall, int | float) and stall > 0 else None,
-        ahead=lambda: _load_ahead(study, given),
+        preload=lambda: _load_ahead(study, given),
         note=note,
     )
     raise typer.Exit(code)

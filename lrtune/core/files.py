@@ -1,21 +1,12 @@
 """Files that are whole or not there: written beside their place, made durable, moved into it.
 
-Whoever is killed in between leaves the part that was written. It is locked (``flock``) for as long as its
-writer lives, and the kernel frees the lock however the writer dies: so :func:`sweep` can tell a part that
-belongs to nobody from one that another process is writing at this moment. The same holds for the folders
-of :func:`passing_folder`.
+Whoever is killed in between leaves a temporary file, ``.NAME.lrtune-*.part``. It is locked (``flock``) for as long as
+its writer lives, and the kernel frees the lock however the writer dies: so :func:`sweep` can tell one that belongs to
+nobody from one that another process is writing at this moment. The same holds for the folders of
+:func:`passing_folder`.
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
-from lrtune.core.os_errors import cure, reason
-from lrtune.core.redaction import redact
-from lrtune.errors import StorageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 import contextlib
 import functools
@@ -24,27 +15,22 @@ import re
 import secrets
 import shutil
 import tempfile
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from lrtune.core.locks import flock
+from lrtune.core.os_errors import cure, reason
+from lrtune.core.redaction import redact
+from lrtune.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["PRIVATE", "clean", "make_folder", "passing_folder", "public", "replace", "sweep", "write_atomically"]
+__all__ = ["PRIVATE", "clean", "make_folder", "passing_folder", "replace", "sweep", "write_atomically", "write_public"]
 
 PRIVATE = 0o600
 PART = re.compile(r"\..+\.lrtune-[0-9a-f]{8}\.part")
-EARLIER = re.compile(
-    r"\.(?:\d+\.npz|(?:report|compare)\.html)\.[a-z0-9_]{8}\.part"
-    r"|\.(?:result|compare|range-test|state)\.json\.\d+"
-)
-"""Parts as earlier versions of lrtune named them; they took no lock."""
-
-EARLIER_SECONDS = 3600.0
-"""Age from which a part without a lock belongs to nobody: none takes a minute to write."""
-
-PASSING = "lrtune-runs-"
+FOLDER = "lrtune-runs-"
 
 
 def replace(path: Path, data: bytes, *, mode: int = PRIVATE, durable_folder: bool = False) -> None:
@@ -66,7 +52,7 @@ def replace(path: Path, data: bytes, *, mode: int = PRIVATE, durable_folder: boo
     OSError
         If it cannot be written; the old one is as it was then, and no part is left.
     """
-    descriptor, part = _begun(path)
+    descriptor, part = _temporary(path)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -83,33 +69,20 @@ def replace(path: Path, data: bytes, *, mode: int = PRIVATE, durable_folder: boo
         _sync(path.parent)
 
 
-def public() -> int:
-    """The mode of a file that anybody may read whom the user lets."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return 0o666 & ~mask
-
-
 def sweep(folder: Path) -> None:
-    """Remove the parts in a folder that nobody writes any more; what cannot be looked at stays."""
+    """Remove the temporary files in a folder whose writers are dead; what cannot be looked at stays."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            path = Path(entry.path)
-            if PART.fullmatch(entry.name):
-                _remove_nobodys(path, path.unlink)
-            elif EARLIER.fullmatch(entry.name):
-                with contextlib.suppress(OSError):
-                    if time.time() - entry.stat(follow_symlinks=False).st_mtime > EARLIER_SECONDS:
-                        path.unlink()
+        for path in (Path(entry.path) for entry in entries if PART.fullmatch(entry.name)):
+            _remove_unlocked(path, path.unlink)
 
 
 @contextlib.contextmanager
 def passing_folder() -> Iterator[Path]:
-    """A folder for the length of the block; those of processes that were killed in theirs are removed."""
-    for left in Path(tempfile.gettempdir()).glob(f"{PASSING}*"):
-        _remove_nobodys(left, functools.partial(shutil.rmtree, left, ignore_errors=True))
+    """A temporary folder for the block; those of processes that were killed within theirs are removed, too."""
+    for left in Path(tempfile.gettempdir()).glob(f"{FOLDER}*"):
+        _remove_unlocked(left, functools.partial(shutil.rmtree, left, ignore_errors=True))
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=PASSING))
+        folder = Path(tempfile.mkdtemp(prefix=FOLDER))
         descriptor = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
         if descriptor is None or _locked(descriptor, folder):
             break
@@ -121,8 +94,8 @@ def passing_folder() -> Iterator[Path]:
             os.close(descriptor)
 
 
-def _begun(path: Path) -> tuple[int, Path]:
-    """A part beside the file, open and locked."""
+def _temporary(path: Path) -> tuple[int, Path]:
+    """A temporary file beside the file, open and locked."""
     while True:
         part = path.with_name(f".{path.name[:40]}.lrtune-{secrets.token_hex(4)}.part")
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
@@ -132,9 +105,9 @@ def _begun(path: Path) -> tuple[int, Path]:
 
 
 def _locked(descriptor: int, path: Path) -> bool:
-    """Lock what was made just now, where the system has locks; false, and closed, where it was swept away before."""
+    """Lock what was made just now, where there are locks; false, and closed, if it was swept away before that."""
     with contextlib.suppress(OSError):  # a file system without locks: there nobody sweeps
-        _lock(descriptor)
+        flock(descriptor, wait=True)
     with contextlib.suppress(FileNotFoundError):
         if os.path.samestat(os.fstat(descriptor), path.stat()):
             return True
@@ -142,31 +115,15 @@ def _locked(descriptor: int, path: Path) -> bool:
     return False
 
 
-def _remove_nobodys(path: Path, remove: Callable[[], object]) -> None:
-    """Remove what nobody holds, where that can be told."""
+def _remove_unlocked(path: Path, remove: Callable[[], object]) -> None:
+    """Remove what no process has locked, where that can be told."""
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
         try:
-            _lock(descriptor, wait=False)
+            flock(descriptor, wait=False)
             remove()
         finally:
             os.close(descriptor)
-
-
-def _lock(descriptor: int, *, wait: bool = True) -> None:
-    """Lock a file for as long as it is open.
-
-    Raises
-    ------
-    OSError
-        If another process has it, or there are no locks.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        msg = "this system has no flock"
-        raise OSError(msg) from None
-    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
 def _sync(folder: Path) -> None:
@@ -179,7 +136,7 @@ def _sync(folder: Path) -> None:
 
 
 def clean(value: Any) -> Any:
-    """The JSON value with every secret hidden in its texts."""
+    """The JSON value with every secret in its texts redacted."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, dict):
@@ -188,15 +145,13 @@ def clean(value: Any) -> Any:
 
 
 def make_folder(out: Path) -> None:
-    """The output folder, once it can be written to, without what killed processes have left there half-written.
+    """Make the output folder, and remove what killed processes have left there half-written.
 
     Raises
     ------
     StorageError
-        If it cannot.
+        If it cannot be written to.
     """
-    import tempfile
-
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
@@ -208,7 +163,7 @@ def make_folder(out: Path) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """The file is the old or the new one, never a part; it is its owner's alone.
+    """:func:`replace` a file by a text that only its owner may read.
 
     Raises
     ------
@@ -220,3 +175,22 @@ def write_atomically(path: Path, text: str) -> None:
     except OSError as error:
         msg = f"{path}: cannot be written ({reason(error)}); the trials are kept, {cure(error)} and run it again"
         raise StorageError(msg) from None
+
+
+def write_public(path: str | os.PathLike[str], text: str) -> None:
+    """:func:`replace` a report by a text that all may read whom the umask allows; its folder is made if missing.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be written.
+    """
+    target, mask = Path(path), os.umask(0o077)
+    os.umask(mask)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sweep(target.parent)
+        replace(target, text.encode(), mode=0o666 & ~mask, durable_folder=True)
+    except OSError as error:
+        msg = f"report: {target} cannot be written ({reason(error).lower()}); {cure(error)}, or choose another place"
+        raise StorageError(msg) from error

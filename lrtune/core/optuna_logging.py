@@ -1,4 +1,4 @@
-"""Optuna's own announcements are not for lrtune's users."""
+"""Optuna's log messages and its warnings about experimental parts, hidden where they are not for lrtune's users."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 __all__ = ["quiet"]
 
-# While it is imported it says that it would like greenlet, and no verbosity is asked for then.
+# Its import logs that greenlet is missing, before any verbosity is looked at.
 logging.getLogger("optuna._gp.batched_lbfgsb").setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hide the announcement of a new study, and that a part is experimental, for the block."""
+    """Hide the message about a new study, and warnings about experimental parts, for the block."""
     verbosity = optuna.logging.get_verbosity()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -1,4 +1,4 @@
-"""What an operating system's error on a file means for whoever meets it: the reason, and what to do about it."""
+"""An operating system's error on a file, in words: the reason, and what the user can do about it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def reason(error: OSError) -> str:
 
 
 def cure(error: OSError) -> str:
-    """What to do about it, as a clause; of an error that nothing is known of, only to look at the disk and the file."""
+    """What to do about it, as a clause; for an error that is not listed, to check the disk and the rights."""
     return CURES.get(error.errno or 0, "check the disk and the rights to it")
 
 

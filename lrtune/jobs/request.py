@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lrtune.core.files import make_folder
+from lrtune.core.locks import FileLock
+from lrtune.core.os_errors import cure, reason
 from lrtune.core.timestamps import stamp, utc_now
-from lrtune.jobs.lock import locked
+from lrtune.errors import LockedError, StorageError
 from lrtune.jobs.retention import REPORT
 from lrtune.workers.pool import WorkerContext
 
@@ -17,13 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from lrtune.errors import LrtuneError
     from lrtune.jobs.job_file import JobFile
     from lrtune.jobs.schedule import Due
     from lrtune.jobs.state import JobRun
     from lrtune.study.events import Observer
     from lrtune.study.result import Result
 
-__all__ = ["STATE", "JobOutcome", "JobRequest", "holding", "state_path"]
+__all__ = ["STATE", "JobOutcome", "JobRequest", "RunLock", "holding", "state_path"]
 
 LOCK = "lock"
 STATE = "state.json"
@@ -108,6 +112,25 @@ class JobOutcome:
         }
 
 
+class RunLock(FileLock):
+    """A file lock for one run of a job at a time; who comes second raises :class:`~lrtune.errors.LockedError`."""
+
+    beside = "the job's folder"
+
+    def _owner(self, note: dict[str, Any]) -> str:
+        try:
+            return f"{str(note['since'])[:30]} (pid {int(note['pid'])})"
+        except (KeyError, OverflowError, TypeError, ValueError):
+            return "a moment ago"
+
+    def _refusal(self, owner: str, timeout: float) -> LrtuneError:
+        del timeout
+        return LockedError(f"{self._shown} is already running since {owner}; wait for it with --wait")
+
+    def _unopened(self, error: OSError) -> StorageError:
+        return StorageError(f"{self._path}: the lock cannot be opened ({reason(error)}); {cure(error)}")
+
+
 @contextlib.contextmanager
 def holding(job: JobFile, request: JobRequest) -> Iterator[None]:
     """Hold the job's lock for the block.
@@ -120,8 +143,8 @@ def holding(job: JobFile, request: JobRequest) -> Iterator[None]:
         If the job's folder cannot be written to.
     """
     make_folder(job.out)
-    shown = f"job {job.name!r}"
-    with locked(job.out / LOCK, shown=shown, wait=request.wait, should_stop=request.should_stop, at=request.now()):
+    lock = RunLock(job.out / LOCK, f"job {job.name!r}")
+    with lock.hold(math.inf if request.wait else 0.0, should_stop=request.should_stop):
         yield
 
 

@@ -1,14 +1,14 @@
-"""Where a study outlives its process: SQLite by default, PostgreSQL by URL, memory by choice.
+"""Storages of studies: SQLite by default, PostgreSQL by URL, memory by choice.
 
-The family's contract: whatever :func:`open_storage` returns is a storage of Optuna's, passes Optuna's
-own public suite, and raises :class:`~lrtune.errors.StorageError` with one sentence when it gives up.
+Whatever :func:`open_storage` returns is an Optuna storage, passes Optuna's public test suite for storages, and raises
+:class:`~lrtune.errors.StorageError` with one sentence when it gives up.
 """
 
 from __future__ import annotations
 
 from lrtune.storage.error_mapping import is_missing
 from lrtune.storage.factory import open_storage
-from lrtune.storage.locking import file_of, spans_machines, study_lock
+from lrtune.storage.locks import file_of, spans_machines, study_lock
 from lrtune.storage.retry import RetryingStorage
 from lrtune.storage.sqlite_rows import rows_of
 from lrtune.storage.trial_rows import Rows, TrialChange, TrialRow

@@ -1,4 +1,4 @@
-"""A storage looked at without changing it: what it is, whether it is sound, and what it holds."""
+"""``lrtune storage check``: what a storage is, whether it is sound, and what it holds; nothing is written."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from lrtune.errors import StorageError
 from lrtune.storage.error_mapping import is_storage_fault, read_sentence
 from lrtune.storage.postgresql import ServerDatabase
 from lrtune.storage.schema import Found, inspect_file, inspect_server, read_only
-from lrtune.storage.url import FileAddress, parse
+from lrtune.storage.url import FileAddress, ServerAddress, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 __all__ = ["StorageContents", "check_storage", "damage_in"]
 
+Execute: TypeAlias = "Callable[[str], Iterable[Any]]"
 Judge: TypeAlias = "Callable[[int | None, Mapping[str, Any]], str]"
 
 STUDIES = "select study_name, null, key, value_json from study_{kind}_attributes join studies using (study_id)"
@@ -69,7 +70,7 @@ class StorageContents:
 
 
 def check_storage(where: str, *, judge: Judge | None = None) -> StorageContents:
-    """Look at a storage, read-only.
+    """Check a storage, read-only.
 
     Parameters
     ----------
@@ -89,58 +90,52 @@ def check_storage(where: str, *, judge: Judge | None = None) -> StorageContents:
     if address is None:
         msg = f"storage {where!r} is in memory: there is nothing to check; give a file or a postgresql:// URL"
         raise StorageError(msg)
-    if isinstance(address, FileAddress):
-        return _file(address, judge)
+    reading = _reading_file(address) if isinstance(address, FileAddress) else _reading_server(address)
+    rows: Iterable[Any] = ()
+    with reading as (found, what, execute):
+        if found is Found.READY:
+            rows = list(execute(HELD))
+            damage = _named(_faults(execute, judge))
+            if damage:
+                msg = f"{address} is damaged: {damage}; restore a copy of it, or choose another name for the study"
+                raise StorageError(msg)
+    studies: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    for name, state, count in rows:
+        studies[str(name)] |= {} if state is None else {str(state): int(count)}
+    return StorageContents(shown=str(address), what=what, studies=dict(sorted(studies.items())))
+
+
+@contextlib.contextmanager
+def _reading_file(address: FileAddress) -> Iterator[tuple[Found, str, Execute]]:
+    path, shown = address.path, str(address)
+    found = inspect_file(path, shown)
+    if found is Found.NOTHING:
+        msg = f"{shown}: there is nothing yet; search first, or name the storage that is meant"
+        raise StorageError(msg)
+    try:
+        with contextlib.closing(read_only(path)) as connection:
+            verdict = str(connection.execute("pragma integrity_check(1)").fetchone()[0])
+            if verdict != "ok":
+                raise sqlite3.DatabaseError(verdict.splitlines()[-1])
+            yield found, f"{found.value}, sound", connection.execute
+    except sqlite3.Error as error:
+        raise StorageError(read_sentence(error, shown)) from None
+
+
+@contextlib.contextmanager
+def _reading_server(address: ServerAddress) -> Iterator[tuple[Found, str, Execute]]:
     database = ServerDatabase(address)
     engine = sqlalchemy.create_engine(address.url, **database.options())
     try:
         found = inspect_server(engine, str(address))
         with engine.connect() as connection:
-            rows: Sequence[Iterable[object]] = ()
-            if found is Found.READY:
-                rows = connection.execute(sqlalchemy.text(HELD)).all()
-                _check_rows(lambda query: connection.execute(sqlalchemy.text(query)), str(address), judge)
+            yield found, found.value, lambda query: connection.execute(sqlalchemy.text(query))
     except Exception as error:
         if isinstance(error, StorageError) or not is_storage_fault(error):
             raise
         raise StorageError(database.sentence(error, 0.0)) from None
     finally:
         engine.dispose()
-    return StorageContents(shown=str(address), what=found.value, studies=_counted(rows))
-
-
-def _file(address: FileAddress, judge: Judge | None) -> StorageContents:
-    path, shown = address.path, str(address)
-    found = inspect_file(path, shown)
-    if found is Found.NOTHING:
-        msg = f"{shown}: there is nothing yet; search first, or name the storage that is meant"
-        raise StorageError(msg)
-    rows: list[tuple[str, str | None, int]] = []
-    try:
-        with contextlib.closing(read_only(path)) as connection:
-            verdict = str(connection.execute("pragma integrity_check(1)").fetchone()[0])
-            if verdict != "ok":
-                raise sqlite3.DatabaseError(verdict.splitlines()[-1])
-            if found is Found.READY:
-                rows = connection.execute(HELD).fetchall()
-                _check_rows(connection.execute, shown, judge)
-    except sqlite3.Error as error:
-        raise StorageError(read_sentence(error, shown)) from None
-    return StorageContents(shown=shown, what=f"{found.value}, sound", studies=_counted(rows))
-
-
-def _check_rows(execute: Callable[[str], Iterable[Any]], shown: str, judge: Judge | None) -> None:
-    """Look at each value that Optuna or lrtune would have to make sense of.
-
-    Raises
-    ------
-    StorageError
-        If there is one that cannot be; it names the first few.
-    """
-    named = _named(_faults(execute, judge))
-    if named:
-        msg = f"{shown} is damaged: {named}; restore a copy of it, or choose another name for the study"
-        raise StorageError(msg)
 
 
 def damage_in(engine: sqlalchemy.Engine) -> str:
@@ -155,7 +150,7 @@ def _named(found: Iterable[str]) -> str:
     return "; ".join(faults[:MOST_NAMED]) + more
 
 
-def _faults(execute: Callable[[str], Iterable[Any]], judge: Judge | None) -> Iterator[str]:
+def _faults(execute: Execute, judge: Judge | None) -> Iterator[str]:
     for name, direction in execute(DIRECTIONS):
         if direction not in StudyDirection.__members__:
             yield f"study {name!r}: its direction is {direction!r}"
@@ -170,37 +165,28 @@ def _faults(execute: Callable[[str], Iterable[Any]], judge: Judge | None) -> Ite
     for query in (STUDIES, TRIALS):
         for (name, number), rows in itertools.groupby(_attributes(execute, query), lambda row: row[:2]):
             whose = f"study {name!r}" if number is None else f"study {name!r}: trial {number}"
-            told, faults = _parsed(rows)
-            judged = judge(number, told) if judge is not None and not faults else ""
+            attributes, faults = _parsed(rows)
+            judged = judge(number, attributes) if judge is not None and not faults else ""
             yield from (f"{whose}: {what}" for what in [*faults, *filter(None, [judged])])
 
 
 def _parsed(rows: Iterable[tuple[Any, Any, str, str]]) -> tuple[dict[str, Any], list[str]]:
     """Attributes by name, and what is wrong with those that are no JSON."""
-    told: dict[str, Any] = {}
+    attributes: dict[str, Any] = {}
     faults = []
     for _, _, key, text in rows:
         try:
-            told[key] = json.loads(text)
+            attributes[key] = json.loads(text)
         except (RecursionError, TypeError, ValueError) as error:
             faults.append(f"the attribute {key} is no JSON ({_brief(error)})")
-    return told, faults
+    return attributes, faults
 
 
-def _attributes(execute: Callable[[str], Iterable[Any]], query: str) -> list[Any]:
-    """What users and Optuna itself keep of studies, or of trials, by name and number."""
+def _attributes(execute: Execute, query: str) -> list[Any]:
+    """User and system attributes of studies, or of trials, sorted by name and number."""
     kinds = [[tuple(row) for row in execute(query.format(kind=kind))] for kind in ("user", "system")]
     return sorted(itertools.chain(*kinds), key=lambda row: (row[0], row[1] or 0))
 
 
 def _brief(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
-
-
-def _counted(rows: Iterable[Iterable[object]]) -> dict[str, dict[str, int]]:
-    studies: defaultdict[str, dict[str, int]] = defaultdict(dict)
-    for name, state, count in rows:
-        known = studies[str(name)]
-        if state is not None:
-            known[str(state)] = int(str(count))
-    return dict(sorted(studies.items()))

@@ -1,10 +1,12 @@
-"""The two databases: how a connection is made, what makes it safe, and what its failures are called."""
+"""What SQLite files and PostgreSQL servers have in common: connections, transactions, and what failures are called."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import weakref
-from typing import TYPE_CHECKING, Protocol
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 import sqlalchemy
 import sqlalchemy.event
@@ -17,51 +19,59 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine.interfaces import ExceptionContext
 
-
 __all__ = ["Database"]
 
 _engines: weakref.WeakSet[sqlalchemy.Engine] = weakref.WeakSet()
 _inherited: list[object] = []
 
 
-class Database(Protocol):
-    """What the retrying storage asks of a database."""
+class Database(ABC):
+    """What the retrying storage asks of a database; the defaults are those of a server.
+
+    Attributes
+    ----------
+    patience
+        A transient fault is waited for this many times as long as the user allows.
+    quiet_seconds
+        Waits shorter than this are ordinary, and not worth a warning.
+    """
+
+    patience: float = 1.0
+    quiet_seconds: float = 0.0
 
     @property
+    @abstractmethod
     def shown(self) -> str:
-        """Its place without secrets."""
+        """Its place without secrets, as the user gave it."""
 
     @property
     def address_text(self) -> str:
         """What opens it again in another process, without secrets."""
+        return self.shown
 
-    def check(self) -> None:
+    @abstractmethod
+    def sentence(self, error: BaseException, waited: float) -> str:
+        """What to tell the user when it is given up, after so many seconds."""
+
+    def check(self) -> None:  # noqa: B027 -- a server says so itself
         """Raise :class:`~lrtune.errors.StorageError` if it is no longer the one that was opened."""
 
     def writing(self) -> AbstractContextManager[None]:
-        """A block whose transactions write from their first statement on."""
+        """A block whose transactions take the write lock from their first statement on, where there is one."""
+        return contextlib.nullcontext()
 
-    def sentence(self, error: BaseException, waited: float) -> str:
-        """What to tell the user when it is given up."""
+    def checkpoint(self) -> None:  # noqa: B027 -- nobody copies the files of a server
+        """Leave it so that a copy of its files holds all that was written; this process has closed its connections."""
 
-    def patience(self, seconds: float) -> float:
-        """How long a transient fault is waited for, where a user allows so many seconds."""
+    def configure_engine(self, engine: sqlalchemy.Engine) -> None:
+        """Let this package's errors surface before Optuna retries on its own."""
+        _engines.add(engine)
 
-    def quiet(self) -> float:
-        """Waits shorter than this are ordinary, and not worth a warning."""
-
-    def settle(self) -> None:
-        """Leave it so that a copy made outside the database holds all that was written; this process has let go."""
-
-
-def _watch(engine: sqlalchemy.Engine) -> None:
-    _engines.add(engine)
-
-    @sqlalchemy.event.listens_for(engine, "handle_error")
-    def _translate(context: ExceptionContext) -> None:
-        error = translated(context.original_exception, disconnected=context.is_disconnect)
-        if error is not None:
-            raise error from context.original_exception
+        @sqlalchemy.event.listens_for(engine, "handle_error")
+        def _translate(context: ExceptionContext) -> None:
+            error = translated(context.original_exception, disconnected=context.is_disconnect)
+            if error is not None:
+                raise error from context.original_exception
 
 
 def _leave_to_parent() -> None:

@@ -1,4 +1,4 @@
-"""What a failing storage means: wait and try again, give up with a sentence, or not a matter of storage."""
+"""Which errors of a database may pass, which are final, which concern the call alone; and the sentences for users."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def raised_in(error: BaseException, *packages: str) -> bool:
 
 
 def is_damaged(error: BaseException) -> bool:
-    """Whether Optuna could not make sense of what stands in its tables: an attribute, a distribution, a state."""
+    """Whether Optuna could not parse what is stored in its tables: an attribute, a distribution, a state."""
     if isinstance(error, RecursionError | TypeError | ValueError) and raised_in(error, "json"):
         return "optuna" in {module.partition(".")[0] for module in _modules(error)}
     plain = isinstance(error, AttributeError | LookupError | TypeError | ValueError)
@@ -198,35 +198,26 @@ def sqlite_sentence(error: BaseException, path: Path, shown: str, kept: str) -> 
     fault = next((cause for cause in _chain(error) if isinstance(cause, sqlite3.Error)), None)
     code = getattr(fault, "sqlite_errorcode", 0) & LOW_BYTE
     refused = _refused(path) if code in UNWRITTEN else None
-    cases = (
-        (
-            code == sqlite3.SQLITE_FULL or (refused is not None and refused.errno == errno.ENOSPC),
-            f"no space left on device: {shown}{kept}; free some space and run the same command to resume",
-        ),
-        (
-            code == sqlite3.SQLITE_IOERR and _at_size_limit(path),
-            f"no space left: {shown} has reached the file size limit (ulimit -f){kept}; raise it and run again",
-        ),
-        (
-            refused is not None,
-            os_sentence(refused, shown + kept) if refused is not None else "",
-        ),
-        (
-            code == sqlite3.SQLITE_READONLY,
-            f"not writable: {shown}{kept}; make the file and its folder writable, or choose another storage",
-        ),
-        (code in DAMAGED, damaged(shown, fault or error)),
-        (
-            code in _TRANSIENT_SQLITE,
+    if code == sqlite3.SQLITE_FULL or (refused is not None and refused.errno == errno.ENOSPC):
+        return f"no space left on device: {shown}{kept}; free some space and run the same command to resume"
+    if code == sqlite3.SQLITE_IOERR and _at_size_limit(path):
+        return f"no space left: {shown} has reached the file size limit (ulimit -f){kept}; raise it and run again"
+    if refused is not None:
+        return os_sentence(refused, shown + kept)
+    if code in DAMAGED:
+        return damaged(shown, fault or error)
+    others = {
+        sqlite3.SQLITE_READONLY: f"not writable: {shown}{kept}; make the file and its folder writable, or choose "
+        "another storage",
+        **dict.fromkeys(
+            _TRANSIENT_SQLITE,
             f"{shown} stayed locked by another process for too long{kept}; end that process and run again",
         ),
-        (
-            code == sqlite3.SQLITE_ERROR and "no such" in str(fault),
-            f"{shown} has lost a table or a column ({fault}); restore a copy of it, or choose another storage",
-        ),
-    )
+    }
+    if code == sqlite3.SQLITE_ERROR and "no such" in str(fault):
+        return f"{shown} has lost a table or a column ({fault}); restore a copy of it, or choose another storage"
     other = f"{shown} cannot be used ({redact(fault or error)}){kept}; check the disk and run the same command again"
-    return next((sentence for holds, sentence in cases if holds), other)
+    return others.get(code, other)
 
 
 def read_sentence(error: sqlite3.Error, shown: str) -> str:
@@ -240,7 +231,7 @@ def read_sentence(error: sqlite3.Error, shown: str) -> str:
 
 
 def damaged(shown: str, why: object) -> str:
-    """One sentence for a storage that holds something that nobody can have meant."""
+    """One sentence for a storage that holds what neither Optuna nor lrtune can have written."""
     check = "lrtune storage check says whether one is sound"
     return f"{shown} is damaged ({redact(why)}); restore a copy of it ({check}), or choose another storage"
 
@@ -253,10 +244,10 @@ def server_sentence(error: BaseException, shown: str, place: str, waited: float)
     if re.search(r"password authentication failed|no password supplied", text):
         return f"the PostgreSQL server at {place} refused the user or the password of {shown}; correct them"
     state = str(getattr(fault, "sqlstate", None) or ("53100" if NO_SPACE.search(text) else ""))
-    told = next((told for prefix, told in ANSWERS if state.startswith(prefix)), None)
-    if told is not None:
+    answer = next((answer for prefix, answer in ANSWERS if state.startswith(prefix)), None)
+    if answer is not None:
         again = "run the same command again"
-        return f"the PostgreSQL server at {place} {told.format(shown=shown, text=text)}{wait}, and {again}"
+        return f"the PostgreSQL server at {place} {answer.format(shown=shown, text=text)}{wait}, and {again}"
     if _REFUSED.search(text):
         return f"the PostgreSQL server at {place} refused {shown}: {text}"
     if state:
@@ -277,12 +268,13 @@ def _refused(path: Path) -> OSError | None:
 
 
 def _at_size_limit(path: Path) -> bool:
+    """Whether the file, its log or its journal is about as large as this process may make a file."""
     try:
         import resource
 
         limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
         parts = [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-journal")]
-        sizes = [part.stat().st_size for part in parts if part.exists()]
+        largest = max((part.stat().st_size for part in parts if part.exists()), default=0)
     except (OSError, ImportError):
         return False
-    return limit != resource.RLIM_INFINITY and max(sizes, default=0) + 64 * 1024 > limit
+    return limit != resource.RLIM_INFINITY and largest + PROBE > limit

@@ -1,4 +1,4 @@
-"""Opening: what is there is looked at first, a schema is created under a lock, then Optuna takes over."""
+"""A storage is opened: what is there is inspected first, a schema is created under a lock, then Optuna takes over."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage, get_storag
 from lrtune.core.locks import FileLock
 from lrtune.core.os_errors import os_sentence
 from lrtune.errors import StorageError
-from lrtune.storage.locks import ServerLock
+from lrtune.storage.locks import ServerLock, lock_path
 from lrtune.storage.postgresql import ServerDatabase
 from lrtune.storage.retry import RetryingStorage
 from lrtune.storage.schema import Found, inspect_file, inspect_server, known_schema
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["lock_path", "open_again", "open_storage"]
+    from lrtune.storage.database import Database
+
+__all__ = ["open_again", "open_storage"]
 
 SCHEMA_SECONDS = 60.0  # another process may be creating the schema on a slow disk
 START_SECONDS = 4.0  # a server that is down at the start is reported within 10 s
@@ -80,11 +82,6 @@ def open_again(shown: str, retry_seconds: float) -> RetryingStorage:
     return storage
 
 
-def lock_path(path: Path) -> Path:
-    """The lock file beside a storage file."""
-    return path.with_name(path.name + ".lock")
-
-
 def _open_file(address: FileAddress, retry_seconds: float, warn: Callable[[str], None]) -> BaseStorage:
     path, shown = address.path, str(address)
     found = inspect_file(path, shown)
@@ -111,7 +108,7 @@ def _sqlite(
 ) -> RetryingStorage:
     def build() -> RDBStorage:
         database.set_journal()
-        missing = create and not database.furnish(known_schema().script)  # what was cut off is left to Optuna
+        missing = create and not database.create_schema(known_schema().script)  # what was cut off is left to Optuna
         return RDBStorage(
             "sqlite:///lrtune.db",  # only its dialect counts: the database makes the connections
             engine_kwargs=database.options(),
@@ -119,11 +116,8 @@ def _sqlite(
             skip_table_creation=not missing,
         )
 
-    storage = RetryingStorage(InMemoryStorage(), database, retry_seconds=retry_seconds, warn=warn, reopen=open_again)
-    rdb = storage.retry(build)
-    rdb.engine.dispose()
-    database.harden(rdb.engine)
-    storage.serve(get_storage(rdb), rdb.engine)
+    storage = _unconnected(database, retry_seconds, warn)
+    _connect(storage, storage.retry(build))
     return storage
 
 
@@ -134,32 +128,41 @@ def _open_server(address: ServerAddress, retry_seconds: float, warn: Callable[[s
         msg = f"storage {address}: PostgreSQL needs psycopg; run: pip install 'psycopg[binary]'"
         raise StorageError(msg) from None
     database = ServerDatabase(address)
-    storage = RetryingStorage(
-        InMemoryStorage(), database, retry_seconds=min(retry_seconds, START_SECONDS), warn=warn, reopen=open_again
-    )
+
+    def build(*, create: bool) -> RDBStorage:
+        return RDBStorage(
+            address.url.render_as_string().replace("{", "{{").replace("}", "}}"),
+            engine_kwargs=database.options(),
+            skip_compatibility_check=True,
+            skip_table_creation=not create,
+        )
+
+    storage = _unconnected(database, min(retry_seconds, START_SECONDS), warn)
     engine = sqlalchemy.create_engine(address.url, **database.options())
-    database.harden(engine)
+    database.configure_engine(engine)
     try:
         if storage.retry(lambda: inspect_server(engine, str(address))) is not Found.READY:
             lock = ServerLock(engine, "lrtune:schema", f"the lock of {address}", retry=storage.retry)
             with lock.hold(SCHEMA_SECONDS):
                 missing = storage.retry(lambda: inspect_server(engine, str(address))) is not Found.READY
-                rdb = storage.retry(lambda: _build_server(database, create=missing))
+                rdb = storage.retry(lambda: build(create=missing))
         else:
-            rdb = storage.retry(lambda: _build_server(database, create=False))
+            rdb = storage.retry(lambda: build(create=False))
     finally:
         engine.dispose()
-    rdb.engine.dispose()
-    database.harden(rdb.engine)
-    storage.serve(get_storage(rdb), rdb.engine)
+    _connect(storage, rdb)
     storage.retry_seconds = retry_seconds
     return storage
 
 
-def _build_server(database: ServerDatabase, *, create: bool) -> RDBStorage:
-    return RDBStorage(
-        database.address.url.render_as_string().replace("{", "{{").replace("}", "}}"),
-        engine_kwargs=database.options(),
-        skip_compatibility_check=True,
-        skip_table_creation=not create,
+def _unconnected(database: Database, retry_seconds: float, warn: Callable[[str], None]) -> RetryingStorage:
+    """The storage of a database, as long as it can only retry: nothing is stored yet."""
+    return RetryingStorage(  # type: ignore[abstract]  # its other methods are generated
+        InMemoryStorage(), database, retry_seconds=retry_seconds, warn=warn, reopen=open_again
     )
+
+
+def _connect(storage: RetryingStorage, rdb: RDBStorage) -> None:
+    rdb.engine.dispose()  # its connections were made before the engine was configured
+    storage.database.configure_engine(rdb.engine)
+    storage.set_backend(get_storage(rdb), rdb.engine)

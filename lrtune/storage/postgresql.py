@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 
-from lrtune.storage.database import _watch
+from lrtune.storage.database import Database
 from lrtune.storage.error_mapping import server_sentence
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     import psycopg
-    import sqlalchemy.exc
 
     from lrtune.storage.url import ServerAddress
 
@@ -22,7 +18,7 @@ __all__ = ["ServerDatabase"]
 CONNECT_SECONDS = 4  # libpq's limit for one host; with the patience at the start an answer comes within 10 s
 
 
-class ServerDatabase:
+class ServerDatabase(Database):
     """A PostgreSQL database."""
 
     def __init__(self, address: ServerAddress) -> None:
@@ -31,11 +27,6 @@ class ServerDatabase:
 
     @property
     def shown(self) -> str:
-        """The URL without its password."""
-        return str(self.address)
-
-    @property
-    def address_text(self) -> str:
         """The URL without its password."""
         return str(self.address)
 
@@ -61,28 +52,6 @@ class ServerDatabase:
             options["password"] = self.address.password
         return psycopg.connect(**options)
 
-    def harden(self, engine: sqlalchemy.Engine) -> None:
-        """Let broken connections surface as such before Optuna retries on its own."""
-        _watch(engine)
-
-    def check(self) -> None:
-        """A server says so itself."""
-
-    def writing(self) -> AbstractContextManager[None]:
-        """Nothing to do: rows are locked where it matters."""
-        return contextlib.nullcontext()
-
     def sentence(self, error: BaseException, waited: float) -> str:
         """See :class:`Database`."""
         return server_sentence(error, self.shown, self.address.place, waited)
-
-    def patience(self, seconds: float) -> float:
-        """As long as the user allows."""
-        return seconds
-
-    def quiet(self) -> float:
-        """Every outage is worth a line."""
-        return 0.0
-
-    def settle(self) -> None:
-        """Nothing to do: nobody copies the files of a server."""

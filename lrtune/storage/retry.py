@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import tenacity
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -19,18 +21,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Sequence
 
     import sqlalchemy
-    from optuna.distributions import BaseDistribution
     from optuna.study import StudyDirection
-    from optuna.study._frozen import FrozenStudy
 
-    from lrtune.core.locks import Held
+    from lrtune.core.locks import ThreadLock
     from lrtune.storage.database import Database
 
 __all__ = ["RetryingStorage", "close_all"]
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between two tries
+PAUSE = tenacity.wait_exponential(multiplier=0.05, max=1.0)  # seconds between two tries, doubling
 T = TypeVar("T")
-_every: weakref.WeakSet[RetryingStorage] = weakref.WeakSet()
+_storages: weakref.WeakSet[RetryingStorage] = weakref.WeakSet()
+
+
+def _forwarded(name: str) -> Any:
+    """The method of that name: the backend's, tried again while a fault may pass."""
+
+    @functools.wraps(getattr(BaseStorage, name), updated=())  # not that it is abstract
+    def method(self: RetryingStorage, *args: Any, **options: Any) -> Any:
+        attempt = self._write if name.startswith(("create_", "delete_", "set_")) else self.retry
+        return attempt(lambda: getattr(self.backend, name)(*args, **options))
+
+    return method
 
 
 class RetryingStorage(BaseStorage):
@@ -44,19 +55,27 @@ class RetryingStorage(BaseStorage):
     backend
         Optuna's storage.
     database
-        What lies under it.
+        The database that it uses.
     retry_seconds
         How long a fault is waited for, on the monotonic clock (twice as long for a locked file).
     warn
-        Told once for each outage that ended.
+        Called once for each outage that ended.
     reopen
-        A function of a module that makes it again from the address and the patience, for a pickle.
+        A function of a module that opens it from the address and `retry_seconds`, for a pickle.
 
     Attributes
     ----------
     retry_seconds
         May be lowered at any time, e.g. when a signal has asked for an end.
     """
+
+    # Optuna's abstract methods, and two that its storages answer faster than its base class does.
+    vars().update(
+        {
+            name: _forwarded(name)
+            for name in BaseStorage.__abstractmethods__ | {"get_best_trial", "get_trial_id_from_study_id_trial_number"}
+        }
+    )
 
     def __init__(
         self,
@@ -73,14 +92,14 @@ class RetryingStorage(BaseStorage):
         self._warn = warn
         self._reopen = reopen
         self.engine: sqlalchemy.Engine | None = None
-        self._highest: dict[int, int] = {}  # by study: the newest trial that this process knows of
+        self._newest: dict[int, int] = {}  # by study: the highest trial id that this process knows of
         self._fence = threading.local()  # by thread: the lock without which it may not write
 
-    def serve(self, backend: BaseStorage, engine: sqlalchemy.Engine) -> None:
+    def set_backend(self, backend: BaseStorage, engine: sqlalchemy.Engine) -> None:
         """Use this backend from now on; its connections are closed when the storage is no longer used."""
         self.backend, self.engine = backend, engine
         weakref.finalize(self, engine.dispose)
-        _every.add(self)
+        _storages.add(self)
 
     def __repr__(self) -> str:
         return f"<lrtune storage {self.database.shown}>"
@@ -88,37 +107,61 @@ class RetryingStorage(BaseStorage):
     def __reduce__(self) -> tuple[object, ...]:
         return self._reopen, (self.database.address_text, self.retry_seconds)
 
-    def retry(self, call: Callable[[], T], again: Callable[[], T] | None = None) -> T:
-        """Call until it succeeds or the patience ends; after a fault, `again` is called instead where given.
+    def retry(
+        self,
+        call: Callable[[], T],
+        after_fault: Callable[[], T] | None = None,
+        *,
+        before: Callable[[], None] | None = None,
+    ) -> T:
+        """Call until it succeeds, or until the fault has lasted for too long.
+
+        Parameters
+        ----------
+        call
+            What to call.
+        after_fault
+            What to call once a call has failed, since that one may have been carried out; `call` by default.
+        before
+            Called before every attempt; what it raises ends them.
 
         Raises
         ------
         StorageError
-            If the database cannot be used, or is still away when the patience ends.
+            If the database cannot be used, or is still away when the time is over.
         """
-        began, pause, last = time.monotonic(), FIRST_PAUSE, None
-        while True:
-            try:
-                self.database.check()
-                result = call() if last is None or again is None else again()
-            except Exception as error:
-                waited = time.monotonic() - began
-                passing = is_transient(error) or (last is not None and _confused(error))
-                if is_damaged(error):
-                    raise StorageError(damaged(self.database.shown, self._damage() or error)) from error
-                if not passing and not is_fatal(error):
-                    raise
-                left = self.database.patience(self.retry_seconds) - waited
-                if not passing or left <= 0:
+        began, number = time.monotonic(), 1
+        attempts = tenacity.Retrying(retry=_may_pass, stop=lambda state: self._left(state) <= 0, wait=self._pause)
+        try:
+            for attempt in attempts:
+                with attempt:
+                    number = attempt.retry_state.attempt_number
                     self.database.check()
-                    raise StorageError(self.database.sentence(error, waited)) from error
-                last = error
-            else:
-                if last is not None:
-                    self._tell(time.monotonic() - began)
-                return result
-            time.sleep(min(pause, left))
-            pause = min(2 * pause, LONGEST_PAUSE)
+                    if before is not None:
+                        before()
+                    result = call() if number == 1 or after_fault is None else after_fault()
+        except tenacity.RetryError as stopped:
+            error = stopped.last_attempt.exception() or stopped
+            self.database.check()
+            raise StorageError(self.database.sentence(error, time.monotonic() - began)) from error
+        except Exception as error:
+            if is_damaged(error):
+                raise StorageError(damaged(self.database.shown, self._damage() or error)) from error
+            if is_fatal(error):
+                self.database.check()
+                raise StorageError(self.database.sentence(error, time.monotonic() - began)) from error
+            raise
+        waited = time.monotonic() - began
+        if number > 1 and waited >= self.database.quiet_seconds:
+            self._warn(f"storage back after {waited:.1f} s: {self.database.shown}")
+        return result
+
+    def _left(self, state: tenacity.RetryCallState) -> float:
+        """Seconds for which the fault is still waited for."""
+        return self.database.patience * self.retry_seconds - (state.seconds_since_start or 0.0)
+
+    def _pause(self, state: tenacity.RetryCallState) -> float:
+        return max(0.0, min(PAUSE(state), self._left(state)))
 
     def _damage(self) -> str:
         """Which value it is that Optuna tripped over; empty where that cannot be told."""
@@ -128,12 +171,8 @@ class RetryingStorage(BaseStorage):
             return "" if self.engine is None else damage_in(self.engine)
         return ""
 
-    def _tell(self, waited: float) -> None:
-        if waited >= self.database.quiet():
-            self._warn(f"storage back after {waited:.1f} s: {self.database.shown}")
-
     @contextlib.contextmanager
-    def fenced(self, held: Held) -> Iterator[None]:
+    def fenced(self, lock: ThreadLock) -> Iterator[None]:
         """Within the block this thread writes only while it holds this lock.
 
         Raises
@@ -141,38 +180,30 @@ class RetryingStorage(BaseStorage):
         LockLostError
             At the first write after the lock was lost. One whose answer was lost may have been stored.
         """
-        before, self._fence.held = getattr(self._fence, "held", None), held
+        before, self._fence.lock = getattr(self._fence, "lock", None), lock
         try:
             yield
         finally:
-            self._fence.held = before
+            self._fence.lock = before
 
-    def _behind_fence(self, call: Callable[[], T]) -> Callable[[], T]:
-        held: Held | None = getattr(self._fence, "held", None)
-        if held is None:
-            return call
-
-        def checked() -> T:
-            if held.lost():
-                msg = f"the decision lock was lost, because {self.database.shown} restarted; run the same command again"
-                raise LockLostError(msg)
-            return call()
-
-        return checked
-
-    def _write(self, call: Callable[[], T], again: Callable[[], T] | None = None) -> T:
+    def _write(self, call: Callable[[], T], after_fault: Callable[[], T] | None = None) -> T:
+        """Retry what writes: behind the fence, in a transaction that takes the write lock at once."""
         with self.database.writing():
-            return self.retry(self._behind_fence(call), again)
+            return self.retry(call, after_fault, before=self._check_fence)
 
-    # What concerns whole studies.
+    def _check_fence(self) -> None:
+        lock: ThreadLock | None = getattr(self._fence, "lock", None)
+        if lock is not None and lock.lost():
+            msg = f"the decision lock was lost, because {self.database.shown} restarted; run the same command again"
+            raise LockLostError(msg)
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
-        """See :class:`optuna.storages.BaseStorage`."""
+        """See :class:`optuna.storages.BaseStorage`; a study whose creation was not answered is found again."""
 
         def create() -> int:
             return self.backend.create_new_study(directions, study_name)
 
-        def again() -> int:
+        def after_fault() -> int:
             try:
                 return create()
             except DuplicatedStudyError:
@@ -184,80 +215,43 @@ class RetryingStorage(BaseStorage):
                     return found
                 raise
 
-        return self._write(create, again)
+        return self._write(create, after_fault)
 
     def delete_study(self, study_id: int) -> None:
-        """See :class:`optuna.storages.BaseStorage`."""
+        """See :class:`optuna.storages.BaseStorage`; one whose deletion was not answered may be gone already."""
 
-        def again() -> None:
+        def after_fault() -> None:
             if any(study._study_id == study_id for study in self.backend.get_all_studies()):  # noqa: SLF001 -- no public way
                 self.backend.delete_study(study_id)
 
-        self._write(lambda: self.backend.delete_study(study_id), again)
-
-    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
-        """See :class:`optuna.storages.BaseStorage`."""
-        self._write(lambda: self.backend.set_study_user_attr(study_id, key, value))
-
-    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
-        """See :class:`optuna.storages.BaseStorage`."""
-        self._write(lambda: self.backend.set_study_system_attr(study_id, key, value))
-
-    def get_study_id_from_name(self, study_name: str) -> int:
-        """See :class:`optuna.storages.BaseStorage`."""
-        return self.retry(lambda: self.backend.get_study_id_from_name(study_name))
-
-    def get_study_name_from_id(self, study_id: int) -> str:
-        """See :class:`optuna.storages.BaseStorage`."""
-        return self.retry(lambda: self.backend.get_study_name_from_id(study_id))
-
-    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
-        """See :class:`optuna.storages.BaseStorage`."""
-        return self.retry(lambda: self.backend.get_study_directions(study_id))
-
-    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
-        """See :class:`optuna.storages.BaseStorage`."""
-        return self.retry(lambda: self.backend.get_study_user_attrs(study_id))
-
-    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
-        """See :class:`optuna.storages.BaseStorage`."""
-        return self.retry(lambda: self.backend.get_study_system_attrs(study_id))
-
-    def get_all_studies(self) -> list[FrozenStudy]:
-        """See :class:`optuna.storages.BaseStorage`."""
-        return self.retry(self.backend.get_all_studies)
-
-    # What is written of trials.
+        self._write(lambda: self.backend.delete_study(study_id), after_fault)
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """See :class:`optuna.storages.BaseStorage`; a trial whose creation was not answered is found again."""
         # Without a template, what Optuna would create, but with a start that we know it by.
         template = template_trial or create_trial(state=TrialState.RUNNING)
-        known = self._highest.get(study_id, -1)
+        known = self._newest.get(study_id, -1)
 
-        create = self._behind_fence(lambda: self.backend.create_new_trial(study_id, template))
+        def create() -> int:
+            return self.backend.create_new_trial(study_id, template)
 
-        def again() -> int:
-            lost = [trial for trial in self.backend.get_all_trials(study_id, deepcopy=False) if _same(trial, template)]
-            mine = [trial._trial_id for trial in lost if trial._trial_id > known]  # noqa: SLF001 -- no public way
-            return mine[0] if mine else create()
+        def after_fault() -> int:
+            for trial in self.backend.get_all_trials(study_id, deepcopy=False):
+                if trial._trial_id > known and _same(trial, template):  # noqa: SLF001 -- no public way
+                    return trial._trial_id  # noqa: SLF001 -- no public way
+            return create()
 
-        with self.database.writing():
-            number = self.retry(create, again)
-        self._highest[study_id] = max(number, known)
-        return number
-
-    def set_trial_param(
-        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
-    ) -> None:
-        """See :class:`optuna.storages.BaseStorage`."""
-        self._write(lambda: self.backend.set_trial_param(trial_id, param_name, param_value_internal, distribution))
+        trial_id = self._write(create, after_fault)
+        self._newest[study_id] = max(trial_id, known)
+        return trial_id
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """See :class:`optuna.storages.BaseStorage`; an end that was stored but not answered counts once."""
-        change = self._behind_fence(lambda: self.backend.set_trial_state_values(trial_id, state, values))
 
-        def again() -> bool:
+        def change() -> bool:
+            return self.backend.set_trial_state_values(trial_id, state, values)
+
+        def after_fault() -> bool:
             try:
                 return change()
             except UpdateFinishedTrialError:
@@ -266,30 +260,7 @@ class RetryingStorage(BaseStorage):
                     return True
                 raise
 
-        with self.database.writing():
-            return self.retry(change, again)
-
-    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        """See :class:`optuna.storages.BaseStorage`."""
-        self._write(lambda: self.backend.set_trial_intermediate_value(trial_id, step, intermediate_value))
-
-    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """See :class:`optuna.storages.BaseStorage`."""
-        self._write(lambda: self.backend.set_trial_user_attr(trial_id, key, value))
-
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """See :class:`optuna.storages.BaseStorage`."""
-        self._write(lambda: self.backend.set_trial_system_attr(trial_id, key, value))
-
-    # What is read of trials.
-
-    def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
-        """See :class:`optuna.storages.BaseStorage`."""
-        return self.retry(lambda: self.backend.get_trial_id_from_study_id_trial_number(study_id, trial_number))
-
-    def get_trial(self, trial_id: int) -> FrozenTrial:
-        """See :class:`optuna.storages.BaseStorage`."""
-        return self.retry(lambda: self.backend.get_trial(trial_id))
+        return self._write(change, after_fault)
 
     def get_all_trials(
         self,
@@ -300,12 +271,8 @@ class RetryingStorage(BaseStorage):
         """See :class:`optuna.storages.BaseStorage`."""
         trials = self.retry(lambda: self.backend.get_all_trials(study_id, deepcopy, states))
         if trials:
-            self._highest[study_id] = max(trials[-1]._trial_id, self._highest.get(study_id, -1))  # noqa: SLF001 -- no public way
+            self._newest[study_id] = max(trials[-1]._trial_id, self._newest.get(study_id, -1))  # noqa: SLF001 -- no public way
         return trials
-
-    def get_best_trial(self, study_id: int) -> FrozenTrial:
-        """See :class:`optuna.storages.BaseStorage`."""
-        return self.retry(lambda: self.backend.get_best_trial(study_id))
 
     def close(self) -> None:
         """Close every connection of this process; a file is complete by itself then, without its write-ahead log.
@@ -319,7 +286,7 @@ class RetryingStorage(BaseStorage):
                 raise
         if self.engine is not None:
             self.engine.dispose()
-        self.database.settle()
+        self.database.checkpoint()
 
     def remove_session(self) -> None:
         """See :class:`optuna.storages.BaseStorage`."""
@@ -328,15 +295,20 @@ class RetryingStorage(BaseStorage):
 
 def close_all() -> None:
     """Close every storage that this process has open; for the end of a process that leaves without Python's own end."""
-    for storage in list(_every):
+    for storage in list(_storages):
         storage.close()
+
+
+def _may_pass(state: tenacity.RetryCallState) -> bool:
+    """Whether an attempt failed in a way that waiting may cure."""
+    error = state.outcome.exception() if state.outcome is not None else None
+    if not isinstance(error, Exception) or is_damaged(error):
+        return False
+    # In an outage Optuna's own code may trip: UnboundLocalError, or `assert False`.
+    tripped = isinstance(error, UnboundLocalError | AssertionError) and raised_in(error, "optuna")
+    return is_transient(error) or (tripped and state.attempt_number > 1)
 
 
 def _same(trial: FrozenTrial, template: FrozenTrial) -> bool:
     fields = ("state", "datetime_start", "params", "values", "user_attrs", "system_attrs")
     return all(getattr(trial, name) == getattr(template, name) for name in fields)
-
-
-def _confused(error: BaseException) -> bool:
-    """Whether Optuna tripped over an outage: ``UnboundLocalError`` or ``assert False`` in its own code."""
-    return isinstance(error, UnboundLocalError | AssertionError) and raised_in(error, "optuna")

@@ -1,4 +1,4 @@
-"""A look at an existing file before anything is opened for writing: what is not ours stays as it is.
+"""What an existing file or database holds, found out before anything is opened for writing.
 
 Plain Optuna adds its tables to whatever SQLite file it is given, and modifies a too old one before it
 refuses it. Here everything is read first, without a lock, a table or a side file left behind.
@@ -34,7 +34,7 @@ ELSEWHERE = "choose another storage"
 
 
 class Found(enum.Enum):
-    """What stands where the storage should be."""
+    """What there is where the storage should be."""
 
     NOTHING = "nothing yet"
     EMPTY = "an empty file"
@@ -52,29 +52,29 @@ def inspect_file(path: Path, shown: str) -> Found:
         writable, not an SQLite file, damaged, foreign, or of another schema version; or it cannot be read.
     """
     try:
-        return _inspected(path, shown)
+        if not _exists(path, shown):
+            return Found.NOTHING
+        size = path.stat().st_size
+        if size == 0:
+            return Found.EMPTY
+        try:
+            _check_header(path, shown, size)
+        except OSError as error:
+            msg = f"{shown} cannot be read ({reason(error)}); {cure(error)}, or {ELSEWHERE}"
+            raise StorageError(msg) from None
+        return _read_twice(path, shown, size)
     except OSError as error:
         msg = f"{shown} cannot be read ({error.strerror}); check the disk and run the same command again"
         raise StorageError(msg) from None
 
 
-def _inspected(path: Path, shown: str) -> Found:
-    if _kind(path, shown) is Found.NOTHING:
-        return Found.NOTHING
-    size = path.stat().st_size
-    if size == 0:
-        return Found.EMPTY
-    try:
-        _check_header(path, shown, size)
-    except OSError as error:
-        msg = f"{shown} cannot be read ({reason(error)}); {cure(error)}, or {ELSEWHERE}"
-        raise StorageError(msg) from None
-    state = path.stat().st_mtime_ns, size
+def _read_twice(path: Path, shown: str, size: int) -> Found:
+    before = path.stat().st_mtime_ns, size
     try:
         return _read(path, shown, size, unchanging=_at_rest(path))
     except sqlite3.Error as error:
         damage = error
-    changed = not _at_rest(path) or (path.stat().st_mtime_ns, path.stat().st_size) != state
+    changed = not _at_rest(path) or (path.stat().st_mtime_ns, path.stat().st_size) != before
     if changed or getattr(damage, "sqlite_errorcode", 0) & LOW_BYTE == sqlite3.SQLITE_IOERR:
         # A writer came in between; or one that crashed left a journal, which only a writer rolls back; or a read
         # failed, which is no damage, and may have been the only one.
@@ -85,7 +85,8 @@ def _inspected(path: Path, shown: str) -> Found:
     raise StorageError(read_sentence(damage, shown))
 
 
-def _kind(path: Path, shown: str) -> Found | None:
+def _exists(path: Path, shown: str) -> bool:
+    """Whether there is a file; an error where it, or its folder, could not become a storage."""
     folder = path.parent
     if not folder.is_dir():
         msg = f"{shown}: the folder {folder} does not exist; create it, or {ELSEWHERE}"
@@ -97,7 +98,7 @@ def _kind(path: Path, shown: str) -> Found | None:
             msg = f"{shown} is a link to {redact(path.readlink())}, which does not exist; remove the link"
             raise StorageError(msg) from None
         _check_writable(folder, f"{shown}: the folder {folder}")
-        return Found.NOTHING
+        return False
     except OSError as error:
         msg = f"{shown} cannot be looked at ({reason(error)}); {cure(error)}, or {ELSEWHERE}"
         raise StorageError(msg) from None
@@ -107,7 +108,7 @@ def _kind(path: Path, shown: str) -> Found | None:
         raise StorageError(msg)
     _check_writable(path, shown)
     _check_writable(folder, f"{shown}: the folder {folder}")
-    return None
+    return True
 
 
 def _check_writable(path: Path, shown: str) -> None:
@@ -185,7 +186,7 @@ def inspect_server(engine: sqlalchemy.Engine, shown: str) -> Found:
 
 
 def _check_whole(found: Found, held: object, tables: Iterable[str], shown: str) -> None:
-    """What holds studies and lacks a table has lost it: made again, it would be empty, and nobody would know."""
+    """Refuse a database that holds studies and lacks a table: created again, the table would silently be empty."""
     lost = sorted(known_schema().tables - set(tables))
     if found is Found.UNFINISHED and held and lost:
         msg = f"{shown} holds studies, but has lost the table {lost[0]!r}; restore a copy of it, or {ELSEWHERE}"
@@ -211,7 +212,7 @@ def judge_tables(tables: Iterable[str], version: object, schema: object, shown: 
     """
     tables = set(tables)
     known = known_schema()
-    ours, head, versions, old = known.tables, known.head, known.versions, known.number
+    ours = known.tables
     if not tables:
         return Found.EMPTY
     if not shared and not tables <= ours | {"alembic_version"}:
@@ -219,10 +220,10 @@ def judge_tables(tables: Iterable[str], version: object, schema: object, shown: 
         if {"studies", "trials", "version_info"} - tables:
             msg = f"{shown} is not an Optuna storage (it holds a table {foreign!r}); {ELSEWHERE}"
             raise StorageError(msg)
-    if version is not None and str(version) != head:
-        raise StorageError(_other_version(str(version), versions, shown, tables & ours))
-    if version is None and schema is not None and schema != old:
-        raise StorageError(_other_version("v0.9.0.a", versions, shown, tables & ours))
+    if version is not None and str(version) != known.head:
+        raise StorageError(_other_version(str(version), known.versions, shown, tables & ours))
+    if version is None and schema is not None and schema != known.number:
+        raise StorageError(_other_version("v0.9.0.a", known.versions, shown, tables & ours))
     return Found.READY if version is not None and ours <= tables else Found.UNFINISHED
 
 
@@ -232,13 +233,9 @@ def _other_version(version: str, versions: frozenset[str], shown: str, ours: set
     if version in versions:
         return (
             f"{shown} has the schema {version} of an older Optuna; copy it, then run: "
-            f"optuna storage upgrade --storage {_upgrade_url(shown)}"
+            f"optuna storage upgrade --storage {shown if '://' in shown else f'sqlite:///{shown}'}"
         )
     return f"{shown} has the schema {version} of a newer Optuna; run: pip install --upgrade optuna"
-
-
-def _upgrade_url(shown: str) -> str:
-    return shown if "://" in shown else f"sqlite:///{shown}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

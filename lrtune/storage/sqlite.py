@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy.exc
 
 from lrtune.errors import StorageError
-from lrtune.storage.database import _watch
+from lrtune.storage.database import Database
 from lrtune.storage.error_mapping import sqlite_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
     from lrtune.storage.url import FileAddress
 
@@ -28,27 +27,17 @@ BUSY_SECONDS = 1.0  # one wait inside SQLite, where no signal is heard; the retr
 
 NETWORK_FILE_SYSTEMS = frozenset(
     {
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb3",
-        "smbfs",
-        "9p",
-        "afs",
-        "lustre",
-        "gpfs",
-        "beegfs",
-        "ceph",
-        "glusterfs",
-        "fuse.glusterfs",
-        "fuse.sshfs",
-        "fuse.s3fs",
+        *("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "lustre", "gpfs", "beegfs", "ceph"),
+        *("glusterfs", "fuse.glusterfs", "fuse.sshfs", "fuse.s3fs"),
     }
 )
 
 
-class SqliteDatabase:
-    """An SQLite file, opened by this process; never creates the file anew once it is gone."""
+class SqliteDatabase(Database):
+    """An SQLite file that was there when it was opened; it is never created again once it is gone."""
+
+    patience: float = 2.0  # other writers are ordinary here: 60 s by default
+    quiet_seconds: float = 5.0
 
     def __init__(self, address: FileAddress) -> None:
         self.address = address
@@ -98,8 +87,8 @@ class SqliteDatabase:
                 with contextlib.suppress(sqlite3.OperationalError):
                     connection.execute(f"pragma journal_mode = {wanted}").fetchone()
 
-    def furnish(self, script: Iterable[str]) -> bool:
-        """Make all tables in one transaction; whether it was done, for a file that is no longer empty is left alone."""
+    def create_schema(self, script: Iterable[str]) -> bool:
+        """Create all tables in one transaction; False, and nothing done, for a file that is no longer empty."""
         with contextlib.closing(self.connect()) as connection:
             connection.execute("begin immediate")
             try:
@@ -113,9 +102,9 @@ class SqliteDatabase:
                     connection.execute("rollback")
         return True
 
-    def harden(self, engine: sqlalchemy.Engine) -> None:
-        """Give an engine real transactions: pysqlite's own begin late, and let two writers read alike."""
-        _watch(engine)
+    def configure_engine(self, engine: sqlalchemy.Engine) -> None:
+        """Give an engine real transactions: those of the sqlite3 module begin late, so that two writers read alike."""
+        super().configure_engine(engine)
 
         @sqlalchemy.event.listens_for(engine, "begin")
         def _begin(connection: sqlalchemy.Connection) -> None:
@@ -144,19 +133,10 @@ class SqliteDatabase:
         del waited
         return sqlite_sentence(error, self.path, self.shown, self._kept())
 
-    def patience(self, seconds: float) -> float:
-        """Twice as long as for a server: other writers are ordinary here, 60 s by default."""
-        return 2 * seconds
-
-    def quiet(self) -> float:
-        """Five seconds."""
-        return 5.0
-
-    def settle(self) -> None:
+    def checkpoint(self) -> None:
         """Move the write-ahead log into the file, so that a copy of the file alone holds the study.
 
-        SQLite does it by itself only where the last connection of all processes is closed properly. What others hold
-        open meanwhile keeps its place in the log, and is moved when they end.
+        SQLite does so by itself only where the last connection of all processes is closed properly.
         """
         if _identity(self.path) != self._inode:
             return
@@ -184,16 +164,13 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def file_system(path: Path) -> str:
     """The type of the file system a path lies on, e.g. ``"ext4"``; empty where the machine does not say."""
-    best, kind = "", ""
-    target = os.path.realpath(path)
     try:
-        with open("/proc/self/mounts", encoding="utf-8", errors="replace") as stream:  # noqa: PTH123 -- not a Path here
-            for line in stream:
-                _, mount, found, *_ = line.split()
-                mount = mount.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
-                inside = target == mount or target.startswith(mount.rstrip("/") + "/")
-                if inside and len(mount) >= len(best):
-                    best, kind = mount, found
+        lines = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
+    target, best, kind = path.resolve(), Path(), ""
+    for _, mount, found, *_ in map(str.split, lines):
+        folder = Path(mount.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\"))
+        if target.is_relative_to(folder) and len(folder.parts) >= len(best.parts):  # the last mount on a folder counts
+            best, kind = folder, found
     return kind

@@ -1,8 +1,8 @@
-"""The rows of one study, as the ledger reads and writes them: whole changes, and reads only where something changed.
+"""The rows of one study, as lrtune reads and writes them: whole changes of a trial, through Optuna's public calls.
 
-Optuna's public calls write one value each, in a transaction of several statements each. What lrtune writes
-of a trial belongs together, so here a :class:`TrialChange` is one call. The family's contract: two members that
-are told the same leave the same study behind, for plain Optuna and for its dashboard.
+What lrtune writes of a trial belongs together, so a :class:`TrialChange` is one call here.
+:mod:`lrtune.storage.sqlite_rows` does the same in one transaction, where it can; both leave the same study behind, for
+plain Optuna and for its dashboard.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.storages import InMemoryStorage
@@ -24,22 +24,18 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial, TrialState
 
-__all__ = ["AnyRows", "Rows", "TrialChange", "TrialRow", "constraint_key"]
+__all__ = ["Rows", "TrialChange", "TrialRow", "constraint_key"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRow:
-    """What the ledger reads of one trial.
+    """What is read of one trial: Optuna's numbers and state, and one user attribute.
 
     Attributes
     ----------
-    trial_id, number
-        Optuna's.
-    state
-        Optuna's.
     record
-        The user attribute that was asked for: plain JSON, not to be changed, or the text of it, which is
-        not parsed for nothing; None where there is none.
+        The attribute that was asked for: plain JSON, not to be changed, or the text of it, which is parsed only where
+        it is needed; None where there is none.
     """
 
     trial_id: int
@@ -71,15 +67,21 @@ class TrialChange:
     values: Sequence[float] | None = None
 
 
-class Rows(Protocol):
-    """What the ledger asks of a storage, for one study.
+class Rows:
+    """The rows of one study in any storage of Optuna's: a call, and a transaction, for each value.
 
+    A trial's state is written last, so that a process that is killed in between leaves a trial that still runs.
     Whoever decides by what was read holds the study's lock; others (a dashboard, plain Optuna) may write
     at any time, and :meth:`unchanged` tells.
     """
 
+    def __init__(self, storage: BaseStorage, study_id: int) -> None:
+        self._storage, self._study_id = storage, study_id
+        self._known = 0
+
     def unchanged(self) -> bool:
-        """Whether certainly nobody else has written anything since the last :meth:`read`."""
+        """Whether certainly nobody else has written anything since the last :meth:`read`; no public call says so."""
+        return False
 
     def read(self, name: str) -> tuple[dict[str, Any], list[TrialRow]]:
         """The study's user attributes, and every trial with that attribute of its own, by number.
@@ -89,24 +91,36 @@ class Rows(Protocol):
         KeyError
             If the study is gone.
         """
+        attributes = self._storage.get_study_user_attrs(self._study_id)
+        trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
+        self._known = len(trials)
+        return attributes, [_row(trial, name) for trial in trials]
 
     def look(self, trial_id: int, name: str) -> TrialRow:
-        """One trial as it is now.
+        """One trial as it is now, with that attribute.
 
         Raises
         ------
         KeyError
             If there is no such trial.
         """
+        return _row(self._storage.get_trial(trial_id), name)
 
     def add(self, template: FrozenTrial) -> tuple[int, int]:
-        """Make a trial like this one; its id and its number.
+        """Create a trial like this one; its id and its number.
 
         Raises
         ------
         KeyError
             If the study is gone.
         """
+        storage, known = self._storage, self._known
+        trial_id = storage.create_new_trial(self._study_id, template_trial=template)
+        # Whether it has the next number is a far cheaper question than which one it has.
+        with contextlib.suppress(KeyError):  # others may have added theirs since
+            if storage.get_trial_id_from_study_id_trial_number(self._study_id, known) == trial_id:
+                return trial_id, known
+        return trial_id, storage.get_trial_number_from_id(trial_id)
 
     def change(self, trial_id: int, change: TrialChange) -> None:
         """Write a change of a trial.
@@ -118,50 +132,6 @@ class Rows(Protocol):
         optuna.exceptions.UpdateFinishedTrialError
             If somebody has ended it.
         """
-
-    def describe(self, attributes: Mapping[str, Any]) -> None:
-        """Write user attributes of the study."""
-
-    def close(self) -> None:
-        """Free what is held; the rows can be used again afterwards."""
-
-
-class AnyRows:
-    """The rows of any storage of Optuna's, through its public calls: a call and a transaction for each value.
-
-    The state comes last, so that a process that is killed in between leaves a trial that still runs.
-    """
-
-    def __init__(self, storage: BaseStorage, study_id: int) -> None:
-        self._storage, self._study_id = storage, study_id
-        self._known = 0
-
-    def unchanged(self) -> bool:
-        """Never certain: no public call says so."""
-        return False
-
-    def read(self, name: str) -> tuple[dict[str, Any], list[TrialRow]]:
-        """See :class:`Rows`."""
-        attributes = self._storage.get_study_user_attrs(self._study_id)
-        trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
-        self._known = len(trials)
-        return attributes, [_row(trial, name) for trial in trials]
-
-    def look(self, trial_id: int, name: str) -> TrialRow:
-        """See :class:`Rows`."""
-        return _row(self._storage.get_trial(trial_id), name)
-
-    def add(self, template: FrozenTrial) -> tuple[int, int]:
-        """See :class:`Rows`; the number is the next one, which is a far cheaper question than which one."""
-        storage, known = self._storage, self._known
-        trial_id = storage.create_new_trial(self._study_id, template_trial=template)
-        with contextlib.suppress(KeyError):  # others may have added theirs since
-            if storage.get_trial_id_from_study_id_trial_number(self._study_id, known) == trial_id:
-                return trial_id, known
-        return trial_id, storage.get_trial_number_from_id(trial_id)
-
-    def change(self, trial_id: int, change: TrialChange) -> None:
-        """See :class:`Rows`."""
         storage = self._storage
         for step, value in change.reports.items():
             storage.set_trial_intermediate_value(trial_id, step, value)
@@ -176,12 +146,12 @@ class AnyRows:
             storage.set_trial_state_values(trial_id, change.state, change.values)
 
     def describe(self, attributes: Mapping[str, Any]) -> None:
-        """See :class:`Rows`."""
+        """Write user attributes of the study."""
         for name, content in attributes.items():
             self._storage.set_study_user_attr(self._study_id, name, content)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Close the connection, where there is one; the rows can be used again afterwards."""
 
 
 def _row(trial: FrozenTrial, name: str) -> TrialRow:

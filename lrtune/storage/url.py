@@ -1,4 +1,4 @@
-"""Where a storage is: an address is read from an argument, the environment or a file, and shown without secrets."""
+"""Addresses of storages: read from an argument, the environment or a file, parsed, and shown without secrets."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Worker processes: started, watched, ended; leases and signals."""
+"""Worker processes: forked, supervised and killed; leases, which say whether one is alive; signals."""

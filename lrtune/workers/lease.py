@@ -1,9 +1,11 @@
-"""Leases: who is working on a running trial, and whether that process still lives.
+"""Leases: which process works on a running trial, and whether it is still alive.
 
-On the same machine a process is known by its number *and* its start time, so that a reused number does
-not keep a dead worker's trial alive, and what a killed process held is free at once. Of other machines
-only the lease's time tells. Heartbeats are not asked: a process that was asleep or sat in a long C call
-is alive (FAULTS.md, F7 to F9).
+On the same machine a process is identified by its pid *and* its start time, so that a recycled pid does
+not keep a dead worker's trial claimed, and what a killed process had claimed is free at once. Of other machines
+only the lease's time tells. There are no heartbeats: a process that is suspended or in a long C call is alive.
+
+The start time is read from /proc rather than by `psutil`, whose ``create_time()`` adds the time of the boot: that one
+moves when the clock is set, and a living worker would look dead.
 """
 
 from __future__ import annotations
@@ -39,23 +41,22 @@ PROC = Path("/proc")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """One worker's claim on a trial; frozen, and plain JSON outside.
+    """One worker's claim on a trial.
 
     Attributes
     ----------
     host
-        The machine: its name and a hash of its machine id.
+        The machine, see :func:`host_id`.
     boot_id
-        Which start of that machine, and which space of process numbers (a container has its own);
-        empty where the machine does not say.
+        The boot of that machine and the pid namespace (a container has its own), see :func:`boot_id`.
     pid
-        Number of the process.
+        The process.
     started
-        When the process started, in the kernel's own count; empty where the machine does not say.
+        When it started, in clock ticks since boot; empty where the system does not say.
     worker
         Which worker within the process.
     until_time
-        Unix time (seconds) up to which the claim holds unless it is renewed.
+        Unix time (seconds) until which the claim holds unless it is renewed.
     """
 
     host: str
@@ -67,7 +68,7 @@ class Lease:
 
     @classmethod
     def mine(cls, worker: str | None = None, *, seconds: float = LEASE_SECONDS, now: float | None = None) -> Lease:
-        """A lease of this process, for `seconds` from now; the worker is named after its thread by default."""
+        """A lease of this process for `seconds` from now; the worker is named after its thread by default."""
         pid = os.getpid()
         return cls(
             host=host_id(),
@@ -83,7 +84,7 @@ class Lease:
         return replace(self, until_time=(steady_now() if now is None else now) + seconds)
 
     def same_holder(self, other: Lease) -> bool:
-        """Whether both are claims of one and the same worker, whenever they were renewed."""
+        """Whether both are claims of the same worker, whenever they were renewed."""
         return replace(self, until_time=0.0) == replace(other, until_time=0.0)
 
     def to_json(self) -> dict[str, Any]:
@@ -92,7 +93,7 @@ class Lease:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any] | None) -> Lease | None:
-        """The lease that :meth:`to_json` wrote; None for what is not one, so that nobody waits for it."""
+        """The lease that :meth:`to_json` wrote; None for anything else, so that nobody waits for it."""
         if not isinstance(data, dict):
             return None
         try:
@@ -109,7 +110,7 @@ class Lease:
 
 
 def alive(lease: Lease | None, now: float | None = None) -> bool:
-    """Whether the holder of a lease may still be working.
+    """Whether the process that has a lease may still be working.
 
     Parameters
     ----------
@@ -123,13 +124,13 @@ def alive(lease: Lease | None, now: float | None = None) -> bool:
     in_time = (steady_now() if now is None else now) < lease.until_time
     if lease.host != host_id():
         return in_time
-    here_boot, _, here_space = boot_id().partition("/")
-    boot, _, space = lease.boot_id.partition("/")
-    if not here_boot or not boot:  # not Linux: the number alone tells, but it may have been reused
+    here_boot, _, here_namespace = boot_id().partition("/")
+    boot, _, namespace = lease.boot_id.partition("/")
+    if not here_boot or not boot:  # not Linux: there is only the pid, which may have been recycled
         return in_time and _exists(lease.pid)
     if boot != here_boot:
         return False
-    if space != here_space:  # another container of this machine: its numbers mean nothing here
+    if namespace != here_namespace:  # another container of this machine: its pids mean nothing here
         return in_time
     start = process_start(lease.pid)
     return start is not None and start == lease.started
@@ -162,19 +163,19 @@ def host_id() -> str:
 
 @functools.cache
 def boot_id() -> str:
-    """Which start of this machine and which space of process numbers, ``"BOOT/SPACE"``; else empty."""
+    """The boot of this machine and the pid namespace of this process, ``"BOOT/NAMESPACE"``; empty if not on Linux."""
     boot = _text(PROC / "sys/kernel/random/boot_id")
     if not boot:
         return ""
     try:
-        space = (PROC / "self/ns/pid").readlink().name
+        namespace = (PROC / "self/ns/pid").readlink().name
     except OSError:
-        space = ""
-    return f"{boot}/{space}"
+        namespace = ""
+    return f"{boot}/{namespace}"
 
 
 def process_start(pid: int) -> str | None:
-    """When a process started, in clock ticks since boot; None if it is dead (or a zombie), or not to be known."""
+    """When a process started, in clock ticks since boot; None if it is dead, a zombie, or there is no /proc."""
     stat = _text(PROC / str(pid) / "stat")
     # The second field is the name in parentheses and may hold anything (man 5 proc).
     rest = stat.rpartition(")")[2].split()

@@ -1,13 +1,13 @@
-"""Worker processes, and the light one above them that outlives whatever happens to them.
+"""Worker processes, and the light parent that outlives whatever happens to them.
 
 The command forks before it has loaded anything heavy: the parent only watches. A worker that user code
 ends (``os._exit``), that the kernel kills (out of memory), or that makes no progress for too long is
-replaced, and its successor is told how it died, so that the trial gets its outcome. Workers stand in a
-process group of their own: what they leave behind goes with them, and a worker never outlives its parent.
+replaced, and the replacement gets the exit status of all before it, so that their trials get an outcome. Each worker
+leads a process group: what it leaves behind is killed with it, and a worker never outlives its parent.
 
-The first worker begins alone: it makes the study, sets an old one aside, downloads what the user's code
-downloads. The others are there by then and have loaded the libraries that they need; each waits for its turn,
-which the parent gives once the first one is ready, before it does anything that could be seen from outside.
+The first worker starts alone: it creates the study, archives an old one, downloads what the user's code
+downloads. The others exist by then and have loaded the libraries that they need. Each is blocked on a pipe until the
+first one is ready, before it does anything that could be seen from outside.
 """
 
 from __future__ import annotations
@@ -35,32 +35,35 @@ if TYPE_CHECKING:
 __all__ = ["WorkerContext", "can_supervise", "supervise"]
 
 GRACE_SECONDS = 4.5
-"""Between a signal and the end of a worker that does not hear it."""
+"""From a signal until workers that have not ended are killed."""
 
 POLL_SECONDS = 0.1
 MOST_DEATHS = 1000
 MOST_UNREADY = 3
-"""Workers in a row that die before they are ready: what ends them is the loading of the training code."""
+"""Workers in a row that die before they are ready: loading the training code is what ends them."""
 
 NOTHING_TRAINED = 3
-"""The exit code then (FAULTS.md)."""
-
+"""The exit code then."""
 
 READY, WORKING, PROGRESS, IDLE, DONE = b"r", b"w", b"p", b"i", b"d"
-GO = b"g"
+"""What a worker writes to its parent."""
+
+START = b"g"
+"""What the parent writes to a worker that waits."""
+
 GROUP = re.compile(rb"([+-])(\d+);")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerContext:
-    """What a worker knows of where it stands.
+    """Which worker this process is, and how it tells its parent what it does.
 
     Attributes
     ----------
     index, count
-        Its number from 0, and how many there are.
+        Its number from 0, and how many workers there are.
     deaths
-        How its predecessors died, all of them.
+        How workers of this command have died so far.
     """
 
     index: int = 0
@@ -69,11 +72,11 @@ class WorkerContext:
     _pipe: int = -1
 
     def ready(self) -> None:
-        """The storage is open: other workers may begin."""
+        """The storage is open: other workers may start."""
         self._say(READY)
 
     def working(self) -> None:
-        """A piece of training begins."""
+        """A segment of training begins."""
         self._say(WORKING)
 
     def progressed(self) -> None:
@@ -84,18 +87,18 @@ class WorkerContext:
         """Nothing is being trained."""
         self._say(IDLE)
 
-    def holds(self, group: int) -> None:
-        """A process of the worker's leads a group of its own, which has to go with the worker."""
+    def add_group(self, group: int) -> None:
+        """A child of the worker leads a process group of its own, to be killed with the worker."""
         self._say(b"+%d;" % group)
 
-    def released(self, group: int) -> None:
+    def remove_group(self, group: int) -> None:
         """That group is gone."""
         self._say(b"-%d;" % group)
 
-    def _say(self, word: bytes) -> None:
+    def _say(self, message: bytes) -> None:
         if self._pipe >= 0:
             with contextlib.suppress(OSError):  # a full pipe, or a parent that is gone: nothing to do about either
-                os.write(self._pipe, word)
+                os.write(self._pipe, message)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -104,15 +107,15 @@ class _Worker:
 
     Attributes
     ----------
-    turn
-        Where it hears that its turn has come; negative once it has, and for one that need not wait.
+    start_pipe
+        Where it is told to start; negative once it was, and for one that need not wait.
     """
 
     index: int
     pid: int
     pipe: int
     started: str
-    turn: int = -1
+    start_pipe: int = -1
     working: bool = False
     ready: bool = False
     done: bool = False
@@ -120,35 +123,35 @@ class _Worker:
     groups: set[int] = field(default_factory=set)
     last: float = field(default_factory=time.monotonic)
 
-    def hear(self) -> None:
-        """Read what it said since the last time."""
+    def read(self) -> None:
+        """Read what it has written since the last time."""
         with contextlib.suppress(BlockingIOError):
-            words = os.read(self.pipe, 65536)
-            if words:
+            messages = os.read(self.pipe, 65536)
+            if messages:
                 self.last = time.monotonic()
-            self.ready = self.ready or READY in words
-            self.done = self.done or DONE in words
-            for word in (words[i : i + 1] for i in range(len(words))):
-                if word in (WORKING, IDLE):
-                    self.working = word == WORKING
-            for sign, number in GROUP.findall(words):
+            self.ready = self.ready or READY in messages
+            self.done = self.done or DONE in messages
+            last = max(messages.rfind(WORKING), messages.rfind(IDLE))
+            if last >= 0:
+                self.working = messages[last : last + 1] == WORKING
+            for sign, number in GROUP.findall(messages):
                 (self.groups.add if sign == b"+" else self.groups.discard)(int(number))
 
-    def begin(self) -> None:
-        """Give it its turn."""
+    def start(self) -> None:
+        """Let it start."""
         with contextlib.suppress(BrokenPipeError):  # it is dead, and about to be reaped
-            os.write(self.turn, GO)
-        self.forget()
+            os.write(self.start_pipe, START)
+        self.close_start_pipe()
 
-    def forget(self) -> None:
-        """Close the pipe of its turn."""
-        if self.turn >= 0:
-            os.close(self.turn)
-            self.turn = -1
+    def close_start_pipe(self) -> None:
+        """Close the pipe; a worker that still waits there ends."""
+        if self.start_pipe >= 0:
+            os.close(self.start_pipe)
+            self.start_pipe = -1
 
     def kill(self) -> None:
-        """End the worker and all that it started."""
-        self.hear()
+        """Kill the worker and all that it started."""
+        self.read()
         for group in (self.pid, *self.groups):
             end_group(group)
 
@@ -165,7 +168,7 @@ def supervise(
     *,
     count: int = 1,
     stall_timeout: float | None = None,
-    ahead: Callable[[], object] | None = None,
+    preload: Callable[[], object] | None = None,
     note: Callable[[str], object],
 ) -> int:
     """Run a body in `count` processes until all have ended; the exit code of the first.
@@ -175,31 +178,31 @@ def supervise(
     body
         What a worker does; returns its exit code.
     count
-        Workers. The first one begins alone, the others once it is ready.
+        Workers. The first one starts alone, the others once it is ready.
     stall_timeout
-        Seconds without progress within a piece after which a worker is ended and replaced.
-    ahead
-        What the others do until then, as many as there are cores for: it may only load. Whatever goes wrong in it
-        is left to the body to say.
+        Seconds without progress within a segment after which a worker is killed and replaced.
+    preload
+        What the others do until then, as many as there are cores for: it may only import. Its errors are ignored,
+        since the body meets them again.
     note
-        Called with one line when something had to be done about a worker.
+        Called with one line when a worker was killed or replaced.
     """
-    crew = WorkerPool(body=body, count=count, stall_timeout=stall_timeout, ahead=ahead, note=note)
-    with stopping(crew.signalled, at_once=crew.kill) as flag:
+    pool = WorkerPool(body=body, count=count, stall_timeout=stall_timeout, preload=preload, note=note)
+    with stopping(pool.forward, at_once=pool.kill) as flag:
         try:
-            return crew.run(flag)
+            return pool.run(flag)
         finally:
-            crew.kill()
+            pool.kill()
 
 
 @dataclass(slots=True, kw_only=True)
 class WorkerPool:
-    """The workers; `waiting` are those whose turn has not come, whether they are there already or not."""
+    """The workers; `waiting` are the numbers of those that may not start yet, whether they were forked or not."""
 
     body: Callable[[WorkerContext], int]
     count: int
     stall_timeout: float | None
-    ahead: Callable[[], object] | None
+    preload: Callable[[], object] | None
     note: Callable[[str], object]
     workers: dict[int, _Worker] = field(default_factory=dict)
     codes: dict[int, int] = field(default_factory=dict)
@@ -209,20 +212,20 @@ class WorkerPool:
 
     def run(self, flag: StopFlag) -> int:
         self.waiting = list(range(1, self.count))
-        self._spawn(0)
-        if self.ahead is not None:
+        self._fork(0)
+        if self.preload is not None:
             for index in range(1, min(self.count, _cores())):
-                self._spawn(index, ahead=self.ahead)
+                self._fork(index, preload=self.preload)
         deadline: float | None = None
         while self.workers:
             if flag.requested and deadline is None:
                 deadline = time.monotonic() + GRACE_SECONDS
-                self._dismiss()
-            self._listen()
+                self._dismiss_waiting()
+            self._read()
             self._reap(stopping=flag.requested)
             if not flag.requested:
-                self._begin_waiting()
-                self._end_stalled()
+                self._start_waiting()
+                self._kill_stalled()
             elif deadline is not None and time.monotonic() > deadline:
                 self.kill()
                 self.note(
@@ -231,55 +234,50 @@ class WorkerPool:
                 return flag.exit_code
         return self.codes.get(0, flag.exit_code)
 
-    def signalled(self, number: int) -> None:
-        """Hand a signal on; within a signal handler."""
+    def forward(self, number: int) -> None:
+        """Send a signal to every worker; within a signal handler."""
         for worker in list(self.workers.values()):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(worker.pid, number)
 
     def kill(self) -> None:
-        """End every worker and all that they started."""
+        """Kill every worker and all that they started."""
         for worker in list(self.workers.values()):
             worker.kill()
 
-    def _listen(self) -> None:
+    def _read(self) -> None:
+        """Wait shortly for what workers write, and read it."""
         pipes = {worker.pipe: worker for worker in self.workers.values()}
-        heard, _, _ = select.select(list(pipes), [], [], POLL_SECONDS)
-        for pipe in heard:
-            pipes[pipe].hear()
-        if heard and all(self._silent(pipe) for pipe in heard):
-            time.sleep(POLL_SECONDS / 10)  # the far end is closed: it is about to be reaped
-
-    @staticmethod
-    def _silent(pipe: int) -> bool:
-        return bool(select.select([pipe], [], [], 0)[0])
+        readable, _, _ = select.select(list(pipes), [], [], POLL_SECONDS)
+        for pipe in readable:
+            pipes[pipe].read()
+        if readable and select.select(readable, [], [], 0)[0] == readable:
+            time.sleep(POLL_SECONDS / 10)  # the far ends are closed: those workers are about to be reaped
 
     def _reap(self, *, stopping: bool) -> None:
         for index, worker in list(self.workers.items()):
             pid, status = os.waitpid(worker.pid, os.WNOHANG)
             if pid == 0:
                 continue
-            worker.hear()
             worker.kill()  # what it left behind
             del self.workers[index]
             os.close(worker.pipe)
-            if worker.turn >= 0:  # it held nothing, and there will be another one when its turn comes
-                worker.forget()
+            if worker.start_pipe >= 0:  # it held nothing, and is forked again when the others may start
+                worker.close_start_pipe()
             elif worker.done or stopping:
                 if worker.done:
                     self.codes[index] = os.waitstatus_to_exitcode(status)
                 if index == 0:
-                    self._dismiss()
+                    self._dismiss_waiting()
             elif len(self.deaths) < MOST_DEATHS:
-                self._replace(worker, status)
+                self._replace(worker, os.waitstatus_to_exitcode(status))
 
-    def _replace(self, worker: _Worker, status: int) -> None:
-        code = os.waitstatus_to_exitcode(status)
+    def _replace(self, worker: _Worker, code: int) -> None:
         death = died(worker.pid, code, started=worker.started, stalled=self.stall_timeout if worker.stalled else None)
         self.deaths.append(death)
         self.unready = 0 if worker.ready else self.unready + 1
         if self.unready >= MOST_UNREADY:
-            self._dismiss()
+            self._dismiss_waiting()
             self.codes[worker.index] = NOTHING_TRAINED
             grave = "warning" if worker.index else "error"  # the first one's exit code is the command's
             self.note(
@@ -288,27 +286,27 @@ class WorkerPool:
             )
             return
         self.note(f"lrtune: warning: a worker died ({death.why}); another one takes its place")
-        self._spawn(worker.index)
+        self._fork(worker.index)
 
-    def _begin_waiting(self) -> None:
+    def _start_waiting(self) -> None:
         first = self.workers.get(0)
         if first is None or not first.ready:
             return
         for index in self.waiting:
             if index in self.workers:
-                self.workers[index].begin()
+                self.workers[index].start()
             else:
-                self._spawn(index)
+                self._fork(index)
         self.waiting.clear()
 
-    def _dismiss(self) -> None:
-        """There is nothing left to begin: end those that wait for their turn, and start no more."""
+    def _dismiss_waiting(self) -> None:
+        """Start no more workers, and kill those that wait."""
         self.waiting.clear()
         for worker in self.workers.values():
-            if worker.turn >= 0:
+            if worker.start_pipe >= 0:
                 worker.kill()
 
-    def _end_stalled(self) -> None:
+    def _kill_stalled(self) -> None:
         if self.stall_timeout is None:
             return
         for worker in self.workers.values():
@@ -316,10 +314,10 @@ class WorkerPool:
                 worker.stalled = True
                 worker.kill()
 
-    def _spawn(self, index: int, *, ahead: Callable[[], object] | None = None) -> None:
-        """Start a worker; one that is told what to do ahead then waits for its turn."""
+    def _fork(self, index: int, *, preload: Callable[[], object] | None = None) -> None:
+        """Fork a worker; with something to preload it does that, then waits until it may start."""
         reader, writer = os.pipe()
-        turn, giver = (-1, -1) if ahead is None else os.pipe()
+        wait_pipe, start_pipe = (-1, -1) if preload is None else os.pipe()
         parent = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -329,29 +327,28 @@ class WorkerPool:
             os.set_blocking(writer, False)
             for other in self.workers.values():
                 os.close(other.pipe)
-                other.forget()
+                other.close_start_pipe()
             self.workers.clear()
             die_with_parent(parent)
             _share(index, self.count)
-            place = WorkerContext(index=index, count=self.count, deaths=tuple(self.deaths), _pipe=writer)
-            if ahead is not None:
-                os.close(giver)
-                _prepare(ahead, turn)
-            self._live(place)
+            if preload is not None:
+                os.close(start_pipe)
+                _wait_to_start(preload, wait_pipe)
+            self._work(WorkerContext(index=index, count=self.count, deaths=tuple(self.deaths), _pipe=writer))
         os.close(writer)
         os.set_blocking(reader, False)
-        if ahead is not None:
-            os.close(turn)
+        if preload is not None:
+            os.close(wait_pipe)
         set_process_group(pid)
         started = process_start(pid) or ""
-        self.workers[index] = _Worker(index=index, pid=pid, pipe=reader, started=started, turn=giver)
+        self.workers[index] = _Worker(index=index, pid=pid, pipe=reader, started=started, start_pipe=start_pipe)
 
-    def _live(self, place: WorkerContext) -> None:
+    def _work(self, context: WorkerContext) -> None:
         """The whole life of a worker process; does not return."""
         code = 1
         try:
-            code = self.body(place)
-            place._say(DONE)  # noqa: SLF001 -- the one word that is not the body's to say
+            code = self.body(context)
+            context._say(DONE)  # noqa: SLF001 -- the one message that is not the body's to send
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(OSError, ValueError):
                     stream.flush()
@@ -359,20 +356,20 @@ class WorkerPool:
             os._exit(code)
 
 
-def _prepare(ahead: Callable[[], object], turn: int) -> None:
-    """Do what can be done ahead, and wait for one's turn; a worker whose parent is gone ends here."""
+def _wait_to_start(preload: Callable[[], object], pipe: int) -> None:
+    """Preload, and wait until the parent lets this worker start; one whose parent is gone ends here."""
     try:
         with contextlib.suppress(Exception):
-            ahead()
-        if os.read(turn, 1) != GO:
+            preload()
+        if os.read(pipe, 1) != START:
             os._exit(1)
-        os.close(turn)
-    except BaseException:  # noqa: BLE001 -- a library may leave by any door; the parent starts another worker
+        os.close(pipe)
+    except BaseException:  # noqa: BLE001 -- a library may raise SystemExit; the parent forks another worker
         os._exit(1)
 
 
 def _share(index: int, count: int) -> None:
-    """A GPU of one's own where there are several, and one's part of the cores."""
+    """Give this worker a GPU of its own where there are several, and its share of the cores."""
     if count == 1:
         return
     gpus = Path("/proc/driver/nvidia/gpus")

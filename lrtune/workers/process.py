@@ -1,7 +1,7 @@
-"""Processes of one's own making: each in a group of its own, none outlives its parent, and how one died.
+"""Forked processes: each leads a process group, none outlives its parent, and how one died is known.
 
-What a process leaves behind (a data loader's workers, whatever user code has forked) stands in its group and
-is ended with it.
+What a process leaves behind (a data loader's workers, whatever user code has forked) is in its group and
+is killed with it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Death:
     Attributes
     ----------
     pid, started
-        Which process; see :class:`lrtune.workers.lease.Lease`. No start for one that holds no lease.
+        Which process; see :class:`lrtune.workers.lease.Lease`. `started` is empty for one that has no lease.
     why
         A few words, e.g. ``"killed by SIGKILL"``.
     stalled
@@ -42,13 +42,7 @@ class Death:
 
 
 class DiedError(Exception):
-    """The process that trained a run is gone, and the run with it.
-
-    Parameters
-    ----------
-    death
-        How it died.
-    """
+    """The process that trained a run is gone, and the run with it."""
 
     def __init__(self, death: Death) -> None:
         super().__init__(death.why)
@@ -56,15 +50,7 @@ class DiedError(Exception):
 
 
 class RemoteError(Exception):
-    """What the user's code raised in a process of its own: its kind may not be known here, its text is.
-
-    Parameters
-    ----------
-    message
-        The last line of the traceback.
-    user_traceback
-        All of it.
-    """
+    """What the user's code raised in another process, where its class may not be known: the traceback's last line."""
 
     def __init__(self, message: str, *, user_traceback: str) -> None:
         super().__init__(message)
@@ -95,7 +81,7 @@ def _name(number: int) -> str:
 
 
 def set_process_group(pid: int) -> None:
-    """Put a child at the head of a group of its own, as it does itself: whoever comes first."""
+    """Make a child the leader of a process group, as it does itself: whichever comes first."""
     with contextlib.suppress(PermissionError, ProcessLookupError):
         os.setpgid(pid, pid)
 
@@ -107,7 +93,7 @@ def end_group(pid: int, number: int = signal.SIGKILL) -> None:
 
 
 def die_with_parent(parent: int) -> None:
-    """In a forked child: stand in a group of one's own, with the signals as they were, and die with the parent."""
+    """In a forked child: lead a process group, restore the default signal handlers, and be killed with the parent."""
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
     for name in ("SIGTERM", "SIGINT", "SIGHUP"):

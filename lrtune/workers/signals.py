@@ -1,6 +1,6 @@
-"""Signals, for the command alone: the first one asks for a clean end, the second one ends at once.
+"""Signals to the command: the first one asks for a clean end, the second one ends at once.
 
-The Python API never touches a signal: only the command line enters :func:`stopping`.
+The Python API leaves signals alone: only the command line enters :func:`stopping`.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class StopFlag:
 def stopping(
     on_stop: Callable[[int], None] | None = None, *, at_once: Callable[[], None] | None = None
 ) -> Iterator[StopFlag]:
-    """Turn SIGTERM, SIGINT and SIGHUP into a flag within the block; what was installed before returns after it.
+    """Turn SIGTERM, SIGINT and SIGHUP into a flag within the block; the handlers before it are restored after it.
 
     SIGINT is taken even where it was ignored, as it is for children of a non-interactive shell; SIGHUP
     that was ignored stays so, because that is what ``nohup`` asks for. Outside the main thread nothing

@@ -56,7 +56,10 @@ LAYERS = (
         holds="what keeps a study, and what trains a recipe; neither has heard of the other",
         modules=("storage", "training"),
         others=("numpy",),
-        guests={"training": ("torch", "sklearn", "pandas", "scipy"), "storage": ("optuna", "sqlalchemy", "psycopg")},
+        guests={
+            "training": ("torch", "sklearn", "pandas", "scipy"),
+            "storage": ("optuna", "sqlalchemy", "psycopg", "tenacity"),
+        },
     ),
     Layer(
         name="search",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from plotly.offline import get_plotlyjs
 
+from lrtune.core.files import write_public
 from lrtune.core.numpy_errors import own_errstate
 from lrtune.reporting import tables
 from lrtune.reporting.html.answer_section import answer_section
@@ -20,7 +21,6 @@ from lrtune.reporting.html.plain_text import answer
 from lrtune.reporting.html.rendering import asset, render
 from lrtune.reporting.html.sections import sections
 from lrtune.reporting.html.trials_table import trials_data
-from lrtune.reporting.html.writing import write_whole
 
 if TYPE_CHECKING:
     import os
@@ -49,7 +49,7 @@ def write(record: StudyRecord, path: str | os.PathLike[str]) -> None:
     lrtune.errors.StorageError
         If it cannot be written; an older report is left as it was.
     """
-    write_whole(path, page(record))
+    write_public(path, page(record))
 
 
 @own_errstate()
@@ -61,7 +61,7 @@ def write_comparison(compared: Compared, path: str | os.PathLike[str]) -> None:
     lrtune.errors.StorageError
         If it cannot be written; an older page is left as it was.
     """
-    write_whole(path, page(compared.first, compared=compared))
+    write_public(path, page(compared.first, compared=compared))
 
 
 @own_errstate()

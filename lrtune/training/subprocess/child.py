@@ -1,8 +1,8 @@
-"""A process that holds one run: asked over a pipe, ended with all that it left behind.
+"""A child process that holds one run: it is called over a pipe, and killed with all that it left behind.
 
-What goes over the pipe is pickled by :mod:`multiprocessing`. Both ends are ours: the child is forked from the
-process that reads its answers, no file and no stranger comes between, and what is sent is recipes, reports,
-states as checkpoints hold them, and texts; see :mod:`lrtune.training.subprocess.messages`.
+What goes over the pipe is pickled by :mod:`multiprocessing`. That is safe here: the child is forked from the
+process that reads its answers, and nobody else can write into the pipe. It is recipes, reports, states as checkpoints
+hold them, and texts; see :mod:`lrtune.training.subprocess.messages`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import WeakSet
 
 from lrtune.training.setups import setup_of
-from lrtune.training.subprocess.fork import check_forks, load_ahead, rest_threads, wake_threads
+from lrtune.training.subprocess.fork import check_forks, end_openmp_threads, preload_torch, renew_torch_threads
 from lrtune.training.subprocess.messages import Raised, Reply
 from lrtune.workers.process import DiedError, die_with_parent, died, end_group, set_process_group
 
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 __all__ = ["Child"]
 
 LOOK_SECONDS = 0.2
-"""How often a child that is silent is looked at: its end of the pipe may live on in what it has forked."""
+"""How often a silent child is checked to be alive: what it has forked may hold its end of the pipe open."""
 
 DEATH_SECONDS = 5.0
-"""For a child that has closed its end of the pipe to be gone; then it is ended."""
+"""From a child's end of the pipe being closed until it is killed."""
 
 RUNS = frozenset({"advance", "drop", "state", "restore", "suspend", "close"})
 
@@ -49,11 +49,11 @@ class Child:
     Parameters
     ----------
     trainer
-        Who trains there.
-    place
-        Is told of the process, so that whoever supervises this one can end both.
+        The trainer to hold.
+    context
+        This worker: its parent is told of the child, so that it can kill both.
     stall_timeout
-        Seconds without an answer after which it is ended; None for none.
+        Seconds without an answer after which the child is killed; None for none.
 
     Raises
     ------
@@ -61,11 +61,11 @@ class Child:
         If this process cannot be forked.
     """
 
-    def __init__(self, trainer: Trainer, *, place: WorkerContext, stall_timeout: float | None = None) -> None:
+    def __init__(self, trainer: Trainer, *, context: WorkerContext, stall_timeout: float | None = None) -> None:
         check_forks()
-        load_ahead()
-        rest_threads()
-        self._place = place
+        preload_torch()
+        end_openmp_threads()
+        self._context = context
         self._stall = stall_timeout
         fork = multiprocessing.get_context("fork")
         self._pipe, theirs = fork.Pipe()
@@ -83,16 +83,16 @@ class Child:
             theirs.close()
         pid = self._process.pid or 0
         set_process_group(pid)
-        place.holds(pid)
-        self._end = util.Finalize(self, _ended, args=(self._process, self._pipe, place), exitpriority=100)
+        context.add_group(pid)
+        self._end = util.Finalize(self, _ended, args=(self._process, self._pipe, context), exitpriority=100)
 
     @property
-    def lives(self) -> bool:
-        """Whether it can be asked."""
+    def alive(self) -> bool:
+        """Whether it can be called."""
         return bool(self._end.still_active())
 
-    def ask(self, what: str, *given: Any, **named: Any) -> Reply:
-        """Have a method of the trainer or of its run called there.
+    def call(self, what: str, *given: Any, **named: Any) -> Reply:
+        """Call a method of the trainer or of its run there.
 
         Raises
         ------
@@ -101,20 +101,20 @@ class Child:
         """
         try:
             self._pipe.send((what, given, named))
-            return self._heard()
+            return self._receive()
         except (EOFError, OSError):
             raise self._lost() from None
-        except BaseException:  # e.g. Ctrl-C: nobody knows where the run stands now
+        except BaseException:  # e.g. Ctrl-C: how far the run has got is unknown now
             self.end()
             raise
 
-    def _heard(self) -> Reply:
+    def _receive(self) -> Reply:
         began = time.monotonic()
         while not self._pipe.poll(LOOK_SECONDS):
             if self._process.exitcode is not None and not self._pipe.poll():
                 raise EOFError
             if self._stall is not None:
-                self._place.progressed()  # it is this process that keeps the time now
+                self._context.progressed()  # here, not in the parent, the time is kept now
                 if time.monotonic() - began > self._stall:
                     raise self._lost(self._stall)
         answer: Reply = self._pipe.recv()
@@ -136,12 +136,12 @@ class Child:
 _open: WeakSet[Child] = WeakSet()
 
 
-def _ended(process: ForkProcess, pipe: Connection[Any, Any], place: WorkerContext) -> None:
+def _ended(process: ForkProcess, pipe: Connection[Any, Any], context: WorkerContext) -> None:
     pid = process.pid or 0
     end_group(pid)
     process.kill()  # where it has left its group
     process.join()
-    place.released(pid)
+    context.remove_group(pid)
     pipe.close()
     process.close()
 
@@ -155,9 +155,9 @@ def _live(trainer: Trainer, pipe: Connection[Any, Any], parent: int, inherited: 
         die_with_parent(parent)
         for other in inherited:
             other.close()
-        wake_threads()
-        gc.freeze()  # what is the parent's is not to be cleared away here, and its memory stays shared
-        _serve(_Held(trainer), pipe)
+        renew_torch_threads()
+        gc.freeze()  # the parent's objects are not collected here, and their memory stays shared
+        _answer_calls(_TrainerAndRun(trainer), pipe)
     except (EOFError, OSError):  # the parent is gone
         os._exit(0)
     except BaseException:  # noqa: BLE001 -- ours, not the user's
@@ -165,10 +165,10 @@ def _live(trainer: Trainer, pipe: Connection[Any, Any], parent: int, inherited: 
     os._exit(1)
 
 
-def _serve(held: _Held, pipe: Connection[Any, Any]) -> NoReturn:
+def _answer_calls(ours: _TrainerAndRun, pipe: Connection[Any, Any]) -> NoReturn:
     while True:
         what, given, named = pipe.recv()
-        answer = held.answer(what, given, named)
+        answer = ours.answer(what, given, named)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(AttributeError, OSError, ValueError):
                 stream.flush()
@@ -181,8 +181,8 @@ def _serve(held: _Held, pipe: Connection[Any, Any]) -> NoReturn:
 
 
 @dataclass(slots=True)
-class _Held:
-    """The trainer and its run, as they are here."""
+class _TrainerAndRun:
+    """The trainer and its run, in the child."""
 
     trainer: Trainer
     run: Run | None = field(default=None)

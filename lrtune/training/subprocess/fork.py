@@ -1,8 +1,8 @@
-"""When a process that holds a trainer may be forked, and what has to be put in order before.
+"""Whether a process that holds a trainer may be forked, and what its OpenMP threads need before and after.
 
 A fork copies one thread. GNU's OpenMP (PyTorch and scikit-learn bring it along) does not notice: its first
 parallel region in the child waits for ever for threads that are not there. OpenBLAS, and Intel's and LLVM's
-OpenMP, look after themselves.
+OpenMP, handle it themselves.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from lrtune.errors import InputError
 
-__all__ = ["check_forks", "load_ahead", "rest_threads", "wake_threads"]
+__all__ = ["check_forks", "end_openmp_threads", "preload_torch", "renew_torch_threads"]
 
 LIBRARY = re.compile(r"\S*libgomp[^/\s]*$", re.MULTILINE)
 PAUSE_HARD = 2
@@ -49,14 +49,14 @@ def check_forks() -> None:
         raise InputError(msg)
 
 
-def load_ahead() -> None:
-    """Load here, once, what PyTorch loads with its first optimizer: over a second that each child would take."""
+def preload_torch() -> None:
+    """Import, once, what PyTorch imports with its first optimizer: each child would take over a second for it."""
     if "torch" in sys.modules:
         with contextlib.suppress(ImportError):
             importlib.import_module("torch._dynamo")
 
 
-def rest_threads() -> None:
+def end_openmp_threads() -> None:
     """End this thread's idle OpenMP threads before a fork, so that parent and child each make their own.
 
     How many there are to be stays as it was: results depend on it.
@@ -69,7 +69,7 @@ def rest_threads() -> None:
             library.omp_set_num_threads(count)
 
 
-def wake_threads() -> None:
+def renew_torch_threads() -> None:
     """In the child: let PyTorch replace the pool of threads that it knows to be lost, in one thread.
 
     Left to itself it does so in the first threads of the first parallel region, all at once, and may find none:
@@ -78,9 +78,9 @@ def wake_threads() -> None:
     """
     torch = sys.modules.get("torch")
     if torch is not None:
-        asking = threading.Thread(target=torch.get_num_threads)
-        asking.start()
-        asking.join()
+        thread = threading.Thread(target=torch.get_num_threads)
+        thread.start()
+        thread.join()
 
 
 def _libraries() -> set[str]:

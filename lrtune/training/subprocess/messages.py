@@ -1,7 +1,7 @@
-"""What a run's process answers: what a call returned, or what it raised, in words that both sides know.
+"""What a run's process sends back: what a call returned, or the exception that it raised.
 
-An exception of the user's own goes as its traceback's text: its class may refuse to be sent, and is nobody's
-business here.
+An exception of lrtune's own is built again on this side. One of the user's own comes as the text of its traceback: its
+class may refuse to be pickled.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ __all__ = ["Raised", "Reply"]
 MOST_TEXT = 100_000
 """Characters of a traceback, its end."""
 
-PASSED_ON = (MemoryError, SystemExit, KeyboardInterrupt)
+PASSED_ON = {kind.__name__: kind for kind in (MemoryError, SystemExit, KeyboardInterrupt)}
 """What means something to whoever drives a run, besides lrtune's own errors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Raised:
-    """An exception, in words that both sides know.
+    """An exception, as it is sent.
 
     Attributes
     ----------
@@ -47,23 +47,22 @@ class Raised:
     def of(cls, error: BaseException) -> Raised:
         """The exception caught by whoever called the trainer."""
         text = users_own(error)[-MOST_TEXT:]
-        for kind in PASSED_ON:
+        for name, kind in PASSED_ON.items():
             if isinstance(error, kind):
                 code = getattr(error, "code", None)
                 argument = code if isinstance(code, int | str | None) else str(code)
-                return cls(kind=kind.__name__, argument=argument if kind is SystemExit else str(error), text=text)
+                return cls(kind=name, argument=argument if kind is SystemExit else str(error), text=text)
         known = (kind for kind in type(error).__mro__ if issubclass(kind, errors.InputError))
         ours = next((kind.__name__ for kind in known if kind.__module__ == errors.__name__), "")
         if not ours:  # nothing is asked of it but its traceback: its own text may fail
             return cls(kind="", argument="", text=text)
         return cls(kind=ours, argument=str(error), text=text, notes=tuple(map(str, getattr(error, "__notes__", ()))))
 
-    def again(self) -> BaseException:
+    def exception(self) -> BaseException:
         """The exception to be raised on this side."""
         if not self.kind:
             return RemoteError(self.text.strip().rpartition("\n")[2], user_traceback=self.text)
-        passed_on = {kind.__name__: kind for kind in PASSED_ON}
-        error: BaseException = (passed_on.get(self.kind) or getattr(errors, self.kind))(self.argument)
+        error: BaseException = (PASSED_ON.get(self.kind) or getattr(errors, self.kind))(self.argument)
         for text in self.notes:
             error.add_note(text)
         error.__cause__ = RemoteError(str(self.argument), user_traceback=self.text)
@@ -72,7 +71,7 @@ class Raised:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What a child answers.
+    """What a child answers to a call.
 
     Attributes
     ----------
@@ -91,8 +90,8 @@ class Reply:
     notices: tuple[str, ...] = ()
     raised: Raised | None = None
 
-    def given(self) -> Any:
-        """The value, or the exception.
+    def result(self) -> Any:
+        """What the call returned.
 
         Raises
         ------
@@ -101,5 +100,5 @@ class Reply:
             RemoteError.
         """
         if self.raised is not None:
-            raise self.raised.again()
+            raise self.raised.exception()
         return self.value

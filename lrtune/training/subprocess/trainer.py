@@ -1,9 +1,9 @@
-"""Any trainer, each of its runs in a process of its own: memory, handles and crashes stay there.
+"""``isolate``: any trainer, each of its runs in a process of its own, so that memory, handles and crashes stay there.
 
-The process is forked, because a trainer holds data and functions that cannot be sent. It lives as long as its
-run; whoever closes the run ends it, and with it all that the training code has leaked or left behind. What is
-asked of the trainer itself (its fingerprint, the steps of an epoch, the baseline) runs user code too, and is
-asked in the process that the next run will have: the parent never trains.
+The process is forked, because a trainer holds data and functions that cannot be pickled. It lives as long as its
+run; closing the run ends it, and with it all that the training code has leaked or left behind. The methods of the
+trainer itself (its fingerprint, the steps of an epoch, the baseline) run user code too, and are called in the process
+that the next run will have: the parent never trains.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Isolated:
     trainer
         Who trains there.
     stall_timeout
-        Seconds without an answer after which a run's process is ended; None for none.
+        Seconds without an reply after which a run's process is ended; None for none.
     place
         Where this process stands among workers.
 
@@ -54,7 +54,7 @@ class Isolated:
         check_forks()
         self._trainer = trainer
         self._stall = stall_timeout
-        self._place = place or WorkerContext()
+        self._context = place or WorkerContext()
         self._next: Child | None = None
         self._children: WeakSet[Child] = WeakSet()
         self._notices: dict[str, None] = {}
@@ -68,7 +68,7 @@ class Isolated:
 
     @property
     def notices(self) -> Sequence[str]:
-        """The wrapped trainer's, wherever they came up."""
+        """The wrapped trainer's, here and in every child."""
         return tuple(dict.fromkeys([*self._trainer.notices, *self._notices]))
 
     def start(self, recipes: Sequence[Recipe], /) -> IsolatedRun:
@@ -81,63 +81,63 @@ class Isolated:
         DiedError
             If the process ends on the way.
         """
-        child = self._asked()
+        child = self._waiting_child()
         self._next = None
         try:
-            answer = child.ask("start", tuple(recipes))
-            self.hear(answer)
-            setup = answer.given()
+            reply = child.call("start", tuple(recipes))
+            self.add_notices(reply)
+            setup = reply.result()
         except BaseException:
             child.end()
             raise
-        return IsolatedRun(self, child, recipes, answer.alive, setup)
+        return IsolatedRun(self, child, recipes, reply.alive, setup)
 
     def steps_per_epoch(self, recipe: Recipe, /) -> int:
         """Steps of one epoch under that recipe."""
         if recipe not in self._steps:
             if len(self._steps) >= MOST_KNOWN:
                 self._steps.clear()
-            self._steps[recipe] = int(self._ask("steps_per_epoch", recipe))
+            self._steps[recipe] = int(self._call("steps_per_epoch", recipe))
         return self._steps[recipe]
 
     def baseline(self, recipe: Recipe, metric: str, /) -> Baseline:
-        """What knowing nothing is worth for a metric."""
-        found: Baseline = self._ask("baseline", recipe, metric)
+        """The wrapped trainer's baseline for a metric."""
+        found: Baseline = self._call("baseline", recipe, metric)
         return found
 
     def fingerprint(self) -> Mapping[str, str]:
-        """What identifies the work: the wrapped trainer's, so that a study goes on with and without."""
+        """The wrapped trainer's, so that a study resumes with and without `isolate`."""
         if self._print is None:
-            self._print = dict(self._ask("fingerprint"))
+            self._print = dict(self._call("fingerprint"))
         return dict(self._print)
 
-    def hear(self, answer: Reply) -> None:
-        """Take over what a process has to tell the user."""
-        self._notices |= dict.fromkeys(answer.notices)
+    def add_notices(self, reply: Reply) -> None:
+        """Keep the notices of a child's trainer."""
+        self._notices |= dict.fromkeys(reply.notices)
 
     def close(self) -> None:
-        """End every process of its runs, and the one that waits for the next; may be called twice."""
+        """End every child; may be called twice."""
         self._next = None
         for child in list(self._children):
             child.end()
 
-    def _ask(self, what: str, *given: Any) -> Any:
-        answer = self._asked().ask(what, *given)
-        self.hear(answer)
-        return answer.given()
+    def _call(self, what: str, *given: Any) -> Any:
+        reply = self._waiting_child().call(what, *given)
+        self.add_notices(reply)
+        return reply.result()
 
-    def _asked(self) -> Child:
-        """The process of the next run."""
-        if self._next is None or not self._next.lives:
-            self._next = Child(self._trainer, place=self._place, stall_timeout=self._stall)
+    def _waiting_child(self) -> Child:
+        """The child that the next run will have."""
+        if self._next is None or not self._next.alive:
+            self._next = Child(self._trainer, context=self._context, stall_timeout=self._stall)
             self._children.add(self._next)
         return self._next
 
 
 class IsolatedRun:
-    """A run in another process; see :class:`lrtune.training.base.Run` for what each method promises.
+    """A run in a child process; see :class:`lrtune.training.base.Run` for what each method promises.
 
-    Whatever it is asked, its process may die: then it raises a DiedError, and nobody is alive any more.
+    In any call the child may die: then it raises a DiedError, and no member is alive any more.
     """
 
     def __init__(
@@ -151,13 +151,13 @@ class IsolatedRun:
 
     @property
     def recipes(self) -> Sequence[Recipe]:
-        """What each member was told."""
+        """Each member's recipe."""
         return self._recipes
 
     @property
     def alive(self) -> tuple[int, ...]:
-        """The members that can go on; nobody once the process is gone."""
-        return self._alive if self._child.lives else ()
+        """The members that can go on; none once the child is gone."""
+        return self._alive if self._child.alive else ()
 
     def setup(self) -> Setup:
         """How the wrapped run's first member was set up beyond its recipe."""
@@ -165,16 +165,16 @@ class IsolatedRun:
 
     def advance(self, steps: int, /, *, evaluate: bool = True) -> list[Report]:
         """Train every member alive by up to `steps` steps."""
-        reports: list[Report] | None = self._ask("advance", steps, evaluate=evaluate)
+        reports: list[Report] | None = self._call("advance", steps, evaluate=evaluate)
         return reports or []
 
     def drop(self, members: Iterable[int], /) -> None:
-        """Give members up."""
-        self._ask("drop", tuple(members))
+        """Stop training these members."""
+        self._call("drop", tuple(members))
 
     def state(self) -> State | None:
-        """All that it takes to go on, as numbers; None where that cannot be said, or the process is gone."""
-        state: State | None = self._ask("state")
+        """All that it takes to resume; None where the run cannot be saved, or the child is gone."""
+        state: State | None = self._call("state")
         return state
 
     def restore(self, state: State, /) -> None:
@@ -185,31 +185,31 @@ class IsolatedRun:
         InputError
             If the state belongs to something else, or is damaged, or the run was closed.
         """
-        if not self._child.lives:
+        if not self._child.alive:
             msg = "the run's process has ended; start the run again"
             raise InputError(msg)
-        self._ask("restore", state)
+        self._call("restore", state)
 
     def suspend(self) -> None:
-        """Let go of what is scarce."""
-        self._ask("suspend")
+        """Release GPU memory and the like."""
+        self._call("suspend")
 
     def close(self) -> None:
-        """Have the training code clean up, then end its process and all that it left behind."""
+        """Let the training code clean up, then end its process and all that it left behind."""
         try:
             with contextlib.suppress(DiedError):
-                self._ask("close")
+                self._call("close")
         finally:
             self._child.end()
 
-    def _ask(self, what: str, *given: Any, **named: Any) -> Any:
-        """The answer's value; None where there is nobody left to ask."""
-        if not self._child.lives:
+    def _call(self, what: str, *given: Any, **named: Any) -> Any:
+        """What the call returned; None where the process is gone."""
+        if not self._child.alive:
             return None
-        answer = self._child.ask(what, *given, **named)
-        self._alive = answer.alive
-        self._trainer.hear(answer)
-        return answer.given()
+        reply = self._child.call(what, *given, **named)
+        self._alive = reply.alive
+        self._trainer.add_notices(reply)
+        return reply.result()
 
 
 @contextlib.contextmanager

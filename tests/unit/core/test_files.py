@@ -8,19 +8,17 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
 
-from lrtune.core.files import make_folder, passing_folder, replace, sweep, write_atomically
+from lrtune.core.files import make_folder, passing_folder, replace, sweep, write_atomically, write_public
 from lrtune.errors import StorageError
-from lrtune.reporting.html.writing import write_whole
 
 DYING = """
 import os, signal, sys
 from pathlib import Path
-from lrtune import files
+from lrtune.core import files
 def wait(descriptor):
     print("within", flush=True)
     sys.stdin.read()
@@ -80,19 +78,9 @@ def test_a_part_that_was_swept_away_too_early_is_begun_again(tmp_path: Path, mon
     assert names(tmp_path) == ["file"]
 
 
-@pytest.mark.parametrize("left", [".3.npz.ab12cd_x.part", ".report.html.ab12cd_x.part", ".result.json.4711"])
-def test_what_earlier_versions_left_goes_when_it_is_old(tmp_path: Path, left: str) -> None:
-    (tmp_path / left).touch()
-    sweep(tmp_path)
-    assert names(tmp_path) == [left], "somebody may be writing it"
-    os.utime(tmp_path / left, (time.time() - 7200,) * 2)
-    sweep(tmp_path)
-    assert names(tmp_path) == []
-
-
 def test_whoever_writes_into_a_folder_tidies_it(tmp_path: Path) -> None:
     left = tmp_path / ".result.json.lrtune-00112233.part"
-    for tidies in (make_folder, lambda folder: write_whole(folder / "page.html", "<p>")):
+    for tidies in (make_folder, lambda folder: write_public(folder / "page.html", "<p>")):
         left.touch()
         tidies(tmp_path)
         assert not left.exists()
@@ -106,7 +94,7 @@ def test_nothing_is_left_where_writing_fails(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(StorageError, match=r"(?i)no space left"):
         write_atomically(tmp_path / "result.json", "{}")
     with pytest.raises(StorageError, match="no space left"):
-        write_whole(tmp_path / "report.html", "<p>")
+        write_public(tmp_path / "report.html", "<p>")
     assert names(tmp_path) == []
 
 

@@ -42,19 +42,19 @@ trial = optuna.load_study(storage=storage, study_name="n").ask()
 """
 HOLD = """
 import sys, time
-from lrtune.storage import exclusive, open_storage
+from lrtune.storage import study_lock, open_storage
 storage = open_storage(sys.argv[1])
-with exclusive(storage, "n"):
+with study_lock(storage, "n"):
     print("held", flush=True)
     time.sleep(600)
 """
 COUNT = """
 import sys, optuna
-from lrtune.storage import exclusive, open_storage
+from lrtune.storage import study_lock, open_storage
 storage = open_storage(sys.argv[1])
 study = optuna.load_study(storage=storage, study_name="n")
 for _ in range(int(sys.argv[2])):
-    with exclusive(storage, "n"):
+    with study_lock(storage, "n"):
         seen = study.user_attrs["count"]
         study.set_user_attr("count", seen + 1)
 """
@@ -247,9 +247,9 @@ def test_an_error_in_the_block_frees_the_lock(where: Path | str) -> None:
 
 def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path, processes: Processes) -> None:
     program = (
-        "import os, sys, time\nfrom lrtune.storage import exclusive, open_storage\n"
+        "import os, sys, time\nfrom lrtune.storage import study_lock, open_storage\n"
         "storage = open_storage(sys.argv[1])\n"
-        "with exclusive(storage, 'n'):\n"
+        "with study_lock(storage, 'n'):\n"
         "    if os.fork() == 0:\n"
         "        print('forked', flush=True)\n"
         "        time.sleep(600)\n"

@@ -16,7 +16,7 @@ import pytest
 from jobfolder import Folder
 
 from lrtune.errors import LockedError
-from lrtune.jobs.lock import locked
+from lrtune.jobs.request import RunLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -107,7 +107,7 @@ def test_who_waits_finds_nothing_left_to_do(folder: Folder, started: Any) -> Non
 
 def test_who_waits_can_be_stopped(folder: Folder) -> None:
     folder.job.out.mkdir()
-    with locked(folder.job.out / "lock", shown="job"):
+    with RunLock(folder.job.out / "lock", "job").hold(0):
         waiting = subprocess.Popen(
             [*command(folder.path), "--wait"], stdout=subprocess.PIPE, text=True, start_new_session=True
         )
@@ -145,8 +145,8 @@ def test_a_signal_ends_a_run_cleanly_and_the_next_call_goes_on(folder: Folder, s
 
 def test_a_child_that_outlives_the_holder_does_not_keep_the_lock(tmp_path: Path) -> None:
     code = (
-        "import os, sys, time, pathlib\nfrom lrtune.jobs.lock import locked\n"
-        "with locked(pathlib.Path(sys.argv[1]), shown='job'):\n"
+        "import os, sys, time, pathlib\nfrom lrtune.jobs.request import RunLock\n"
+        "with RunLock(pathlib.Path(sys.argv[1]), 'job').hold(0):\n"
         "    child = os.fork()\n"
         "    if not child:\n        os.closerange(0, 3); time.sleep(60); os._exit(0)\n"
         "    print(child, flush=True)\n    os.kill(os.getpid(), 9)\n"
@@ -154,7 +154,7 @@ def test_a_child_that_outlives_the_holder_does_not_keep_the_lock(tmp_path: Path)
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "lock"], capture_output=True, text=True, check=False)
     child = int(done.stdout)
     try:
-        with locked(tmp_path / "lock", shown="job"):
+        with RunLock(tmp_path / "lock", "job").hold(0):
             assert done.returncode == -signal.SIGKILL
     finally:
         os.kill(child, signal.SIGKILL)
@@ -162,19 +162,23 @@ def test_a_child_that_outlives_the_holder_does_not_keep_the_lock(tmp_path: Path)
 
 def test_the_lock_is_free_after_an_error_and_its_file_stays(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with pytest.raises(ZeroDivisionError), locked(path, shown="job"):
+    with pytest.raises(ZeroDivisionError), RunLock(path, "job").hold(0):
         _ = 1 / 0
     assert path.exists()
-    with locked(path, shown="job"), pytest.raises(LockedError, match=f"pid {os.getpid()}"), locked(path, shown="job"):
+    with (
+        RunLock(path, "job").hold(0),
+        pytest.raises(LockedError, match=f"pid {os.getpid()}"),
+        RunLock(path, "job").hold(0),
+    ):
         pass
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"pid": "x", "since": 1}'])
 def test_a_note_in_the_lock_that_cannot_be_read_costs_nothing(tmp_path: Path, text: str) -> None:
     path = tmp_path / "lock"
-    with locked(path, shown="job"):
+    with RunLock(path, "job").hold(0):
         path.write_text(text)
-        with pytest.raises(LockedError, match="since a moment ago"), locked(path, shown="job"):
+        with pytest.raises(LockedError, match="since a moment ago"), RunLock(path, "job").hold(0):
             pass
 
 
@@ -182,7 +186,7 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     from lrtune.errors import StorageError
 
     (tmp_path / "lock").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(StorageError, match="cannot be opened"), locked(tmp_path / "lock", shown="job"):
+    with pytest.raises(StorageError, match="cannot be opened"), RunLock(tmp_path / "lock", "job").hold(0):
         pass
     assert not (tmp_path / "elsewhere").exists()
 

@@ -21,11 +21,11 @@ from jinja2 import UndefinedError
 from recorded import finished, joint_space, simulated, study
 
 import lrtune
+from lrtune.core.files import write_public
 from lrtune.core.space import Space
 from lrtune.errors import InputError, StorageError
 from lrtune.reporting import html
 from lrtune.reporting.html.rendering import environment
-from lrtune.reporting.html.writing import write_whole
 
 if TYPE_CHECKING:
     from lrtune.core.records import StudyRecord
@@ -248,11 +248,11 @@ def test_a_report_is_written_whole_and_leaves_nothing_beside_it(tmp_path: Path, 
 FULL = """
 import resource, signal, sys
 from lrtune.errors import StorageError
-from lrtune.reporting.html.writing import write_whole
+from lrtune.core.files import write_public
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
-    write_whole(sys.argv[1], "x" * 1_000_000)
+    write_public(sys.argv[1], "x" * 1_000_000)
 except StorageError as error:
     print(error)
     sys.exit(error.exit_code)
@@ -273,9 +273,9 @@ def test_a_place_that_cannot_be_written_is_an_error_in_a_sentence(tmp_path: Path
     file = tmp_path / "a file"
     file.touch()
     with pytest.raises(StorageError, match="cannot be written"):
-        write_whole(file / "report.html", "x")
+        write_public(file / "report.html", "x")
     with pytest.raises(StorageError, match="is a directory"):
-        write_whole(tmp_path, "x")
+        write_public(tmp_path, "x")
     assert [p.name for p in tmp_path.parent.iterdir() if p.name.endswith(".part")] == []
 
 

@@ -20,6 +20,7 @@ from optuna.trial import TrialState, create_trial
 
 from lrtune.errors import StorageError
 from lrtune.storage import RetryingStorage, open_storage
+from lrtune.storage.database import Database
 from lrtune.storage.error_mapping import TransientError, is_fatal, is_transient
 from lrtune.storage.sqlite import SqliteDatabase, file_system
 
@@ -46,23 +47,11 @@ except StorageError as error:
 """
 
 
-class NoDatabase:
-    shown = address_text = "a storage in a test"
-
-    def check(self) -> None:
-        pass
-
-    def writing(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
+class NoDatabase(Database):
+    shown = "a storage in a test"
 
     def sentence(self, error: BaseException, waited: float) -> str:
         return f"given up: {error} after {waited:.0f} s"
-
-    def patience(self, seconds: float) -> float:
-        return seconds
-
-    def quiet(self) -> float:
-        return 0.0
 
 
 def never(where: str, seconds: float) -> RetryingStorage:
@@ -249,7 +238,7 @@ def locked(path: Path) -> Iterator[threading.Event]:
 def test_a_locked_file_is_waited_for_with_one_warning(
     study: optuna.Study, tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(SqliteDatabase, "quiet", lambda _: 1.5)
+    monkeypatch.setattr(SqliteDatabase, "quiet_seconds", 1.5)
     study._storage.retry_seconds = 100.0  # type: ignore[attr-defined]  # it has it, untyped
     check = SqliteDatabase.check
     with locked(tmp_path / "s.db") as free:

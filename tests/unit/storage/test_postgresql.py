@@ -30,13 +30,13 @@ pytestmark = pytest.mark.postgres
 
 WORK = """
 import os, sys, time, optuna
-from lrtune.storage import exclusive, open_storage
+from lrtune.storage import study_lock, open_storage
 optuna.logging.disable_default_handler()
 told = []
 storage = open_storage(sys.argv[1], warn=told.append)
 study = optuna.load_study(storage=storage, study_name="n")
 for number in range(int(sys.argv[2])):
-    with exclusive(storage, "n"):
+    with study_lock(storage, "n"):
         trial = study.ask()
     value = trial.suggest_float("lr", 1e-5, 1.0, log=True)
     for step in range(5):

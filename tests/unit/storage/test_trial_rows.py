@@ -27,7 +27,7 @@ from lrtune.errors import StorageError
 from lrtune.storage import RetryingStorage, TrialChange, open_storage, rows_of, study_lock
 from lrtune.storage import sqlite_rows as module
 from lrtune.storage.sqlite_rows import FileRows
-from lrtune.storage.trial_rows import AnyRows, constraint_key
+from lrtune.storage.trial_rows import Rows, constraint_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
-    from lrtune.storage import Rows, TrialRow
+    from lrtune.storage import TrialRow
 
 DISTRIBUTIONS = {
     "lr": FloatDistribution(1e-5, 10.0, log=True),
@@ -72,7 +72,7 @@ def plain(row: TrialRow) -> Any:
 
 MEMBERS = {
     "file": lambda folder: made(open_storage(folder / "s.db")),
-    "any, on a file": lambda folder: made(open_storage(folder / "s.db"), AnyRows),
+    "any, on a file": lambda folder: made(open_storage(folder / "s.db"), Rows),
     "any, in memory": lambda folder: made(InMemoryStorage()),  # noqa: ARG005
 }
 
@@ -175,7 +175,7 @@ def test_a_file_holds_what_optunas_own_calls_leave(
     folder = tmp_path_factory.mktemp("rows")
     plainly, ours = (optuna.storages.get_storage(InMemoryStorage()), open_storage(folder / "s.db"))
     found = []
-    for storage, kind in ((plainly, AnyRows), (ours, rows_of)):
+    for storage, kind in ((plainly, Rows), (ours, rows_of)):
         rows = made(storage, kind)
         trial_id, _ = rows.add(template(record={"a": 1}))
         for change in (*told, end):
@@ -216,8 +216,8 @@ def test_the_values_that_optuna_knows_are_known(tmp_path: Path) -> None:
         state=TrialState.PRUNED,
         values=[float("inf")],
     )
-    for kind in (AnyRows, FileRows):
-        rows = kind(storage, study_id) if kind is AnyRows else rows_of(storage, study_id)
+    for kind in (Rows, FileRows):
+        rows = kind(storage, study_id) if kind is Rows else rows_of(storage, study_id)
         assert isinstance(rows, kind)
         rows.read("record")
         trial_id, _ = rows.add(template(record=1))
@@ -385,11 +385,11 @@ def test_other_revisions_are_left_to_optuna(tmp_path: Path, monkeypatch: pytest.
     for name, value in (("REVISION", "v9.0.0.a"), ("OPTUNA", "9")):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, value)
-            assert isinstance(rows_of(storage, study_id), AnyRows)
+            assert type(rows_of(storage, study_id)) is Rows
     with quiet():
         plain = RDBStorage(f"sqlite:///{tmp_path / 'plain.db'}")
-    assert isinstance(rows_of(plain, 1), AnyRows)
-    assert isinstance(rows_of(InMemoryStorage(), 1), AnyRows)
+    assert type(rows_of(plain, 1)) is Rows
+    assert type(rows_of(InMemoryStorage(), 1)) is Rows
 
 
 def test_a_lock_and_a_decision_leave_the_version_as_it_is(shared: tuple[Path, FileRows]) -> None:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="workers are for
 PROGRAM = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
-from lrtune import workers
+from lrtune.workers import pool as workers
 from lrtune.workers.pool import supervise
 
 workers._cores = lambda: 8  # whatever machine this is
@@ -94,9 +94,9 @@ def body(place):
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], process_group=0)
         nowhere = subprocess.DEVNULL  # the test reads stderr until nobody holds it
         gone = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], process_group=0, stderr=nowhere)
-        place.holds(child.pid)
-        place.holds(gone.pid)
-        place.released(gone.pid)
+        place.add_group(child.pid)
+        place.add_group(gone.pid)
+        place.remove_group(gone.pid)
         told("released", gone.pid)
         told("child", child.pid)
         os._exit(7)
@@ -110,7 +110,7 @@ def note(line):
     print(line, file=sys.stderr, flush=True)
 
 stall = 10 if HOW == "stalls" else None
-sys.exit(supervise(body, count=COUNT, stall_timeout=stall, ahead=ahead if AHEAD else None, note=note))
+sys.exit(supervise(body, count=COUNT, stall_timeout=stall, preload=ahead if AHEAD else None, note=note))
 """
 
 
