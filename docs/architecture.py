@@ -55,7 +55,7 @@ checkpoint folder a paused run's state; the Optuna study everything that must ou
 |---|---|
 | Has a run diverged? | `core/divergence` |
 | What may a space hold? | `core/space`, and the rule of each setting in `core/parameters` |
-| What is a schedule, and which are there? | `schedules/base`, `schedules/specs` |
+| What is a schedule, and which are there? | `schedules/base`, `schedules/registry` |
 | What trains next, and how far? | `search/freeze_thaw` for the default; `search/registry` lists all |
 | Which learning rate is the answer, its band and its edge? | `search/freeze_thaw/answer` |
 | What is written when a trial is paused? | `study/trials` (its record) and `study/engine/run_cache` (its checkpoint) |

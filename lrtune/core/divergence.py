@@ -4,7 +4,10 @@
 * :func:`judge` sees the metric's curve after every report (asked by the engine and by :class:`.DivergencePruner`);
 * :func:`sampler_feedback` turns a trial's end into what a sampler learns from: a value, or *infeasible*.
 
-These alone end a run. Three other rules read curves for other ends and stop nothing:
+Their constants stand at the top of this module. Two trainers also end a run as non-finite by what only they see:
+:mod:`lrtune.training.networks.run` (a gradient or a weight) and :mod:`lrtune.training.estimators.run` (weights that
+overflow, a metric that is not finite). Patience, time limits and pruning end runs for other reasons, elsewhere. Three
+other rules read curves for other ends and stop nothing:
 :meth:`.freeze_thaw.beliefs.Beliefs.stuck` predicts, beside the best run of a search, which runs will not learn;
 :mod:`lrtune.search.lr_range.curve_reading` reads sweeps, whose learning rate changes at every step;
 :mod:`lrtune.reporting.diagnosis` explains a finished curve to people, of studies that were trained by other tools too.

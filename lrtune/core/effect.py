@@ -1,4 +1,4 @@
-"""Whether the learning rate changes anything: runs that report the same numbers, whatever their learning rate.
+"""Whether the learning rate has no effect: runs report the same numbers at every learning rate.
 
 So it is with a generator that never reads ``recipe.lr``, or an optimizer or estimator that ignores it. Curves are
 compared as they are stored, to seven digits; two runs that train at all, under learning rates that differ, are never

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, made durable, moved into it.
+"""Atomic file writes: a temporary file beside the place, fsynced, then renamed into it.
 
 Whoever is killed in between leaves a temporary file, ``.NAME.lrtune-*.part``. It is locked (``flock``) for as long as
 its writer lives, and the kernel frees the lock however the writer dies: so :func:`sweep` can tell one that belongs to

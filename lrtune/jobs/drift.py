@@ -1,5 +1,7 @@
 """The drift test: is the last learning rate still right on today's data? A pure function of a few short trainings.
 
+:mod:`lrtune.jobs.drift_strategy` trains them and acts on the verdict; when a job is due is :mod:`lrtune.jobs.schedule`.
+
 The last learning rate and its two neighbours, a factor of about three below and above, train a small fraction of a
 run under one seed. Their losses then do not tell which is best in the end: short runs favour other learning rates
 than long ones (Wu et al. 2018, "Understanding Short-Horizon Bias in Stochastic Meta-Optimization"). But that bias is

@@ -1,4 +1,4 @@
-"""How one run of a job is called and how it ended; the job's lock and the path of its state."""
+"""The arguments and the outcome of one run of a job, the job's lock, and the path of its state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``lrtune job serve``: several jobs by their own schedules on APScheduler, for those who have no other scheduler.
+"""``lrtune job serve``: a process that starts jobs at their times (APScheduler); it listens on no port.
 
 Each run is a process of its own, ``lrtune job run``: whatever it leaks or breaks ends with it, and the job's lock
 handles a run that is killed, or that another scheduler has begun.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lrtune.schedules.base import Schedule
 from lrtune.schedules.plateau import Plateau
-from lrtune.schedules.specs import SCHEDULES, describe, for_recipe, multipliers, parse
+from lrtune.schedules.registry import SCHEDULES, describe, for_recipe, multipliers, parse
 from lrtune.schedules.warmup import Warmup, with_warmup
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The contract of the family: a schedule is a pure function of progress, with checked options.
+"""The base class of schedules: a pure function of progress, with checked options.
 
 ``schedule(progress)`` is the multiplier of the peak learning rate at progress 0 to 1 of the run, for a number or an
 array of them. At step t of T (t = 0 .. T-1) it is ``schedule(t / T)``; progress 1 is the end of the run, after its

@@ -1,4 +1,4 @@
-"""Warmup: a combinator over any schedule."""
+"""Warmup: a linear rise from zero, followed by any schedule over the rest of the run."""
 
 from __future__ import annotations
 

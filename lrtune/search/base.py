@@ -1,4 +1,4 @@
-"""What a strategy is shown and what it may answer; where prices and the budget are computed for all strategies.
+"""What a strategy is shown and what it may answer, and what actions cost, for strategies to plan with.
 
 A strategy keeps no state: :meth:`Strategy.next` is a function of the :class:`SearchContext` alone, its seed included.
 So a search that was killed goes on where it stopped, and workers need no messages from each other. The engine

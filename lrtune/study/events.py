@@ -1,4 +1,4 @@
-"""The snapshots that an observer of a search gets: one at every event, for displays, logs and trackers."""
+"""The snapshot that the observer of a search gets at each event (:class:`Progress`), for displays, logs, trackers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The answer of a search: which learning rate, how sure, why."""
+"""What `tune` returns: the best recipe, its band and edge, the cost and why it stopped.
+
+How sure that is, in words, is the verdict of :mod:`lrtune.reporting.diagnosis.study_verdict`.
+"""
 
 from __future__ import annotations
 

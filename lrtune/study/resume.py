@@ -1,4 +1,4 @@
-"""The study in its storage: made, or checked to be the same and gone on with; and its folder of checkpoints."""
+"""The study in its storage: made, or checked to be the same and continued; and which folder its checkpoints go to."""
 
 from __future__ import annotations
 

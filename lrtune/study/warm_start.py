@@ -1,4 +1,4 @@
-"""Transfer: what an earlier study on similar work found becomes the prior of the next search."""
+"""An earlier study's answer as a prior on the learning rate for the next search; no weights are reused."""
 
 from __future__ import annotations
 

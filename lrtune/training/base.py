@@ -1,6 +1,9 @@
 """The contract of trainers: a Trainer starts a Run; a Run advances, drops members, saves and restores.
 
 A run has one *member* for each recipe it was started with, numbered from 0; the contract is the same for one and many.
+A trainer that trains minibatch by minibatch gets most of it from :mod:`lrtune.training.member`. A trainer of the user's
+own needs no registration; one that ships has a name in ``lrtune/__init__.py`` and a writer of its code to paste in
+:data:`lrtune.reporting.snippets.KINDS`.
 
 ::
 

@@ -1,4 +1,4 @@
-"""Calls of the user's functions with those arguments that they have parameters for."""
+"""Calls a user's function with only those of the offered arguments that its signature has."""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 """Leases: which process works on a running trial, and whether it is still alive.
 
+That one process alone trains a trial follows from the claim, which :meth:`.TrialStore.claim` writes under the study's
+lock and which holds the lease; :mod:`lrtune.study.trials.recovery` says what happens when its process has died.
+
 On the same machine a process is identified by its pid *and* its start time, so that a recycled pid does
 not keep a dead worker's trial claimed, and what a killed process had claimed is free at once. Of other machines
 only the lease's time tells. There are no heartbeats: a process that is suspended or in a long C call is alive.

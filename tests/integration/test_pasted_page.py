@@ -21,8 +21,8 @@ import lrtune
 from lrtune import cli
 from lrtune.core.recipe import Recipe
 from lrtune.errors import InputError
+from lrtune.reporting.answer_text import answer
 from lrtune.reporting.html.answer_section import answer_section
-from lrtune.reporting.html.plain_text import answer
 from lrtune.reporting.html.rendering import render
 from lrtune.reporting.snippets import snippet
 from lrtune.study.trials.study_reader import read

@@ -1,4 +1,4 @@
-"""What a curve or a study can show: the two enums of kinds, and one finding with its numbers and its advice."""
+"""The words of the verdicts (two enums, on curves and on studies), and a finding with its numbers and its advice."""
 
 from __future__ import annotations
 

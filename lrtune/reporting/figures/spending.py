@@ -1,4 +1,4 @@
-"""What the search cost and what it showed of the settings: timeline, costs by outcome, importance and worth."""
+"""Four figures: the timeline of segments, cost by outcome, importance of the settings, what fixing each costs."""
 
 from __future__ import annotations
 

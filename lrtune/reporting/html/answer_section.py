@@ -11,7 +11,7 @@ from lrtune.reporting.snippets import snippet
 
 if TYPE_CHECKING:
     from lrtune.core.records import StudyRecord
-    from lrtune.reporting.html.plain_text import AnswerText
+    from lrtune.reporting.answer_text import AnswerText
     from lrtune.reporting.snippets import Kind
 
 __all__ = ["answer_section"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from lrtune.reporting.html import plain_text
+from lrtune.reporting import answer_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lrtune.core.records import StudyRecord
-    from lrtune.reporting.html.plain_text import AnswerText
+    from lrtune.reporting.answer_text import AnswerText
 
 __all__ = ["as_code", "as_markdown", "markdown"]
 
@@ -23,12 +23,12 @@ JOINER = "\N{WORD JOINER}"  # what looks like an address is made a link even whe
 
 def as_markdown(value: object, most: int = 400) -> str:
     """Text that Markdown shows as it is: no markup, no HTML, no formula and no link comes of it, and no new line."""
-    return PUNCTUATION.sub(r"\\\1", LINKED.sub(rf"\1{JOINER}", plain_text.plain(value, most)))
+    return PUNCTUATION.sub(r"\\\1", LINKED.sub(rf"\1{JOINER}", answer_text.plain(value, most)))
 
 
 def as_code(value: object, most: int = 80) -> str:
     """Text as code within a line; not for a table, whose cells a bar ends even there."""
-    shown = plain_text.plain(value, most).strip() or " "
+    shown = answer_text.plain(value, most).strip() or " "
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
     pad = " " if shown.startswith("`") or shown.endswith("`") else ""
     return f"{fence}{pad}{shown}{pad}{fence}"
@@ -44,7 +44,7 @@ def markdown(record: StudyRecord, state: str = "") -> str:
     state
         A sentence on the progress of the search, while it runs.
     """
-    answer = plain_text.answer(record)
+    answer = answer_text.answer(record)
     parts = [*_head(record, answer), *_verdict(answer), _table(record, answer, state)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -64,12 +64,12 @@ def _head(record: StudyRecord, answer: AnswerText) -> Iterator[str]:
 def _verdict(answer: AnswerText) -> Iterator[str]:
     """What the study shows, the most serious first, and what the user should know."""
     lines = [
-        f"- **{as_markdown(plain_text.sentence(found.kind.value))}** {as_markdown(plain_text.sentence(found.why))} "
-        f"*{as_markdown(plain_text.sentence(found.advice))}*"
+        f"- **{as_markdown(answer_text.sentence(found.kind.value))}** {as_markdown(answer_text.sentence(found.why))} "
+        f"*{as_markdown(answer_text.sentence(found.advice))}*"
         for found in list(answer.findings)[:MOST_FINDINGS]
     ]
     lines += [
-        f"- **Warning:** {as_markdown(plain_text.sentence(warning))}"
+        f"- **Warning:** {as_markdown(answer_text.sentence(warning))}"
         for warning in list(answer.warnings)[:MOST_WARNINGS]
     ]
     more = len(answer.findings) + len(answer.warnings) - len(lines)

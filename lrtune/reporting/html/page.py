@@ -16,8 +16,8 @@ from plotly.offline import get_plotlyjs
 from lrtune.core.files import write_public
 from lrtune.core.numpy_errors import own_errstate
 from lrtune.reporting import tables
+from lrtune.reporting.answer_text import answer
 from lrtune.reporting.html.answer_section import answer_section
-from lrtune.reporting.html.plain_text import answer
 from lrtune.reporting.html.rendering import asset, render
 from lrtune.reporting.html.sections import sections
 from lrtune.reporting.html.trials_table import trials_data

@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lrtune.reporting.html.plain_text import plain, sentence
+from lrtune.reporting.answer_text import plain, sentence
 
 __all__ = ["asset", "environment", "render"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lrtune.reporting import figures, tables
-from lrtune.reporting.html.plain_text import number
+from lrtune.reporting.answer_text import number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -1,4 +1,7 @@
-"""A recipe as lines of code to paste into a training program, schedule and warmup included."""
+"""A recipe as lines of code to paste into a training program, schedule and warmup included.
+
+:func:`snippet` chooses ``pytorch``, ``scikit_learn`` or ``generator_function``.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from lrtune.errors import InputError
-from lrtune.reporting.snippets.estimator import estimator_lines
-from lrtune.reporting.snippets.generator import generator_lines
-from lrtune.reporting.snippets.network import network_lines
+from lrtune.reporting.snippets.generator_function import generator_lines
+from lrtune.reporting.snippets.pytorch import network_lines
+from lrtune.reporting.snippets.scikit_learn import estimator_lines
 from lrtune.schedules import Schedule, Warmup, describe, parse
 
 if TYPE_CHECKING:

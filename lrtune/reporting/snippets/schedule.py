@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 
     from lrtune.core.recipe import Recipe
 
-__all__ = ["imports", "multiplier", "plateau_class", "steps"]
+__all__ = ["FORMULAS", "imports", "multiplier", "plateau_class", "steps"]
 
 
 def imports(schedule: Schedule) -> list[str]:
     """What :func:`multiplier` needs."""
     uses_math = (Cosine, Step, CosineRestarts, Cyclical, OneCycle, InverseSqrt, WarmupStableDecay)
+    if type(schedule) not in FORMULAS and not isinstance(schedule, Plateau):
+        return ["from lrtune.schedules import parse"]
     return ["import math"] if isinstance(schedule, uses_math) else []
 
 
@@ -44,11 +46,18 @@ def steps(recipe: Recipe, total_steps: int | None, batches: str, setup: Mapping[
 
 
 def multiplier(recipe: Recipe, schedule: Schedule) -> list[str]:
-    """``def multiplier(step)``: what the peak learning rate is multiplied by, warmup included."""
+    """``def multiplier(step)``: what the peak learning rate is multiplied by, warmup included.
+
+    A schedule without a formula in :data:`FORMULAS` is called, so that the code needs lrtune.
+    """
+    made: list[str] = []
     if isinstance(schedule, Plateau):
         body, start = ["return plateau.multiplier"], "plateau.multiplier * "
     else:
-        body, first = FORMULAS[type(schedule)](schedule), schedule(0.0)
+        formula, first = FORMULAS.get(type(schedule)), schedule(0.0)
+        if formula is None:
+            made = [f"lr_schedule = parse({str(schedule)!r})", "", ""]
+        body = ["return lr_schedule(p)"] if formula is None else formula(schedule)
         start = "" if first == 1 else f"{first!r} * "
     progress = ["p = min(step / total_steps, 1)"]
     if recipe.warmup:
@@ -58,7 +67,7 @@ def multiplier(recipe: Recipe, schedule: Schedule) -> list[str]:
             "p = min((step - warmup_steps) / (total_steps - warmup_steps), 1)",
         ]
     used = progress if any(re.search(r"\bp\b", line) for line in body) else progress[:-1]
-    return ["def multiplier(step):", *(f"    {line}" for line in [*used, *body])]
+    return [*made, "def multiplier(step):", *(f"    {line}" for line in [*used, *body])]
 
 
 def plateau_class(recipe: Recipe, plateau: Plateau, method: str, then: Sequence[str] = ()) -> list[str]:

@@ -1,4 +1,4 @@
-"""What fixing each of the other settings costs, and how the best learning rate grows with the batch size."""
+"""What it costs to fix batch size, schedule and the other settings, and how the best rate grows with batch size."""
 
 from __future__ import annotations
 

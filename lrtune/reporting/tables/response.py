@@ -1,4 +1,4 @@
-"""How sensitive the result is to the learning rate, and the regret over the cost of the search."""
+"""Learning-rate sensitivity (Wortsman et al. 2023), and the regret over the cost of the search."""
 
 from __future__ import annotations
 

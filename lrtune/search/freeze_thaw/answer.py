@@ -1,4 +1,4 @@
-"""The answer: which trial is best, which learning rates are as good, and where divergence begins.
+"""The answer of any search: the best trial, the band of learning rates as good, the edge from which runs diverge.
 
 Read off the trials of any strategy, with the model of :mod:`lrtune.search.freeze_thaw.beliefs`: few or
 many trials, some pruned, some diverged, either direction.

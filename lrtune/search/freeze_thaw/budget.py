@@ -1,4 +1,6 @@
-"""Where freeze-thaw decides how far a run is trained at a time, what that costs, and whether the budget holds it.
+"""Where freeze-thaw decides how far a run is trained at a time, and plans so that the budget holds it.
+
+That no strategy spends more than its budget is enforced in :mod:`lrtune.study.engine.scheduler`.
 
 Segments double in length and are whole multiples of the shortest one that a trainer can evaluate. The actions of a
 decision are made here.

@@ -1,4 +1,7 @@
-"""Every constant of freeze-thaw and of the answer, each with its unit and its source: :data:`CONFIG`.
+"""The constants of freeze-thaw and of the answer, each with its unit and its source: :data:`CONFIG`.
+
+Those of the divergence rule stand in :mod:`lrtune.core.divergence`, the budget of a search without limits in
+:mod:`lrtune.search.base`.
 
 Units: *decades* are differences of log10 of the (batch-scaled) learning rate; *loss* is the metric normalised so that
 0 is the best value seen and 1 that of the untrained model (:meth:`.observations.Observations.scaled`); *trainings* are

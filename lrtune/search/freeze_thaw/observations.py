@@ -1,4 +1,4 @@
-"""The trials' curves as the model sees them: batch-scaled, cut at the first non-finite value, normalised.
+"""The trials' curves as the model sees them: at a common batch size, cut at the first non-finite value, normalised.
 
 Also what curves say without a model: whether a run is on a plateau, has stalled or overfits, and how noisy it is.
 """

@@ -1,4 +1,4 @@
-"""Which run trains next until the first one is complete: the leader, or one that may yet overtake it.
+"""Which run trains next until the first one is trained to its last epoch: the leader, or one that may overtake it.
 
 A challenger is trained where that is expected to gain more than it costs; what the leader needs to its end is always
 held back from the budget.

@@ -1,4 +1,4 @@
-"""Which run trains next once one is complete, and where a search without limits ends.
+"""Which run trains next after the first was trained to its last epoch, and where a search without limits ends.
 
 Whatever is expected to save most for its price, until that is below the noise; beside that, settings that were never
 tried, and at the end of a budget the two best once more under another seed.

@@ -1,4 +1,4 @@
-"""Where sampling strategies compare runs along their training, and when they give one up.
+"""The pruning rule of the sampling strategies: where runs are compared along their training, and when one is stopped.
 
 The rule is asynchronous successive halving (Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning",
 algorithm 2) with two additions: runs are compared at equal fractions of the schedule, within a schedule family first

@@ -1,4 +1,4 @@
-"""The snapshots that the observer of a search gets, and the log line of each event."""
+"""Calls the observer of a search at each event, with a snapshot and the event's log line."""
 
 from __future__ import annotations
 

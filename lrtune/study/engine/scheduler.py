@@ -1,4 +1,7 @@
-"""The decision about the next segment: an end, a trial to claim, or to wait; its caller holds the study's lock.
+"""The decision about what this process trains next: a trial to claim, to wait, or the end of the search.
+
+It is made under the study's lock, and no more is claimed than the budget allows. (Not a learning-rate schedule: those
+are in :mod:`lrtune.schedules`.)
 
 In this order: a stop from outside, the limits and hopeless searches; interrupted segments; runs that all report the
 same numbers; trials that another program enqueued; what the strategy asks for, checked against budget and space.

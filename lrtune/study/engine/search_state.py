@@ -1,4 +1,4 @@
-"""The state of one process's part of a search: data, and what follows from it for the strategy and the budget."""
+"""The state of one process's part of a search as data, and what the budget still allows (`left`, `whole_steps`)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Optimizers with ``train()`` and ``eval()``, which train other weights than those that are evaluated.
+"""Schedule-free optimizers: evaluation at the averaged weights (``optimizer.eval()``), and back bit for bit.
 
-Schedule-free optimizers swap the weights in place, by an interpolation there and back that rounds. A curve must not
+They swap the weights in place, by an interpolation there and back that rounds. A curve must not
 depend on how often it is evaluated, so the weights are copied before and put back bit for bit.
 """
 

@@ -1,4 +1,4 @@
-"""What trains a recipe, made anew: the user's model, its parameter groups and optimizer, and its batches."""
+"""Builds a fresh model, its optimizer with parameter groups, and its batches for one run."""
 
 from __future__ import annotations
 

@@ -14,7 +14,9 @@ from lrtune.core.recipe import Recipe
 from lrtune.errors import InputError
 from lrtune.reporting.snippets import snippet
 from lrtune.reporting.snippets.optimizer import TORCH_OPTIMIZERS
+from lrtune.reporting.snippets.schedule import FORMULAS, imports, multiplier, steps
 from lrtune.schedules import SCHEDULES, for_recipe, parse
+from lrtune.schedules.decays import Cosine
 from lrtune.training.networks.optimizers import build, layer_groups
 
 EPOCHS, BATCHES = 10, 8
@@ -102,6 +104,19 @@ def test_the_sklearn_lines_follow_the_schedule_at_every_step(spec: str, warmup: 
         names["learn"](step, features, labels, classes=[0, 1])
         lrs.append(model.eta0)
     np.testing.assert_allclose(lrs, expected(what), rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("warmup", WARMUPS)
+def test_a_schedule_without_a_formula_is_called(monkeypatch: pytest.MonkeyPatch, warmup: float) -> None:
+    what = recipe(schedule="cosine(floor=0.1)", warmup=warmup)
+    monkeypatch.delitem(FORMULAS, Cosine)
+    for kind in ("torch", "sklearn"):
+        code = snippet(what, kind, total_steps=TOTAL)
+        assert "from lrtune.schedules import parse" in code
+    schedule = parse(what.schedule)
+    names = run("\n".join([*imports(schedule), *steps(what, TOTAL, "", {}), *multiplier(what, schedule)]))
+    rates = [what.lr * names["multiplier"](step) for step in range(TOTAL)]
+    np.testing.assert_allclose(rates, expected(what), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("warmup", WARMUPS)

@@ -1,4 +1,8 @@
-"""Schedules by name: ``parse("cosine(floor=0.1)")`` and back with ``str``."""
+"""The schedules by name (:data:`SCHEDULES`, the one list to which a new one is added), read from text and written back.
+
+``parse("cosine(floor=0.1)")`` makes a schedule, ``str`` of it is the text. The code to paste calls
+it from here, unless :data:`lrtune.reporting.snippets.schedule.FORMULAS` has its formula.
+"""
 
 from __future__ import annotations
 

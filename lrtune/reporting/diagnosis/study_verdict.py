@@ -1,6 +1,7 @@
-"""What a whole study shows: findings on the range, the noise between seeds, the edge of divergence, the settings.
+"""The verdict on a study: the rules that say "a clear answer", "a likely answer" or what is wrong with it.
 
-Each finding carries its numbers and a next step; the most serious one comes first.
+They look at the range, the noise between seeds, the edge of divergence and the settings. Each finding carries its
+numbers and a next step; the most serious one comes first.
 """
 
 from __future__ import annotations
