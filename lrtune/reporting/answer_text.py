@@ -73,6 +73,7 @@ def answer(record: StudyRecord) -> AnswerText:
     counts = record.counts()
     inert = record.result.get("ending") == Ending.NO_EFFECT.key
     found = findings(record)
+    cost = round(float(record.result.get("cost") or record.cost), 2)
     warnings = [*(str(w) for w in record.result.get("warnings") or ()), *record.notices]
     return AnswerText(
         lr=None if best is None or inert else number(best.recipe.lr),
@@ -81,7 +82,7 @@ def answer(record: StudyRecord) -> AnswerText:
         settings=[] if best is None else settings(best.recipe),
         band=_band(record),
         edge=_edge(record),
-        cost=_plural(round(float(record.result.get("cost") or record.cost), 2), "full training"),
+        cost=f"{cost:g} full training{'' if cost == 1 else 's'}",
         trials=", ".join(f"{counts[key]:,} {word}" for key, word in COUNTED.items() if counts.get(key)) or "none yet",
         findings=found,
         warnings=[w for w in dict.fromkeys(warnings) if not any(w.startswith(f.kind.value) for f in found)],
@@ -130,10 +131,6 @@ def number(value: float | None, digits: int = DIGITS) -> str:
     if value is None or not math.isfinite(value):
         return "none"
     return f"{value:.{digits}g}"
-
-
-def _plural(amount: float, word: str) -> str:
-    return f"{amount:g} {word}{'' if amount == 1 else 's'}"
 
 
 def sentence(words: str) -> str:

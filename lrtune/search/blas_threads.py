@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["one_thread"]
 
+_controller = functools.cache(ThreadpoolController)  # the loaded libraries; looking for them takes milliseconds
 _TURN = threading.RLock()  # two at once would each restore what the other had set
 
 
@@ -27,9 +28,3 @@ def one_thread() -> Iterator[None]:
     """Within the block numpy and scipy compute on the calling thread; afterwards as before."""
     with _TURN, _controller().limit(limits=1, user_api="blas"):
         yield
-
-
-@functools.cache
-def _controller() -> ThreadpoolController:
-    """The libraries that are loaded; looking for them takes milliseconds."""
-    return ThreadpoolController()

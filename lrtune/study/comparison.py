@@ -98,7 +98,10 @@ class Comparison:
         if len(self.strategies) == 1:
             return f"{self.strategies[0]} was compared with nothing"
         column = next((c for c in ("cost to 1.0%", "cost to 2.0%") if np.isfinite(runs[c]).any()), "regret")
-        scores = {name: self._scores(runs, name, column) for name in self.strategies}
+        scores = {  # by seed, shape (seeds,); infinite costs count as twice the budget
+            str(name): np.minimum(part[column].to_numpy(np.float64), 2 * self.budget)
+            for name, part in runs.sort_values("seed", kind="stable").groupby("strategy", sort=False)
+        }
         first, second = sorted(scores, key=lambda name: (np.median(scores[name]), scores[name].mean()))[:2]
         seeds = len(scores[first])
         if seeds < FEWEST_SEEDS:
@@ -120,11 +123,6 @@ class Comparison:
         if other > self.budget:
             return f"{won}; {second} mostly never did within {self.budget:g}"
         return f"{won}, {other / mine:.1f} times cheaper than {second}"
-
-    def _scores(self, runs: pd.DataFrame, strategy: str, column: str) -> Floats:
-        """A strategy's column by seed, shape (seeds,); infinite costs count as twice the budget."""
-        values = runs[runs["strategy"] == strategy].sort_values("seed")[column].to_numpy(np.float64)
-        return np.asarray(np.minimum(values, 2 * self.budget), dtype=np.float64)
 
 
 def _share_better(one: Floats, other: Floats) -> float:

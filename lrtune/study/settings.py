@@ -9,7 +9,7 @@ from lrtune.core.directions import better_side
 from lrtune.core.names import valid_name
 from lrtune.core.options import check, option, options
 from lrtune.errors import InputError
-from lrtune.search.registry import DEFAULT, NAMES
+from lrtune.search.registry import DEFAULT, NAMES, make
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -146,8 +146,6 @@ class Settings:
             msg = f'direction must be "minimize" or "maximize" (got {self.direction!r})'
             raise InputError(msg)
         if self.strategy not in NAMES:
-            from lrtune.search.registry import make
-
             make(self.strategy)  # raises with a suggestion
         if not self.metric or not isinstance(self.metric, str):
             hint = "; give a scorer to the trainer: metrics={'score': ...}" if callable(self.metric) else ""

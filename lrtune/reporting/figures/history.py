@@ -21,11 +21,8 @@ SYMBOLS = {"unchanged": "circle", "moved": "diamond", "cannot tell": "diamond-op
 def history(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
     """The learning rate of each run over time; its band behind it, its cost below.
 
-    Parameters
-    ----------
-    rows
-        One for each run that found something: ``at`` (a time in UTC), ``study``, ``lr``, ``low`` and ``high`` (the
-        band, or None), ``value``, ``cost`` (full trainings) and ``verdict`` of the drift test.
+    There is a row for each run that found something: ``at`` (a time in UTC), ``study``, ``lr``, ``low`` and ``high``
+    (the band, or None), ``value``, ``cost`` (full trainings) and ``verdict`` of the drift test.
     """
     figure = blank(x="", y="learning rate", yaxis={"domain": [0.34, 1.0]})
     if not rows:

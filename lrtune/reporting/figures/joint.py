@@ -281,17 +281,17 @@ def _share(values: Sequence[Any]) -> tuple[Floats, list[tuple[float, str]]]:
 
 def _draw_lines(figure: go.Figure, drawn: Sequence[TrialRecord], places: Floats, record: StudyRecord) -> None:
     """Lines of shape (columns, trials), slightly spread where settings coincide, a trace for every colour."""
-    spread = np.random.default_rng(0).uniform(-0.03, 0.03, size=places.shape) * _coincide(places)[:, None]
+    coincide = np.array([float(len(np.unique(column)) <= FEW_LEVELS) for column in places])  # many trials share a place
+    spread = np.random.default_rng(0).uniform(-0.03, 0.03, size=places.shape) * coincide[:, None]
     low, high = (math.log10(end) for end in record.space.lr_range)
     at = np.array([(math.log10(t.recipe.lr) - low) / max(high - low, 1e-9) for t in drawn])
     bins = np.clip((at * HUES).astype(int), 0, HUES - 1)
     hues = theme.colours(10 ** (low + (np.arange(HUES) + 0.5) / HUES * (high - low)), record.space.lr_range)
     for hue in range(HUES):
         rows = np.flatnonzero(bins == hue)
-        x: list[float | None] = []
+        x = [*range(len(places)), None] * len(rows)
         y: list[float | None] = []
         for row in rows:
-            x += [*range(len(places)), None]
             y += [*(None if math.isnan(v) else round(float(v), 4) for v in (places + spread)[:, row]), None]
         if len(rows):
             figure.add_trace(
@@ -312,8 +312,3 @@ def _draw_lines(figure: go.Figure, drawn: Sequence[TrialRecord], places: Floats,
                 hovertemplate=theme.hover(f"the answer: trial {drawn[winner].number}"),
             )
         )
-
-
-def _coincide(places: Floats) -> Floats:
-    """1 for the columns in which many trials share a place, 0 for the others."""
-    return np.array([float(len(np.unique(column)) <= FEW_LEVELS) for column in places])

@@ -28,14 +28,7 @@ def landscape(record: StudyRecord, table: pd.DataFrame | None = None) -> go.Figu
 
     A trial that did not reach its end is drawn at its last report; one whose value lies outside the range that is
     shown is drawn at the end of the axis, a diverged one just beyond it. Above 3,000 trials the best third and an even
-    choice of the rest are drawn.
-
-    Parameters
-    ----------
-    record
-        The study.
-    table
-        :func:`lrtune.reporting.tables.trials` of it, where that is at hand.
+    choice of the rest are drawn. `table` is :func:`lrtune.reporting.tables.trials` of it, where that is at hand.
     """
     table = trials_table(record) if table is None else table
     values = table["value"].where(table["value"].notna(), table["last"]).to_numpy(dtype=np.float64)

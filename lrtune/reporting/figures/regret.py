@@ -48,21 +48,14 @@ def regret(record: StudyRecord) -> go.Figure:
 
 @own_errstate()
 def compared(searches: Mapping[str, Sequence[StudyRecord]], *, best: float, end: float) -> go.Figure:
-    """Regret over cost of several strategies.
+    """Regret over cost of several strategies: their studies of the same question, one a seed.
 
-    A line ends where the comparison does: a search that stopped before keeps what it had found.
-
-    Parameters
-    ----------
-    searches
-        Studies of the same question by strategy, one a seed.
-    best
-        The best value known.
-    end
-        Full trainings up to which the lines go.
+    Regret is the distance to `best`, the best value known. Every line goes up to `end`, in full trainings, where the
+    comparison ends: a search that stopped before keeps what it had found.
     """
     tables = {name: [regret_table(record, best=best) for record in records] for name, records in searches.items()}
-    figure, column, floor = _blank([t for some in tables.values() for t in some], height=400, xaxis=_up_to(end))
+    every = [table for some in tables.values() for table in some]
+    figure, column, floor = _blank(every, height=400, xaxis={"range": [0, 1.02 * end]})
     for place, (name, some) in enumerate(tables.items()):
         steps = [_steps(table, column, floor) for table in some if len(table)]
         label = theme.label(name, 40)
@@ -76,10 +69,6 @@ def compared(searches: Mapping[str, Sequence[StudyRecord]], *, best: float, end:
             thick = {"opacity": 1.0, "showlegend": True, "line": {**style, "width": 2.6}}
             figure.add_trace(_line(f"{label}, median", x, y, end, **shared, **thick))
     return figure.update_layout(showlegend=True, legend={"groupclick": "togglegroup"})
-
-
-def _up_to(end: float) -> dict[str, Any]:
-    return {"range": [0, 1.02 * end]}
 
 
 def _blank(tables: Sequence[pd.DataFrame], **layout: Any) -> tuple[go.Figure, str, float]:

@@ -39,7 +39,8 @@ def sweeps(found: RangeTest) -> go.Figure:
         theme.mark(figure, math.sqrt(low * high), text, theme.ACCENT, yanchor="top")
     if found.edge is not None:
         figure.add_vline(x=found.edge, line={"color": theme.EDGE, "width": 1.2, "dash": "dot"}, layer="below")
-    for (sweep, level), colour in zip(lines, _colours(len(lines)), strict=True):
+    colours = theme.colours(np.logspace(0.2, 0.8, max(len(lines), 1))[: len(lines)], (1.0, 10.0))
+    for (sweep, level), colour in zip(lines, colours, strict=True):
         _draw(figure, sweep, level, shown, colour)
     return figure.update_layout(meta={"note": f"{found.confidence}: {found.why}"})
 
@@ -82,7 +83,3 @@ def _start(found: tuple[RangeSweep, ...]) -> float | None:
         return None
     start, least = float(np.median(firsts)), min(firsts)
     return start + 0.25 * abs(start - least) + 0.05 * abs(start)
-
-
-def _colours(count: int) -> list[str]:
-    return theme.colours(np.logspace(0.2, 0.8, max(count, 1))[:count], (1.0, 10.0))

@@ -201,13 +201,9 @@ def plain_tick(value: float) -> str:
 
 def log_ticks(low: float, high: float) -> dict[str, Any]:
     """A logarithmic axis over this range whose ticks read 0.001, 0.01, 0.1."""
-    ticks, texts = decades(math.log10(low), math.log10(high))
-    return {
-        "type": "log",
-        "range": [math.log10(low), math.log10(high)],
-        "tickvals": [10**t for t in ticks],
-        "ticktext": texts,
-    }
+    ends = [math.log10(low), math.log10(high)]
+    ticks, texts = decades(*ends)
+    return {"type": "log", "range": ends, "tickvals": [10**t for t in ticks], "ticktext": texts}
 
 
 def colours(lrs: Sequence[float] | Floats, lr_range: tuple[float, float]) -> list[str]:
@@ -232,13 +228,9 @@ class AxisRange:
             pad = 0.05 * (high - low)
             return {"range": [low - pad, high + pad]}
         stretch = (high / low) ** 0.05
+        ends = [math.log10(low / stretch), math.log10(high * stretch)]
         ticks, texts = log_steps(low, high)
-        return {
-            "type": "log",
-            "range": [math.log10(low / stretch), math.log10(high * stretch)],
-            "tickvals": ticks,
-            "ticktext": texts,
-        }
+        return {"type": "log", "range": ends, "tickvals": ticks, "ticktext": texts}
 
     def beyond(self, sign: float) -> float:
         """A height just beyond the worse end: where trials are drawn that have no value."""
@@ -286,13 +278,8 @@ def thinned(count: int, most: int, keep: Sequence[int] = ()) -> list[int]:
 
 def chosen(record: StudyRecord, candidates: Sequence[int], most: int) -> list[int]:
     """Indices of the trials that are drawn, by learning rate: the answer, the best ones, the rest evenly over lr."""
-    answer = record.best
-    by_lr = sorted(candidates, key=lambda i: record.records[i].recipe.lr)
-
-    def rank(index: int) -> tuple[bool, float]:
-        trial = record.records[index]
-        return trial is not answer, record.sign * float(trial.value or 0.0)
-
-    best = sorted((i for i in candidates if record.records[i].value is not None), key=rank)
-    place = {index: where for where, index in enumerate(by_lr)}
-    return [by_lr[where] for where in thinned(len(by_lr), most, [place[i] for i in best[: most // 3]])]
+    answer, trials = record.best, record.records
+    by_lr = sorted(candidates, key=lambda i: trials[i].recipe.lr)
+    best = [i for i in candidates if trials[i].value is not None]
+    best.sort(key=lambda i: (trials[i] is not answer, record.sign * float(trials[i].value or 0.0)))
+    return [by_lr[place] for place in thinned(len(by_lr), most, [by_lr.index(i) for i in best[: most // 3]])]

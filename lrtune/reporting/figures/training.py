@@ -39,15 +39,8 @@ def curves(record: StudyRecord, judged: Sequence[Finding] | None = None) -> go.F
     """Loss curves coloured by log lr, by epoch, samples or steps, of the training and the held-out data.
 
     The value axis ends at the metric of a model that learned nothing, so one exploded trial flattens nothing. The end
-    of a paused, pruned or diverged curve carries its mark; the verdict shows on hover. Above 120 trials the best ones
-    and an even choice over the learning rates are drawn.
-
-    Parameters
-    ----------
-    record
-        The study.
-    judged
-        The verdicts on its curves, where they are at hand already.
+    of a paused, pruned or diverged curve carries its mark; the verdict (`judged`, where they are at hand already) shows
+    on hover. Above 120 trials the best ones and an even choice over the learning rates are drawn.
     """
     reported = [i for i, trial in enumerate(record.records) if len(trial.curve)]
     chosen = _chosen(record, reported)

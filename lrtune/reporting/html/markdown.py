@@ -37,12 +37,7 @@ def as_code(value: object, most: int = 80) -> str:
 def markdown(record: StudyRecord, state: str = "") -> str:
     """The answer: the learning rate first, how far one may go from it next, then all the rest.
 
-    Parameters
-    ----------
-    record
-        The study.
-    state
-        A sentence on the progress of the search, while it runs.
+    `state` is a sentence on the progress of the search, while it runs.
     """
     answer = answer_text.answer(record)
     parts = [*_head(record, answer), *_verdict(answer), _table(record, answer, state)]
@@ -63,15 +58,12 @@ def _head(record: StudyRecord, answer: AnswerText) -> Iterator[str]:
 
 def _verdict(answer: AnswerText) -> Iterator[str]:
     """What the study shows, the most serious first, and what the user should know."""
-    lines = [
-        f"- **{as_markdown(answer_text.sentence(found.kind.value))}** {as_markdown(answer_text.sentence(found.why))} "
-        f"*{as_markdown(answer_text.sentence(found.advice))}*"
-        for found in list(answer.findings)[:MOST_FINDINGS]
+    said = [
+        tuple(as_markdown(answer_text.sentence(words)) for words in (found.kind.value, found.why, found.advice))
+        for found in answer.findings[:MOST_FINDINGS]
     ]
-    lines += [
-        f"- **Warning:** {as_markdown(answer_text.sentence(warning))}"
-        for warning in list(answer.warnings)[:MOST_WARNINGS]
-    ]
+    lines = [f"- **{kind}** {why} *{advice}*" for kind, why, advice in said]
+    lines += [f"- **Warning:** {as_markdown(answer_text.sentence(one))}" for one in answer.warnings[:MOST_WARNINGS]]
     more = len(answer.findings) + len(answer.warnings) - len(lines)
     lines += [f"- and {more} more in the report"] if more else []
     yield "\n".join(lines)

@@ -33,16 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["page", "write", "write_comparison"]
 
 
-@own_errstate()
 def write(record: StudyRecord, path: str | os.PathLike[str]) -> None:
-    """Write the report of a study as one self-contained HTML file, whole or not at all.
-
-    Parameters
-    ----------
-    record
-        The study.
-    path
-        Where the page goes; its folder is made.
+    """Write the report of a study as one self-contained HTML file, whole or not at all; its folder is made.
 
     Raises
     ------
@@ -52,7 +44,6 @@ def write(record: StudyRecord, path: str | os.PathLike[str]) -> None:
     write_public(path, page(record))
 
 
-@own_errstate()
 def write_comparison(compared: Compared, path: str | os.PathLike[str]) -> None:
     """Write strategies side by side, then the first one's study, as :func:`write` does.
 

@@ -75,12 +75,7 @@ class Section:
 def sections(record: StudyRecord, table: pd.DataFrame, judged: Sequence[Finding]) -> list[Section]:
     """Every figure that the study has something to show in.
 
-    Parameters
-    ----------
-    record
-        The study.
-    table, judged
-        :func:`lrtune.reporting.tables.trials` and :func:`lrtune.reporting.tables.verdicts` of it.
+    `table` and `judged` are its :func:`lrtune.reporting.tables.trials` and :func:`lrtune.reporting.tables.verdicts`.
     """
     shares = tables.importance(record)
     mattered, caution = f"{IMPORTANCE} {_sensitivity(record)}", str(shares.attrs["warning"])

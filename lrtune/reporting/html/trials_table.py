@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from lrtune.reporting.tables.trials import SETTINGS
@@ -65,11 +66,10 @@ def _stored(column: pd.Series[Any]) -> dict[str, Any]:
     else:
         texts = column.tolist()
     plain = [None if value is None or value != value else str(value) for value in texts]  # noqa: PLR0124 -- NaN
-    distinct = list(dict.fromkeys(text for text in plain if text is not None))
-    if len(distinct) > WORDS_SHARE * len(plain):
+    places, words = pd.factorize(np.array(plain, dtype=object))  # -1 for None
+    if len(words) > WORDS_SHARE * len(plain):
         return {"values": plain, "words": None}
-    place = {text: index for index, text in enumerate(distinct)}
-    return {"values": [-1 if text is None else place[text] for text in plain], "words": distinct}
+    return {"values": places.tolist(), "words": list(words)}
 
 
 def _short(value: Any) -> Any:

@@ -24,7 +24,7 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 MOST_LEVELS = 8
 RANGE_LEVELS = 3
 MIN_EACH = 4  # closed trials of a level
-LINEAR, SQUARE_ROOT = 1.0, 0.5
+RULES = {"linear": 1.0, "square root": 0.5}
 
 
 @own_errstate()
@@ -53,7 +53,7 @@ def worth(record: StudyRecord, *, resamples: int = 300, seed: int = 0) -> pd.Dat
             continue
         each = min(len(members) for members in levels.values())
         values = {k: np.array([_value(t, record) for t in members]) for k, members in levels.items()}
-        draws = np.array([[_best_of(v, each, rng) for v in values.values()] for _ in range(resamples)])
+        draws = np.array([[rng.choice(v, each).min() for v in values.values()] for _ in range(resamples)])
         draws = draws[np.isfinite(draws).all(axis=1)]
         # The best level is fixed over the draws, or its own chance would hide what the others lose.
         winner = int(np.argmin(np.median(draws, axis=0))) if len(draws) else 0
@@ -69,10 +69,6 @@ def worth(record: StudyRecord, *, resamples: int = 300, seed: int = 0) -> pd.Dat
 
 def _value(trial: TrialRecord, record: StudyRecord) -> float:
     return record.sign * trial.value if trial.completed and trial.value is not None else math.inf
-
-
-def _best_of(values: Floats, each: int, rng: np.random.Generator) -> float:
-    return float(values[rng.integers(len(values), size=each)].min())
 
 
 def _levels(trials: Sequence[TrialRecord], name: str) -> dict[str, list[TrialRecord]]:
@@ -123,10 +119,8 @@ def batch_exponent(record: StudyRecord, *, resamples: int = 300, seed: int = 0) 
     low, high = (float(end) for end in np.quantile(drawn, INTERVAL))
     middle = float(np.mean([math.log10(batch) for batch in groups]))
     level = intercept + slope * middle
-    rows = [("fitted", slope, low, high, True, intercept)]
-    for name, p in (("linear", LINEAR), ("square root", SQUARE_ROOT)):
-        rows.append((name, p, math.nan, math.nan, low <= p <= high, level - p * middle))
-    frame = pd.DataFrame(rows, columns=columns)
+    rules = [(name, p, math.nan, math.nan, low <= p <= high, level - p * middle) for name, p in RULES.items()]
+    frame = pd.DataFrame([("fitted", slope, low, high, True, intercept), *rules], columns=columns)
     frame.attrs["centres"] = {batch: 10 ** _centre(points) for batch, points in groups.items()}
     return frame
 

@@ -85,12 +85,7 @@ def _mean_loss(points: Floats, low: float, high: float, top: float, floor: float
 def regret(record: StudyRecord, *, best: float | None = None) -> pd.DataFrame:
     """How good the best full training was, over what had been spent by then.
 
-    Parameters
-    ----------
-    record
-        The study.
-    best
-        The best value known, e.g. of a dense sweep; by default the best of the study itself.
+    The `best` value known, e.g. of a dense sweep, is by default the best of the study itself.
 
     Returns
     -------

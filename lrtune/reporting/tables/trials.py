@@ -34,12 +34,7 @@ TIMELINE_COLUMNS = [
 def trials(record: StudyRecord, judged: Iterable[Finding] | None = None) -> pd.DataFrame:
     """One row a trial, in the order of their numbers.
 
-    Parameters
-    ----------
-    record
-        The study.
-    judged
-        :func:`lrtune.reporting.tables.verdicts` of it, where they are at hand already.
+    `judged` are :func:`lrtune.reporting.tables.verdicts` of the study, where they are at hand already.
 
     Returns
     -------
@@ -78,16 +73,9 @@ def trials(record: StudyRecord, judged: Iterable[Finding] | None = None) -> pd.D
 
 @own_errstate()
 def curves(record: StudyRecord, numbers: Iterable[int] | None = None, most: int | None = None) -> pd.DataFrame:
-    """One row a report and number measured.
+    """One row a report and number measured, of all trials or of those with these numbers.
 
-    Parameters
-    ----------
-    record
-        The study.
-    numbers
-        Only these trials.
-    most
-        About so many reports of each curve at most: its first, last and extreme ones are kept.
+    Of each curve about `most` reports are taken at most: its first, last and extreme ones are kept.
 
     Returns
     -------

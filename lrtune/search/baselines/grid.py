@@ -68,14 +68,7 @@ class Grid:
 def cells(space: Space, points: int | None = None, budget: float = math.inf) -> list[dict[str, Any]]:
     """Every cell of the grid, those in the middle of the learning rate's range first.
 
-    Parameters
-    ----------
-    space
-        What is searched.
-    points
-        Number of learning rates; None takes as many as the budget allows, 15 at most and 2 at least.
-    budget
-        Full trainings that may be spent.
+    It has `points` learning rates; with None as many as the budget (full trainings) allows, 15 at most and 2 at least.
     """
     axes = {name: axis.spread(CONFIG.range_points) for name, axis in space.axes.items() if name != "lr"}
     others = math.prod(len(values) for values in axes.values())

@@ -87,7 +87,7 @@ def answer(context: SearchContext) -> Answer:
     beliefs = Beliefs(context, optimum_sd=rule.width)
     runs = beliefs.observed.runs
     if not beliefs.observed.alive:
-        return Answer(edge=_all_diverged(runs), warnings=tuple(_nothing_alive(runs)))
+        return _nothing_alive(runs)
     edge = _edge(beliefs)
     groups = _groups(beliefs)
     if not groups:
@@ -286,21 +286,15 @@ def _lives_to(beliefs: Beliefs, run: Observation) -> float:
     return run.x - CONFIG.edge_later * (1 - run.trained / beliefs.length)
 
 
-def _all_diverged(runs: Sequence[Observation]) -> Edge:
-    lrs = [run.trial.recipe.lr for run in runs if run.diverged]
-    return Edge(lr=min(lrs), high=min(lrs)) if lrs else Edge()
-
-
 # -- warnings -----------------------------------------------------------------------------------------------
 
 
-def _nothing_alive(runs: Sequence[Observation]) -> list[str]:
-    if not runs:
-        return []
-    if any(run.diverged for run in runs):
+def _nothing_alive(runs: Sequence[Observation]) -> Answer:
+    if lrs := [run.trial.recipe.lr for run in runs if run.diverged]:
         lowest = min(run.trial.recipe.lr for run in runs)
-        return [f"every run diverged, down to a learning rate of {lowest:g}; search a range below it"]
-    return ["no run reported anything; look at the outcomes of the trials"]
+        said = f"every run diverged, down to a learning rate of {lowest:g}; search a range below it"
+        return Answer(edge=Edge(lr=min(lrs), high=min(lrs)), warnings=(said,))
+    return Answer(warnings=("no run reported anything; look at the outcomes of the trials",) if runs else ())
 
 
 def _warnings(beliefs: Beliefs, best: Observation) -> list[str]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from lrtune.search.base import TrialView
 from lrtune.search.blas_threads import one_thread
 from lrtune.search.freeze_thaw.config import CONFIG
 from lrtune.search.freeze_thaw.model import CurveModel
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 __all__ = ["Beliefs", "warmup"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
+
+UNSTARTED = -1
 
 
 class Beliefs:
@@ -87,7 +90,9 @@ class Beliefs:
 
     def unstarted(self, lr_x: float, key: Key) -> Observation:
         """A trial that could be started there."""
-        return Observation.unstarted(self.recipe(lr_x, key), lr_x - self.shift(key), key)
+        none: Floats = np.empty(0)
+        trial = TrialView(number=UNSTARTED, recipe=self.recipe(lr_x, key), epochs=none, values=none)
+        return Observation(trial, lr_x - self.shift(key), key, none)
 
     def _shift(self, key: Key) -> float:
         """Decades between the learning rate and the batch-scaled one."""

@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from lrtune.core.outcome import Outcome
 from lrtune.schedules import parse, with_warmup
-from lrtune.search.base import TrialView
 from lrtune.search.freeze_thaw.config import CONFIG
 from lrtune.search.freeze_thaw.model import Points
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from lrtune.core.recipe import Recipe
-    from lrtune.search.base import SearchContext
+    from lrtune.search.base import SearchContext, TrialView
 
 __all__ = ["SETTINGS", "Key", "Observation", "Observations", "points", "profile", "settings", "similarity"]
 
@@ -31,8 +30,6 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 Key: TypeAlias = tuple[Any, ...]
 
 SETTINGS = ("batch_size", "schedule", "warmup", "optimizer", "momentum", "weight_decay", "layer_decay")
-NO_VALUES: Floats = np.empty(0)
-UNSTARTED = -1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,11 +52,6 @@ class Observation:
     x: float
     key: Key
     values: Floats
-
-    @classmethod
-    def unstarted(cls, recipe: Recipe, x: float, key: Key) -> Observation:
-        """A trial that could be started."""
-        return cls(TrialView(number=UNSTARTED, recipe=recipe, epochs=NO_VALUES, values=NO_VALUES), x, key, NO_VALUES)
 
     @property
     def number(self) -> int:

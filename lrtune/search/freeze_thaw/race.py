@@ -30,15 +30,13 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 
 def race(beliefs: Beliefs, budget: Budget, candidates: Sequence[Observation]) -> Action:
     """A challenger's or the leader's next segment; the end where the budget holds no full training."""
-    if not candidates:
+    remaining = np.array([budget.remaining(run) for run in candidates])
+    beyond = np.array([not budget.affords(float(price)) for price in remaining])
+    if beyond.all():  # true without candidates
         return budget.nothing_to_finish()
     furthest = max([budget.first, *(run.trained for run in candidates)])
     until = np.array([budget.round(min(max(budget.first, 2 * run.trained), furthest)) for run in candidates])
     ends, smooth, next_values = beliefs.draws(candidates, until)
-    remaining = np.array([budget.remaining(run) for run in candidates])
-    beyond = np.array([not budget.affords(float(price)) for price in remaining])
-    if beyond.all():
-        return budget.nothing_to_finish()
     score = ends.mean(axis=0) + CONFIG.trained_bonus * remaining
     leader = int(np.argmin(np.where(beyond, np.inf, score)))
     cost = np.array([budget.price(run, float(u)) for run, u in zip(candidates, until, strict=True)])

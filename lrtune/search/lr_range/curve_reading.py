@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import median_filter
 
 from lrtune.core.numpy_errors import own_errstate
 from lrtune.errors import InputError
@@ -186,7 +187,7 @@ def _prepared(lrs: Numbers, losses: Numbers) -> _CleanSweep:
     # The median of the differences of normal noise is 0.954 standard deviations; of the first half, before all moves.
     first = y[held][: max(CONFIG.fewest_losses, len(y) // 2)]
     noise = float(np.median(np.abs(np.diff(first))) / 0.954)
-    quiet[held] = _median_of_five(y[held])
+    quiet[held] = median_filter(y[held], size=5, mode="mirror")
     ceiling = start + CONFIG.ceiling * max(start - float(quiet[held].min()), noise)
     return _CleanSweep(x=x, quiet=quiet, clean=np.minimum(quiet, ceiling), start=start, noise=noise)
 
@@ -194,11 +195,6 @@ def _prepared(lrs: Numbers, losses: Numbers) -> _CleanSweep:
 def _starting(steps: int) -> int:
     """How many losses make the start of a sweep."""
     return max(3, round(CONFIG.start * steps))
-
-
-def _median_of_five(values: Floats) -> Floats:
-    padded = np.concatenate((values[2:0:-1], values, values[-2:-4:-1]))
-    return np.asarray(np.median(np.lib.stride_tricks.sliding_window_view(padded, 5), axis=1), dtype=np.float64)
 
 
 def _local_line(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:

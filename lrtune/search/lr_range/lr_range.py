@@ -107,7 +107,13 @@ class RangeTest:
 
     def rows(self) -> list[dict[str, float | int]]:
         """The sweeps as one table: seed, step, lr, loss and smoothed loss of each step."""
-        return [row for sweep in self.sweeps for row in _rows(sweep)]
+        return [
+            {"seed": sweep.seed, "step": step, "lr": lr, "loss": loss, "smooth": float(level)}
+            for sweep in self.sweeps
+            for step, (lr, loss, level) in enumerate(
+                zip(sweep.lrs, sweep.losses, curve_reading.smooth(sweep.lrs, sweep.losses)[0], strict=True), start=1
+            )
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """All of it as plain JSON."""
@@ -185,7 +191,7 @@ def range_test(
         confidence=confidence,
         why=why,
         swept=(low, high),
-        edge=_middle(edges) if 2 * len(edges) > len(sweeps) else None,
+        edge=float(10 ** np.median(np.log10(edges))) if 2 * len(edges) > len(sweeps) else None,
         sweeps=sweeps,
         cost=cost,
     )
@@ -345,15 +351,3 @@ def _verdict(
 
 def _decades(values: Sequence[float]) -> float:
     return math.log10(max(values) / min(values)) if values else 0.0
-
-
-def _middle(values: Sequence[float]) -> float:
-    return float(10 ** np.median(np.log10(values)))
-
-
-def _rows(sweep: RangeSweep) -> list[dict[str, float | int]]:
-    level, _ = curve_reading.smooth(sweep.lrs, sweep.losses)
-    return [
-        {"seed": sweep.seed, "step": step, "lr": lr, "loss": loss, "smooth": float(smooth)}
-        for step, (lr, loss, smooth) in enumerate(zip(sweep.lrs, sweep.losses, level, strict=True), start=1)
-    ]

@@ -19,8 +19,6 @@ from lrtune.search.base import Action, Continue, Finish, Start, Stop, Wait
 from lrtune.search.samplers.sampler_study import seed_of
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
-
     from lrtune.search.base import SearchContext, TrialView
 
 __all__ = ["PlainOptuna"]
@@ -43,7 +41,7 @@ class PlainOptuna:
             return Wait() if context.busy else Finish(why="the budget is spent")
         with quiet():
             sampler = optuna.samplers.TPESampler(seed=seed_of(context.seed, "plain", len(context.trials)))
-            params = _study(context, sampler).ask(_axes(context)).params
+            params = _study(context, sampler).ask(dict(context.space.distributions())).params
         return Start(params=params, until=first, why="next point")
 
     def _go_on(self, trial: TrialView, context: SearchContext) -> Action:
@@ -58,10 +56,6 @@ class PlainOptuna:
         return Continue(number=trial.number, until=until, why="next epoch")
 
 
-def _axes(context: SearchContext) -> dict[str, BaseDistribution]:
-    return dict(context.space.distributions())
-
-
 def _study(context: SearchContext, sampler: optuna.samplers.BaseSampler) -> optuna.Study:
     study = optuna.create_study(direction=context.direction, sampler=sampler)
     states = {None: TrialState.RUNNING, Outcome.COMPLETED: TrialState.COMPLETE, Outcome.PRUNED: TrialState.PRUNED}
@@ -72,7 +66,7 @@ def _study(context: SearchContext, sampler: optuna.samplers.BaseSampler) -> optu
             optuna.trial.create_trial(
                 state=state,
                 params=context.space.params(trial.recipe),
-                distributions=_axes(context),
+                distributions=dict(context.space.distributions()),
                 value=trial.result if state is TrialState.COMPLETE else None,
                 intermediate_values={math.ceil(epoch): float(value) for epoch, value in finite},
                 user_attrs={"number": trial.number},

@@ -44,7 +44,7 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big")
 
 
-def propose(context: SearchContext, sampler: Callable[[int], optuna.samplers.BaseSampler]) -> dict[str, Any]:
+def propose(context: SearchContext, sampler: Callable[..., optuna.samplers.BaseSampler]) -> dict[str, Any]:
     """The next point of the space, as proposed by a sampler that is made from a seed for this question."""
     axes = _axes(context)
     params: dict[str, Any] = {}
@@ -52,7 +52,7 @@ def propose(context: SearchContext, sampler: Callable[[int], optuna.samplers.Bas
     for attempt in range(CONFIG.attempts):
         seed = seed_of(context.seed, len(context.trials), *([attempt] if attempt else []))
         with quiet():
-            study = optuna.create_study(direction=context.direction, sampler=sampler(seed))
+            study = optuna.create_study(direction=context.direction, sampler=sampler(seed=seed))
             for trial in context.trials:
                 _copy(study, trial, context, axes)
             proposed = study.ask(axes).params

@@ -7,6 +7,7 @@ Each trains one recipe after another, from rung to rung, and gives a run up wher
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,7 +76,7 @@ def _ending(context: SearchContext) -> str:
     return ""
 
 
-def _modelled(name: str, sampler: Callable[[int], optuna.samplers.BaseSampler], *, prune: bool) -> Sampled:
+def _modelled(name: str, sampler: Callable[..., optuna.samplers.BaseSampler], *, prune: bool) -> Sampled:
     """A strategy that asks a sampler of Optuna's, made from a seed, after a few Sobol points."""
 
     def sample(context: SearchContext) -> Mapping[str, Any]:
@@ -86,19 +87,12 @@ def _modelled(name: str, sampler: Callable[[int], optuna.samplers.BaseSampler], 
 
 def TPE(*, prune: bool = True) -> Sampled:  # noqa: N802 -- named like a class, as the contract has it
     """Tree-structured Parzen estimator (Bergstra et al. 2011; Watanabe 2023), Optuna's own."""
-
-    def sampler(seed: int) -> optuna.samplers.BaseSampler:
-        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=CONFIG.startup)
-
-    return _modelled("tpe", sampler, prune=prune)
+    return _modelled("tpe", partial(optuna.samplers.TPESampler, n_startup_trials=CONFIG.startup), prune=prune)
 
 
 def GP(*, prune: bool = True) -> Sampled:  # noqa: N802 -- named as what it makes
     """Gaussian process with log expected improvement, Optuna's own; pruned trials count at their expected end."""
-
-    def sampler(seed: int) -> optuna.samplers.BaseSampler:
-        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=CONFIG.startup, deterministic_objective=False)
-
+    sampler = partial(optuna.samplers.GPSampler, n_startup_trials=CONFIG.startup, deterministic_objective=False)
     return _modelled("gp", sampler, prune=prune)
 
 
