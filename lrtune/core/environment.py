@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import platform
 from importlib import metadata
@@ -14,11 +13,6 @@ PACKAGES = ("lrtune", "optuna", "torch", "scikit-learn", "numpy", "scipy", "pand
 
 def environment() -> dict[str, str]:
     """Versions of Python and of the packages that train, operating system and number of cores, as texts by name."""
-    return dict(_found())
-
-
-@functools.cache
-def _found() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine.interfaces import ExceptionContext
 
+    from lrtune.storage.url import Address
+
 __all__ = ["Database"]
 
 _engines: weakref.WeakSet[sqlalchemy.Engine] = weakref.WeakSet()
@@ -38,11 +40,12 @@ class Database(ABC):
 
     patience: float = 1.0
     quiet_seconds: float = 0.0
+    address: Address
 
     @property
-    @abstractmethod
     def shown(self) -> str:
         """Its place without secrets, as the user gave it."""
+        return str(self.address)
 
     @property
     def address_text(self) -> str:

@@ -13,7 +13,7 @@ import sqlite3
 import stat
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
 
@@ -23,7 +23,7 @@ from lrtune.errors import StorageError
 from lrtune.storage.error_mapping import LOW_BYTE, read_sentence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 __all__ = ["Found", "Schema", "inspect_file", "inspect_server", "judge_tables", "known_schema", "read_only"]
@@ -145,11 +145,7 @@ def _read(path: Path, shown: str, size: int, *, unchanging: bool) -> Found:
     with closing(read_only(path, unchanging=unchanging)) as connection:
         tables = {str(name) for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
         tables = {name for name in tables if not name.startswith("sqlite_")}
-        version = _cell(connection, "select version_num from alembic_version", "alembic_version" in tables)
-        schema = _cell(connection, "select schema_version from version_info", "version_info" in tables)
-        found = judge_tables(tables, version, schema, shown)
-        held = _cell(connection, "select 1 from studies", "studies" in tables)
-        _check_whole(found, held, tables, shown)
+        found = _judge(connection.execute, tables, shown)
         if size <= CHECKED_BYTES and found is not Found.EMPTY:
             verdict = str(connection.execute("pragma quick_check(1)").fetchone()[0])
             if verdict != "ok":
@@ -164,33 +160,28 @@ def read_only(path: Path, *, unchanging: bool | None = None) -> sqlite3.Connecti
     return sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True, timeout=10)
 
 
-def _cell(connection: sqlite3.Connection, query: str, there: bool) -> object:  # noqa: FBT001 -- a predicate
-    row = connection.execute(query).fetchone() if there else None
-    return row[0] if row else None
-
-
 def inspect_server(engine: sqlalchemy.Engine, shown: str) -> Found:
     """What a PostgreSQL database holds; only looked at. Raises as :func:`judge_tables` does."""
     with engine.connect() as connection:
-        tables = sqlalchemy.inspect(connection).get_table_names()
-        version = schema = None
-        if "alembic_version" in tables:
-            version = connection.execute(sqlalchemy.text("select version_num from alembic_version")).scalar()
-        if "version_info" in tables:
-            schema = connection.execute(sqlalchemy.text("select schema_version from version_info")).scalar()
-        found = judge_tables(tables, version, schema, shown, shared=True)
-        if found is Found.UNFINISHED and "studies" in tables:
-            held = connection.execute(sqlalchemy.text("select 1 from studies")).scalar()
-            _check_whole(found, held, tables, shown)
-    return found
+        tables = set(sqlalchemy.inspect(connection).get_table_names())
+        return _judge(connection.exec_driver_sql, tables, shown, shared=True)
 
 
-def _check_whole(found: Found, held: object, tables: Iterable[str], shown: str) -> None:
-    """Refuse a database that holds studies and lacks a table: created again, the table would silently be empty."""
-    lost = sorted(known_schema().tables - set(tables))
-    if found is Found.UNFINISHED and held and lost:
+def _judge(execute: Callable[[str], Any], tables: set[str], shown: str, *, shared: bool = False) -> Found:
+    """See :func:`judge_tables`; the versions and whether there are studies are read by SQL."""
+
+    def cell(column: str, table: str) -> object:
+        row = execute(f"select {column} from {table} limit 1").fetchone() if table in tables else None  # noqa: S608 -- names written here
+        return row[0] if row else None
+
+    version, schema = cell("version_num", "alembic_version"), cell("schema_version", "version_info")
+    found = judge_tables(tables, version, schema, shown, shared=shared)
+    lost = sorted(known_schema().tables - tables)
+    # With studies, and without a table: created again, the table would silently be empty.
+    if cell("1", "studies") and found is Found.UNFINISHED and lost:
         msg = f"{shown} holds studies, but has lost the table {lost[0]!r}; restore a copy of it, or {ELSEWHERE}"
         raise StorageError(msg)
+    return found
 
 
 def judge_tables(tables: Iterable[str], version: object, schema: object, shown: str, *, shared: bool = False) -> Found:
