@@ -141,7 +141,10 @@ def study_lock(
         Where `fenced`, if a server restart has taken the lock away before something was written.
     """
     try:
-        with _lock(storage, study_name).hold(timeout) as held, _fence(storage, held, fenced=fenced):
+        with (
+            _lock(storage, study_name).hold(timeout) as held,
+            storage.fenced(held) if fenced and isinstance(storage, RetryingStorage) else contextlib.nullcontext(),
+        ):
             yield held
     except KeyError as error:
         if not is_missing(error):
@@ -149,12 +152,6 @@ def study_lock(
         gone = "was deleted from its storage, or moved aside, during the run"
         msg = f"study {study_name!r} {gone}; run the same again to start it anew"
         raise StorageError(msg) from error
-
-
-def _fence(storage: BaseStorage, held: ThreadLock, *, fenced: bool) -> contextlib.AbstractContextManager[None]:
-    if fenced and isinstance(storage, RetryingStorage) and isinstance(held, ServerLock):  # no other can be lost
-        return storage.fenced(held)
-    return contextlib.nullcontext()
 
 
 def _lock(storage: BaseStorage, study_name: str) -> ThreadLock:

@@ -23,10 +23,10 @@ from lrtune.errors import StorageError
 from lrtune.storage.error_mapping import LOW_BYTE, read_sentence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["Found", "Schema", "inspect_file", "inspect_server", "judge_tables", "known_schema", "read_only"]
+__all__ = ["Found", "Schema", "inspect_file", "inspect_server", "known_schema", "read_only"]
 
 MAGIC = b"SQLite format 3\0"
 CHECKED_BYTES = 64 * 2**20  # a quick check reads all of a file: about 0.3 s for this much
@@ -161,61 +161,45 @@ def read_only(path: Path, *, unchanging: bool | None = None) -> sqlite3.Connecti
 
 
 def inspect_server(engine: sqlalchemy.Engine, shown: str) -> Found:
-    """What a PostgreSQL database holds; only looked at. Raises as :func:`judge_tables` does."""
+    """What a PostgreSQL database holds; only looked at. Raises as :func:`inspect_file` does."""
     with engine.connect() as connection:
         tables = set(sqlalchemy.inspect(connection).get_table_names())
         return _judge(connection.exec_driver_sql, tables, shown, shared=True)
 
 
 def _judge(execute: Callable[[str], Any], tables: set[str], shown: str, *, shared: bool = False) -> Found:
-    """See :func:`judge_tables`; the versions and whether there are studies are read by SQL."""
+    """What a database with these tables is; `shared` says that tables of others may stand beside Optuna's.
+
+    Raises
+    ------
+    StorageError
+        If it belongs to something else, is of another schema version, or holds studies and has lost a table.
+    """
 
     def cell(column: str, table: str) -> object:
         row = execute(f"select {column} from {table} limit 1").fetchone() if table in tables else None  # noqa: S608 -- names written here
         return row[0] if row else None
 
     version, schema = cell("version_num", "alembic_version"), cell("schema_version", "version_info")
-    found = judge_tables(tables, version, schema, shown, shared=shared)
-    lost = sorted(known_schema().tables - tables)
-    # With studies, and without a table: created again, the table would silently be empty.
-    if cell("1", "studies") and found is Found.UNFINISHED and lost:
-        msg = f"{shown} holds studies, but has lost the table {lost[0]!r}; restore a copy of it, or {ELSEWHERE}"
-        raise StorageError(msg)
-    return found
-
-
-def judge_tables(tables: Iterable[str], version: object, schema: object, shown: str, *, shared: bool = False) -> Found:
-    """What a database with these tables and versions is.
-
-    Parameters
-    ----------
-    tables
-        The names of all its tables.
-    version, schema
-        The content of ``alembic_version`` and of ``version_info.schema_version``, None where there is none.
-    shared
-        Whether tables of others may stand beside Optuna's (a PostgreSQL database).
-
-    Raises
-    ------
-    StorageError
-        If it belongs to something else, or is of another schema version.
-    """
-    tables = set(tables)
     known = known_schema()
     ours = known.tables
     if not tables:
         return Found.EMPTY
-    if not shared and not tables <= ours | {"alembic_version"}:
-        foreign = min(tables - ours - {"alembic_version"})
-        if {"studies", "trials", "version_info"} - tables:
-            msg = f"{shown} is not an Optuna storage (it holds a table {foreign!r}); {ELSEWHERE}"
-            raise StorageError(msg)
+    foreign = tables - ours - {"alembic_version"}
+    if foreign and not shared and {"studies", "trials", "version_info"} - tables:
+        msg = f"{shown} is not an Optuna storage (it holds a table {min(foreign)!r}); {ELSEWHERE}"
+        raise StorageError(msg)
+    if version is None and schema not in (None, known.number):
+        version = "v0.9.0.a"
     if version is not None and str(version) != known.head:
         raise StorageError(_other_version(str(version), known.versions, shown, tables & ours))
-    if version is None and schema is not None and schema != known.number:
-        raise StorageError(_other_version("v0.9.0.a", known.versions, shown, tables & ours))
-    return Found.READY if version is not None and ours <= tables else Found.UNFINISHED
+    held, lost = cell("1", "studies"), sorted(ours - tables)
+    if version is not None and not lost:
+        return Found.READY
+    if held and lost:  # created again, the table would silently be empty
+        msg = f"{shown} holds studies, but has lost the table {lost[0]!r}; restore a copy of it, or {ELSEWHERE}"
+        raise StorageError(msg)
+    return Found.UNFINISHED
 
 
 def _other_version(version: str, versions: frozenset[str], shown: str, ours: set[str]) -> str:
