@@ -1,7 +1,8 @@
 """The lock of a study: whoever holds it decides what to train next, among threads, processes and machines.
 
-A lock file is held by ``flock``, a PostgreSQL lock by ``pg_advisory_lock`` on a connection of its own, memory by a
-thread lock. All are freed when their owner dies, however it dies, and may be taken again by the thread that holds them.
+A lock file beside a storage file is held by ``flock``, a PostgreSQL lock by ``pg_advisory_lock`` on a connection of
+its own, memory by a thread lock. All are freed when their owner dies, however it dies, and may be taken again by the
+thread that holds them.
 """
 
 from __future__ import annotations
@@ -113,10 +114,9 @@ def study_lock(
 ) -> Iterator[ThreadLock]:
     """Hold the lock of a study, shared by all its processes; the thread that holds it may take it again.
 
-    For a file it is a kernel lock on a file beside it (one for all studies of the file), for PostgreSQL an advisory
-    lock, in memory a lock among this process's threads; the same whether the storage was opened by lrtune or made
-    with Optuna. For other storages (a gRPC proxy, Redis, MySQL) it is a kernel lock among the processes of one user
-    on this machine, see :func:`spans_machines`.
+    It is the same whether the storage was opened by lrtune or made with Optuna; in a file there is one for all studies.
+    For other storages (a gRPC proxy, Redis, MySQL) it is a kernel lock among the processes of one user on this
+    machine, see :func:`spans_machines`.
 
     Parameters
     ----------

@@ -215,25 +215,13 @@ def _other_version(version: str, versions: frozenset[str], shown: str, ours: set
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schema:
-    """What the installed Optuna makes of an empty SQLite database.
-
-    Attributes
-    ----------
-    tables
-        Names of its tables.
-    head, versions
-        Its newest revision, and all that it knows.
-    number
-        Its schema number of before revisions.
-    script
-        SQL that makes an empty storage, in one transaction.
-    """
+    """What the installed Optuna makes of an empty SQLite database."""
 
     tables: frozenset[str]
-    head: str
-    versions: frozenset[str]
-    number: int
-    script: tuple[str, ...]
+    head: str  # its newest revision
+    versions: frozenset[str]  # all revisions that it knows
+    number: int  # its schema number of before revisions
+    script: tuple[str, ...]  # SQL that makes an empty storage, in one transaction
 
 
 @functools.cache

@@ -49,10 +49,8 @@ class Lease:
         The machine, see :func:`host_id`.
     boot_id
         The boot of that machine and the pid namespace (a container has its own), see :func:`boot_id`.
-    pid
-        The process.
-    started
-        When it started, in clock ticks since boot; empty where the system does not say.
+    pid, started
+        The process, and when it started, in clock ticks since boot; empty where the system does not say.
     worker
         Which worker within the process.
     until_time

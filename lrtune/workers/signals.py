@@ -24,13 +24,7 @@ ECHO_SECONDS = 0.25  # `timeout` and some shells send one and the same signal tw
 
 
 class StopFlag:
-    """Whether an end was asked for, and by what.
-
-    Attributes
-    ----------
-    number
-        The number of the first signal; None as long as none came.
-    """
+    """Whether an end was asked for, and by what: `number` is the first signal's, None as long as none came."""
 
     def __init__(self) -> None:
         self.number: int | None = None
