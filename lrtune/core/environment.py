@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 from importlib import metadata
@@ -11,6 +12,7 @@ __all__ = ["environment"]
 PACKAGES = ("lrtune", "optuna", "torch", "scikit-learn", "numpy", "scipy", "pandas")
 
 
+@functools.cache
 def environment() -> dict[str, str]:
     """Versions of Python and of the packages that train, operating system and number of cores, as texts by name."""
     found = {"python": platform.python_version()}
