@@ -225,8 +225,3 @@ class ValueRule:
             return float(tail.mean()) if np.isfinite(tail).all() else None
         finite = values[np.isfinite(values)]
         return float(finite.min() if direction == "minimize" else finite.max())
-
-    def running(self, values: Floats, direction: Direction) -> Floats:
-        """The result that each prefix of the curve would have, shape (n,); NaN where there is none."""
-        results = (self.of(values[: i + 1], direction) for i in range(len(values)))
-        return np.array([math.nan if r is None else r for r in results], dtype=np.float64)

@@ -12,13 +12,9 @@ __all__ = ["environment"]
 PACKAGES = ("lrtune", "optuna", "torch", "scikit-learn", "numpy", "scipy", "pandas")
 
 
+@functools.cache
 def environment() -> dict[str, str]:
     """Versions of Python and of the packages that train, operating system and number of cores, as texts by name."""
-    return dict(_found())
-
-
-@functools.cache
-def _found() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterator, Mapping
 
 __all__ = ["FLAG", "MAPPING", "NOTHING", "NUMBER", "TEXT", "WHOLE", "Each", "FixedList", "Named", "Shape", "wrong"]
 
@@ -20,22 +19,12 @@ class Plain:
     name: str
     fits: Callable[[Any], bool]
 
-    def wrong(self, value: Any, where: str) -> str:
-        """See :func:`wrong`."""
-        return "" if self.fits(value) else f"{where} is {_kind(value)}, not {self.name}"
-
 
 @dataclass(frozen=True, slots=True)
 class Each:
     """A list whose items all have one shape."""
 
     item: Shape
-
-    def wrong(self, value: Any, where: str) -> str:
-        """See :func:`wrong`."""
-        if not isinstance(value, list):
-            return f"{where} is {_kind(value)}, not a list"
-        return _first(wrong(item, self.item, f"{where}[{i}]") for i, item in enumerate(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +33,12 @@ class Named:
 
     item: Shape
 
-    def wrong(self, value: Any, where: str) -> str:
-        """See :func:`wrong`."""
-        found = MAPPING.wrong(value, where)
-        return found or _first(wrong(item, self.item, _under(where, name)) for name, item in value.items())
-
 
 @dataclass(frozen=True, slots=True)
 class FixedList:
     """A list of a fixed length; each item has a shape of its own."""
 
     items: tuple[Shape, ...]
-
-    def wrong(self, value: Any, where: str) -> str:
-        """See :func:`wrong`."""
-        if not isinstance(value, list) or len(value) != len(self.items):
-            return f"{where} is {_kind(value)}, not a list of {len(self.items)}"
-        return _first(wrong(v, s, f"{where}[{i}]") for i, (v, s) in enumerate(zip(value, self.items, strict=True)))
 
 
 Shape: TypeAlias = "Plain | Each | Named | FixedList | tuple[Shape, ...] | Mapping[str, Shape]"
@@ -74,27 +52,38 @@ NUMBER = Plain(
 TEXT = Plain("a text", lambda value: isinstance(value, str))
 FLAG = Plain("true or false", lambda value: isinstance(value, bool))
 MAPPING = Plain("a mapping", lambda value: isinstance(value, dict))
+LIST = Plain("a list", lambda value: isinstance(value, list))
 
 
 def wrong(value: Any, shape: Shape, where: str = "it") -> str:
     """What does not fit, as a clause such as ``"curve.step is a text, not a list"``; empty where all fits."""
+    if isinstance(shape, Plain):
+        return "" if shape.fits(value) else f"{where} is {_kind(value)}, not {shape.name}"
     if isinstance(shape, tuple):
         found = [wrong(value, one, where) for one in shape]
         return "" if "" in found else found[-1]
-    if isinstance(shape, Mapping):
-        return MAPPING.wrong(value, where) or _first(_key(value, key, one, where) for key, one in shape.items())
-    return shape.wrong(value, where)
+    return next(filter(None, _wrong_parts(value, shape, where)), "")
 
 
-def _key(value: Mapping[str, Any], name: str, shape: Shape, where: str) -> str:
-    key = name.removesuffix("?")
-    if key in value:
-        return wrong(value[key], shape, _under(where, key))
-    return "" if name.endswith("?") else f"{_under(where, key)} is missing"
-
-
-def _first(found: Iterable[str]) -> str:
-    return next(filter(None, found), "")
+def _wrong_parts(value: Any, shape: Each | Named | FixedList | Mapping[str, Shape], where: str) -> Iterator[str]:
+    """What does not fit of a list or a mapping as such, then of what it holds; empty texts for what fits."""
+    if isinstance(shape, FixedList):
+        count = len(shape.items)
+        yield wrong(value, Plain(f"a list of {count}", lambda v: LIST.fits(v) and len(v) == count), where)
+        yield from (wrong(v, s, f"{where}[{i}]") for i, (v, s) in enumerate(zip(value, shape.items, strict=True)))
+        return
+    yield wrong(value, LIST if isinstance(shape, Each) else MAPPING, where)
+    if isinstance(shape, Each):
+        yield from (wrong(item, shape.item, f"{where}[{i}]") for i, item in enumerate(value))
+    elif isinstance(shape, Named):
+        yield from (wrong(item, shape.item, _under(where, name)) for name, item in value.items())
+    else:
+        for key, one in shape.items():
+            name = key.removesuffix("?")
+            if name in value:
+                yield wrong(value[name], one, _under(where, name))
+            elif name == key:
+                yield f"{_under(where, name)} is missing"
 
 
 def _under(where: str, key: str) -> str:

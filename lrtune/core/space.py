@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from optuna.distributions import FloatDistribution, IntDistribution
 
@@ -117,7 +117,8 @@ class Space:
         self._fixed = {name: axis for name, axis in self._axes.items() if name not in self._searched}
         self.names = tuple(self._searched)
         self.batch_exponent = None if batch_exponent is None else number("batch_exponent", batch_exponent)
-        self.warnings = _warnings(span)
+        unusual = f"space: lr reaches up to {span.high:g}; learning rates above {UNUSUAL_LR:g} hardly ever train"
+        self.warnings = (unusual,) if span.high > UNUSUAL_LR else ()
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Space:
@@ -188,13 +189,13 @@ class Space:
 
     def contains(self, params: Mapping[str, Any]) -> bool:
         """Whether a point names exactly what is searched and lies within it."""
-        axes = self.axes
-        return set(params) == set(axes) and all(axes[name].holds(value) for name, value in params.items())
+        return params.keys() == self._searched.keys() and all(
+            axis.holds(params[name]) for name, axis in self._searched.items()
+        )
 
     def plain(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """A point that it holds, each value of the type that its setting has."""
-        axes = self.axes
-        return {name: axes[name].plain(params[name]) for name in axes}
+        return {name: axis.plain(params[name]) for name, axis in self._searched.items()}
 
     def misfit(self, params: Mapping[str, Any]) -> str:
         """Why no point of the space has these values, in one sentence; empty where one does.
@@ -243,20 +244,24 @@ class Space:
         ``lr`` is the scaled learning rate, its range wide enough for every batch size; choices among numbers
         are the index into them, ascending.
         """
-        return {name: self._decoupled(name, axis) for name, axis in self.axes.items()}
+        (low, high), factors = self.lr_range, self._factors()
+        lr = FloatDistribution(low / max(factors), high / min(factors), log=True)
+        return {"lr": lr} | {
+            name: IntDistribution(0, len(axis.values) - 1) if _indexed(axis) else axis.distribution()
+            for name, axis in self.axes.items()
+            if name != "lr"
+        }
 
     def to_decoupled(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """A point in the coordinates of :meth:`decoupled`."""
-        axes = self.axes
-        return {
-            name: self.scaled_lr(params) if name == "lr" else _index(axes[name], value)
-            for name, value in params.items()
-        }
+        axes = self._searched.items()
+        point = {name: axis.values.index(params[name]) if _indexed(axis) else params[name] for name, axis in axes}
+        return point | {"lr": self.scaled_lr(params)}
 
     def from_decoupled(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The point of such coordinates; a learning rate beyond its range becomes the end of the range."""
-        axes = self.axes
-        params = {name: value if name == "lr" else _value(axes[name], value) for name, value in values.items()}
+        axes = self._searched.items()
+        params = {name: axis.values[int(values[name])] if _indexed(axis) else values[name] for name, axis in axes}
         low, high = self.lr_range
         return {**params, "lr": min(max(self.unscaled_lr(params["lr"], params), low), high)}
 
@@ -304,7 +309,8 @@ class Space:
 
     def _described(self) -> dict[str, str]:
         exponent = {} if self.batch_exponent is None else {"batch_exponent": self.batch_exponent}
-        return {name: _text(axis) for name, axis in {**self._axes, **exponent}.items()}
+        axes = {**self._axes, **exponent}
+        return {name: f"{axis:g}" if isinstance(axis, float) else str(axis) for name, axis in axes.items()}
 
     def _factor(self, params: Mapping[str, Any], batch: float | None = None) -> float:
         axis = self._axes.get("batch_size")
@@ -313,15 +319,6 @@ class Space:
         batch = float(params["batch_size"]) if batch is None else batch
         optimizer = params.get("optimizer", self._fixed.get("optimizer"))
         return float((batch / _middle(axis)) ** self.exponent(optimizer))
-
-    def _decoupled(self, name: str, axis: Range | Choices) -> Distribution:
-        if name == "lr":
-            low, high = self.lr_range
-            factors = self._factors()
-            return FloatDistribution(low / max(factors), high / min(factors), log=True)
-        if isinstance(axis, Choices) and axis.numeric:
-            return IntDistribution(0, len(axis.values) - 1)
-        return axis.distribution()
 
     def _factors(self) -> list[float]:
         """Every extreme of the factor between the scaled learning rate and the learning rate."""
@@ -353,16 +350,6 @@ def _suggested(trial: BaseTrial, name: str, distribution: Distribution) -> Any:
     return trial.suggest_categorical(name, distribution.choices)
 
 
-def _text(axis: Any) -> str:
-    return f"{axis:g}" if isinstance(axis, float) else str(axis)
-
-
-def _warnings(lr: Range) -> tuple[str, ...]:
-    if lr.high <= UNUSUAL_LR:
-        return ()
-    return (f"space: lr reaches up to {lr.high:g}; learning rates above {UNUSUAL_LR:g} hardly ever train",)
-
-
 def _ends(axis: Range | Choices) -> tuple[float, float]:
     return (axis.low, axis.high) if isinstance(axis, Range) else (axis.values[0], axis.values[-1])
 
@@ -374,9 +361,6 @@ def _middle(axis: Range | Choices) -> float:
     return math.exp(sum(math.log(value) for value in values) / len(values))
 
 
-def _index(axis: Range | Choices, value: Any) -> Any:
-    return axis.values.index(value) if isinstance(axis, Choices) and axis.numeric else value
-
-
-def _value(axis: Range | Choices, index: Any) -> Any:
-    return axis.values[int(index)] if isinstance(axis, Choices) and axis.numeric else index
+def _indexed(axis: Range | Choices) -> TypeGuard[Choices]:
+    """Whether samplers search it by its index: choices among numbers."""
+    return isinstance(axis, Choices) and axis.numeric

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -99,8 +99,7 @@ class Plateau(Schedule):
 
     def state(self) -> dict[str, Any]:
         """Its state, as plain JSON."""
-        state = self._current
-        return {"best": state.best, "bad": state.bad, "resting": state.resting, "multiplier": state.multiplier}
+        return asdict(self._current)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""

@@ -129,7 +129,7 @@ def _reading_server(address: ServerAddress) -> Iterator[tuple[Found, str, Execut
     try:
         found = inspect_server(engine, str(address))
         with engine.connect() as connection:
-            yield found, found.value, lambda query: connection.execute(sqlalchemy.text(query))
+            yield found, found.value, connection.exec_driver_sql
     except Exception as error:
         if isinstance(error, StorageError) or not is_storage_fault(error):
             raise
@@ -141,7 +141,7 @@ def _reading_server(address: ServerAddress) -> Iterator[tuple[Found, str, Execut
 def damage_in(engine: sqlalchemy.Engine) -> str:
     """Which values in a database make no sense, as a clause; empty where none is found."""
     with engine.connect() as connection:
-        return _named(_faults(lambda query: connection.execute(sqlalchemy.text(query)), None))
+        return _named(_faults(connection.exec_driver_sql, None))
 
 
 def _named(found: Iterable[str]) -> str:

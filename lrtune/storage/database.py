@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine.interfaces import ExceptionContext
 
+    from lrtune.storage.url import Address
+
 __all__ = ["Database"]
 
 _engines: weakref.WeakSet[sqlalchemy.Engine] = weakref.WeakSet()
@@ -26,23 +28,16 @@ _inherited: list[object] = []
 
 
 class Database(ABC):
-    """What the retrying storage asks of a database; the defaults are those of a server.
+    """What the retrying storage asks of a database; the defaults are those of a server."""
 
-    Attributes
-    ----------
-    patience
-        A transient fault is waited for this many times as long as the user allows.
-    quiet_seconds
-        Waits shorter than this are ordinary, and not worth a warning.
-    """
-
-    patience: float = 1.0
-    quiet_seconds: float = 0.0
+    patience: float = 1.0  # a transient fault is waited for this many times as long as the user allows
+    quiet_seconds: float = 0.0  # shorter waits are ordinary, and not worth a warning
+    address: Address
 
     @property
-    @abstractmethod
     def shown(self) -> str:
         """Its place without secrets, as the user gave it."""
+        return str(self.address)
 
     @property
     def address_text(self) -> str:

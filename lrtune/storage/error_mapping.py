@@ -206,18 +206,14 @@ def sqlite_sentence(error: BaseException, path: Path, shown: str, kept: str) -> 
         return os_sentence(refused, shown + kept)
     if code in DAMAGED:
         return damaged(shown, fault or error)
-    others = {
-        sqlite3.SQLITE_READONLY: f"not writable: {shown}{kept}; make the file and its folder writable, or choose "
-        "another storage",
-        **dict.fromkeys(
-            _TRANSIENT_SQLITE,
-            f"{shown} stayed locked by another process for too long{kept}; end that process and run again",
-        ),
-    }
+    sentence = f"{shown} cannot be used ({redact(fault or error)}){kept}; check the disk and run the same command again"
     if code == sqlite3.SQLITE_ERROR and "no such" in str(fault):
-        return f"{shown} has lost a table or a column ({fault}); restore a copy of it, or choose another storage"
-    other = f"{shown} cannot be used ({redact(fault or error)}){kept}; check the disk and run the same command again"
-    return others.get(code, other)
+        sentence = f"{shown} has lost a table or a column ({fault}); restore a copy of it, or choose another storage"
+    elif code == sqlite3.SQLITE_READONLY:
+        sentence = f"not writable: {shown}{kept}; make the file and its folder writable, or choose another storage"
+    elif code in _TRANSIENT_SQLITE:
+        sentence = f"{shown} stayed locked by another process for too long{kept}; end that process and run again"
+    return sentence
 
 
 def read_sentence(error: sqlite3.Error, shown: str) -> str:

@@ -21,7 +21,6 @@ from lrtune.storage.url import FileAddress, ServerAddress, parse, resolve_storag
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from lrtune.storage.database import Database
 
@@ -93,14 +92,10 @@ def _open_file(address: FileAddress, retry_seconds: float, warn: Callable[[str],
             warn(f"{shown} is empty; it is taken as a new storage")
         try:
             if found is Found.NOTHING:
-                _create(path)
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600))
             return _sqlite(SqliteDatabase(address), retry_seconds, warn, create=found is not Found.READY)
         except OSError as error:
             raise StorageError(os_sentence(error, shown)) from None
-
-
-def _create(path: Path) -> None:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600))
 
 
 def _sqlite(

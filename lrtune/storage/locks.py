@@ -1,7 +1,8 @@
 """The lock of a study: whoever holds it decides what to train next, among threads, processes and machines.
 
-A lock file is held by ``flock``, a PostgreSQL lock by ``pg_advisory_lock`` on a connection of its own, memory by a
-thread lock. All are freed when their owner dies, however it dies, and may be taken again by the thread that holds them.
+A lock file beside a storage file is held by ``flock``, a PostgreSQL lock by ``pg_advisory_lock`` on a connection of
+its own, memory by a thread lock. All are freed when their owner dies, however it dies, and may be taken again by the
+thread that holds them.
 """
 
 from __future__ import annotations
@@ -113,10 +114,9 @@ def study_lock(
 ) -> Iterator[ThreadLock]:
     """Hold the lock of a study, shared by all its processes; the thread that holds it may take it again.
 
-    For a file it is a kernel lock on a file beside it (one for all studies of the file), for PostgreSQL an advisory
-    lock, in memory a lock among this process's threads; the same whether the storage was opened by lrtune or made
-    with Optuna. For other storages (a gRPC proxy, Redis, MySQL) it is a kernel lock among the processes of one user
-    on this machine, see :func:`spans_machines`.
+    It is the same whether the storage was opened by lrtune or made with Optuna; in a file there is one for all studies.
+    For other storages (a gRPC proxy, Redis, MySQL) it is a kernel lock among the processes of one user on this
+    machine, see :func:`spans_machines`.
 
     Parameters
     ----------
@@ -141,7 +141,10 @@ def study_lock(
         Where `fenced`, if a server restart has taken the lock away before something was written.
     """
     try:
-        with _lock(storage, study_name).hold(timeout) as held, _fence(storage, held, fenced=fenced):
+        with (
+            _lock(storage, study_name).hold(timeout) as held,
+            storage.fenced(held) if fenced and isinstance(storage, RetryingStorage) else contextlib.nullcontext(),
+        ):
             yield held
     except KeyError as error:
         if not is_missing(error):
@@ -149,12 +152,6 @@ def study_lock(
         gone = "was deleted from its storage, or moved aside, during the run"
         msg = f"study {study_name!r} {gone}; run the same again to start it anew"
         raise StorageError(msg) from error
-
-
-def _fence(storage: BaseStorage, held: ThreadLock, *, fenced: bool) -> contextlib.AbstractContextManager[None]:
-    if fenced and isinstance(storage, RetryingStorage) and isinstance(held, ServerLock):  # no other can be lost
-        return storage.fenced(held)
-    return contextlib.nullcontext()
 
 
 def _lock(storage: BaseStorage, study_name: str) -> ThreadLock:

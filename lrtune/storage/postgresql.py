@@ -22,13 +22,8 @@ class ServerDatabase(Database):
     """A PostgreSQL database."""
 
     def __init__(self, address: ServerAddress) -> None:
-        self.address = address
+        self.address: ServerAddress = address
         self._dialect = address.url.get_dialect()()
-
-    @property
-    def shown(self) -> str:
-        """The URL without its password."""
-        return str(self.address)
 
     def options(self) -> dict[str, Any]:
         """The options of its SQLAlchemy engine."""

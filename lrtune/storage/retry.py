@@ -57,16 +57,12 @@ class RetryingStorage(BaseStorage):
     database
         The database that it uses.
     retry_seconds
-        How long a fault is waited for, on the monotonic clock (twice as long for a locked file).
+        How long a fault is waited for, on the monotonic clock (twice as long for a locked file). The attribute may be
+        lowered at any time, e.g. when a signal has asked for an end.
     warn
         Called once for each outage that ended.
     reopen
         A function of a module that opens it from the address and `retry_seconds`, for a pickle.
-
-    Attributes
-    ----------
-    retry_seconds
-        May be lowered at any time, e.g. when a signal has asked for an end.
     """
 
     # Optuna's abstract methods, and two that its storages answer faster than its base class does.

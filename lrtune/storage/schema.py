@@ -13,7 +13,7 @@ import sqlite3
 import stat
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
 
@@ -23,10 +23,10 @@ from lrtune.errors import StorageError
 from lrtune.storage.error_mapping import LOW_BYTE, read_sentence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["Found", "Schema", "inspect_file", "inspect_server", "judge_tables", "known_schema", "read_only"]
+__all__ = ["Found", "Schema", "inspect_file", "inspect_server", "known_schema", "read_only"]
 
 MAGIC = b"SQLite format 3\0"
 CHECKED_BYTES = 64 * 2**20  # a quick check reads all of a file: about 0.3 s for this much
@@ -145,11 +145,7 @@ def _read(path: Path, shown: str, size: int, *, unchanging: bool) -> Found:
     with closing(read_only(path, unchanging=unchanging)) as connection:
         tables = {str(name) for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
         tables = {name for name in tables if not name.startswith("sqlite_")}
-        version = _cell(connection, "select version_num from alembic_version", "alembic_version" in tables)
-        schema = _cell(connection, "select schema_version from version_info", "version_info" in tables)
-        found = judge_tables(tables, version, schema, shown)
-        held = _cell(connection, "select 1 from studies", "studies" in tables)
-        _check_whole(found, held, tables, shown)
+        found = _judge(connection.execute, tables, shown)
         if size <= CHECKED_BYTES and found is not Found.EMPTY:
             verdict = str(connection.execute("pragma quick_check(1)").fetchone()[0])
             if verdict != "ok":
@@ -164,67 +160,46 @@ def read_only(path: Path, *, unchanging: bool | None = None) -> sqlite3.Connecti
     return sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True, timeout=10)
 
 
-def _cell(connection: sqlite3.Connection, query: str, there: bool) -> object:  # noqa: FBT001 -- a predicate
-    row = connection.execute(query).fetchone() if there else None
-    return row[0] if row else None
-
-
 def inspect_server(engine: sqlalchemy.Engine, shown: str) -> Found:
-    """What a PostgreSQL database holds; only looked at. Raises as :func:`judge_tables` does."""
+    """What a PostgreSQL database holds; only looked at. Raises as :func:`inspect_file` does."""
     with engine.connect() as connection:
-        tables = sqlalchemy.inspect(connection).get_table_names()
-        version = schema = None
-        if "alembic_version" in tables:
-            version = connection.execute(sqlalchemy.text("select version_num from alembic_version")).scalar()
-        if "version_info" in tables:
-            schema = connection.execute(sqlalchemy.text("select schema_version from version_info")).scalar()
-        found = judge_tables(tables, version, schema, shown, shared=True)
-        if found is Found.UNFINISHED and "studies" in tables:
-            held = connection.execute(sqlalchemy.text("select 1 from studies")).scalar()
-            _check_whole(found, held, tables, shown)
-    return found
+        tables = set(sqlalchemy.inspect(connection).get_table_names())
+        return _judge(connection.exec_driver_sql, tables, shown, shared=True)
 
 
-def _check_whole(found: Found, held: object, tables: Iterable[str], shown: str) -> None:
-    """Refuse a database that holds studies and lacks a table: created again, the table would silently be empty."""
-    lost = sorted(known_schema().tables - set(tables))
-    if found is Found.UNFINISHED and held and lost:
-        msg = f"{shown} holds studies, but has lost the table {lost[0]!r}; restore a copy of it, or {ELSEWHERE}"
-        raise StorageError(msg)
-
-
-def judge_tables(tables: Iterable[str], version: object, schema: object, shown: str, *, shared: bool = False) -> Found:
-    """What a database with these tables and versions is.
-
-    Parameters
-    ----------
-    tables
-        The names of all its tables.
-    version, schema
-        The content of ``alembic_version`` and of ``version_info.schema_version``, None where there is none.
-    shared
-        Whether tables of others may stand beside Optuna's (a PostgreSQL database).
+def _judge(execute: Callable[[str], Any], tables: set[str], shown: str, *, shared: bool = False) -> Found:
+    """What a database with these tables is; `shared` says that tables of others may stand beside Optuna's.
 
     Raises
     ------
     StorageError
-        If it belongs to something else, or is of another schema version.
+        If it belongs to something else, is of another schema version, or holds studies and has lost a table.
     """
-    tables = set(tables)
+
+    def cell(column: str, table: str) -> object:
+        row = execute(f"select {column} from {table} limit 1").fetchone() if table in tables else None  # noqa: S608 -- names written here
+        return row[0] if row else None
+
+    version, schema = cell("version_num", "alembic_version"), cell("schema_version", "version_info")
     known = known_schema()
     ours = known.tables
     if not tables:
         return Found.EMPTY
-    if not shared and not tables <= ours | {"alembic_version"}:
-        foreign = min(tables - ours - {"alembic_version"})
-        if {"studies", "trials", "version_info"} - tables:
-            msg = f"{shown} is not an Optuna storage (it holds a table {foreign!r}); {ELSEWHERE}"
-            raise StorageError(msg)
+    foreign = tables - ours - {"alembic_version"}
+    if foreign and not shared and {"studies", "trials", "version_info"} - tables:
+        msg = f"{shown} is not an Optuna storage (it holds a table {min(foreign)!r}); {ELSEWHERE}"
+        raise StorageError(msg)
+    if version is None and schema not in (None, known.number):
+        version = "v0.9.0.a"
     if version is not None and str(version) != known.head:
         raise StorageError(_other_version(str(version), known.versions, shown, tables & ours))
-    if version is None and schema is not None and schema != known.number:
-        raise StorageError(_other_version("v0.9.0.a", known.versions, shown, tables & ours))
-    return Found.READY if version is not None and ours <= tables else Found.UNFINISHED
+    held, lost = cell("1", "studies"), sorted(ours - tables)
+    if version is not None and not lost:
+        return Found.READY
+    if held and lost:  # created again, the table would silently be empty
+        msg = f"{shown} holds studies, but has lost the table {lost[0]!r}; restore a copy of it, or {ELSEWHERE}"
+        raise StorageError(msg)
+    return Found.UNFINISHED
 
 
 def _other_version(version: str, versions: frozenset[str], shown: str, ours: set[str]) -> str:
@@ -240,25 +215,13 @@ def _other_version(version: str, versions: frozenset[str], shown: str, ours: set
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schema:
-    """What the installed Optuna makes of an empty SQLite database.
-
-    Attributes
-    ----------
-    tables
-        Names of its tables.
-    head, versions
-        Its newest revision, and all that it knows.
-    number
-        Its schema number of before revisions.
-    script
-        SQL that makes an empty storage, in one transaction.
-    """
+    """What the installed Optuna makes of an empty SQLite database."""
 
     tables: frozenset[str]
-    head: str
-    versions: frozenset[str]
-    number: int
-    script: tuple[str, ...]
+    head: str  # its newest revision
+    versions: frozenset[str]  # all revisions that it knows
+    number: int  # its schema number of before revisions
+    script: tuple[str, ...]  # SQL that makes an empty storage, in one transaction
 
 
 @functools.cache

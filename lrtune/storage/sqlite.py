@@ -40,15 +40,10 @@ class SqliteDatabase(Database):
     quiet_seconds: float = 5.0
 
     def __init__(self, address: FileAddress) -> None:
-        self.address = address
+        self.address: FileAddress = address
         self.path = address.path
         self._inode = _identity(self.path)
         self._mode = threading.local()
-
-    @property
-    def shown(self) -> str:
-        """The path as it was given."""
-        return str(self.address)
 
     @property
     def address_text(self) -> str:

@@ -155,7 +155,11 @@ class FileRows(Rows):
             values = {"study": self._study_id, "state": template.state.name, "started": _utc(template.datetime_start)}
             trial_id = connection.execute(ADD, values).lastrowid or 0  # "returning" needs SQLite 3.35
             ((number,),) = connection.execute("select number from trials where trial_id = ?", (trial_id,)).fetchall()
-            connection.executemany(SET_PARAMETER, _parameters(trial_id, template))
+            parameters = [
+                (trial_id, name, axis.to_internal_repr(template.params[name]), distribution_to_json(axis))
+                for name, axis in template.distributions.items()
+            ]
+            connection.executemany(SET_PARAMETER, parameters)
             connection.executemany(SET_ATTRIBUTE, _encoded(trial_id, template.user_attrs))
             return trial_id, number
 
@@ -256,13 +260,6 @@ def _write(connection: sqlite3.Connection, trial_id: int, change: TrialChange) -
 
 def _encoded(owner: int, attributes: Mapping[str, Any]) -> list[tuple[int, str, str]]:
     return [(owner, name, json.dumps(content)) for name, content in attributes.items()]
-
-
-def _parameters(trial_id: int, template: FrozenTrial) -> list[tuple[int, str, float, str]]:
-    return [
-        (trial_id, name, distribution.to_internal_repr(template.params[name]), distribution_to_json(distribution))
-        for name, distribution in template.distributions.items()
-    ]
 
 
 def _stored(value: float) -> tuple[float | None, str]:

@@ -29,13 +29,10 @@ __all__ = ["Rows", "TrialChange", "TrialRow", "constraint_key"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRow:
-    """What is read of one trial: Optuna's numbers and state, and one user attribute.
+    """What is read of one trial: Optuna's numbers and state, and the user attribute that was asked for.
 
-    Attributes
-    ----------
-    record
-        The attribute that was asked for: plain JSON, not to be changed, or the text of it, which is parsed only where
-        it is needed; None where there is none.
+    The latter is plain JSON, not to be changed, or the text of it, which is parsed only where it is needed; None where
+    there is none.
     """
 
     trial_id: int

@@ -52,10 +52,8 @@ class Lease:
         The machine, see :func:`host_id`.
     boot_id
         The boot of that machine and the pid namespace (a container has its own), see :func:`boot_id`.
-    pid
-        The process.
-    started
-        When it started, in clock ticks since boot; empty where the system does not say.
+    pid, started
+        The process, and when it started, in clock ticks since boot; empty where the system does not say.
     worker
         Which worker within the process.
     until_time
@@ -70,8 +68,8 @@ class Lease:
     until_time: float = 0.0
 
     @classmethod
-    def mine(cls, worker: str | None = None, *, seconds: float = LEASE_SECONDS, now: float | None = None) -> Lease:
-        """A lease of this process for `seconds` from now; the worker is named after its thread by default."""
+    def mine(cls, worker: str | None = None, *, now: float | None = None) -> Lease:
+        """A new lease of this process; the worker is named after its thread by default."""
         pid = os.getpid()
         return cls(
             host=host_id(),
@@ -79,12 +77,11 @@ class Lease:
             pid=pid,
             started=process_start(pid) or "",
             worker=threading.current_thread().name if worker is None else worker,
-            until_time=(steady_now() if now is None else now) + seconds,
-        )
+        ).renewed(now=now)
 
-    def renewed(self, *, seconds: float = LEASE_SECONDS, now: float | None = None) -> Lease:
-        """The same claim for `seconds` from now."""
-        return replace(self, until_time=(steady_now() if now is None else now) + seconds)
+    def renewed(self, *, now: float | None = None) -> Lease:
+        """The same claim for 180 s from now."""
+        return replace(self, until_time=(steady_now() if now is None else now) + LEASE_SECONDS)
 
     def same_holder(self, other: Lease) -> bool:
         """Whether both are claims of the same worker, whenever they were renewed."""
@@ -139,21 +136,18 @@ def alive(lease: Lease | None, now: float | None = None) -> bool:
     return start is not None and start == lease.started
 
 
-_wall_start = time.time()
-
-
 def _elapsed() -> float:
     # Unlike the monotonic clock it goes on while the machine is suspended.
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
-_elapsed_start = _elapsed()
+_elapsed_since = time.time() - _elapsed()  # Unix time of its zero
 
 
 def steady_now() -> float:
     """Unix time (seconds) as it goes on from this process's start: a clock set in between does not move it."""
-    return _wall_start + (_elapsed() - _elapsed_start)
+    return _elapsed_since + _elapsed()
 
 
 @functools.cache

@@ -56,19 +56,11 @@ GROUP = re.compile(rb"([+-])(\d+);")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerContext:
-    """Which worker this process is, and how it tells its parent what it does.
+    """Which worker this process is, and how it tells its parent what it does."""
 
-    Attributes
-    ----------
-    index, count
-        Its number from 0, and how many workers there are.
-    deaths
-        How workers of this command have died so far.
-    """
-
-    index: int = 0
+    index: int = 0  # from 0 to count - 1
     count: int = 1
-    deaths: tuple[Death, ...] = ()
+    deaths: tuple[Death, ...] = ()  # how workers of this command have died so far
     _pipe: int = -1
 
     def ready(self) -> None:
@@ -103,19 +95,13 @@ class WorkerContext:
 
 @dataclass(slots=True, kw_only=True)
 class _Worker:
-    """A running worker, as its parent sees it.
-
-    Attributes
-    ----------
-    start_pipe
-        Where it is told to start; negative once it was, and for one that need not wait.
-    """
+    """A running worker, as its parent sees it."""
 
     index: int
     pid: int
     pipe: int
     started: str
-    start_pipe: int = -1
+    start_pipe: int = -1  # where it is told to start; negative once it was, and for one that need not wait
     working: bool = False
     ready: bool = False
     done: bool = False

@@ -24,13 +24,7 @@ ECHO_SECONDS = 0.25  # `timeout` and some shells send one and the same signal tw
 
 
 class StopFlag:
-    """Whether an end was asked for, and by what.
-
-    Attributes
-    ----------
-    number
-        The number of the first signal; None as long as none came.
-    """
+    """Whether an end was asked for, and by what: `number` is the first signal's, None as long as none came."""
 
     def __init__(self) -> None:
         self.number: int | None = None
@@ -78,7 +72,7 @@ class StopFlag:
 
 @contextlib.contextmanager
 def stopping(
-    on_stop: Callable[[int], None] | None = None, *, at_once: Callable[[], None] | None = None
+    on_stop: Callable[[int], object] = lambda _: None, *, at_once: Callable[[], object] = lambda: None
 ) -> Iterator[StopFlag]:
     """Turn SIGTERM, SIGINT and SIGHUP into a flag within the block; the handlers before it are restored after it.
 
@@ -95,49 +89,35 @@ def stopping(
         Called at the second one, before the process ends with 128 + its number, to end child processes.
     """
     flag = StopFlag()
-    handler = _Handler(flag, on_stop, at_once)
+    process, first = os.getpid(), 0.0
     before: dict[int, Any] = {}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal first
+        del frame
+        if os.getpid() != process:  # a forked child, e.g. a data loader's worker: not our command
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        elif not flag.requested:
+            first = time.monotonic()
+            flag.request(number)
+            on_stop(number)
+        elif time.monotonic() - first > ECHO_SECONDS:
+            try:
+                at_once()
+                os.write(2, f"\nlrtune: ended at once by a second {signal.Signals(number).name}\n".encode())
+            finally:
+                os._exit(128 + number)
+
     try:
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 if number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) is signal.SIG_IGN:
                     continue
-                before[number] = signal.signal(number, handler)
+                before[number] = signal.signal(number, handle)
         yield flag
     finally:
         for number, previous in before.items():
             # None stands for a handler that was not installed from Python and cannot be put back.
-            signal.signal(number, signal.SIG_DFL if previous is None else previous)
+            signal.signal(number, previous or signal.SIG_DFL)
         flag.close()
-
-
-class _Handler:
-    def __init__(
-        self, flag: StopFlag, on_stop: Callable[[int], None] | None, at_once: Callable[[], None] | None
-    ) -> None:
-        self._flag = flag
-        self._on_stop = on_stop
-        self._at_once = at_once
-        self._process = os.getpid()
-        self._first = 0.0
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        if os.getpid() != self._process:  # a forked child, e.g. a data loader's worker: not our command
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        elif not self._flag.requested:
-            self._first = time.monotonic()
-            self._flag.request(number)
-            if self._on_stop is not None:
-                self._on_stop(number)
-        elif time.monotonic() - self._first > ECHO_SECONDS:
-            self._end(number)
-
-    def _end(self, number: int) -> None:
-        try:
-            if self._at_once is not None:
-                self._at_once()
-            os.write(2, f"\nlrtune: ended at once by a second {signal.Signals(number).name}\n".encode())
-        finally:
-            os._exit(128 + number)

@@ -15,7 +15,6 @@ import sys
 import time
 import traceback
 import warnings
-from dataclasses import dataclass, field
 from multiprocessing import util
 from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import WeakSet
@@ -157,7 +156,7 @@ def _live(trainer: Trainer, pipe: Connection[Any, Any], parent: int, inherited: 
             other.close()
         renew_torch_threads()
         gc.freeze()  # the parent's objects are not collected here, and their memory stays shared
-        _answer_calls(_TrainerAndRun(trainer), pipe)
+        _answer_calls(trainer, pipe)
     except (EOFError, OSError):  # the parent is gone
         os._exit(0)
     except BaseException:  # noqa: BLE001 -- ours, not the user's
@@ -165,10 +164,24 @@ def _live(trainer: Trainer, pipe: Connection[Any, Any], parent: int, inherited: 
     os._exit(1)
 
 
-def _answer_calls(ours: _TrainerAndRun, pipe: Connection[Any, Any]) -> NoReturn:
+def _answer_calls(trainer: Trainer, pipe: Connection[Any, Any]) -> NoReturn:
+    run: Run | None = None
     while True:
         what, given, named = pipe.recv()
-        answer = ours.answer(what, given, named)
+        value, raised = None, None
+        try:
+            if what == "start":
+                run = trainer.start(*given)
+                value = setup_of(run)
+            else:
+                value = getattr(run if what in RUNS else trainer, what)(*given, **named)
+        except BaseException as error:  # noqa: BLE001 -- user code may raise anything
+            raised = Raised.of(error)
+        try:
+            alive = () if run is None else tuple(run.alive)
+            answer = Reply(value=value, alive=alive, notices=tuple(trainer.notices), raised=raised)
+        except BaseException as error:  # noqa: BLE001 -- likewise
+            answer = Reply(raised=raised or Raised.of(error))
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(AttributeError, OSError, ValueError):
                 stream.flush()
@@ -178,27 +191,3 @@ def _answer_calls(ours: _TrainerAndRun, pipe: Connection[Any, Any]) -> NoReturn:
             raise
         except Exception as error:  # noqa: BLE001 -- a trainer of the user's that reports what cannot be sent
             pipe.send(Reply(raised=Raised.of(error)))
-
-
-@dataclass(slots=True)
-class _TrainerAndRun:
-    """The trainer and its run, in the child."""
-
-    trainer: Trainer
-    run: Run | None = field(default=None)
-
-    def answer(self, what: str, given: tuple[Any, ...], named: dict[str, Any]) -> Reply:
-        value, raised = None, None
-        try:
-            if what == "start":
-                self.run = self.trainer.start(*given)
-                value = setup_of(self.run)
-            else:
-                value = getattr(self.run if what in RUNS else self.trainer, what)(*given, **named)
-        except BaseException as error:  # noqa: BLE001 -- user code may raise anything
-            raised = Raised.of(error)
-        try:
-            alive = () if self.run is None else tuple(self.run.alive)
-            return Reply(value=value, alive=alive, notices=tuple(self.trainer.notices), raised=raised)
-        except BaseException as error:  # noqa: BLE001 -- likewise
-            return Reply(raised=raised or Raised.of(error))

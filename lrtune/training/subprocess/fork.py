@@ -61,7 +61,10 @@ def end_openmp_threads() -> None:
 
     How many there are to be stays as it was: results depend on it.
     """
-    for path in _libraries():
+    maps = ""
+    with contextlib.suppress(OSError):
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+    for path in set(LIBRARY.findall(maps)):  # every copy of GNU's OpenMP that is loaded
         with contextlib.suppress(OSError, AttributeError):  # before GCC 9 there is no way to ask for it
             library = ctypes.CDLL(path)
             count = library.omp_get_max_threads()
@@ -81,11 +84,3 @@ def renew_torch_threads() -> None:
         thread = threading.Thread(target=torch.get_num_threads)
         thread.start()
         thread.join()
-
-
-def _libraries() -> set[str]:
-    """Every copy of GNU's OpenMP that is loaded."""
-    try:
-        return set(LIBRARY.findall(Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")))
-    except OSError:
-        return set()

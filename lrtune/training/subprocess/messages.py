@@ -71,23 +71,11 @@ class Raised:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What a child answers to a call.
-
-    Attributes
-    ----------
-    value
-        What the call returned.
-    alive
-        The members of its run that can go on.
-    notices
-        The trainer's, as of now.
-    raised
-        What the call raised; None where it returned.
-    """
+    """What a child answers to a call; `alive` are the members of its run that can go on."""
 
     value: Any = None
     alive: tuple[int, ...] = ()
-    notices: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()  # the trainer's, as of now
     raised: Raised | None = None
 
     def result(self) -> Any:

@@ -96,16 +96,6 @@ def test_a_gap_within_the_tail_leaves_no_result_and_the_best_ignores_it() -> Non
     assert ValueRule.parse("best").of(values, "minimize") == 1.0
 
 
-@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=20), st.sampled_from(["last", "best", "tail:3"]))
-def test_the_running_result_is_that_of_each_prefix(values: list[float], name: str) -> None:
-    rule, column = ValueRule.parse(name), np.array(values)
-    running = rule.running(column, "minimize")
-    assert running[-1] == rule.of(column, "minimize")
-    assert len(running) == len(values)
-    if name == "best":
-        assert (np.diff(running) <= 0).all()
-
-
 @pytest.mark.parametrize("text", ["", "first", "tail", "tail:0", "tail:-1", "tail:1.5", "LAST", "tail:1e9"])
 def test_an_unknown_rule_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="value must be"):
