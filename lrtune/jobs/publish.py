@@ -12,13 +12,12 @@ from lrtune.core.files import make_folder, write_atomically
 from lrtune.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from lrtune.jobs.job_file import Publishing
     from lrtune.jobs.state import JobRun
 
-__all__ = ["publish", "rendered", "settings_of", "shell_safe"]
+__all__ = ["publish", "rendered", "settings_of"]
 
 LEFT_OUT = ("epochs", "seed")  # of the search, not of the answer
 BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -106,8 +105,3 @@ def _override(value: Any) -> str:
     if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_][\w.-]*", value):
         return json.dumps(value.replace(", ", ","))  # without spaces, so that $(cat FILE) does not cut it
     return repr(value) if isinstance(value, float) else str(value)
-
-
-def shell_safe(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The settings as texts for an environment."""
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in settings.items()}

@@ -126,10 +126,9 @@ def serve(
     shifts = [Shift(job=job, say=say, log=log) for job in jobs]
     from apscheduler.events import EVENT_JOB_MAX_INSTANCES
 
-    by_name = {str(index): shift for index, shift in enumerate(shifts)}
-    scheduler.add_listener(lambda event: by_name[event.job_id].skip(), EVENT_JOB_MAX_INSTANCES)
-    for name, shift in by_name.items():
-        options: dict[str, Any] = {"id": name, "coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+    scheduler.add_listener(lambda event: shifts[int(event.job_id)].skip(), EVENT_JOB_MAX_INSTANCES)
+    for index, shift in enumerate(shifts):
+        options: dict[str, Any] = {"id": str(index), "coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         scheduler.add_job(shift.run, _trigger(shift.job), **options, next_run_time=now())
         log(f"lrtune: note: job {shift.job.name!r} is next due at {stamp(shift.job.schedule.next(now()))}")
     scheduler.start()
