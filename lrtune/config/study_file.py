@@ -205,7 +205,8 @@ def read_study(
             {option: given[option.name] for option in known if option.name in given}
         )
         if name != "space":
-            values[name] = _values(tables[name], known)
+            found = {option.name: tables[name].option(option) for option in known}
+            values[name] = {key: value for key, value in found.items() if value is not None}
     top.done()
     arguments = _question(tables["study"], values["study"], _default_name(tables["train"], path))
     arguments |= {name: value for name, value in values["search"].items() if name not in {"workers", "storage"}}
@@ -226,12 +227,6 @@ def read_study(
         places={key: tables["train"].where(key) for key in ("trainer", "estimator")},
         lr_given="lr" in tables["space"],
     )
-
-
-def _values(table: TomlTable, known: list[Option]) -> dict[str, Any]:
-    """The options that a table gives."""
-    found = {option.name: table.option(option) for option in known}
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def _question(table: TomlTable, values: dict[str, Any], name: str) -> dict[str, Any]:
