@@ -36,7 +36,7 @@ STORAGE = Option(kind=str, name="storage", allowed="a path or a URL")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainTable:
-    """The table ``[train]``: what trains, on which data.
+    """The table ``[train]``: what trains, on which data; paths count from the study file's folder.
 
     Attributes
     ----------
@@ -45,10 +45,6 @@ class TrainTable:
         ``"sklearn.linear_model:SGDClassifier"``, ``"model.py:pipeline"``.
     options, learning_rate_parameter
         Arguments of the estimator, and the name of its learning rate, where lrtune does not know the estimator.
-    data
-        Path of a CSV or Parquet file beside the study file, or the name of a bundled data set.
-    target, weight, drop
-        Columns: what is predicted, the sample weights, what is left out.
     valid_fraction
         Fraction of the rows on which the metric is measured.
     """
@@ -91,8 +87,6 @@ class StudyFile:
         The options of :func:`lrtune.study.tuning.tune` that are given, by name.
     storage
         Where the study is kept; None leaves it to the command.
-    training, space
-        The tables ``[train]`` and ``[space]``.
     places
         What to call a key of ``[train]`` in a message, with its line.
     lr_given

@@ -64,16 +64,7 @@ def rendered(publishing: Publishing, job: str, row: JobRun) -> str:
     settings = {publishing.keys.get(name, name): value for name, value in settings_of(row).items()}
     if publishing.format == "hydra":
         return " ".join(f"{key}={_override(value)}" for key, value in settings.items()) + "\n"
-    about = _about(job, row)
-    if publishing.format == "json":
-        return json.dumps({**settings, "found": about}, indent=2, allow_nan=False) + "\n"
-    lines = [f"{_key(key)} = {_toml(value)}" for key, value in settings.items()]
-    lines += ["", "[found]", *(f"{key} = {_toml(value)}" for key, value in about.items() if value is not None)]
-    return "\n".join(lines) + "\n"
-
-
-def _about(job: str, row: JobRun) -> dict[str, Any]:
-    return {
+    about: dict[str, Any] = {
         "job": job,
         "study": row.study,
         "period": row.period,
@@ -83,6 +74,11 @@ def _about(job: str, row: JobRun) -> dict[str, Any]:
         "value": row.value,
         "band": None if row.band is None else list(row.band),
     }
+    if publishing.format == "json":
+        return json.dumps({**settings, "found": about}, indent=2, allow_nan=False) + "\n"
+    lines = [f"{_key(key)} = {_toml(value)}" for key, value in settings.items()]
+    lines += ["", "[found]", *(f"{key} = {_toml(value)}" for key, value in about.items() if value is not None)]
+    return "\n".join(lines) + "\n"
 
 
 def _key(text: str) -> str:

@@ -41,14 +41,8 @@ def command(job: JobFile) -> list[str]:
 class Shift:
     """One job's runs, one at a time.
 
-    Attributes
-    ----------
-    job
-        The job.
-    say, log
-        Called with a run's line of JSON, and with notes and warnings.
-    runs, skipped
-        How many were begun; how many were due while one was running.
+    `say` is called with a run's line of JSON, `log` with notes and warnings. `runs` counts those that were begun, and
+    `skipped` those that were due while one was running.
     """
 
     job: JobFile

@@ -109,8 +109,6 @@ class State:
         The job's name, and a random identity of this state.
     last
         The last period that is done, or was skipped; None before the first one.
-    running
-        The run that has begun and not ended.
     hook_due
         Whether the hook has still to succeed for the current answer.
     rows
