@@ -15,13 +15,14 @@ from lrtune.cli.console import own_stdout, say, say_json, warn
 from lrtune.cli.interrupts import stopped, stops
 from lrtune.cli.options import AnyStudy, Out, Quiet, Storage, add_command, default_out, here, stored_at
 from lrtune.cli.range_from_test import ranged
-from lrtune.cli.trackers import tracking
 from lrtune.cli.worker_pool import run_in_workers
 from lrtune.config.study_file import schema
 from lrtune.core.files import clean, make_folder, write_atomically
 from lrtune.errors import InputError, MismatchError, SearchError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from optuna.storages import BaseStorage
 
     from lrtune.config.study_file import StudyFile
@@ -143,22 +144,14 @@ class OptimizeCommand:
         silent = place.index > 0
 
         with contextlib.ExitStack() as until_end:
-            observer: Observer = until_end.enter_context(
+            observer = until_end.enter_context(
                 watching(
                     quiet=self.quiet or silent,
                     json_log=None if silent else self.json_log,
                     known=partial(ended, storage, study.settings.name),
+                    others=() if silent else self._observers(storage, flag, until_end),  # one worker reports for all
                 )
             )
-            if not silent:  # one worker reports for all
-                observer = until_end.enter_context(
-                    tracking(
-                        storage,
-                        observer,
-                        trackers=self._trackers(),
-                        stopping=lambda: flag.requested,
-                    )
-                )
             try:
                 result = tune(
                     trainer,
@@ -187,6 +180,23 @@ class OptimizeCommand:
             trials = sum(many for group, many in result.trials_by_outcome.items() if group != "interrupted")
             raise stopped(flag, result.cost, trials)
         return result
+
+    def _observers(self, storage: BaseStorage, flag: StopFlag, until_end: contextlib.ExitStack) -> Iterator[Observer]:
+        """The trackers, and the note that optuna-dashboard shows of the study."""
+        from lrtune.integrations.optuna_dashboard import Notes, installed
+        from lrtune.integrations.trackers import tracker
+
+        for name, where in self._trackers().items():
+            yield tracker(name, where, warn=warn)
+        if installed():
+            notes = Notes(storage, warn=warn)
+
+            def unless_stopped(call: Callable[..., None], *arguments: Any) -> None:
+                if not flag.requested:  # drawing the note's figures takes seconds
+                    call(*arguments)
+
+            until_end.callback(unless_stopped, notes.close)
+            yield partial(unless_stopped, notes)
 
     def _trackers(self) -> dict[str, Path | str]:
         """Where the trackers that were asked for log, by name."""

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lrtune.cli.console import own_stdout
 from lrtune.config.toml import read_unchecked
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ FOR_ESTIMATORS = ("lrtune.training.estimators.trainer", "lrtune.training.estimat
 ENVIRONMENT = ("environ", "putenv")
 
 
+@own_stdout()  # some libraries print when they are imported
 def load_ahead(study: Path | None, given: Mapping[str, Any]) -> None:
     """Import what a worker needs for a study file, which need not be valid, with the command line's options over it."""
     train = {} if study is None else read_unchecked(study, "train")

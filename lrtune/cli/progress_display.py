@@ -14,12 +14,12 @@ from lrtune.cli.trial_log import trial_log
 from lrtune.core.redaction import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from pathlib import Path
 
     from rich.console import Console, RenderableType
 
-    from lrtune.study.events import Progress
+    from lrtune.study.events import Observer, Progress
 
 __all__ = ["Display", "watching"]
 
@@ -30,15 +30,20 @@ REDRAWS = 4  # a second
 
 @contextlib.contextmanager
 def watching(
-    *, quiet: bool, json_log: Path | None, known: Callable[[], Collection[int]] = tuple
-) -> Iterator[Callable[[Progress], None]]:
-    """An observer that shows the progress unless `quiet`, and writes :func:`lrtune.cli.trial_log.trial_log`."""
+    *,
+    quiet: bool,
+    json_log: Path | None,
+    known: Callable[[], Collection[int]] = tuple,
+    others: Iterable[Observer] = (),
+) -> Iterator[Observer]:
+    """An observer that shows the progress unless `quiet`, and logs trials and calls `others` in any case."""
     with contextlib.ExitStack() as stack:
-        observers: list[Callable[[Progress], None]] = []
+        observers: list[Observer] = []
         if json_log is not None:
             observers.append(stack.enter_context(trial_log(json_log, known)))
         if not quiet:
             observers.append(stack.enter_context(_display()) if _on_terminal() else _line)
+        observers.extend(others)
 
         def observe(progress: Progress) -> None:
             for observer in observers:

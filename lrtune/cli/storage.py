@@ -19,11 +19,8 @@ ORDER = ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    group = typer.Typer(
-        help="Look after a storage.", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
-    )
+    group = typer.Typer(callback=_group, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
     add_command(group, "check", check)
-    group.callback()(_group)
     app.add_typer(group, name="storage")
 
 

@@ -15,6 +15,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from lrtune.core.files import clean
+from lrtune.core.locks import flock
 from lrtune.core.outcome import Outcome
 from lrtune.errors import StorageError
 
@@ -143,17 +144,14 @@ class _Log:
         if self._reader is None:
             yield
             return
-        try:
-            import fcntl
-        except ImportError:
-            yield
-            return
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(self._file, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):  # a system or a file system without locks
+            flock(self._file, wait=True)
         try:
             yield
         finally:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(ImportError, OSError):
+                import fcntl
+
                 fcntl.flock(self._file, fcntl.LOCK_UN)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lrtune.cli.console import debugging, guarded, note, own_stdout
+from lrtune.cli.console import debugging, guarded, note
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,6 +30,7 @@ def run_in_workers(
         The study file and the options of the command line over it, which say how many workers there are and what
         counts as a stall. A worker checks them in full.
     """
+    from lrtune.cli.preload import load_ahead
     from lrtune.config.toml import read_unchecked
     from lrtune.workers.pool import WorkerContext, can_supervise, supervise
 
@@ -43,15 +44,7 @@ def run_in_workers(
         lambda place: guarded(lambda: work(place), aside=place.index > 0),
         count=count if isinstance(count, int) and count > 1 else 1,
         stall_timeout=float(stall) if isinstance(stall, int | float) and stall > 0 else None,
-        preload=lambda: _load_ahead(study, given),
+        preload=lambda: load_ahead(study, given),
         note=note,
     )
     raise typer.Exit(code)
-
-
-def _load_ahead(study: Path | None, given: Mapping[str, Any]) -> None:
-    """Import what the work will need; some libraries print to stdout."""
-    from lrtune.cli.preload import load_ahead
-
-    with own_stdout():
-        load_ahead(study, given)

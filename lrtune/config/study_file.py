@@ -36,7 +36,7 @@ STORAGE = Option(kind=str, name="storage", allowed="a path or a URL")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainTable:
-    """The table ``[train]``: what trains, on which data.
+    """The table ``[train]``: what trains, on which data; paths count from the study file's folder.
 
     Attributes
     ----------
@@ -45,10 +45,6 @@ class TrainTable:
         ``"sklearn.linear_model:SGDClassifier"``, ``"model.py:pipeline"``.
     options, learning_rate_parameter
         Arguments of the estimator, and the name of its learning rate, where lrtune does not know the estimator.
-    data
-        Path of a CSV or Parquet file beside the study file, or the name of a bundled data set.
-    target, weight, drop
-        Columns: what is predicted, the sample weights, what is left out.
     valid_fraction
         Fraction of the rows on which the metric is measured.
     """
@@ -91,8 +87,6 @@ class StudyFile:
         The options of :func:`lrtune.study.tuning.tune` that are given, by name.
     storage
         Where the study is kept; None leaves it to the command.
-    training, space
-        The tables ``[train]`` and ``[space]``.
     places
         What to call a key of ``[train]`` in a message, with its line.
     lr_given
@@ -205,7 +199,8 @@ def read_study(
             {option: given[option.name] for option in known if option.name in given}
         )
         if name != "space":
-            values[name] = _values(tables[name], known)
+            found = {option.name: tables[name].option(option) for option in known}
+            values[name] = {key: value for key, value in found.items() if value is not None}
     top.done()
     arguments = _question(tables["study"], values["study"], _default_name(tables["train"], path))
     arguments |= {name: value for name, value in values["search"].items() if name not in {"workers", "storage"}}
@@ -226,12 +221,6 @@ def read_study(
         places={key: tables["train"].where(key) for key in ("trainer", "estimator")},
         lr_given="lr" in tables["space"],
     )
-
-
-def _values(table: TomlTable, known: list[Option]) -> dict[str, Any]:
-    """The options that a table gives."""
-    found = {option.name: table.option(option) for option in known}
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def _question(table: TomlTable, values: dict[str, Any], name: str) -> dict[str, Any]:

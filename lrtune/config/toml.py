@@ -10,6 +10,7 @@ import difflib
 import re
 import reprlib
 import tomllib
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lrtune.core.options import Option
@@ -44,14 +45,14 @@ def read(path: Path) -> TomlTable:
     StudyFileError
         If it cannot be read, is not UTF-8, or is not TOML; names the line.
     """
-    text = _decoded(path, _bytes(path))
-    return TomlTable(_parsed(path, text), path=path, lines=_lines(text))
+    text = _text(path)
+    return TomlTable(_parsed(path, text), path, _lines(text))
 
 
 def read_unchecked(path: Path, table: str) -> dict[str, Any]:
     """One table of a file, unchecked; empty where the file cannot be read."""
     try:
-        found = _parsed(path, _decoded(path, _bytes(path))).get(table)
+        found = _parsed(path, _text(path)).get(table)
     except StudyFileError:
         return {}
     return found if isinstance(found, dict) else {}
@@ -72,7 +73,7 @@ def _parsed(path: Path, text: str) -> dict[str, Any]:
         _refuse(path, *_located(error, text))
 
 
-def _bytes(path: Path) -> bytes:
+def _text(path: Path) -> str:
     if path.exists() and not path.is_file():
         msg = f"{path}: not a regular file; give the path of a TOML file"
         raise StudyFileError(msg)
@@ -91,10 +92,6 @@ def _bytes(path: Path) -> bytes:
     if len(raw) > MOST_BYTES:
         msg = f"{path}: larger than {MOST_BYTES} bytes, which no study file is; is it the right file?"
         raise StudyFileError(msg)
-    return raw
-
-
-def _decoded(path: Path, raw: bytes) -> str:
     if raw.startswith(UTF16):
         _refuse(path, 1, "the file is UTF-16; save it as UTF-8")
     raw = raw.removeprefix(b"\xef\xbb\xbf")
@@ -148,10 +145,11 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class TomlTable:
     """One table of a file, whose keys are taken one by one.
 
-    Parameters
+    Attributes
     ----------
     data
         The parsed table.
@@ -165,63 +163,51 @@ class TomlTable:
         Keys that the command line gave, and their names there.
     """
 
-    __slots__ = ("_data", "_lines", "_options", "_read", "path", "section")
-
-    def __init__(
-        self,
-        data: Mapping[str, Any],
-        *,
-        path: Path | None = None,
-        lines: Mapping[tuple[str, ...], int] | None = None,
-        section: tuple[str, ...] = (),
-        options: Mapping[str, str] | None = None,
-    ) -> None:
-        self._data = dict(data)
-        self._read: dict[str, None] = {}
-        self._lines = lines or {}
-        self._options = options or {}
-        self.path = path
-        self.section = section
+    data: Mapping[str, Any]
+    path: Path | None = None
+    lines: Mapping[tuple[str, ...], int] = field(default_factory=dict)
+    section: tuple[str, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
+    _read: dict[str, None] = field(default_factory=dict, init=False, repr=False)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._data
+        return key in self.data
 
     def where(self, key: str = "") -> str:
         """``"study.toml:7: [search] budget"`` as far as it is known, or ``"--budget"``."""
-        if key in self._options:
-            return self._options[key]
-        line = self._lines.get((*self.section, key) if key else self.section)
+        if key in self.options:
+            return self.options[key]
+        line = self.lines.get((*self.section, key) if key else self.section)
         place = "" if self.path is None else f"{self.path}:{line}: " if line else f"{self.path}: "
         section = f"[{'.'.join(self.section)}]" if self.section else ""
         return place + " ".join(part for part in (section, key) if part)
 
     def refused(self, key: str, allowed: str) -> StudyFileError:
         """What to raise for the value of a key."""
-        msg = f"{self.where(key)} must be {allowed} (got {reprlib.repr(self._data.get(key))})"
+        msg = f"{self.where(key)} must be {allowed} (got {reprlib.repr(self.data.get(key))})"
         return StudyFileError(msg)
 
     def raw(self, key: str) -> Any:
         """The value as parsed, None where the key is missing."""
         self._read[key] = None
-        return self._data.get(key)
+        return self.data.get(key)
 
     def table(self, key: str) -> TomlTable:
         """The table of that name, empty where it is missing."""
         value = self.raw(key)
         if value is not None and not isinstance(value, dict):
             raise self.refused(key, f"a table; write [{'.'.join((*self.section, key))}] and its keys below")
-        return TomlTable(value or {}, path=self.path, lines=self._lines, section=(*self.section, key))
+        return TomlTable(value or {}, self.path, self.lines, (*self.section, key))
 
     def overlaid(self, given: Mapping[Option, Any]) -> TomlTable:
         """The same table with what the command line gave in place of what the file says."""
-        data = self._data | {option.name: value for option, value in given.items()}
-        shown = {option.name: option.shown for option in given}
-        return TomlTable(data, path=self.path, lines=self._lines, section=self.section, options=shown)
+        data = {**self.data, **{option.name: value for option, value in given.items()}}
+        return replace(self, data=data, options={option.name: option.shown for option in given})
 
     def plain(self) -> dict[str, Any]:
         """All of it, as parsed; every key counts as read."""
-        self._read |= dict.fromkeys(self._data)
-        return dict(self._data)
+        self._read.update(dict.fromkeys(self.data))
+        return dict(self.data)
 
     def option(self, option: Option) -> Any:
         """The value of an option, None where it is missing; refused where :meth:`Option.accepts` says no."""
@@ -254,7 +240,7 @@ class TomlTable:
         StudyFileError
             Names the first unknown key, and the known one that it resembles.
         """
-        for key in self._data:
+        for key in self.data:
             if key not in self._read:
                 shown = key if re.fullmatch(r"[\w-]{1,60}", key) else reprlib.repr(key)
                 msg = f"{self.where(shown)} is not known; {suggestion(key, self._read)}"

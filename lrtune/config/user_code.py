@@ -6,6 +6,7 @@ it can import what lies beside it, and nothing there is imported instead of a mo
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
@@ -19,6 +20,7 @@ from lrtune.core.tracebacks import users_own
 from lrtune.errors import StudyFileError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from types import ModuleType
 
@@ -94,13 +96,11 @@ def _file(path: Path, where: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
-    except KeyboardInterrupt:
+        with _users_code(f"{where}: {path.name} cannot be loaded"):
+            spec.loader.exec_module(module)
+    except BaseException:
         sys.modules.pop(name, None)
         raise
-    except BaseException as error:  # noqa: BLE001 -- the user's code may raise anything
-        sys.modules.pop(name, None)
-        raise _broken(error, f"{where}: {path.name} cannot be loaded") from None
     return module
 
 
@@ -141,17 +141,19 @@ def _called(maker: Any, reference: str, where: str) -> Any:
     if needed:
         msg = f"{where}: {reference!r} needs {', '.join(needed)}; a function that makes a trainer needs no argument"
         raise StudyFileError(msg)
-    try:
+    with _users_code(f"{where}: {reference!r} failed to make a trainer"):
         return maker()
+
+
+@contextlib.contextmanager
+def _users_code(what: str) -> Iterator[None]:
+    """Raise what ends the block as an error with the user's traceback, without lrtune's frames and the import's."""
+    try:
+        yield
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 -- the user's code may raise anything
-        raise _broken(error, f"{where}: {reference!r} failed to make a trainer") from None
-
-
-def _broken(error: BaseException, what: str) -> StudyFileError:
-    """An error with the user's traceback as its note, without the frames of lrtune and of the import."""
-    message = " ".join(str(error).split())
-    refused = StudyFileError(f"{what}: {type(error).__name__}{': ' if message else ''}{message}")
-    refused.add_note(users_own(error).rstrip())
-    return refused
+        message = " ".join(str(error).split())
+        refused = StudyFileError(f"{what}: {type(error).__name__}{': ' if message else ''}{message}")
+        refused.add_note(users_own(error).rstrip())
+        raise refused from None

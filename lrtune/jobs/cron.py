@@ -72,14 +72,7 @@ FIELDS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Cron:
-    """When a cron line fires.
-
-    Attributes
-    ----------
-    text
-        The five fields.
-    zone
-        In which they are read.
+    """When a cron line of five fields, read in a time zone, fires.
 
     Raises
     ------

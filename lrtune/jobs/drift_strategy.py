@@ -81,8 +81,9 @@ class DriftStrategy:
         if 0 not in spots:
             self.drift = Drift.undecided("last time's settings are no longer in the space")
             return None
-        untils = _untils(context, last.params)
-        looks: list[DriftCheck] = []
+        untils, looks = _untils(context, last.params), list[DriftCheck]()
+        # the three runs of a test show too little of the untrained loss: without the trainer's, that of before counts
+        known, before = _untrained(context), last.profile or Profile()
         for index, until in enumerate(untils):
             action = _trained(context, spots, until)
             if action is not None:
@@ -92,11 +93,7 @@ class DriftStrategy:
                 self.drift = Drift.undecided("the limits leave no room for the test")
                 return None
             looks.append(_look(context, spots, until))
-            today = Profile(
-                looks=tuple(looks),
-                untrained=_level(context, last),
-                end=None if last.profile is None else last.profile.end,
-            )
+            today = Profile(looks=tuple(looks), untrained=before.untrained if known is None else known, end=before.end)
             self.drift = judge(today, last.profile, last=index == len(untils) - 1)
             if self.drift.verdict is DriftVerdict.MOVED:
                 return None
@@ -154,7 +151,8 @@ class DriftStrategy:
         reach = max(_untils(context, {})[: CONFIG.reference], default=0.0)
 
         def extra(trial: TrialView) -> bool:
-            if any(_same(context, trial, params) for params in tested) or trial.trained > _reach(context, trial, reach):
+            untils = _untils(context, context.space.params(trial.recipe))[: CONFIG.reference]
+            if any(_same(context, trial, params) for params in tested) or trial.trained > max(untils, default=reach):
                 return False
             return any(_neighbours(trial, run) for run in done if run.number < trial.number)
 
@@ -180,19 +178,13 @@ def _inside(context: SearchContext, params: Mapping[str, Any]) -> bool:
 def _untils(context: SearchContext, params: Mapping[str, Any]) -> list[float]:
     """Epochs of the looks, ascending; none where even the shortest is a large part of a training."""
     length, finest = float(context.epochs), context.finest
-    warmup = 0.0
-    if params:
-        warmup = context.space.recipe(dict(params), epochs=context.epochs).warmup
+    warmup = context.space.recipe(dict(params), epochs=context.epochs).warmup if params else 0.0
     least = CONFIG.warmups * warmup * length if warmup < 1 else 0.0
     found = [
         max(finest, round(max(look * length, least * 2**k) / finest) * finest)
         for k, look in enumerate(CONFIG.fractions)
     ]
     return sorted({until for until in found if until <= CONFIG.longest * length})
-
-
-def _reach(context: SearchContext, trial: TrialView, usual: float) -> float:
-    return max(_untils(context, context.space.params(trial.recipe))[: CONFIG.reference], default=usual)
 
 
 def _trained(context: SearchContext, spots: Mapping[int, Mapping[str, Any]], until: float) -> Action | None:
@@ -277,9 +269,3 @@ def _seen_untrained(context: SearchContext) -> float | None:
         return known
     view = Observations(context)
     return view.high if len(view.alive) > len(SIDES) else None
-
-
-def _level(context: SearchContext, last: LastAnswer) -> float | None:
-    """The same in a test, whose three runs show too little: what it was when the learning rate was found."""
-    known = _untrained(context)
-    return known if known is not None or last.profile is None else last.profile.untrained

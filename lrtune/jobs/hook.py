@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 from typing import TYPE_CHECKING
 
 from lrtune.errors import LrtuneError
-from lrtune.jobs.publish import settings_of, shell_safe
+from lrtune.jobs.publish import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,8 +34,11 @@ class HookError(LrtuneError):
 
 def environment(publishing: Publishing, job: str, row: JobRun, *, previous_lr: float | None) -> dict[str, str]:
     """Environment variables of the hook: LRTUNE_LR, LRTUNE_FILE and so on."""
-    settings = {f"LRTUNE_{name.upper()}": text for name, text in shell_safe(settings_of(row)).items()}
-    found = {
+    settings = {
+        f"LRTUNE_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
+        for name, value in settings_of(row).items()
+    }
+    return {
         "LRTUNE_JOB": job,
         "LRTUNE_STUDY": row.study,
         "LRTUNE_PERIOD": row.period,
@@ -44,8 +48,8 @@ def environment(publishing: Publishing, job: str, row: JobRun, *, previous_lr: f
         "LRTUNE_VALUE": "" if row.value is None else repr(row.value),
         "LRTUNE_BAND": "" if row.band is None else f"{row.band[0]!r},{row.band[1]!r}",
         "LRTUNE_PREVIOUS_LR": "" if previous_lr is None else repr(previous_lr),
+        **settings,
     }
-    return {**found, **settings}
 
 
 def run_hook(

@@ -273,13 +273,13 @@ def _publishing(table: TomlTable, folder: Path, out: Path) -> Publishing:
 
 
 def _keys(table: TomlTable) -> dict[str, str]:
-    names = [spec.name for spec in fields(Recipe)]
-    found = {name: table.text(name, 'a key such as "optimizer.lr"') for name in names}
+    given = ((spec.name, table.text(spec.name, 'a key such as "optimizer.lr"')) for spec in fields(Recipe))
+    found = {name: key for name, key in given if key is not None}
     table.done()
     for name, key in found.items():
-        if key is not None and not KEY.fullmatch(key):
+        if not KEY.fullmatch(key):
             raise table.refused(name, 'a key of letters, digits, "_", ".", "-", "/" or "@"')
-    return {name: key for name, key in found.items() if key is not None}
+    return found
 
 
 def _hook(table: TomlTable) -> tuple[str, ...]:

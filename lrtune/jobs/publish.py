@@ -12,13 +12,12 @@ from lrtune.core.files import make_folder, write_atomically
 from lrtune.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from lrtune.jobs.job_file import Publishing
     from lrtune.jobs.state import JobRun
 
-__all__ = ["publish", "rendered", "settings_of", "shell_safe"]
+__all__ = ["publish", "rendered", "settings_of"]
 
 LEFT_OUT = ("epochs", "seed")  # of the search, not of the answer
 BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -65,16 +64,7 @@ def rendered(publishing: Publishing, job: str, row: JobRun) -> str:
     settings = {publishing.keys.get(name, name): value for name, value in settings_of(row).items()}
     if publishing.format == "hydra":
         return " ".join(f"{key}={_override(value)}" for key, value in settings.items()) + "\n"
-    about = _about(job, row)
-    if publishing.format == "json":
-        return json.dumps({**settings, "found": about}, indent=2, allow_nan=False) + "\n"
-    lines = [f"{_key(key)} = {_toml(value)}" for key, value in settings.items()]
-    lines += ["", "[found]", *(f"{key} = {_toml(value)}" for key, value in about.items() if value is not None)]
-    return "\n".join(lines) + "\n"
-
-
-def _about(job: str, row: JobRun) -> dict[str, Any]:
-    return {
+    about: dict[str, Any] = {
         "job": job,
         "study": row.study,
         "period": row.period,
@@ -84,6 +74,11 @@ def _about(job: str, row: JobRun) -> dict[str, Any]:
         "value": row.value,
         "band": None if row.band is None else list(row.band),
     }
+    if publishing.format == "json":
+        return json.dumps({**settings, "found": about}, indent=2, allow_nan=False) + "\n"
+    lines = [f"{_key(key)} = {_toml(value)}" for key, value in settings.items()]
+    lines += ["", "[found]", *(f"{key} = {_toml(value)}" for key, value in about.items() if value is not None)]
+    return "\n".join(lines) + "\n"
 
 
 def _key(text: str) -> str:
@@ -106,8 +101,3 @@ def _override(value: Any) -> str:
     if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_][\w.-]*", value):
         return json.dumps(value.replace(", ", ","))  # without spaces, so that $(cat FILE) does not cut it
     return repr(value) if isinstance(value, float) else str(value)
-
-
-def shell_safe(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The settings as texts for an environment."""
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in settings.items()}

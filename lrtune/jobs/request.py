@@ -70,18 +70,9 @@ class JobRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOutcome:
-    """How a run ended.
+    """How a run ended: ``"done"``, ``"nothing to do"``, ``"skipped"`` or ``"interrupted"``.
 
-    Attributes
-    ----------
-    status
-        ``"done"``, ``"nothing to do"``, ``"skipped"`` or ``"interrupted"``.
-    row
-        The run whose answer is current; None where there is none.
-    due
-        What was due.
-    result
-        The result of the search, where there was one.
+    `row` is the run whose answer is current, None where there is none; `result` is the search's, where there was one.
     """
 
     status: str

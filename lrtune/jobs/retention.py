@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from lrtune.jobs.job_file import JobFile
     from lrtune.jobs.state import JobRun, State
 
-__all__ = ["CHECKPOINTS", "FILES", "REPORT", "RESULT", "outdated", "tidy"]
+__all__ = ["CHECKPOINTS", "REPORT", "RESULT", "outdated", "tidy"]
 
 CHECKPOINTS, REPORT, RESULT = "checkpoints", "report.html", "result.json"
-FILES = (REPORT, RESULT)
 
 
 def tidy(job: JobFile, state: State, storage: BaseStorage, now: dt.datetime) -> State:
@@ -55,13 +54,15 @@ def outdated(state: State, rule: tuple[int | None, int | None] | None, now: dt.d
 def _remove(kind: str, row: JobRun, job: JobFile, storage: BaseStorage) -> bool:
     """Whether it is deleted now; a file that cannot be is tried again next time."""
     if kind == "study":
-        return _remove_study(storage, row.study)
+        with contextlib.suppress(KeyError):  # deleted by other hands, e.g. in the dashboard
+            storage.delete_study(storage.get_study_id_from_name(row.study))
+        return True
     folder = job.run_folder(row.number)
     if folder.is_symlink():  # not made by us
         return True
     try:
         if kind == "report":
-            for name in FILES:
+            for name in (REPORT, RESULT):
                 (folder / name).unlink(missing_ok=True)
         elif (folder / CHECKPOINTS).is_dir() and not (folder / CHECKPOINTS).is_symlink():
             shutil.rmtree(folder / CHECKPOINTS)
@@ -69,10 +70,4 @@ def _remove(kind: str, row: JobRun, job: JobFile, storage: BaseStorage) -> bool:
         return False
     with contextlib.suppress(OSError):
         folder.rmdir()
-    return True
-
-
-def _remove_study(storage: BaseStorage, name: str) -> bool:
-    with contextlib.suppress(KeyError):  # by other hands, e.g. in the dashboard
-        storage.delete_study(storage.get_study_id_from_name(name))
     return True

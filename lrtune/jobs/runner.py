@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from lrtune.core.files import clean, make_folder, write_atomically
-from lrtune.core.timestamps import stamp, utc
+from lrtune.core.timestamps import stamp
 from lrtune.errors import MismatchError, SearchError, StorageError
 from lrtune.jobs.drift import DriftVerdict, Profile
 from lrtune.jobs.drift_strategy import DriftStrategy, LastAnswer
@@ -19,7 +19,7 @@ from lrtune.jobs.hook import HookError, environment, run_hook
 from lrtune.jobs.publish import publish
 from lrtune.jobs.request import JobOutcome, JobRequest, holding, state_path
 from lrtune.jobs.retention import CHECKPOINTS, REPORT, RESULT, tidy
-from lrtune.jobs.schedule import Due, DueKind, due
+from lrtune.jobs.schedule import Due, DueKind
 from lrtune.jobs.state import JobRun, Running, State, load, save
 
 if TYPE_CHECKING:
@@ -58,14 +58,7 @@ def run(job: JobFile, open_storage: Callable[[], BaseStorage], request: JobReque
 class JobRunner:
     """One call, for which this process or its parent holds the job's lock.
 
-    Parameters
-    ----------
-    job
-        The job file.
-    open_storage
-        Opens the storage of the job's studies; called only when something is due.
-    request
-        How it is to run.
+    `open_storage` opens the storage of the job's studies; it is called only when something is due.
     """
 
     def __init__(self, job: JobFile, open_storage: Callable[[], BaseStorage], request: JobRequest) -> None:
@@ -131,15 +124,7 @@ class JobRunner:
             self._search(self.state.running, self._strategy())
 
     def _due(self) -> Due:
-        running = self.state.running
-        task = due(
-            self.job.schedule,
-            self.request.now(),
-            last=self.state.last_period(),
-            running=None if running is None else utc(running.period),
-            catch_up=self.request.catch_up,
-            late=self.job.late,
-        )
+        task = self.state.due(self.job, self.request.now(), catch_up=self.request.catch_up)
         forced = (self.request.force or self.request.search) and task.kind in (DueKind.DONE, DueKind.SKIP)
         return dataclasses.replace(task, kind=DueKind.RUN) if forced else task
 

@@ -81,8 +81,6 @@ class Due:
 
     Attributes
     ----------
-    kind
-        What is to be done.
     period
         The period that it is done for: when it began.
     missed

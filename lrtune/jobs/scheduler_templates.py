@@ -7,6 +7,7 @@ another time zone), it calls the command more often.
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import json
 import re
 import shlex
@@ -155,16 +156,11 @@ def _listed(values: frozenset[int], size: int) -> str:
     """Values of a field of so many, as systemd takes them: all, or a list with runs of three or more as ranges."""
     if len(values) == size:
         return "*"
-    runs: list[list[int]] = []
-    for value in sorted(values):
-        if runs and value == runs[-1][-1] + 1:
-            runs[-1].append(value)
-        else:
-            runs.append([value])
-    parts = [
-        [f"{run[0]:02}..{run[-1]:02}"] if len(run) > SHORT_RUN else [f"{value:02}" for value in run] for run in runs
-    ]
-    return ",".join(part for some in parts for part in some)
+    parts = []
+    for _, group in itertools.groupby(enumerate(sorted(values)), lambda pair: pair[1] - pair[0]):
+        run = [f"{value:02}" for _, value in group]
+        parts += [f"{run[0]}..{run[-1]}"] if len(run) > SHORT_RUN else run
+    return ",".join(parts)
 
 
 def _same_in_utc(parsed: Cron) -> bool:

@@ -41,14 +41,8 @@ def command(job: JobFile) -> list[str]:
 class Shift:
     """One job's runs, one at a time.
 
-    Attributes
-    ----------
-    job
-        The job.
-    say, log
-        Called with a run's line of JSON, and with notes and warnings.
-    runs, skipped
-        How many were begun; how many were due while one was running.
+    `say` is called with a run's line of JSON, `log` with notes and warnings. `runs` counts those that were begun, and
+    `skipped` those that were due while one was running.
     """
 
     job: JobFile
@@ -126,10 +120,9 @@ def serve(
     shifts = [Shift(job=job, say=say, log=log) for job in jobs]
     from apscheduler.events import EVENT_JOB_MAX_INSTANCES
 
-    by_name = {str(index): shift for index, shift in enumerate(shifts)}
-    scheduler.add_listener(lambda event: by_name[event.job_id].skip(), EVENT_JOB_MAX_INSTANCES)
-    for name, shift in by_name.items():
-        options: dict[str, Any] = {"id": name, "coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+    scheduler.add_listener(lambda event: shifts[int(event.job_id)].skip(), EVENT_JOB_MAX_INSTANCES)
+    for index, shift in enumerate(shifts):
+        options: dict[str, Any] = {"id": str(index), "coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         scheduler.add_job(shift.run, _trigger(shift.job), **options, next_run_time=now())
         log(f"lrtune: note: job {shift.job.name!r} is next due at {stamp(shift.job.schedule.next(now()))}")
     scheduler.start()

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 from lrtune.core.files import clean, write_atomically
 from lrtune.core.timestamps import utc
 from lrtune.errors import StorageError
+from lrtune.jobs.schedule import Due, due
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Mapping
     from pathlib import Path
+
+    from lrtune.jobs.job_file import JobFile
 
 __all__ = ["JobRun", "Running", "State", "load", "save"]
 
@@ -106,8 +109,6 @@ class State:
         The job's name, and a random identity of this state.
     last
         The last period that is done, or was skipped; None before the first one.
-    running
-        The run that has begun and not ended.
     hook_due
         Whether the hook has still to succeed for the current answer.
     rows
@@ -131,9 +132,11 @@ class State:
         """The highest number of any run."""
         return max([row.number for row in self.rows] + ([self.running.number] if self.running else []), default=0)
 
-    def last_period(self) -> dt.datetime | None:
-        """The last period that is done."""
-        return None if self.last is None else utc(self.last)
+    def due(self, job: JobFile, now: dt.datetime, *, catch_up: bool = True) -> Due:
+        """What is due by the job's schedule."""
+        last = None if self.last is None else utc(self.last)
+        running = None if self.running is None else utc(self.running.period)
+        return due(job.schedule, now, last=last, running=running, catch_up=catch_up, late=job.late)
 
     def with_row(self, row: JobRun) -> State:
         """The state with one run more."""
@@ -190,9 +193,9 @@ def _read(data: Any, path: Path, job: str) -> State:
         hook_due=bool(data["hook_due"]),
         rows=tuple(_row(row) for row in data["rows"]),
     )
-    state.last_period()
-    for row in state.rows:
-        utc(row.period)
+    for period in (state.last, *(row.period for row in state.rows)):
+        if period is not None:
+            utc(period)
     return state
 
 

@@ -6,9 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lrtune.core.timestamps import stamp, utc, utc_now
+from lrtune.core.timestamps import stamp, utc_now
 from lrtune.jobs.request import state_path
-from lrtune.jobs.schedule import Due, DueKind, due
+from lrtune.jobs.schedule import Due, DueKind
 from lrtune.jobs.state import JobRun, State, load
 
 if TYPE_CHECKING:
@@ -62,9 +62,7 @@ def job_status(job: JobFile, now: dt.datetime | None = None) -> JobStatus:
         If its state cannot be read.
     """
     state = load(state_path(job), job.name)
-    running = None if state.running is None else utc(state.running.period)
-    task = due(job.schedule, now or utc_now(), last=state.last_period(), running=running, late=job.late)
-    return JobStatus(state=state, task=task)
+    return JobStatus(state=state, task=state.due(job, now or utc_now()))
 
 
 def points(rows: Iterable[JobRun]) -> list[dict[str, Any]]:
