@@ -44,6 +44,18 @@ def test_no_leftovers() -> None:
     assert not found
 
 
+def test_every_document_that_is_cited_is_shipped() -> None:
+    """No docstring, comment or page speaks of a page that a reader does not have."""
+    shipped = {path.name for path in _tracked("*.md")}
+    cited = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in _tracked("*.py", "*.md", "*.sh")
+        for name in re.findall(r"\b([A-Z]{3,}\.md)\b", path.read_text())
+        if name not in shipped
+    }
+    assert not cited
+
+
 def test_nothing_in_the_package_is_a_stub() -> None:
     stubs = [name for name, path in MODULES.items() if "raise NotImplementedError" in path.read_text()]
     assert not stubs

@@ -194,7 +194,6 @@ def test_a_trial_says_how_it_ended_in_words(chromium: Browser, shown: str) -> No
 
 
 def test_the_dashboard_reads_while_workers_write_and_nobody_is_locked_out(tmp_path: Path) -> None:
-    """FAULTS.md, row 87."""
     folder = study_in(tmp_path / "crowd", name="crowd", metric="valid_loss")
     first = lrtune(folder, "optimize", "study.toml", "--trials", "1", "--quiet")
     assert first.returncode == 0, first.stderr

@@ -41,7 +41,7 @@ def find_programs() -> Path | None:
 
 
 class PostgresServer:
-    """One server; `stop`, `start` and `restart` are what the faults of FAULTS.md ask for."""
+    """One server; `stop`, `start` and `restart` are what outages are made of."""
 
     def __init__(self, programs: Path, *, options: str = "") -> None:
         self._programs = programs

@@ -41,7 +41,7 @@ def timeline(record: StudyRecord) -> go.Figure | None:
             figure.add_trace(_bars(part, style, span, workers))
     texts = [theme.label(worker or "this process", 28) for worker in workers]
     figure.update_yaxes(tickvals=list(range(len(workers))), ticktext=texts, showgrid=False)
-    note = theme.note(len(kept), len(table), "pieces are drawn.")
+    note = theme.note(len(kept), len(table), "segments are drawn.")
     return figure.update_layout(barmode="overlay", bargap=0.35, meta=note)
 
 

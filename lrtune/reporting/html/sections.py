@@ -36,7 +36,7 @@ WORTH = (
 IMPORTANCE = "How much of the trials' ranking each setting explains alone, pruned and diverged trials counted."
 COSTS = "In full trainings, by how the trials ended."
 REGRET = "How far the best full training so far was from the best one of this study."
-TIMELINE = "One bar a piece of training."
+TIMELINE = "One bar a segment of training."
 
 FIGURES: tuple[tuple[str, str, str, Callable[[StudyRecord], go.Figure | None]], ...] = (
     ("costs", "What the budget was spent on", COSTS, figures.costs),

@@ -358,7 +358,7 @@ def cliff(recipe: Recipe) -> Iterator[dict[str, float]]:
 
 
 def test_on_the_cliff_few_trials_of_tpe_diverge() -> None:
-    """DESIGN section 6: with NaN a silent failure 29.9 of 40 trials of plain TPE diverge."""
+    """With NaN a silent failure 29.9 of 40 trials of plain TPE diverge."""
     counts = []
     for seed in range(10):
         result = tune(cliff, Space(lr=(1e-5, 10.0)), epochs=3, strategy="tpe", trials=40, seed=seed, widen=0)

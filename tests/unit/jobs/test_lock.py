@@ -1,4 +1,4 @@
-"""Two schedulers at once, and one that was killed with the lock (FAULTS.md, rows 57 and 58): the real command."""
+"""Two schedulers at once, and one that was killed with the lock: the real command."""
 
 from __future__ import annotations
 

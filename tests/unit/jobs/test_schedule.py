@@ -1,4 +1,4 @@
-"""When a job is due: cron lines, fixed lengths, periods; and what clocks that change do to them (FAULTS.md, row 40)."""
+"""When a job is due: cron lines, fixed lengths, periods; and what clocks that change do to them."""
 
 from __future__ import annotations
 

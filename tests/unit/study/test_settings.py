@@ -1,4 +1,4 @@
-"""FAULTS row 70: every number that cannot be meant is refused, and the sentence names its key."""
+"""Every number that cannot be meant is refused, and the sentence names its key."""
 
 from __future__ import annotations
 
