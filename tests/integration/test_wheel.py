@@ -19,4 +19,4 @@ def test_every_file_of_the_package_is_in_the_wheel(tmp_path: Path) -> None:
         names = {name for name in packed.namelist() if name.startswith("lrtune/")}
     files = {path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix != ".pyc"}
     assert names == {path.relative_to(ROOT).as_posix() for path in files}
-    assert "lrtune/report/templates/page.html.jinja" in names
+    assert "lrtune/reporting/html/templates/page.html.jinja" in names
