@@ -37,8 +37,8 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
-# One thread a process, as .ci/run has it: pytest -n 2 on two cores is slower with more, and sums of floats keep their
-# order. Nothing that reads these is loaded yet; a value that is set already stays.
+# One thread a process, as .ci/run has it: several processes share the cores, and sums of floats keep their order.
+# Nothing that reads these is loaded yet; a value that is set already stays.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
