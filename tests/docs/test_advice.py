@@ -29,7 +29,8 @@ OTHERS = {
         "--hypothesis-profile",
         "--check",
         "--strict",
-    ),  # a hook's own; pytest's; the generators of pages; mkdocs
+        "--dist",
+    ),  # a hook's own; pytest's and pytest-xdist's; the generators of pages; mkdocs
 }
 """Options of other programs that are named."""
 
