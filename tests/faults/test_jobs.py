@@ -88,7 +88,7 @@ def test_one_runs_at_a_time_and_a_killed_one_leaves_no_lock(lab: Lab, saw: Calla
 
 @pytest.mark.row(59)
 @pytest.mark.parametrize("catch_up", [True, False])
-def test_the_machine_was_off(lab: Lab, saw: Callable[..., None], shim: Path, catch_up: bool) -> None:  # noqa: FBT001
+def test_the_machine_was_off(lab: Lab, saw: Callable[..., None], shim: Path, catch_up: bool) -> None:
     words = write_job(lab, 'every = "1h"')
     (lab.folder / "now").touch()
 

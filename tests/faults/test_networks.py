@@ -47,7 +47,7 @@ def test_gradients_that_are_not_finite_while_the_loss_is(lab: Lab, saw: Callable
 
 @pytest.mark.row(50)
 @pytest.mark.parametrize("isolate", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_memory_of_the_device_runs_out(lab: Lab, saw: Callable[..., None], isolate: bool) -> None:  # noqa: FBT001
+def test_memory_of_the_device_runs_out(lab: Lab, saw: Callable[..., None], isolate: bool) -> None:
     on_torch(lab, epochs=1, trials=24, failures=30, isolate=isolate)
     lab.run(obj="0:fast,1:small@3,23:fast,2+:oom@3")
     study = check(lab, trials=24)
@@ -66,7 +66,7 @@ def test_memory_of_the_device_runs_out(lab: Lab, saw: Callable[..., None], isola
 
 @pytest.mark.row(53)
 @pytest.mark.parametrize("isolate", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_process_of_the_data_loader_is_killed(lab: Lab, saw: Callable[..., None], isolate: bool) -> None:  # noqa: FBT001
+def test_a_process_of_the_data_loader_is_killed(lab: Lab, saw: Callable[..., None], isolate: bool) -> None:
     on_torch(lab, "loading", trials=3, isolate=isolate)
     running = lab.start(obj="1:waits@5")
     until(lambda: any(line[0] == "waits" for line in lab.books), "the second run to wait")

@@ -46,7 +46,7 @@ def pg(lab: Lab, server: PostgresServer) -> Lab:
         made[made.index("--storage") + 1] = f"@{lab.folder / 'secret'}"
         return made
 
-    lab.words = told  # type: ignore[method-assign]
+    lab.words = told  # type: ignore[method-assign]  # the storage by its secret file
     return lab
 
 

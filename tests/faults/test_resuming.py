@@ -69,7 +69,7 @@ def test_another_direction_metric_or_range(lab: Lab, saw: Callable[..., None]) -
     }
     said = []
     for both, changes in asked.items():
-        lab.study(**changes)  # type: ignore[arg-type]
+        lab.study(**changes)  # type: ignore[arg-type]  # texts and numbers
         refused = lab.run(expect=5)
         assert both in refused.last
         said.append(refused.last.partition("error: ")[2])

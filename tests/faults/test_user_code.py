@@ -36,7 +36,7 @@ def outcomes(study: optuna.Study) -> list[str]:
 
 @pytest.mark.row(41, 42, 46, 47, 48, 49, 54)
 @pytest.mark.parametrize("isolate", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_every_way_to_misbehave(lab: Lab, saw: Callable[..., None], isolate: bool) -> None:  # noqa: FBT001
+def test_every_way_to_misbehave(lab: Lab, saw: Callable[..., None], isolate: bool) -> None:
     lab.study(search={"trials": len(MODES), "failures": 6, "isolate": isolate})
     running = lab.run(obj=",".join(f"{number}:{mode}" for number, mode in enumerate(MODES)))
     study = check(lab, trials=len(MODES))
@@ -91,7 +91,7 @@ def test_every_trial_diverges(lab: Lab, saw: Callable[..., None]) -> None:
 
 @pytest.mark.row(46)
 @pytest.mark.parametrize("isolate", [False, True])
-def test_the_first_trial_raises(lab: Lab, saw: Callable[..., None], isolate: bool) -> None:  # noqa: FBT001
+def test_the_first_trial_raises(lab: Lab, saw: Callable[..., None], isolate: bool) -> None:
     lab.study(search={"isolate": isolate})
     running = lab.run(obj="raise@0", expect=3)
     assert "RuntimeError: the user's own mistake" in running.err
@@ -130,7 +130,7 @@ def test_scikit_learn_diverges_without_nan(lab: Lab, saw: Callable[..., None]) -
 
 @pytest.mark.row(51, 52)
 @pytest.mark.parametrize("isolate", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_hung_steps_are_ended_and_the_study_goes_on(lab: Lab, saw: Callable[..., None], isolate: bool) -> None:  # noqa: FBT001
+def test_hung_steps_are_ended_and_the_study_goes_on(lab: Lab, saw: Callable[..., None], isolate: bool) -> None:
     lab.study(search={"trials": 4, "isolate": isolate})
     running = lab.run("--stall-timeout", "15", obj="0:hang@3,2:gil@3")
     study = check(lab, trials=4)
@@ -145,7 +145,7 @@ def test_hung_steps_are_ended_and_the_study_goes_on(lab: Lab, saw: Callable[...,
 
 @pytest.mark.row(48, 49)
 @pytest.mark.parametrize("isolate", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_process_that_the_kernel_kills_is_tried_once_more(lab: Lab, saw: Callable[..., None], isolate: bool) -> None:  # noqa: FBT001
+def test_a_process_that_the_kernel_kills_is_tried_once_more(lab: Lab, saw: Callable[..., None], isolate: bool) -> None:
     lab.study(search={"trials": 3, "isolate": isolate})
     lab.run(obj="1:kill@3,3:kill@3,4:kill@3")
     study = check(lab, trials=3)

@@ -45,7 +45,7 @@ class Own(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn 
 
     def partial_fit(self, X: Any, y: Any) -> Own:  # noqa: N803 -- scikit-learn's name
         if not hasattr(self, "coef_"):
-            self.coef_ = np.random.RandomState(self.random_state).randn(X.shape[1])  # type: ignore[attr-defined]
+            self.coef_ = np.random.RandomState(self.random_state).randn(X.shape[1])  # type: ignore[attr-defined]  # no stubs for scikit-learn
         self.coef_ = self.coef_ - self.eta * (X.T @ (X @ self.coef_ - y)) / len(y) - 0.01 * float(self.shuffle)
         return self
 

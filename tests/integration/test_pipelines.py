@@ -97,13 +97,13 @@ def test_nothing_around_a_search_is_changed(tmp_path: Path, strategy: str) -> No
     first.report(tmp_path / "first.html")  # what a first import sets up is not the search's
     first.trials()
     before = surroundings()
-    drawn = random.getstate(), np.random.get_state()[1].tobytes()  # type: ignore[union-attr]  # noqa: NPY002
+    drawn = random.getstate(), np.random.get_state()[1].tobytes()  # type: ignore[union-attr]  # noqa: NPY002 -- the global generator is what is looked at
     result = tune(silent, SPACE, epochs=9, strategy=strategy, budget=4.0, storage=tmp_path / "s.db")
     result.report(tmp_path / "report.html")
     result.trials()
     after = surroundings()
     assert changed(before, after) == set()
-    assert drawn == (random.getstate(), np.random.get_state()[1].tobytes())  # type: ignore[union-attr]  # noqa: NPY002
+    assert drawn == (random.getstate(), np.random.get_state()[1].tobytes())  # type: ignore[union-attr]  # noqa: NPY002 -- the global generator is what is looked at
 
 
 def test_nothing_around_a_search_with_torch_is_changed() -> None:
@@ -113,11 +113,11 @@ def test_nothing_around_a_search_with_torch_is_changed() -> None:
     space = lrtune.Space(lr=(1e-3, 1.0))
     tune(trainer, space, epochs=2, strategy="random", trials=1)
     before = surroundings()
-    drawn = random.getstate(), np.random.get_state()[1].tobytes()  # type: ignore[union-attr]  # noqa: NPY002
+    drawn = random.getstate(), np.random.get_state()[1].tobytes()  # type: ignore[union-attr]  # noqa: NPY002 -- the global generator is what is looked at
     tune(trainer, space, epochs=2, strategy="random", trials=2, seed=5)
     after = surroundings()
     assert changed(before, after) == set()
-    assert drawn == (random.getstate(), np.random.get_state()[1].tobytes())  # type: ignore[union-attr]  # noqa: NPY002
+    assert drawn == (random.getstate(), np.random.get_state()[1].tobytes())  # type: ignore[union-attr]  # noqa: NPY002 -- the global generator is what is looked at
 
 
 def test_nothing_around_a_search_that_fails_is_changed(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_the_time_left_follows_the_pace_and_the_limits(changes: dict[str, object
 
 @settings(deadline=None)
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=300), st.booleans())
-def test_a_sparkline_is_one_line_of_at_most_40(values: list[float], ascii_only: bool) -> None:  # noqa: FBT001
+def test_a_sparkline_is_one_line_of_at_most_40(values: list[float], ascii_only: bool) -> None:
     line = formatting.sparkline(values, ascii_only=ascii_only)
     assert len(line) <= 40
     assert set(line) <= set(formatting.ASCII_BLOCKS if ascii_only else formatting.BLOCKS) | {" "}

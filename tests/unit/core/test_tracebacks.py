@@ -29,7 +29,7 @@ def inner() -> None:
 
 
 @pytest.mark.parametrize("isolate", [False, True])
-def test_a_failing_generator_shows_its_own_frames(isolate: bool) -> None:  # noqa: FBT001
+def test_a_failing_generator_shows_its_own_frames(isolate: bool) -> None:
     def train(recipe: Recipe) -> Iterator[dict[str, float]]:
         inner()
         yield {"valid_loss": recipe.lr}

@@ -171,7 +171,7 @@ def test_a_search_that_had_nothing_left_to_gain_is_not_asked_for_a_larger_budget
 
 
 @given(st.lists(st.floats(1e-4, 10.0), min_size=2, max_size=6, unique=True), st.booleans())
-def test_equal_results_are_said_to_be_equal_and_nothing_else(lrs: list[float], settled: bool) -> None:  # noqa: FBT001 -- Hypothesis draws it
+def test_equal_results_are_said_to_be_equal_and_nothing_else(lrs: list[float], settled: bool) -> None:
     found = findings([done(lr, 0.25) for lr in lrs], settled=settled, noise=0.1)
     assert [finding.kind for finding in found] == [FindingKind.ALL_EQUAL]
     assert "nothing was learned" in found[0].why

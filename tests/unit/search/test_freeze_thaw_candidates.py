@@ -219,7 +219,7 @@ def test_what_is_followed_leaves_the_budget_for_what_is_expected_to_gain_most() 
 
 
 @pytest.mark.parametrize(("end", "held"), [(0.9, True), (0.13, False)])
-def test_a_run_far_behind_the_best_stays_behind_it_under_another_schedule_too(end: float, held: bool) -> None:  # noqa: FBT001 -- a parameter of the test
+def test_a_run_far_behind_the_best_stays_behind_it_under_another_schedule_too(end: float, held: bool) -> None:
     """By half of what exceeds 5 % of all there is to learn; what is less may be the schedule's doing."""
     done = run(BEST, 0.1, **OTHERS)
     behind = run(BEST, end, 30, **{**OTHERS, "schedule": "constant"})

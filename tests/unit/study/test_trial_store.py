@@ -67,7 +67,7 @@ entries = st.builds(
 
 
 @given(entries, st.booleans())
-def test_an_entry_survives_the_storage(entry: StoredTrial, closed: bool) -> None:  # noqa: FBT001 -- Hypothesis draws it
+def test_an_entry_survives_the_storage(entry: StoredTrial, closed: bool) -> None:
     text = json.dumps(encode(entry), allow_nan=False)
     back = decode(3, json.loads(text), closed=closed)
     assert back == dataclasses.replace(entry, closed=closed)

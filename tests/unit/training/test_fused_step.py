@@ -70,12 +70,12 @@ def alike(
 class TestSteps:
     @given(st.one_of(DESCENT, NESTEROV), FUSED, st.booleans(), st.sampled_from([torch.float32, torch.float64]))
     @settings(max_examples=60, deadline=None)
-    def test_descent_is_torchs_own(self, options: dict[str, Any], fused: bool, groups: bool, dtype: Any) -> None:  # noqa: FBT001
+    def test_descent_is_torchs_own(self, options: dict[str, Any], fused: bool, groups: bool, dtype: Any) -> None:
         alike(torch.optim.SGD, options | {"fused": fused or None}, groups=groups, dtype=dtype)
 
     @given(st.sampled_from([torch.optim.Adam, torch.optim.AdamW]), MOMENTS, FUSED, st.booleans())
     @settings(max_examples=40, deadline=None)
-    def test_moments_are_torchs_own(self, kind: Any, options: dict[str, Any], fused: bool, groups: bool) -> None:  # noqa: FBT001
+    def test_moments_are_torchs_own(self, kind: Any, options: dict[str, Any], fused: bool, groups: bool) -> None:
         alike(kind, options | {"fused": fused or None}, groups=groups, dtype=torch.float32)
 
     @pytest.mark.parametrize(

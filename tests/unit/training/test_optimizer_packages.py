@@ -168,7 +168,7 @@ def test_an_optimizer_with_one_point_is_left_alone() -> None:
     ("warmup", "name", "guarded"),
     [(0.0, "prodigy", False), (0.1, "prodigy", True), (0.1, "prodigy(safeguard_warmup=False)", False)],
 )
-def test_prodigy_guards_a_warmup(warmup: float, name: str, guarded: bool) -> None:  # noqa: FBT001 -- expected
+def test_prodigy_guards_a_warmup(warmup: float, name: str, guarded: bool) -> None:
     recipe = Recipe(lr=1.0, warmup=warmup)
     optimizer = build(name, {}, layer_groups(plain(), None), recipe)
     assert optimizer.param_groups[0]["safeguard_warmup"] is guarded

@@ -583,7 +583,7 @@ def test_some_of_pytorch_optimizer(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "apart"), [("prodigy", False), ("dadaptadam", False), ("dadaptsgd", False), ("adamw", True)]
 )
-def test_groups_of_pytorch_optimizer(name: str, apart: bool) -> None:  # noqa: FBT001 -- expected
+def test_groups_of_pytorch_optimizer(name: str, apart: bool) -> None:
     package = pytest.importorskip("pytorch_optimizer", reason="4.1.0 is not installed")
     make_one = partial(build, package.load_optimizer(name), {})
     assert behavior_of(make_one, ratios(1.0, 0.1), Recipe(lr=0.1)) == OptimizerBehavior(per_group_lr=apart)

@@ -377,7 +377,7 @@ class TestAccuracy:
 
     @given(st.integers(0, 99), st.sampled_from(["cross_entropy", "bce_with_logits", "mse"]), st.booleans())
     @few
-    def test_no_constant_is_better_than_chance(self, seed: int, loss: str, hot: bool) -> None:  # noqa: FBT001 -- Hypothesis gives it
+    def test_no_constant_is_better_than_chance(self, seed: int, loss: str, hot: bool) -> None:
         generator = torch.Generator().manual_seed(seed)
         numbers = torch.randint(CLASSES, (12,), generator=generator)
         target: Any = functional.one_hot(numbers, CLASSES).float()
