@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lrtune.search.base import Strategy
     from lrtune.search.freeze_thaw.strategy import Prior
 
-__all__ = ["BASELINES", "DEFAULT", "NAMES", "make"]
+__all__ = ["DEFAULT", "NAMES", "make"]
 
 STRATEGIES = {
     "freeze-thaw": "freeze_thaw.strategy:FreezeThaw",
@@ -28,9 +28,6 @@ STRATEGIES = {
 """Where each is made, below ``lrtune.search``; it gets those options of :func:`make` that it has a parameter for."""
 
 NAMES = tuple(STRATEGIES)
-BASELINES = ("random", "grid", "top-k", "optuna")
-"""What a search is compared with."""
-
 DEFAULT = "freeze-thaw"
 
 

@@ -16,7 +16,7 @@ from lrtune.core.outcome import Outcome
 from lrtune.core.space import Space
 from lrtune.errors import InputError
 from lrtune.search.base import Continue, Finish, Start, Stop, Wait
-from lrtune.search.registry import BASELINES, DEFAULT, NAMES, make
+from lrtune.search.registry import NAMES, make
 
 if TYPE_CHECKING:
     from lrtune.core.recipe import Recipe
@@ -232,10 +232,6 @@ def test_an_unknown_strategy_is_refused_with_the_nearest_one() -> None:
     with pytest.raises(InputError, match=r"did you mean 'freeze-thaw'") as caught:
         make("freze-thaw")
     assert all(name in str(caught.value) for name in NAMES)
-
-
-def test_the_default_and_the_baselines_are_in_the_catalogue() -> None:
-    assert {DEFAULT, *BASELINES} <= set(NAMES)
 
 
 def test_pruning_can_be_switched_off() -> None:

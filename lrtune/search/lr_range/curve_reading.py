@@ -23,7 +23,7 @@ from lrtune.search.lr_range.config import CONFIG
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["READERS", "edge", "minimum_over_ten", "onset", "sliding", "smooth", "steepest", "valley"]
+__all__ = ["READERS", "edge", "minimum_over_ten", "sliding", "smooth", "steepest", "valley"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Numbers: TypeAlias = "Sequence[float] | Floats"
@@ -98,12 +98,6 @@ def sliding(fall: _Fall) -> float:
 def minimum_over_ten(fall: _Fall) -> float:
     """A tenth of the learning rate with the least smoothed loss (fastai's ``minimum``)."""
     return fall.lr(fall.bottom) / 10
-
-
-@_reader
-def onset(fall: _Fall) -> float:
-    """Where the fall has begun: below it a short sweep cannot tell learning from standing still."""
-    return fall.lr(fall.onset)
 
 
 @own_errstate()
