@@ -1,7 +1,9 @@
 """Where a run is judged diverged, and what a sampler learns of it.
 
-* :class:`StepGuard` sees every training loss and stops a run at the step;
-* :func:`judge` sees the metric's curve after every report (asked by the engine and by :class:`.DivergencePruner`);
+* :class:`StepGuard` sees the loss of every minibatch and stops a run at the step (a generator has none: its reports
+  alone are judged);
+* :func:`judge` sees the metric's curve after a report, each one up to 300 and some of those beyond (asked by the engine
+  and by :class:`.DivergencePruner`);
 * :func:`sampler_feedback` turns a trial's end into what a sampler learns from: a value, or *infeasible*.
 
 Their constants stand at the top of this module. Two trainers also end a run as non-finite by what only they see:

@@ -3,8 +3,7 @@
 =======================  ==========================================================================================
 `job_file`               the job file
 `schedule`, `cron`       when it is due: periods of a cron expression or of a fixed length, all in UTC
-`request`, `runner`      one run: how it is called, and all that it does
-`lock`                   one run at a time
+`request`, `runner`      one run: how it is called, its lock (one at a time), and all that it does
 `state`, `status`        what is stored between runs, and how a job is shown
 `drift`                  whether the last learning rate is still right: a pure function of a few short trainings
 `drift_strategy`         the strategy of a run: the drift test first, the full search only when it is needed

@@ -1,6 +1,7 @@
 """What `tune` returns: the best recipe, its band and edge, the cost and why it stopped.
 
-How sure that is, in words, is the verdict of :mod:`lrtune.reporting.diagnosis.study_verdict`.
+Band and edge are computed in :mod:`lrtune.search.freeze_thaw.answer`, for every strategy. How sure that
+is, in words, is the verdict of :mod:`lrtune.reporting.diagnosis.study_verdict`.
 """
 
 from __future__ import annotations

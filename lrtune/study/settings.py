@@ -1,4 +1,8 @@
-"""The options of a search, each declared once: `tune`, study files, job files and the command line read this schema."""
+"""The options of a search, each declared once: `tune` and study files read all of this schema.
+
+The command line has those with a help, job files the :class:`Limits`. ``workers``, ``lr`` and ``storage`` are declared
+in :mod:`lrtune.config.study_file`.
+"""
 
 from __future__ import annotations
 

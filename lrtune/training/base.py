@@ -1,4 +1,6 @@
-"""The contract of trainers: a Trainer starts a Run; a Run advances, drops members, saves and restores.
+"""The contract of trainers: a :class:`Trainer` starts a :class:`Run`, which advances, saves and restores.
+
+All members of both protocols are needed: what lacks one of a Trainer's is taken for a generator function.
 
 A run has one *member* for each recipe it was started with, numbered from 0; the contract is the same for one and many.
 A trainer that trains minibatch by minibatch gets most of it from :mod:`lrtune.training.member`. A trainer of the user's

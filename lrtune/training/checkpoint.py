@@ -1,5 +1,7 @@
 """A paused run's state as a file: an .npz without pickles, moved into place, readable by its owner alone.
 
+When it is written, and under which name, is decided in :mod:`lrtune.study.engine.run_cache`.
+
 The file is a zip archive as ``numpy.savez`` writes it. The member ``skeleton`` is UTF-8 JSON in an array
 of bytes: the state's dicts, lists, strings, numbers and None as they are; every array and every ``bytes``
 is a reference ``{"$array": 3}`` to the member ``a3``. Nothing in it is ever executed:

@@ -1,11 +1,13 @@
 """Leases: which process works on a running trial, and whether it is still alive.
 
-That one process alone trains a trial follows from the claim, which :meth:`.TrialStore.claim` writes under the study's
-lock and which holds the lease; :mod:`lrtune.study.trials.recovery` says what happens when its process has died.
+That one process alone trains a trial follows from the claim, which :class:`.TrialStore` writes under the study's lock
+and which holds the lease; where another one takes the trial over, the first one's result is dropped.
+:mod:`lrtune.study.trials.recovery` says what happens when its process has died.
 
 On the same machine a process is identified by its pid *and* its start time, so that a recycled pid does
-not keep a dead worker's trial claimed, and what a killed process had claimed is free at once. Of other machines
-only the lease's time tells. There are no heartbeats: a process that is suspended or in a long C call is alive.
+not keep a dead worker's trial claimed, and what a killed process had claimed is free at once. There are no
+heartbeats: a process that is suspended or in a long C call is alive. Of other machines and containers only the lease's
+time tells, which a worker renews while its training progresses: in a longer C call it loses its claim.
 
 The start time is read from /proc rather than by `psutil`, whose ``create_time()`` adds the time of the boot: that one
 moves when the clock is set, and a living worker would look dead.
@@ -44,7 +46,7 @@ PROC = Path("/proc")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """One worker's claim on a trial.
+    """A worker, and until when it counts as alive where only the time can tell.
 
     Attributes
     ----------

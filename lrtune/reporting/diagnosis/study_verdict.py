@@ -1,4 +1,7 @@
-"""The verdict on a study: the rules that say "a clear answer", "a likely answer" or what is wrong with it.
+"""The verdict on a study: the rules that find a clear answer, a likely one, or what is wrong with it.
+
+The words ("a clear answer") are those of :class:`.findings.FindingKind`; :mod:`lrtune.reporting.answer_text` makes the
+sentence.
 
 They look at the range, the noise between seeds, the edge of divergence and the settings. Each finding carries its
 numbers and a next step; the most serious one comes first.

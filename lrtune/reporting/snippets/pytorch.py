@@ -1,4 +1,4 @@
-"""The code for PyTorch: the optimizers of the run, and schedulers that apply the same learning rates."""
+"""The code for PyTorch: optimizers (lines of :mod:`.optimizer`) and schedulers (formulas of :mod:`.schedule`)."""
 
 from __future__ import annotations
 

@@ -31,10 +31,12 @@ __all__ = ["FORMULAS", "imports", "multiplier", "plateau_class", "steps"]
 
 def imports(schedule: Schedule) -> list[str]:
     """What :func:`multiplier` needs."""
-    uses_math = (Cosine, Step, CosineRestarts, Cyclical, OneCycle, InverseSqrt, WarmupStableDecay)
-    if type(schedule) not in FORMULAS and not isinstance(schedule, Plateau):
+    if isinstance(schedule, Plateau):
+        return []
+    formula = FORMULAS.get(type(schedule))
+    if formula is None:
         return ["from lrtune.schedules import parse"]
-    return ["import math"] if isinstance(schedule, uses_math) else []
+    return ["import math"] if any("math." in line for line in formula(schedule)) else []
 
 
 def steps(recipe: Recipe, total_steps: int | None, batches: str, setup: Mapping[str, Any]) -> list[str]:

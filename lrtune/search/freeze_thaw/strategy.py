@@ -5,8 +5,9 @@ The next trial is chosen here, by the first of these steps that has something to
 
 1. *bracket* (:mod:`.initial_design`): short trainings a decade apart until the best lies between worse ones;
 2. *train past a plateau* (:mod:`.initial_design`): where nothing has begun to learn, all train on;
-3. *race* (:mod:`.race`): the leader, and those whose next segment is expected to gain more than it costs;
-4. *refine* (:mod:`.refine`): once one is complete, whatever is expected to gain most for its price.
+3. *race* (:mod:`.race`), until one is complete: the leader, and those whose next segment is expected to gain more than
+   it costs;
+4. *refine* (:mod:`.refine`), from then on: whatever is expected to gain most for its price.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The execution of one segment: a claimed trial is trained, and the result is written under the study's lock.
 
-A run that is paused is saved first (:meth:`.RunCache.suspend`: a file NUMBER-STUDY.npz in the folder of checkpoints),
-then its record is written to the database (:meth:`.TrialStore.report`); its Optuna trial stays RUNNING.
+A run that is paused is saved first, where it can be (:meth:`.RunCache.suspend`: a file NUMBER-IDENTITY.npz in the
+folder of checkpoints, with 12 digits of the study's identity), then its record is written to the database
+(:meth:`.TrialStore.report`); its Optuna trial stays RUNNING.
 """
 
 from __future__ import annotations

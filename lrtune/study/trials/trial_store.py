@@ -4,6 +4,8 @@ The record of a trial (:mod:`lrtune.study.trials.stored_trial`) is written in on
 either the old record or the new one. All else is plain Optuna: parameters, state, values, intermediate values, a
 constraint on diverged trials, and readable attributes for the dashboard.
 
+What is written when a trial is paused, and in which order: :mod:`lrtune.study.engine.executor`.
+
 Every method that decides anything expects its caller to hold the study's lock
 (:func:`lrtune.storage.locks.study_lock`).
 """
