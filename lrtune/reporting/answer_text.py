@@ -17,11 +17,10 @@ if TYPE_CHECKING:
     from lrtune.core.records import StudyRecord
     from lrtune.reporting.diagnosis import Finding
 
-__all__ = ["AnswerText", "answer", "number", "plain", "sentence", "text"]
+__all__ = ["AnswerText", "answer", "number", "percent", "plain", "sentence", "text"]
 
 DIGITS = 3
 SETTINGS = ("batch_size", "schedule", "warmup", "optimizer", "momentum", "weight_decay", "layer_decay", "epochs")
-CLEARLY_MORE = 1.05  # times a learning rate: less is the same one, rounded
 COUNTED = {
     "completed": "trained to the end",
     "pruned": "stopped early",
@@ -47,6 +46,9 @@ class AnswerText:
         The rest of the recipe: name and text.
     band, edge
         From where to where it is as good; from where on runs diverge.
+    sure
+        The probability that it is as good as the best there is, and how far chance alone moves a result; None where
+        nothing was compared.
     cost, trials
         What was paid, and how the trials ended.
     findings
@@ -61,6 +63,7 @@ class AnswerText:
     settings: Sequence[tuple[str, str]]
     band: str
     edge: str
+    sure: str | None
     cost: str
     trials: str
     findings: Sequence[Finding]
@@ -82,6 +85,7 @@ def answer(record: StudyRecord) -> AnswerText:
         settings=[] if best is None else settings(best.recipe),
         band=_band(record),
         edge=_edge(record),
+        sure=_sure(record),
         cost=f"{cost:g} full training{'' if cost == 1 else 's'}",
         trials=", ".join(f"{counts[key]:,} {word}" for key, word in COUNTED.items() if counts.get(key)) or "none yet",
         findings=found,
@@ -107,23 +111,26 @@ def _band(record: StudyRecord) -> str:
     return "not known yet" if low is None or high is None else f"{number(low)} to {number(high)}"
 
 
+def percent(probability: float) -> str:
+    """A probability as people write it; never certain, and never impossible."""
+    return f"{100 * min(max(probability, 0.01), 0.99):.0f} %"
+
+
+def _sure(record: StudyRecord) -> str | None:
+    probability, noise = (record.result.get(name) for name in ("probability", "noise"))
+    if probability is None:
+        return None
+    moved = "" if not noise else f"; another seed moves a result by about {number(float(noise), 2)}"
+    return f"{percent(float(probability))} that it is within 2 % of the best there is{moved}"
+
+
 def _edge(record: StudyRecord) -> str:
     lr, low, high = record.interval("edge")
     if lr is None:
-        return "not located" if low is None else f"none seen{_survived(record, low)}"
+        return "not located" if low is None else f"not located: none up to {number(low)} did"
     if low is None or high is None:
         return f"about {number(lr)}"
     return f"about {number(lr, 2)} ({number(low, 2)} to {number(high, 2)})"
-
-
-def _survived(record: StudyRecord, low: float) -> str:
-    """Up to which learning rate full trainings did not diverge, and other runs at the best one's batch size neither."""
-    size = (record.result.get("best") or {}).get("batch_size")
-    alive = [r.recipe.lr for r in record.records if r.recipe.batch_size == size and r.curve and not r.diverged]
-    most = max(alive, default=low)
-    if most <= CLEARLY_MORE * low:
-        return f" up to {number(low)}"
-    return f": full trainings up to {number(low)}, shorter or other runs up to {number(most)}"
 
 
 def number(value: float | None, digits: int = DIGITS) -> str:
@@ -155,6 +162,7 @@ def text(record: StudyRecord) -> str:
     else:
         settings = ", ".join(f"{name} {value}" for name, value in shown.settings)
         rows = [("learning rate", shown.lr), ("with", settings), value, ("as good", shown.band)]
+        rows += [] if shown.sure is None else [("how sure", shown.sure)]
     rows += [("diverges from", shown.edge), ("cost", shown.cost), ("trials", shown.trials)]
     stopped = record.result.get("stopped_because")
     rows += [("stopped", str(stopped))] if stopped else []

@@ -115,7 +115,10 @@ class SearchContext:
         The most that may be spent, in full trainings; None for no such limit. Never to be overspent:
         the sum of ``spent`` and of what an action asks for stays at or below it.
     self_stopping
-        Whether the strategy may end the search of its own accord (no limit was given).
+        Whether the strategy may end the search of its own accord (no limit was given, or `worth`).
+    worth
+        What one more full training must be expected to gain, as a share of what training gains over the untrained
+        model, for a search that ends of its own accord to go on; None leaves it to the strategy.
     widen
         How many decades the learning-rate range may still be widened.
     untrained
@@ -136,6 +139,7 @@ class SearchContext:
     spent: float = 0.0
     budget: float | None = None
     self_stopping: bool = False
+    worth: float | None = None
     widen: float = 0.0
     untrained: float | None = None
     finest: float = 1.0

@@ -40,6 +40,10 @@ class Result:
         Learning rates as good as the best within noise, (low, high); None where that cannot be told.
     edge
         Where training begins to diverge.
+    probability
+        That the best recipe is within 2 % of the best there is (of what training gains over the untrained model).
+    noise
+        Standard deviation of one result, in the metric's unit; a lower bound where nothing was repeated.
     cost, epochs_trained
         In full trainings and in epochs, those trained twice included.
     trials_by_outcome
@@ -65,6 +69,8 @@ class Result:
     stopped_because: str
     ending: Ending = Ending.LIMIT
     warnings: tuple[str, ...] = ()
+    probability: float | None = None
+    noise: float | None = None
     study: optuna.Study | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -77,6 +83,8 @@ class Result:
             "best": None if best is None else {**best.to_json(), "value": self.best_value},
             "band": None if self.band is None else {"low": self.band[0], "high": self.band[1]},
             "edge": {"lr": self.edge.lr, "low": self.edge.low, "high": self.edge.high},
+            "probability": None if self.probability is None else round(self.probability, 3),
+            "noise": self.noise,
             "cost": round(self.cost, 6),
             "epochs_trained": round(self.epochs_trained, 6),
             "trials": {group: self.trials_by_outcome.get(group, 0) for group in GROUPS},
@@ -103,6 +111,8 @@ class Result:
             stopped_because=data["stopped_because"],
             ending=Ending.from_key(data.get("ending", Ending.LIMIT.key)),
             warnings=tuple(data["warnings"]),
+            probability=data.get("probability"),
+            noise=data.get("noise"),
             study=study,
         )
 

@@ -45,6 +45,10 @@ class Limits:
         Trials started.
     timeout
         Seconds of the monotonic clock, for this call.
+    worth
+        What one more full training must be expected to gain, as a share of what training gains over the untrained
+        model, for `freeze-thaw` to go on. None goes on for half a percent where there is no other limit, and as far as
+        the limits allow where there is one.
     """
 
     budget: float | None = option(
@@ -52,13 +56,21 @@ class Limits:
     )
     trials: int | None = option(int, None, low=1, high=MOST, unit="trials", help="The most trials to start.")
     timeout: float | None = option(float, None, **SECONDS, help="Seconds after which to end.")
+    worth: float | None = option(
+        float,
+        None,
+        above=True,
+        high=1,
+        unit="of what training gains",
+        help="Ends when a further training is expected to gain less, e.g. 0.01.",
+    )
 
     def __post_init__(self) -> None:
         check(self)
 
     @property
     def any(self) -> bool:
-        """Whether any of them is set."""
+        """Whether any of them is set that ends a search whatever it has found."""
         return (self.budget, self.trials, self.timeout) != (None, None, None)
 
 

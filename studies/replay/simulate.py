@@ -19,17 +19,18 @@ if TYPE_CHECKING:
 
     from lrtune.search.base import Strategy
 
-__all__ = ["Play", "context_of", "play"]
+__all__ = ["Play", "advanced", "context_of", "play", "started"]
 
 
 @dataclass(slots=True)
 class Play:
     """What one search did.
 
-    ``finished`` holds (cost so far, regret) of each fully trained recipe, in order.
+    ``finished`` holds (cost so far, regret) of each fully trained recipe, in order, ``values`` what each ended at.
     """
 
     finished: list[tuple[float, float]] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
     cost: float = 0.0
     why: str = "budget"
     trials: list[TrialView] = field(default_factory=list)
@@ -60,8 +61,16 @@ def context_of(problem: Problem, trials: Iterable[TrialView], spent: float, **li
     )
 
 
-def _advance(problem: Problem, view: TrialView, params: dict[str, Any], until: float) -> TrialView:
-    curve = problem.curve(params)
+def started(problem: Problem, number: int, lr: float, *, seed: int = 0, **others: Any) -> TrialView:
+    """A trial before its first epoch."""
+    space = Space(lr=problem.lr_range, **problem.choices)
+    recipe = space.recipe({"lr": lr, **others}, epochs=problem.epochs, seed=seed)
+    return TrialView(number=number, recipe=recipe, epochs=np.array([]), values=np.array([]))
+
+
+def advanced(problem: Problem, view: TrialView, until: float, params: dict[str, Any] | None = None) -> TrialView:
+    """A trial after it was trained up to an epoch; `params` only where more than the learning rate is searched."""
+    curve = problem.curve(params or {"lr": view.recipe.lr}, view.recipe.seed)
     sign = 1 if problem.direction == "minimize" else -1
     upto = min(problem.epochs, round(until))
     bad = np.flatnonzero(
@@ -92,11 +101,11 @@ def play(  # noqa: C901, PLR0912, PLR0915 -- one loop: the search, step by step
     self_stopping: bool = False,
     untrained: bool = False,
     stop_at: float | None = None,
+    most: float = math.inf,
 ) -> Play:
-    """Let a strategy search a problem; `stop_at` ends the measurement once that regret is reached."""
+    """Let a strategy search a problem; the measurement ends once a regret (`stop_at`) or a cost (`most`) is reached."""
     import time
 
-    space = Space(lr=problem.lr_range, **problem.choices)
     trials: dict[int, TrialView] = {}
     params: dict[int, dict[str, Any]] = {}
     jobs: list[_Job] = []
@@ -137,12 +146,7 @@ def play(  # noqa: C901, PLR0912, PLR0915 -- one loop: the search, step by step
                 if isinstance(action, Start):
                     number = len(trials)
                     params[number] = dict(action.params or {})
-                    trials[number] = TrialView(
-                        number=number,
-                        recipe=space.recipe(params[number], epochs=problem.epochs, seed=action.seed),
-                        epochs=np.array([]),
-                        values=np.array([]),
-                    )
+                    trials[number] = started(problem, number, seed=action.seed, **params[number])
                 else:
                     number = action.number
                     if trials[number].outcome is not None or trials[number].until is not None:
@@ -172,14 +176,15 @@ def play(  # noqa: C901, PLR0912, PLR0915 -- one loop: the search, step by step
         clock = job.ends
         stale = 0
         before = trials[job.number].trained
-        trials[job.number] = _advance(problem, trials[job.number], params[job.number], job.until)
+        trials[job.number] = advanced(problem, trials[job.number], job.until, params[job.number])
         view = trials[job.number]
         spent -= (job.until - view.trained) / problem.epochs
         if view.outcome is Outcome.COMPLETED and before < problem.epochs:
             result.finished.append((spent, problem.regret(params[job.number])))
+            result.values.append(float(view.values[-1]) * (1 if problem.direction == "minimize" else -1))
             if stop_at is not None and result.finished[-1][1] <= stop_at and not done:
                 break
-        if done and not jobs:
+        if (done and not jobs) or spent >= most:
             break
     result.cost = spent
     result.trials = [trials[k] for k in sorted(trials)]

@@ -43,6 +43,7 @@ class FindingKind(enum.Enum):
     SCHEDULE_IRRELEVANT = "the schedule does not matter"
     CLEAR = "a clear answer"
     LIKELY = "a likely answer"
+    UNSURE = "not sure"
     ALL_EQUAL = "all are equal"
     NO_EFFECT = "the learning rate changes nothing"
     NOTHING_LEARNED = "nothing was learned about the learning rate"

@@ -22,7 +22,7 @@ from lrtune.reporting.diagnosis import features
 from lrtune.reporting.diagnosis.findings import Finding, FindingKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from lrtune.core.recipe import Recipe
     from lrtune.core.records import StudyRecord, TrialRecord
@@ -39,6 +39,9 @@ WIDER_DECADES = 0.2  # a factor of 1.6 in the highest usable learning rate
 MIN_EITHER = 2  # of two kinds that are compared
 MIN_EACH = 3  # trials on either side of a comparison
 FEWEST_FOR_NOISE = 8  # reports
+CLEAR, LIKELY = 0.9, 0.6  # probability of being as good as the best from which an answer is called so
+NEIGHBOURHOOD = 0.5  # decades beside the best within which others show that it is the best
+JUDGING = 0.1  # of a full training, from which a run shows so
 
 
 class _Study:
@@ -46,6 +49,9 @@ class _Study:
 
     def __init__(self, record: StudyRecord, done: list[TrialRecord], noise: float | None) -> None:
         self.trials, self.done, self.sign, self.lr_range = record.records, done, record.sign, record.space.lr_range
+        self.metric, self.epochs = record.metric, record.epochs
+        given = record.result.get("probability")
+        self.probability = None if given is None else float(given)
         self.best = min(done, key=self.value)
         self.best_lr = self.best.recipe.lr
         repeats = _repeat_noise(done)
@@ -88,7 +94,7 @@ def findings(record: StudyRecord, noise: float | None = None) -> list[Finding]:
         return [equal]
     found = [finding for rule in RULES if (finding := rule(study)) is not None]
     beside = {FindingKind.WARMUP_WIDENS, FindingKind.SCHEDULE_IRRELEVANT}
-    return found if any(f.kind not in beside for f in found) else [_clear(study), *found]
+    return found if any(f.kind not in beside for f in found) else [_sure(study), *found]
 
 
 def _repeat_noise(trials: Sequence[TrialRecord]) -> float | None:
@@ -295,21 +301,77 @@ def _schedule(study: _Study) -> Finding | None:
     )
 
 
-def _clear(study: _Study) -> Finding:
-    near = study.edge_low is not None and study.edge_low < EDGE_FACTOR * study.best_lr
-    edge = ", no edge in sight"
-    if study.edge:
-        edge = f", {study.edge / study.best_lr:.1f} times below the edge"
-    if study.edge and near:
-        edge += f", which may be as near as {study.edge_low:.2g}"
-    enough = len(study.done) >= ENOUGH_TRAININGS
-    advice = "use it" if enough else "use it; a repeat with another seed would show how sure it is"
+def _sure(study: _Study) -> Finding:
+    """A clear answer, a likely one, or none to rely on yet: by its probability and by what was trained beside it."""
+    probability = study.probability
+    beside = {side: _beside(study, side) for side in (-1, 1)}
+    between = all(beside.values())
+    if probability is None:  # an answer that an older version stored
+        kind = FindingKind.LIKELY
+    elif probability >= CLEAR and between:
+        kind = FindingKind.CLEAR
+    else:
+        kind = FindingKind.LIKELY if probability >= LIKELY else FindingKind.UNSURE
+    chance = "" if probability is None else f", with a probability of {_percent(probability)} within 2 % of the best"
+    place = ", between worse ones" if between else f", with nothing {_side(beside)} it trained and worse"
     return Finding(
-        kind=FindingKind.CLEAR if enough else FindingKind.LIKELY,
-        evidence={"completed": len(study.done), "lr": study.best_lr},
-        why=f"{_best_of(study)}, lies inside the range{edge}",
-        advice="use it; a repeat with another seed would show how far the edge is" if near and enough else advice,
+        kind=kind,
+        evidence={"completed": len(study.done), "lr": study.best_lr}
+        | ({} if probability is None else {"probability": probability})
+        | ({} if study.noise is None else {"noise": study.noise}),
+        why=f"{_best_of(study)}{chance}{place}{_edge(study)}",
+        advice=_advice(study, kind),
     )
+
+
+def _percent(probability: float) -> str:
+    """Never certain, and never impossible."""
+    return f"{min(max(probability, 0.01), 0.99):.0%}".replace("%", " %")
+
+
+def _side(beside: Mapping[int, bool]) -> str:
+    missing = [name for side, name in ((-1, "below"), (1, "above")) if not beside[side]]
+    return " or ".join(missing)
+
+
+def _beside(study: _Study, side: int) -> bool:
+    """Whether a run within half a decade on that side of the best diverged, or was worse as far as it was trained."""
+    for trial in study.trials:
+        apart = side * math.log10(trial.recipe.lr / study.best_lr)
+        if 0 < apart <= NEIGHBOURHOOD and not _differs(trial, study.best) and _worse(study, trial):
+            return True
+    return False
+
+
+def _worse(study: _Study, trial: TrialRecord) -> bool:
+    if trial.diverged:
+        return True
+    if trial.completed:
+        return study.value(trial) > study.value(study.best)
+    epochs, values = trial.curve.of(study.metric)
+    best_epochs, best_values = study.best.curve.of(study.metric)
+    if not len(epochs) or not len(best_epochs) or epochs[-1] < JUDGING * study.epochs:
+        return False
+    return bool(study.sign * values[-1] > study.sign * np.interp(epochs[-1], best_epochs, best_values))
+
+
+def _edge(study: _Study) -> str:
+    if not study.edge:
+        return "; no edge was located"
+    edge = f"; {study.edge / study.best_lr:.1f} times below the edge"
+    return f"{edge}, which may be as near as {study.edge_low:.2g}" if _near_edge(study) else edge
+
+
+def _near_edge(study: _Study) -> bool:
+    return study.edge_low is not None and study.edge_low < EDGE_FACTOR * study.best_lr
+
+
+def _advice(study: _Study, kind: FindingKind) -> str:
+    if kind is FindingKind.UNSURE:
+        return "run the same command again with a larger budget: it goes on from here"
+    if kind is FindingKind.CLEAR and _near_edge(study) and study.edge:
+        return "use it; a repeat with another seed would show how far the edge is"
+    return "use it" if kind is FindingKind.CLEAR else "use it; a repeat with another seed would show how sure it is"
 
 
 def _best_of(study: _Study) -> str:

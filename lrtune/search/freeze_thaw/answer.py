@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from lrtune.core.numpy_errors import own_errstate
 from lrtune.search.freeze_thaw.beliefs import Beliefs
+from lrtune.search.freeze_thaw.confidence import judging, probabilities
 from lrtune.search.freeze_thaw.config import CONFIG
 from lrtune.search.freeze_thaw.observations import similarity
 
@@ -24,12 +24,9 @@ if TYPE_CHECKING:
 
     from lrtune.core.recipe import Recipe
     from lrtune.search.base import SearchContext
-    from lrtune.search.freeze_thaw.config import BandRule
     from lrtune.search.freeze_thaw.observations import Observation
 
 __all__ = ["Answer", "Edge", "answer"]
-
-Floats: TypeAlias = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +64,12 @@ class Answer:
         Number of the best trial with another recipe; None where there is none.
     beyond_noise
         Whether the best differs from the runner-up beyond noise; None where the noise is unknown.
+    probability
+        That the best is as good as the best learning rate there is, within 2 % of what there is to gain between the
+        untrained model and that; None where nothing was compared.
+    noise
+        Standard deviation of one result, in the metric's unit: between repeats, else from report to report, which is a
+        lower bound; None where neither is known.
     warnings
         What the user should know, one sentence each.
     """
@@ -77,14 +80,15 @@ class Answer:
     edge: Edge = field(default_factory=Edge)
     runner_up: int | None = None
     beyond_noise: bool | None = None
+    probability: float | None = None
+    noise: float | None = None
     warnings: tuple[str, ...] = ()
 
 
 @own_errstate()
 def answer(context: SearchContext) -> Answer:
     """Read the answer off the trials of any strategy."""
-    rule = CONFIG.band_lr_only if set(context.space.names) <= {"lr"} else CONFIG.band_joint
-    beliefs = Beliefs(context, optimum_sd=rule.width)
+    beliefs = Beliefs(context)
     runs = beliefs.observed.runs
     if not beliefs.observed.alive:
         return _nothing_alive(runs)
@@ -94,13 +98,16 @@ def answer(context: SearchContext) -> Answer:
         return Answer(edge=edge, warnings=("no run was trained to its end; give the search a larger budget",))
     best, rest = groups[0], groups[1:]
     compared = len({run.trial.recipe.lr for run in runs}) > 1  # one alone says nothing of any other
+    band, probability = _band(beliefs, best[0]) if compared else (None, None)
     return Answer(
         best=best[0].number,
         value=context.sign * _mean(beliefs, best),
-        band=_band(beliefs, best, rule) if compared else None,
+        band=band,
         edge=edge,
         runner_up=rest[0][0].number if rest else None,
         beyond_noise=_differ(beliefs, best, rest[0]) if rest else None,
+        probability=probability,
+        noise=_noise(beliefs, groups),
         warnings=tuple(_warnings(beliefs, best[0])),
     )
 
@@ -145,79 +152,25 @@ def _differ(beliefs: Beliefs, best: Sequence[Observation], other: Sequence[Obser
 # -- the band -----------------------------------------------------------------------------------------------
 
 
-def _band(beliefs: Beliefs, group: Sequence[Observation], rule: BandRule) -> tuple[float, float]:
-    """Learning rates as good as the best within noise, under its other settings."""
-    best = group[0]
+def _band(beliefs: Beliefs, best: Observation) -> tuple[tuple[float, float], float]:
+    """Learning rates as good as the best one there is, under the best trial's other settings; and how sure that one is.
+
+    As good is what lies within :attr:`.FreezeThawConfig.as_good` of the optimum. The band is the unbroken stretch
+    around the best in which the probability of that is high enough, as far as runs were trained long enough to judge.
+    """
+    alone = best.trial.recipe.lr, best.trial.recipe.lr
     if best not in beliefs.learning:  # complete, yet at the level of an untrained model
-        return best.trial.recipe.lr, best.trial.recipe.lr
-    shift = beliefs.shift(best.key)
-    low, high = (math.log10(lr) for lr in beliefs.context.space.lr_range)
-    middle, step, reach = best.lr_x, CONFIG.band_step, round(CONFIG.band_reach / CONFIG.band_step)
-    steps = np.arange(-reach, reach + 1) * step + middle
-    xs = np.unique(np.clip(steps[(steps > low - step) & (steps < high + step)], low, high))
-    known = [run for run in beliefs.learning if run.key == best.key]
-    candidates = [*known, *(beliefs.unstarted(float(x), best.key) for x in xs)]
-    ends, _, _ = beliefs.draws(candidates)
-    target = float(beliefs.observed.scaled(_mean(beliefs, group)))
-    places = np.array([run.x + shift for run in candidates])
-    good = (ends <= target + CONFIG.tolerance).mean(axis=0) >= np.where(places < middle, *rule.chance)
-    complete = np.array([run.completed for run in candidates])
-    right = middle + max(_flat_to(beliefs, best, known, target), _led_to(beliefs, best))
-    good |= ~complete & (places >= middle) & (places <= min(right, beliefs.edge + shift - CONFIG.lead_below_edge))
-    return _around(places, good, complete, middle, rule.margin)
-
-
-def _flat_to(beliefs: Beliefs, best: Observation, known: Sequence[Observation], target: float) -> float:
-    """Decades to the right of the best within which the other runs say that nothing differs.
-
-    Where one so far away differs by so little, at its end or at the furthest common fraction, a parabola through both
-    leaves the tolerance that much further out. The model needs no such help on the left, where every run begins on the
-    same slope; of what lies to the right it sees early losses, which mislead where curves swing.
-    """
-    flat = 0.0
-    for run in known:
-        if run.completed:
-            apart = beliefs.result(run) - target
-        elif run.trained >= CONFIG.late * beliefs.length:
-            apart = abs(beliefs.behind(run, best))
-        else:
-            continue
-        if apart < CONFIG.tolerance:
-            flat = max(flat, abs(run.x - best.x) * math.sqrt(CONFIG.tolerance / max(apart, CONFIG.tied)))
-    return CONFIG.parabola_share * flat
-
-
-def _led_to(beliefs: Beliefs, best: Observation) -> float:
-    """Decades to the right of the best within which a run is ahead of it as far as it came, if that is far enough."""
-    leads = [run.x - best.x for run in beliefs.ahead(best) if run.trained >= CONFIG.lead_from * beliefs.length]
-    return min(CONFIG.lead_reach, max(leads, default=0.0))
-
-
-def _around(
-    places: Floats,
-    good: npt.NDArray[np.bool_],
-    complete: npt.NDArray[np.bool_],
-    middle: float,
-    margins: tuple[float, float],
-) -> tuple[float, float]:
-    """The unbroken stretch of good places around the middle.
-
-    A complete run that is not good ends it; any other place that is not good ends it unless a good complete run lies
-    further out.
-    """
-    ends = []
-    for side, margin in zip((-1, 1), margins, strict=True):
-        away = side * (places - middle)
-        proven = np.max(away, where=complete & good, initial=-math.inf)
-        end = middle
-        for i in np.argsort(away, kind="stable"):
-            if away[i] <= 0 or (not good[i] and not complete[i] and proven > away[i]):
-                continue
-            if not good[i]:
-                break
-            end = float(places[i])
-        ends.append(end + side * margin)
-    return float(10 ** ends[0]), float(10 ** ends[1])
+        return alone, 0.0
+    known = [run.lr_x for run in judging(beliefs, best)]
+    ends = max(min(known), best.lr_x - CONFIG.band_reach), min(max(known), best.lr_x + CONFIG.band_reach)
+    steps = best.lr_x + np.arange(-100, 101) * CONFIG.band_step
+    places = np.unique([*ends, *steps[(steps > ends[0]) & (steps < ends[1])], best.lr_x])
+    good = probabilities(beliefs, best, places)
+    middle = int(np.argmin(np.abs(places - best.lr_x)))
+    bad = good < CONFIG.band_probability
+    low = int(np.max(np.flatnonzero(bad[:middle]), initial=-1)) + 1
+    high = middle + int(np.min(np.flatnonzero(bad[middle + 1 :]), initial=len(places) - middle - 1))
+    return (min(alone[0], float(10 ** places[low])), max(alone[0], float(10 ** places[high]))), float(good[middle])
 
 
 # -- the edge -----------------------------------------------------------------------------------------------
@@ -237,7 +190,9 @@ def _edge(beliefs: Beliefs) -> Edge:
     if not dead and not lives:  # the best so far looks stuck itself: nothing is known
         return Edge()
     if not dead:
-        return Edge(low=float(10 ** (max(_lives_to(beliefs, run) for run in lives) + shift)))
+        least = CONFIG.judging_from * beliefs.length
+        lived = [run.x for run in lives if run.completed or run.trained >= least]
+        return Edge(low=float(10 ** (max(lived) + shift))) if lived else Edge()
     resolution = CONFIG.edge_resolution if same else CONFIG.edge_resolution_other_settings
     high = min(run.x for run in dead)
     first = min([high, *(run.x for run in doubtful)])

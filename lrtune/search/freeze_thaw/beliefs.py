@@ -60,17 +60,12 @@ class Beliefs:
         The combinations of the other settings that are considered, each as in :attr:`.Observation.key`.
     length
         Epochs of a full training.
-    optimum_sd
-        Standard deviation (decades) of the optimum's place that complete runs leave.
     rng
         The decision's random numbers, a function of the seed and of how much was reported.
     """
 
-    def __init__(
-        self, context: SearchContext, prior: Prior | None = None, *, optimum_sd: float = CONFIG.optimum_sd
-    ) -> None:
+    def __init__(self, context: SearchContext, prior: Prior | None = None) -> None:
         self.context = context
-        self.optimum_sd = optimum_sd
         self.prior = None if prior is None else ScaledPrior(prior, context.space)
         self.observed = Observations(context)
         self.length = float(context.epochs)
@@ -172,20 +167,11 @@ class Beliefs:
 
     @functools.cached_property
     def expected(self) -> tuple[float, float]:
-        """Where the optimum of a full training is expected (x), and its standard deviation, in decades."""
+        """Where the optimum of a full training is looked for first (x), and its standard deviation, in decades."""
+        place, spread = self.champion.x, CONFIG.optimum_sd
         if self.overfit_from is not None:
-            place, spread = self.overfit_from, self.optimum_sd + CONFIG.overfit_sd
-        else:
-            champion = self.champion
-            trained = max(1e-3, champion.trained / self.length)
-            _, levels = profile(champion.trial.recipe.schedule, champion.trial.recipe.warmup)
-            last = min(1.0, float(levels[-1]))  # decay removes the noise that moves the optimum
-            constant = -CONFIG.constant_shift * math.log10(trained)
-            decaying = CONFIG.decaying_shift * max(0.0, math.log10(CONFIG.decaying_settled / trained))
-            loose = last if len(self.combinations) > 1 else 1.0  # among many settings, chance favours what strays
-            place = champion.x - last * constant - (1 - last) * decaying
-            spread = loose * constant + self.optimum_sd
-        return (place, spread) if self.prior is None else self.prior.averaged(place, spread, least=self.optimum_sd)
+            place, spread = self.overfit_from, CONFIG.optimum_sd + CONFIG.overfit_sd
+        return (place, spread) if self.prior is None else self.prior.averaged(place, spread, least=CONFIG.optimum_sd)
 
     @functools.cached_property
     def overfit_from(self) -> float | None:
@@ -288,13 +274,15 @@ class Beliefs:
     def _expected_loss(self, candidates: Sequence[Observation]) -> Floats:
         """Loss added for the distance to the expected optimum and the prior score, the less the further trained.
 
-        Of shape (candidates,).
+        The optimum is expected by an earlier study, or where the best run overfits. Of shape (candidates,).
         """
-        place, spread = self.expected
         ahead = np.array([1 - run.trained / self.length for run in candidates])
-        away = np.minimum(np.abs(np.array([run.x for run in candidates]) - place) / spread, CONFIG.optimum_regret_cap)
-        scores = np.array([self.prior_score(run.key) for run in candidates])
-        found: Floats = (CONFIG.optimum_regret * away**2 - CONFIG.prior_score_loss * scores) * ahead
+        found: Floats = -CONFIG.prior_score_loss * np.array([self.prior_score(run.key) for run in candidates])
+        if self.prior is not None or self.overfit_from is not None:
+            place, spread = self.expected
+            away = np.abs(np.array([run.x for run in candidates]) - place) / spread
+            found += CONFIG.optimum_regret * np.minimum(away, CONFIG.optimum_regret_cap) ** 2
+        found *= ahead
         return found
 
     def _with_edge(self, draws: Floats, candidates: Sequence[Observation]) -> Floats:

@@ -18,16 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["CONFIG", "BandRule", "FreezeThawConfig"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BandRule:
-    """How the band of good learning rates is read off the model; pairs are left and right of the best."""
-
-    width: float  # standard deviation (decades) of the expected optimum while the band is read
-    chance: tuple[float, float]  # posterior probability of being as good as the best, from which a rate is in the band
-    margin: tuple[float, float]  # decades that the band reaches beyond the last learning rate in it
+__all__ = ["CONFIG", "FreezeThawConfig"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +27,9 @@ class FreezeThawConfig:
 
     # -- in several modules: when runs differ
     sigmas: float = 2.0  # standard deviations of a difference beyond which it is none by chance; definition (5 % level)
-    tolerance: float = 0.01  # loss within which a run is as good as the best: what repeats differ by on many tasks
+    tolerance: float = 0.008  # loss within which a run is as good as the best: what repeats differ by on many tasks
     tied: float = 0.0005  # loss within which runs do not differ, and below which another training gains nothing
-    late: float = 0.25  # trainings from which a run's distance to the best at the same fraction is kept to its end
+    late: float = 0.2  # trainings from which a run's distance to the best at the same fraction is kept to its end
     fewest: int = 3  # runs or reports that a level or a noise is estimated from; definition (second differences)
 
     # -- observations.py: curves as the model sees them
@@ -62,29 +53,28 @@ class FreezeThawConfig:
     knees: tuple[float, ...] = tuple(k / 2 for k in range(-8, 3))
     # prior mean of a, b, c (loss): something is left to gain, and the fall begins at the untrained model
     coefficient_mean: tuple[float, float, float] = (-0.2, 1.0, 0.0)
-    coefficient_sd: tuple[float, float, float] = (0.4, 0.5, 0.3)  # prior standard deviation of a, b, c (loss)
-    smooth_sd: float = 0.05  # standard deviation (loss) of the misfit that similar runs share
-    run_sd: float = 0.006  # standard deviation (loss) of what one run draws by chance
-    report_sd: float = 0.006  # standard deviation (loss) of one evaluation
-    early_sd: float = 0.04  # standard deviation (loss) per factor of ten that the furthest point was trained longer
-    lr_length: float = 0.5  # length scale of the Gaussian process over the learning rate, decades
-    time_length: float = 0.3  # length scale over the training, decades of its fraction
+    coefficient_sd: tuple[float, float, float] = (0.4, 0.2, 0.25)  # prior standard deviation of a, b, c (loss)
+    misfit_sd: float = 0.009  # standard deviation (loss) of the misfit that stays to the end
+    misfit_length: float = 0.7  # its length scale over the learning rate, decades
+    settings_sd: float = 0.06  # standard deviation (loss) of what other settings shift, of two that are unlike
+    drift_sd: float = 0.2  # standard deviation (loss) of the misfit that grows per factor of ten before the end
+    drift_length: float = 1.2  # its length scale over the learning rate, decades
+    run_sd: float = 0.005  # standard deviation (loss) of what one run draws by chance
+    report_sd: float = 0.01  # standard deviation (loss) of one evaluation
+    early_sd: float = 0.02  # standard deviation (loss) per factor of ten that the furthest point was trained longer
+    run_length: float = 0.3  # decades of the training's fraction over which that chance of a run is forgotten
+    scale_shape: float = 2.5  # of the inverse gamma over the scale of all misfit: less lets a table differ more
+    least_scale: float = 0.3  # least scale of the misfit, however well the law fits
     negative_coefficient: float = -1e-3  # a hypothesis with a smaller c (loss) is implausible; definition
     negative_penalty: float = 10.0  # log evidence that such a hypothesis, or one with negative b, loses
-    misfit_share: float = 0.15  # standard deviation, as a share of a point's distance to the best one trained as long
+    misfit_share: float = 0.25  # standard deviation, as a share of a point's distance to the best one trained as long
 
     # -- beliefs.py: what the model is combined with
     draws: int = 256  # posterior draws of a decision
-    # decades that the optimum moves left per factor of ten of training under a constant schedule, beside what the model
-    # says: half of p / (p + q)
-    constant_shift: float = 0.1
-    # the same under a schedule that decays, until `decaying_settled`; measured on recorded tables
-    decaying_shift: float = 0.4
-    # trainings after which it does not move under such a schedule; measured on recorded tables
-    decaying_settled: float = 0.16
-    optimum_sd: float = 0.2  # standard deviation (decades) of the optimum's place that complete runs leave
-    overfit_sd: float = 0.1  # the same, added where the optimum is read off a run that overfitted
-    optimum_regret: float = 0.01  # loss expected at one standard deviation from the expected optimum
+    optimum_sd: float = 0.2  # standard deviation (decades) of the optimum's place, beside an earlier study's
+    overfit_sd: float = 0.1  # the same, added where the optimum is read off a run that overfits
+    # loss expected at one standard deviation from the optimum that an earlier study or overfitting leads to expect
+    optimum_regret: float = 0.01
     optimum_regret_cap: float = 3.0  # standard deviations beyond which it does not grow: the expectation may be wrong
     edge_sd: float = 0.15  # standard deviation (decades) by which the edge may still move left for a run not begun
     diverged_loss: float = 1.0  # loss predicted for a run beyond the edge; definition (that of the untrained model)
@@ -103,19 +93,19 @@ class FreezeThawConfig:
     prior_confirmed: float = 0.2  # decades from its answer within which a best complete run confirms it
 
     # -- budget.py: how far a run is trained at a time
-    first_training: float = 0.01  # trainings of a run's first segment, where a trainer can evaluate so early
+    first_training: float = 0.03  # trainings of a run's first segment, where a trainer can evaluate so early
     warmups: float = 1.5  # warmups that it lasts where all have one: until then high rates look too good
     last_segment: float = 0.6  # trainings from which on a run is trained to its end at once
 
     # -- initial_design.py: the first runs
-    spacing: float = 1.0  # decades between the first runs: half of the width of a usual basin
+    spacing: float = 0.85  # decades between the first runs: half of the width of a usual basin
     jitter: float = 0.25  # largest shift of the first runs, as a share of the spacing; definition
     bisect_above: float = 0.75  # share of the spacing: a gap beside the best that is wider gets a run in its middle
     plateau_patience: float = 0.2  # trainings for which runs that have not begun to learn are trained on
     plateau_spacing: float = 0.4  # share of the spacing: runs on a plateau that are closer are not both trained on
 
     # -- candidates.py: where runs may be trained on or started
-    apart: float = 0.12  # decades between runs before one is complete; then twice that over the number of complete ones
+    apart: float = 0.25  # decades between runs before one is complete; then twice that over the number of complete ones
     closest: float = 0.02  # decades: closer runs differ by less than noise
     # decades to both sides of the best run at which one may be started
     grid: tuple[float, ...] = tuple(np.concatenate([np.arange(0, 0.8, 0.05), np.arange(0.8, 2.1, 0.1)]).tolist())
@@ -125,9 +115,12 @@ class FreezeThawConfig:
     most_runs: int = 50  # complete and paused runs, each, that a decision compares; definition (bounds its time)
     most_untried: int = 24  # combinations of settings considered beside the two best; definition (time)
 
+    # -- overfitting.py: where the furthest run overfits
+    overfit_near: float = 0.12  # decades within which a run stands for the one that would end where that was best
+
     # -- race.py: until one run is complete
-    challenger_price: float = 0.05  # loss that challengers must be expected to save per full training that they cost
-    trained_bonus: float = 1e-3  # loss that a full training paid already is worth: among equals the furthest leads
+    challenger_price: float = 0.3  # loss that challengers must be expected to save per full training that they cost
+    trained_bonus: float = 0.0003  # loss that a full training paid already is worth: among equals the furthest leads
 
     # -- refine.py: after the first complete run
     worth: float = 0.005  # loss that one more training must be expected to save, else a search without limits ends
@@ -136,7 +129,9 @@ class FreezeThawConfig:
     worth_confirmed: float = 2.0  # times all that where an earlier study's answer is confirmed
     least_spent: float = 2.0  # trainings that a search without limits spends at least
     least_spent_confirmed: float = 1.0  # the same where an earlier study is confirmed; definition (one complete run)
-    follow_until: float = 0.32  # trainings up to which a run that is ahead of the best complete one is trained on
+    follow_until: float = 0.1  # trainings up to which a run that is ahead of the best complete one is trained on
+    neighbourhood: float = 0.5  # decades beside the best within which a run is its neighbour; definition
+    neighbour: float = 0.3  # decades beside the best at which one is started where there is none
     least_price: float = 0.05  # trainings: a gain is not divided by less
     untried_after: int = 3  # complete runs after which every value of every setting is tried once
     repeat_left: float = (
@@ -145,21 +140,23 @@ class FreezeThawConfig:
     stays_behind: float = 0.5  # share of what a late run is behind by that it keeps at least to its end
     other_schedule_loss: float = 0.05  # loss by which it may be behind only because of its schedule
 
+    # -- confidence.py: how probable it is that a learning rate is as good as the best
+    as_good: float = 0.02  # loss above the optimum up to which a learning rate is as good; definition
+    behind_range: tuple[float, float] = (-0.05, 0.2)  # loss by which a run counts as behind at the least and the most
+    least_roughness: float = 1e-4  # loss: a smoother curve counts as being as rough
+    # weights of `confidence.FEATURES` in the logit; fitted by studies/replay/calibrate.py
+    confidence: tuple[float, ...] = (0.615, 0.292, -1.12, -2.09, -0.394, -1.05, -6.62, -0.489, -2.57, -0.286)
+
     # -- answer.py: the band of good learning rates and the edge of divergence
-    # where only the learning rate is searched: to the left the model is sure, to the right lies the edge
-    band_lr_only: BandRule = BandRule(width=0.7, chance=(0.5, 0.3), margin=(0.1, 0.2))
-    # where other settings are searched: few runs were trained under the best of them, on either side
-    band_joint: BandRule = BandRule(width=0.2, chance=(0.25, 0.25), margin=(0.13, 0.13))
+    band_probability: float = 0.5  # probability of being as good from which a learning rate is in the band
+    judging_from: float = 0.05  # trainings from which a run can judge its learning rate: the band ends at such runs
     band_step: float = 0.05  # decades between the learning rates that are asked for; definition
-    band_reach: float = 1.5  # decades to both sides of the best within which the band lies
+    band_reach: float = 1.5  # decades to both sides of the best within which the band lies, and the optimum
+    optimum_step: float = 0.1  # decades between the learning rates at which the optimum may lie; definition
     edge_later: float = 0.6  # decades by which the edge may still move left for a run that has only begun
     edge_resolution: float = 0.2  # decades within which it is chance whether a run diverges
     edge_resolution_other_settings: float = 0.6  # the same where only runs under other settings diverged
     noise_reports: int = 8  # reports from which a curve's roughness estimates its noise
-    parabola_share: float = 2 / 3  # share of the distance up to which a parabola through two runs says that they tie
-    lead_from: float = 0.08  # trainings from which a run that is ahead of the best belongs to the band
-    lead_reach: float = 0.5  # decades from the best up to which it does
-    lead_below_edge: float = 0.3  # decades below the edge up to which it does
     range_end: float = 0.1  # decades from an end of the range within which the best counts as lying at the end
 
 

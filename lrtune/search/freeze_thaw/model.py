@@ -8,8 +8,10 @@ with `x` the log10 learning rate, `S` the learning rate summed over the run so f
 multiplier now. The first two terms say that training progresses with the summed learning rate and the
 third that a high learning rate adds noise which annealing removes again: the law of
 Tissue, Wang and Wang, "Scaling Law with Learning Rate Annealing" (2024, arXiv:2408.11029, eq. 1), with the
-annealed area replaced by the present multiplier. `d` is a Gaussian process for the misfit of the law
-and for the deviation of single runs; `e` is the noise of single evaluations.
+annealed area replaced by the present multiplier. `d` is a Gaussian process for what the law gets wrong: a part that
+stays, and a Brownian motion backwards in :math:`\\log_{10} t` from the end of training, so that the further from its
+end a run is, the less is known of it, and the less is known of two learning rates' difference the further apart they
+are. `e` is the noise of single evaluations.
 
 Given :math:`(s_0, p, q)` this is Bayesian linear regression with correlated errors (Rasmussen and
 Williams, "Gaussian Processes for Machine Learning", 2006, section 2.7), so a small grid over these
@@ -100,12 +102,14 @@ class CurveModel:
 
     def _kernel(self, one: Points, two: Points) -> Floats:
         alike = self._alike[one.group[:, None], two.group[None, :]]
-        far_x = (one.x[:, None] - two.x[None, :]) / CONFIG.lr_length
-        far_t = (np.log10(one.t)[:, None] - np.log10(two.t)[None, :]) / CONFIG.time_length
-        smooth: Floats = CONFIG.smooth_sd**2 * alike * np.exp(-0.5 * (far_x**2 + far_t**2))
+        apart = one.x[:, None] - two.x[None, :]
+        ahead_1, ahead_2 = -np.log10(one.t)[:, None], -np.log10(two.t)[None, :]
+        stays = CONFIG.settings_sd**2 + CONFIG.misfit_sd**2 * np.exp(-0.5 * (apart / CONFIG.misfit_length) ** 2)
+        drifts = CONFIG.drift_sd**2 * np.exp(-0.5 * (apart / CONFIG.drift_length) ** 2)
+        found: Floats = alike * (stays + drifts * np.minimum(ahead_1, ahead_2))
         same = np.nonzero((one.run[:, None] == two.run[None, :]) & (one.run[:, None] >= 0))
-        smooth[same] += CONFIG.run_sd**2 * np.exp(-np.abs(far_t[same]))
-        return smooth
+        found[same] += CONFIG.run_sd**2 * np.exp(-np.abs((ahead_1 - ahead_2)[same]) / CONFIG.run_length)
+        return found
 
     def _terms(self, points: Points) -> tuple[Floats, Floats]:
         """The falling term under each (p, s0) and the rising one under each q, shapes (44, n) and (2, n)."""
@@ -126,8 +130,8 @@ class CurveModel:
         moment = (white.T @ y)[COLUMNS] + MEAN / SD**2
         mean = np.linalg.solve(precision, moment[..., None])[..., 0]
         quad = y @ y + np.sum((MEAN / SD) ** 2) - np.einsum("kc,kc->k", mean, moment)
-        shape = 3.0 + n / 2  # of the inverse gamma over the common scale of all misfit
-        rate = 3.0 + np.maximum(quad, 1e-12) / 2
+        shape = CONFIG.scale_shape + n / 2  # of the inverse gamma over the common scale of all misfit
+        rate = CONFIG.scale_shape + np.maximum(quad, 1e-12) / 2
         _, logdet = np.linalg.slogdet(precision)
         score = -0.5 * logdet - shape * np.log(rate)
         score = np.where(
@@ -136,7 +140,7 @@ class CurveModel:
         weight = np.exp(score - score.max())
         self._weight = weight / weight.sum()
         self._mean, self._spread = mean, np.linalg.cholesky(np.linalg.inv(precision))
-        self._scale = np.maximum(1.0, np.sqrt(rate / (shape - 1)))
+        self._scale = np.maximum(CONFIG.least_scale, np.sqrt(rate / (shape - 1)))
 
     def draws(self, query: Points, count: int, rng: np.random.Generator, *, wanted: int | None = None) -> Floats:
         """Posterior draws of the noise-free loss at other points, shape (count, m).
@@ -150,7 +154,7 @@ class CurveModel:
         cross = self._kernel(self._points, query)  # (n, m)
         gain = cho_solve((self._chol, True), cross)
         rest = self._kernel(query, query) - cross.T @ gain
-        root = np.linalg.cholesky(rest + 1e-9 * np.eye(len(query.x)))
+        root = np.linalg.cholesky(rest + 1e-8 * np.eye(len(query.x)))
         scale = self._scale[picks][:, None]
         z = rng.standard_normal((count, 3))
         beta = self._mean[picks] + scale * np.einsum("kcd,kd->kc", self._spread[picks], z)

@@ -45,7 +45,9 @@ def refine(beliefs: Beliefs, budget: Budget, candidates: Sequence[Observation]) 
         if followed:
             return followed
     if _enough(beliefs, float(gain[pick]), float(remaining[pick])):
-        return budget.end("what the model still expects to gain is below the noise", settled=True)
+        return _neighbour(beliefs, budget) or budget.end(
+            "what the model still expects to gain is below the noise", settled=True
+        )
     return (
         _repeat(beliefs, budget, float(gain[pick]))
         or _untried(beliefs, budget, candidates, worth)
@@ -76,12 +78,44 @@ def held_behind(beliefs: Beliefs, candidates: Sequence[Observation], ends: Float
 
 def _enough(beliefs: Beliefs, gain: float, remaining: float) -> bool:
     """Whether a search without limits ends, rather than finish the run that is expected to gain most."""
-    worth = CONFIG.worth * (1 + CONFIG.worth_per_tenfold * math.log10(len(beliefs.combinations)))
-    least = CONFIG.least_spent
+    given = beliefs.context.worth
+    worth = CONFIG.worth if given is None else given
+    worth *= 1 + CONFIG.worth_per_tenfold * math.log10(len(beliefs.combinations))
+    least = CONFIG.least_spent if given is None else 0.0
     if beliefs.confirmed:
         worth, least = CONFIG.worth_confirmed * worth, CONFIG.least_spent_confirmed
     spent_enough = beliefs.context.self_stopping and beliefs.context.spent >= least
     return spent_enough and gain < worth * max(remaining, CONFIG.least_price)
+
+
+def _neighbour(beliefs: Beliefs, budget: Budget) -> Action | None:
+    """The next segment of a run beside the best one, where on that side none was trained long enough to judge.
+
+    An answer between worse neighbours can be trusted; the search goes on where a neighbour turns out better.
+    """
+    best = min(beliefs.observed.completed, key=lambda run: (beliefs.result(run), run.number))
+    judging = budget.round(CONFIG.judging_from * budget.length)
+    low, high = (math.log10(end) for end in beliefs.context.space.lr_range)
+    for side in (1, -1):
+        beside = [r for r in beliefs.observed.runs if r.key == best.key and _within(side * (r.x - best.x))]
+        if any(run.diverged or run.trained >= judging for run in beside):
+            continue
+        paused = [run for run in beside if run.trial.open]
+        x = best.lr_x + side * CONFIG.neighbour
+        if paused:
+            run = max(paused, key=lambda run: (run.trained, -abs(run.x - best.x)))
+        elif not beside and low <= x <= high and not beliefs.context.exhausted:
+            run = beliefs.unstarted(x, best.key)
+        else:
+            continue
+        if budget.affords(budget.price(run, judging)):
+            return budget.advance(run, judging, "a neighbour of the best")
+    return None
+
+
+def _within(distance: float) -> bool:
+    """Whether a distance in decades, to the side that is asked about, makes a run a neighbour."""
+    return CONFIG.closest < distance <= CONFIG.neighbourhood
 
 
 def _follow(beliefs: Beliefs, budget: Budget, candidates: Sequence[Observation], reserve: float = 0.0) -> Action | None:

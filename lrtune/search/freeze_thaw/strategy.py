@@ -5,9 +5,10 @@ The next trial is chosen here, by the first of these steps that has something to
 
 1. *bracket* (:mod:`.initial_design`): short trainings a decade apart until the best lies between worse ones;
 2. *train past a plateau* (:mod:`.initial_design`): where nothing has begun to learn, all train on;
-3. *race* (:mod:`.race`), until one is complete: the leader, and those whose next segment is expected to gain more than
+3. *end before overfitting* (:mod:`.overfitting`): where the furthest run overfits, the one that ends where it was best;
+4. *race* (:mod:`.race`), until one is complete: the leader, and those whose next segment is expected to gain more than
    it costs;
-4. *refine* (:mod:`.refine`), from then on: whatever is expected to gain most for its price.
+5. *refine* (:mod:`.refine`), from then on: whatever is expected to gain most for its price.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from lrtune.search.freeze_thaw.beliefs import Beliefs
 from lrtune.search.freeze_thaw.budget import Budget
 from lrtune.search.freeze_thaw.candidates import Candidates
 from lrtune.search.freeze_thaw.initial_design import InitialDesign
+from lrtune.search.freeze_thaw.overfitting import end_before_overfitting
 from lrtune.search.freeze_thaw.prior import Prior
 from lrtune.search.freeze_thaw.race import race
 from lrtune.search.freeze_thaw.refine import refine
@@ -47,10 +49,14 @@ class FreezeThaw:
         """The next action; a function of the context alone."""
         beliefs = Beliefs(context, self.prior)
         budget = Budget(beliefs)
-        if context.self_stopping and context.spent >= UNLIMITED_BUDGET and beliefs.observed.completed:
+        endless = context.self_stopping and context.worth is None
+        if endless and context.spent >= UNLIMITED_BUDGET and beliefs.observed.completed:
             return budget.end(f"{UNLIMITED_BUDGET:g} full trainings are spent")
         design = InitialDesign(beliefs, budget)
         action = design.bracket() or _nothing_alive(beliefs, budget) or design.train_past_plateau()
+        if action is not None:
+            return action
+        action = end_before_overfitting(beliefs, budget)
         if action is not None:
             return action
         candidates = Candidates(beliefs).all()

@@ -116,6 +116,8 @@ def _result(state: SearchState, finished: Finished, same: Alike | None) -> Resul
         best_value=None if best is None else best.value,
         band=found.band if same is None else None,
         edge=found.edge if same is None else Edge(),
+        probability=found.probability if same is None else None,
+        noise=found.noise,
         cost=epochs / settings.epochs,
         epochs_trained=epochs,
         trials_by_outcome=dict(Counter(t.record.outcome.group for t in trials if t.record.outcome is not None)),

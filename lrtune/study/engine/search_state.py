@@ -153,7 +153,8 @@ class SearchState:
             trials=[self.view(trial) for trial in self.trials],
             spent=self.trial_store.spent(self.trials),
             budget=self._budget(),
-            self_stopping=not limits.any,
+            self_stopping=not limits.any or limits.worth is not None,
+            worth=limits.worth,
             widen=self._widening_left(),
             untrained=self.baseline.untrained if self.baseline else None,
             finest=self._finest(),
@@ -173,9 +174,9 @@ class SearchState:
         return any(trial.claim for trial in self.trials)
 
     def _budget(self) -> float | None:
-        """Full trainings that may be spent: as asked for, and never without any limit."""
+        """Full trainings that may be spent: as asked for, and never without any limit, as the points of a grid are."""
         limits = self.settings.limits
-        if limits.any or self.settings.points is not None:  # the points of a grid are a limit too
+        if limits.any or limits.worth is not None or self.settings.points is not None:
             return limits.budget
         return max(UNLIMITED_BUDGET, self.settings.spent + 1.0)
 

@@ -99,7 +99,7 @@ def test_the_first_screen_is_the_answer(record: StudyRecord, page: Page) -> None
     assert f"{record.cost:.2f}".rstrip("0") in first
     assert "torch.optim.lr_scheduler" in first
     assert "model.set_params" in first
-    assert any(word in first for word in ("A clear answer", "The winner is at the edge"))
+    assert any(word in first for word in ("A clear answer", "A likely answer", "The winner is at the edge"))
 
 
 def test_the_page_asks_nobody_for_anything(page: Page) -> None:
@@ -349,16 +349,9 @@ def test_the_text_of_a_hostile_study_moves_no_cursor(record: StudyRecord) -> Non
 
 
 def test_where_no_edge_was_seen_the_text_says_how_far_runs_live(record: StudyRecord) -> None:
-    assert record.best is not None
-    size = record.best.recipe.batch_size
     edges = {"lr": None, "low": 1e-5, "high": None}
     said = html.text(dataclasses.replace(record, result={**record.result, "edge": edges}))
-    alive = [
-        r.recipe.lr
-        for r in record.records
-        if r.recipe.batch_size == size and r.curve and not (r.outcome is not None and r.outcome.diverged)
-    ]
-    assert f"none seen: full trainings up to 1e-05, shorter or other runs up to {max(alive):.3g}" in said
+    assert "not located: none up to 1e-05 did" in said
     nowhere = html.text(dataclasses.replace(record, result={**record.result, "edge": {**edges, "low": None}}))
     assert "not located" in nowhere
 

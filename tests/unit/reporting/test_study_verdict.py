@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from recorded import study
 
+from lrtune.core.curve import Curve, Point
 from lrtune.core.outcome import Ending, Outcome
 from lrtune.core.recipe import Recipe
 from lrtune.core.records import TrialRecord
@@ -38,6 +41,11 @@ def bowl(best: float = 0.03, *, times: tuple[float, ...] = (0.05, 0.2, 0.5, 1, 2
     return [done(best * t, 0.1 + 0.1 * abs(t - 1) / (1 + t)) for t in times]
 
 
+def reported(first: float, last: float, epochs: int) -> Curve:
+    values = np.linspace(first, last, epochs)
+    return Curve(Point(step=i, epoch=i, samples=i, values={"valid_loss": v}) for i, v in enumerate(values.tolist(), 1))
+
+
 def kinds(trials: list[TrialRecord], **options: Any) -> list[FindingKind]:
     return [finding.kind for finding in findings(trials, **options)]
 
@@ -50,8 +58,10 @@ def findings(
     settled: bool = False,
     edge: float | None = None,
     edge_low: float | None = None,
+    probability: float | None = 0.95,
 ) -> list[Finding]:
-    result = {"edge": {"lr": edge, "low": edge_low}, "ending": Ending.SETTLED.key if settled else None}
+    ending = Ending.SETTLED.key if settled else None
+    result = {"edge": {"lr": edge, "low": edge_low}, "ending": ending, "probability": probability}
     return findings_of(study(trials, space=Space(lr=RANGE), direction=direction, result=result), noise)
 
 
@@ -64,14 +74,42 @@ def test_a_study_that_is_well_has_a_clear_answer() -> None:
 def test_where_the_answer_saw_no_edge_what_died_under_other_settings_makes_none() -> None:
     (unknown, *_), (none, *_) = (findings([*bowl(), lost(5.0)], edge_low=low) for low in (None, 0.2))
     assert "times below the edge" in unknown.why
-    assert "no edge in sight" in none.why
+    assert "no edge was located" in none.why
 
 
 def test_an_edge_that_may_be_near_is_said_and_one_that_is_far_is_not() -> None:
     near, far = (findings([*bowl(), lost(5.0)], edge=0.3, edge_low=low)[0] for low in (0.04, 0.2))
     assert near.kind is far.kind is FindingKind.CLEAR
+    assert "95 %" in near.why
     assert "as near as 0.04" in near.why
     assert "as near" not in far.why
+
+
+@pytest.mark.parametrize(
+    ("probability", "kind"),
+    [(0.95, FindingKind.CLEAR), (0.8, FindingKind.LIKELY), (0.3, FindingKind.UNSURE), (None, FindingKind.LIKELY)],
+)
+def test_the_words_go_by_the_probability(probability: float | None, kind: FindingKind) -> None:
+    assert kinds([*bowl(), lost(5.0)], probability=probability) == [kind]
+
+
+def test_a_clear_answer_has_worse_neighbours_within_half_a_decade_on_both_sides() -> None:
+    far = [done(0.03, 0.1), done(0.3, 0.2), done(0.003, 0.2), done(0.02, 0.12)]
+    found = findings(far)[0]
+    assert found.kind is FindingKind.LIKELY
+    assert "nothing above it" in found.why
+    for beside in (lost(0.08), done(0.05, 0.11)):
+        assert kinds([*far, beside]) == [FindingKind.CLEAR]
+    assert kinds([*far, done(0.05, 0.11, schedule="cosine")]) == [FindingKind.LIKELY]
+
+
+@pytest.mark.parametrize(("epochs", "last", "kind"), [(1, 0.9, "LIKELY"), (9, 0.9, "CLEAR"), (9, 0.3, "LIKELY")])
+def test_a_shorter_run_is_a_neighbour_where_it_came_far_enough_and_was_worse(
+    epochs: int, last: float, kind: str
+) -> None:
+    best = dataclasses.replace(done(0.03, 0.1), curve=reported(1, 0.1, 27))
+    paused = dataclasses.replace(trial(0.05), curve=reported(1, last, epochs))
+    assert kinds([best, done(0.02, 0.2), done(0.01, 0.3), paused]) == [FindingKind[kind]]
 
 
 def test_nothing_completed() -> None:

@@ -178,18 +178,6 @@ def test_a_budget_is_spent_though_the_basin_is_exhausted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("schedule", "trained", "left"),
-    [("cosine", 2, 0.27), ("cosine", 6, 0.08), ("cosine", 12, 0.0), ("constant", 2, 0.15), ("constant", 12, 0.07)],
-)
-def test_the_best_moves_left_early_on_where_the_schedule_decays_and_all_along_where_not(
-    schedule: str, trained: int, left: float
-) -> None:
-    begun = run(BEST, 0.1, trained, batch_size=64, schedule=schedule, warmup=0.0)
-    place, _ = Beliefs(context(begun, space=JOINT)).expected
-    assert BEST - place == pytest.approx(left, abs=0.01)
-
-
-@pytest.mark.parametrize(
     ("end", "trained", "spent", "followed"),
     [
         (0.0, 2, 3.0, True),  # it leads the best, which ends at 0.1

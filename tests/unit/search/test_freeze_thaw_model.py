@@ -50,7 +50,7 @@ def test_a_run_that_was_seen_to_its_end_is_known_there_and_beside_it_less_so() -
     ends = model.draws(places([-2.0, -3.0, -1.0], [1.0] * 3, [0, 1, -3]), 800, np.random.default_rng(1))
     known, unknown, outside = ends.std(axis=0)
     assert abs(ends[:, 0].mean() - law(np.array([-2.0]), np.array([1.0]))[0]) < 0.02
-    assert known < 0.01
+    assert known < 0.03
     assert unknown > 2 * known
     assert outside > 2 * known
 
@@ -74,8 +74,9 @@ def test_settings_that_are_alike_tell_more_of_each_other() -> None:
     spreads = []
     for alike in (0.99, 0.2):
         table = np.array([[1.0, alike], [alike, 1.0]])
+        early = np.full(1, 0.1)
         query = Points(
-            x=np.array([-2.0]), t=np.ones(1), area=np.ones(1), level=np.ones(1), group=np.array([1]), run=np.array([-1])
+            x=np.array([-2.0]), t=early, area=early, level=np.ones(1), group=np.array([1]), run=np.array([-1])
         )
         model = CurveModel(points, y, gap=np.zeros(6), rough=np.zeros(6), alike=table)
         spreads.append(model.draws(query, 800, np.random.default_rng(3)).std())
