@@ -27,9 +27,9 @@ class FreezeThawConfig:
 
     # -- in several modules: when runs differ
     sigmas: float = 2.0  # standard deviations of a difference beyond which it is none by chance; definition (5 % level)
-    tolerance: float = 0.008  # loss within which a run is as good as the best: what repeats differ by on many tasks
+    tolerance: float = 0.012  # loss within which a run is as good as the best: what repeats differ by on many tasks
     tied: float = 0.0005  # loss within which runs do not differ, and below which another training gains nothing
-    late: float = 0.2  # trainings from which a run's distance to the best at the same fraction is kept to its end
+    late: float = 0.25  # trainings from which a run's distance to the best at the same fraction is kept to its end
     fewest: int = 3  # runs or reports that a level or a noise is estimated from; definition (second differences)
 
     # -- observations.py: curves as the model sees them
@@ -54,20 +54,20 @@ class FreezeThawConfig:
     # prior mean of a, b, c (loss): something is left to gain, and the fall begins at the untrained model
     coefficient_mean: tuple[float, float, float] = (-0.2, 1.0, 0.0)
     coefficient_sd: tuple[float, float, float] = (0.4, 0.2, 0.25)  # prior standard deviation of a, b, c (loss)
-    misfit_sd: float = 0.009  # standard deviation (loss) of the misfit that stays to the end
-    misfit_length: float = 0.7  # its length scale over the learning rate, decades
+    misfit_sd: float = 0.012  # standard deviation (loss) of the misfit that stays to the end
+    misfit_length: float = 0.52  # its length scale over the learning rate, decades
     settings_sd: float = 0.06  # standard deviation (loss) of what other settings shift, of two that are unlike
-    drift_sd: float = 0.2  # standard deviation (loss) of the misfit that grows per factor of ten before the end
-    drift_length: float = 1.2  # its length scale over the learning rate, decades
-    run_sd: float = 0.005  # standard deviation (loss) of what one run draws by chance
-    report_sd: float = 0.01  # standard deviation (loss) of one evaluation
+    drift_sd: float = 0.13  # standard deviation (loss) of the misfit that grows per factor of ten before the end
+    drift_length: float = 0.97  # its length scale over the learning rate, decades
+    run_sd: float = 0.0046  # standard deviation (loss) of what one run draws by chance
+    report_sd: float = 0.0092  # standard deviation (loss) of one evaluation
     early_sd: float = 0.02  # standard deviation (loss) per factor of ten that the furthest point was trained longer
     run_length: float = 0.3  # decades of the training's fraction over which that chance of a run is forgotten
-    scale_shape: float = 2.5  # of the inverse gamma over the scale of all misfit: less lets a table differ more
-    least_scale: float = 0.3  # least scale of the misfit, however well the law fits
+    scale_shape: float = 3.7  # of the inverse gamma over the scale of all misfit: less lets a table differ more
+    least_scale: float = 0.22  # least scale of the misfit, however well the law fits
     negative_coefficient: float = -1e-3  # a hypothesis with a smaller c (loss) is implausible; definition
     negative_penalty: float = 10.0  # log evidence that such a hypothesis, or one with negative b, loses
-    misfit_share: float = 0.25  # standard deviation, as a share of a point's distance to the best one trained as long
+    misfit_share: float = 0.18  # standard deviation, as a share of a point's distance to the best one trained as long
 
     # -- beliefs.py: what the model is combined with
     draws: int = 256  # posterior draws of a decision
@@ -76,7 +76,7 @@ class FreezeThawConfig:
     # loss expected at one standard deviation from the optimum that an earlier study or overfitting leads to expect
     optimum_regret: float = 0.01
     optimum_regret_cap: float = 3.0  # standard deviations beyond which it does not grow: the expectation may be wrong
-    edge_sd: float = 0.15  # standard deviation (decades) by which the edge may still move left for a run not begun
+    edge_sd: float = 0.095  # standard deviation (decades) by which the edge may still move left for a run not begun
     diverged_loss: float = 1.0  # loss predicted for a run beyond the edge; definition (that of the untrained model)
     best_has_learned: float = 0.8  # loss of the best run below which it has learned, so that others are compared
     unlearned_share: float = 0.1  # share of what the best run has learned by then, below which another has not learned
@@ -93,19 +93,19 @@ class FreezeThawConfig:
     prior_confirmed: float = 0.2  # decades from its answer within which a best complete run confirms it
 
     # -- budget.py: how far a run is trained at a time
-    first_training: float = 0.03  # trainings of a run's first segment, where a trainer can evaluate so early
+    first_training: float = 0.024  # trainings of a run's first segment, where a trainer can evaluate so early
     warmups: float = 1.5  # warmups that it lasts where all have one: until then high rates look too good
     last_segment: float = 0.6  # trainings from which on a run is trained to its end at once
 
     # -- initial_design.py: the first runs
-    spacing: float = 0.85  # decades between the first runs: half of the width of a usual basin
+    spacing: float = 1.2  # decades between the first runs: half of the width of a usual basin
     jitter: float = 0.25  # largest shift of the first runs, as a share of the spacing; definition
     bisect_above: float = 0.75  # share of the spacing: a gap beside the best that is wider gets a run in its middle
     plateau_patience: float = 0.2  # trainings for which runs that have not begun to learn are trained on
     plateau_spacing: float = 0.4  # share of the spacing: runs on a plateau that are closer are not both trained on
 
     # -- candidates.py: where runs may be trained on or started
-    apart: float = 0.25  # decades between runs before one is complete; then twice that over the number of complete ones
+    apart: float = 0.33  # decades between runs before one is complete; then twice that over the number of complete ones
     closest: float = 0.02  # decades: closer runs differ by less than noise
     # decades to both sides of the best run at which one may be started
     grid: tuple[float, ...] = tuple(np.concatenate([np.arange(0, 0.8, 0.05), np.arange(0.8, 2.1, 0.1)]).tolist())
@@ -119,7 +119,8 @@ class FreezeThawConfig:
     overfit_near: float = 0.12  # decades within which a run stands for the one that would end where that was best
 
     # -- race.py: until one run is complete
-    challenger_price: float = 0.3  # loss that challengers must be expected to save per full training that they cost
+    challenger_price: float = 0.35  # loss that challengers must be expected to save per full training that they cost
+    beside: float = 0.1  # trainings up to which a second worker trains neighbours of the leader, which the first trains
     trained_bonus: float = 0.0003  # loss that a full training paid already is worth: among equals the furthest leads
 
     # -- refine.py: after the first complete run
@@ -129,7 +130,8 @@ class FreezeThawConfig:
     worth_confirmed: float = 2.0  # times all that where an earlier study's answer is confirmed
     least_spent: float = 2.0  # trainings that a search without limits spends at least
     least_spent_confirmed: float = 1.0  # the same where an earlier study is confirmed; definition (one complete run)
-    follow_until: float = 0.1  # trainings up to which a run that is ahead of the best complete one is trained on
+    follow_until: float = 0.15  # trainings up to which a run that is ahead of the best complete one is trained on
+    beside_worth: float = 0.01  # loss that a second worker's training must be expected to save, else it waits
     neighbourhood: float = 0.5  # decades beside the best within which a run is its neighbour; definition
     neighbour: float = 0.3  # decades beside the best at which one is started where there is none
     least_price: float = 0.05  # trainings: a gain is not divided by less

@@ -62,13 +62,18 @@ def _lead(budget: Budget, leader: Observation, challenger: tuple[Observation, fl
 
 
 def _beside(budget: Budget, candidates: Sequence[Observation], leader: int, ends: Floats) -> Action:
-    """Another worker trains the leader: the next best, no further than it, with its end held back from the budget."""
+    """Another worker trains the leader: its best neighbour, for a look, with its end held back from the budget.
+
+    No further: what is trained beside the leader is mostly lost when that one is better.
+    """
     first = candidates[leader]
     claimed = first.trial.until
-    target = budget.length if claimed is None else claimed
+    target = min(budget.length if claimed is None else claimed, budget.round(CONFIG.beside * budget.length))
     reserve = budget.remaining(first) - budget.price(first, claimed or 0)
     for j in np.argsort(ends.mean(axis=0), kind="stable"):
         run = candidates[j]
+        if abs(run.x - first.x) > CONFIG.neighbourhood:
+            continue
         until = min(budget.after(run.trained), target)
         if run.trial.open and until > run.trained and budget.affords(budget.price(run, until) + reserve):
             return budget.advance(run, until, "beside the leader")

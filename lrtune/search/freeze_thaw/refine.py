@@ -30,8 +30,8 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 def refine(beliefs: Beliefs, budget: Budget, candidates: Sequence[Observation]) -> Action:
     """Another run's next segment, a repeat, or the end."""
     ends = held_behind(beliefs, candidates, beliefs.draws(candidates)[0])
-    best = min(float(ends[0, j]) for j, run in enumerate(candidates) if run.completed)
-    gain = np.maximum(0, best - ends).mean(axis=0)
+    known = [j for j, run in enumerate(candidates) if run.completed or run.trial.until is not None]
+    gain = np.maximum(0, ends[:, known].min(axis=1, keepdims=True) - ends).mean(axis=0)  # beside what others train
     remaining = np.array([budget.remaining(run) for run in candidates])
     ready = np.array(
         [run.trial.open and budget.affords(float(price)) for run, price in zip(candidates, remaining, strict=True)]
@@ -44,6 +44,8 @@ def refine(beliefs: Beliefs, budget: Budget, candidates: Sequence[Observation]) 
         followed = _follow(beliefs, budget, candidates, reserve=float(remaining[pick]))
         if followed:
             return followed
+    if beliefs.context.busy and gain[pick] < CONFIG.beside_worth * remaining[pick]:
+        return budget.end("another worker trains what is worth it")  # waits for it
     if _enough(beliefs, float(gain[pick]), float(remaining[pick])):
         return _neighbour(beliefs, budget) or budget.end(
             "what the model still expects to gain is below the noise", settled=True
