@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lrtune.core.numpy_errors import own_errstate
 from lrtune.core.outcome import Ending
 from lrtune.reporting.diagnosis import findings
+from lrtune.reporting.diagnosis.findings import percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from lrtune.core.records import StudyRecord
     from lrtune.reporting.diagnosis import Finding
 
-__all__ = ["AnswerText", "answer", "number", "percent", "plain", "sentence", "text"]
+__all__ = ["AnswerText", "answer", "number", "plain", "sentence", "text"]
 
 DIGITS = 3
 SETTINGS = ("batch_size", "schedule", "warmup", "optimizer", "momentum", "weight_decay", "layer_decay", "epochs")
@@ -109,11 +110,6 @@ def _warmup(warmup: float) -> str | None:
 def _band(record: StudyRecord) -> str:
     _, low, high = record.interval("band")
     return "not known yet" if low is None or high is None else f"{number(low)} to {number(high)}"
-
-
-def percent(probability: float) -> str:
-    """A probability as people write it; never certain, and never impossible."""
-    return f"{100 * min(max(probability, 0.01), 0.99):.0f} %"
 
 
 def _sure(record: StudyRecord) -> str | None:

@@ -82,6 +82,7 @@ class Laboratory:
     forgets: bool = False
     untrained: float | None = None
     points: int | None = None
+    worth: float | None = None
     check_purity: bool = True
     every: int = 1
     seen: list[TrialView] = field(default_factory=list)
@@ -106,7 +107,8 @@ class Laboratory:
             trials=list(self.seen),
             spent=self._spent(),
             budget=self.budget,
-            self_stopping=self.budget is None and self.most_trials is None,
+            self_stopping=(self.budget is None and self.most_trials is None) or self.worth is not None,
+            worth=self.worth,
             widen=max(0.0, self.widen - used),
             untrained=self.untrained,
             finest=self.finest,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Finding", "FindingKind", "VerdictKind"]
+__all__ = ["Finding", "FindingKind", "VerdictKind", "percent"]
 
 
 class VerdictKind(enum.Enum):
@@ -69,3 +69,8 @@ class Finding:
     evidence: Mapping[str, float] = field(default_factory=dict)
     why: str = ""
     advice: str = ""
+
+
+def percent(probability: float) -> str:
+    """A probability as people write it; never certain, and never impossible."""
+    return f"{100 * min(max(probability, 0.01), 0.99):.0f} %"

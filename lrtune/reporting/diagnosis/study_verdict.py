@@ -19,7 +19,7 @@ from lrtune.core.effect import alike
 from lrtune.core.numpy_errors import own_errstate
 from lrtune.core.outcome import Ending, Outcome
 from lrtune.reporting.diagnosis import features
-from lrtune.reporting.diagnosis.findings import Finding, FindingKind
+from lrtune.reporting.diagnosis.findings import Finding, FindingKind, percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -312,7 +312,7 @@ def _sure(study: _Study) -> Finding:
         kind = FindingKind.CLEAR
     else:
         kind = FindingKind.LIKELY if probability >= LIKELY else FindingKind.UNSURE
-    chance = "" if probability is None else f", with a probability of {_percent(probability)} within 2 % of the best"
+    chance = "" if probability is None else f", with a probability of {percent(probability)} within 2 % of the best"
     place = ", between worse ones" if between else f", with nothing {_side(beside)} it trained and worse"
     return Finding(
         kind=kind,
@@ -322,11 +322,6 @@ def _sure(study: _Study) -> Finding:
         why=f"{_best_of(study)}{chance}{place}{_edge(study)}",
         advice=_advice(study, kind),
     )
-
-
-def _percent(probability: float) -> str:
-    """Never certain, and never impossible."""
-    return f"{min(max(probability, 0.01), 0.99):.0%}".replace("%", " %")
 
 
 def _side(beside: Mapping[int, bool]) -> str:

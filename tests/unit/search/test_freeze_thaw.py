@@ -16,6 +16,7 @@ from strategy_contract import JOINT, LR_ONLY, Laboratory, law
 from lrtune.core.outcome import Outcome
 from lrtune.core.space import Space
 from lrtune.search.base import Continue, Finish, SearchContext, Start, TrialView, Wait
+from lrtune.search.freeze_thaw.config import CONFIG
 from lrtune.search.freeze_thaw.strategy import FreezeThaw, Prior
 
 if TYPE_CHECKING:
@@ -61,6 +62,26 @@ def test_left_to_itself_it_ends_when_there_is_nothing_left_to_gain() -> None:
     assert regret(lab, winner(lab)) < 0.01
     assert isinstance(lab.actions[-1], Finish)
     assert "noise" in lab.actions[-1].why
+
+
+def test_it_goes_on_for_what_one_more_training_is_worth() -> None:
+    costs = [searched(budget=None, worth=worth).paid / LENGTH for worth in (0.2, 0.01, 0.0005)]
+    assert costs == sorted(costs)
+    assert costs[0] < 1.6  # one full training and the looks before it
+    assert costs[0] < costs[2]
+
+
+def test_a_budget_holds_whatever_a_training_is_worth() -> None:
+    assert searched(budget=1.5, worth=1e-6).paid / LENGTH <= 1.5
+
+
+@pytest.mark.parametrize("best", [-3.2, -2.0, -0.9])
+def test_it_ends_with_runs_on_both_sides_of_the_best_that_can_judge(best: float) -> None:
+    lab = searched(landscape=law(best), budget=None)
+    at = math.log10(winner(lab).lr)
+    beside = [math.log10(s.recipe.lr) - at for s in lab.seen if s.trained >= CONFIG.judging_from * LENGTH or s.outcome]
+    assert any(0 < apart <= CONFIG.neighbourhood for apart in beside)
+    assert any(0 < -apart <= CONFIG.neighbourhood for apart in beside)
 
 
 def test_what_did_not_pay_was_given_little() -> None:
