@@ -58,6 +58,7 @@ def tune(
     budget: float | None = None,
     trials: int | None = None,
     timeout: float | None = None,
+    worth: float | None = None,
     seed: int = 0,
     value: str = "last",
     storage: str | os.PathLike[str] | BaseStorage | None = None,
@@ -89,6 +90,9 @@ def tune(
     budget, trials, timeout
         Limits in full trainings, trials and seconds, any mix of them. With none given the search ends
         by itself, at 6 full trainings at the latest.
+    worth
+        End once one more full training is expected to gain less than this share of what training gains over the
+        untrained model, e.g. 0.01.
     seed
         Of every decision and every run.
     storage
@@ -136,6 +140,7 @@ def tune(
         budget=budget,
         trials=trials,
         timeout=timeout,
+        worth=worth,
         checkpoints=None if checkpoints is None else Path(checkpoints),
         **options,
     )

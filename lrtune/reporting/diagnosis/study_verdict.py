@@ -41,7 +41,7 @@ MIN_EACH = 3  # trials on either side of a comparison
 FEWEST_FOR_NOISE = 8  # reports
 CLEAR, LIKELY = 0.9, 0.6  # probability of being as good as the best from which an answer is called so
 NEIGHBOURHOOD = 0.5  # decades beside the best within which others show that it is the best
-JUDGING = 0.1  # of a full training, from which a run shows so
+JUDGING = 0.05  # of a full training, from which a run shows so; as the band's (freeze_thaw.config: judging_from)
 
 
 class _Study:
@@ -313,7 +313,7 @@ def _sure(study: _Study) -> Finding:
     else:
         kind = FindingKind.LIKELY if probability >= LIKELY else FindingKind.UNSURE
     chance = "" if probability is None else f", with a probability of {percent(probability)} within 2 % of the best"
-    place = ", between worse ones" if between else f", with nothing {_side(beside)} it trained and worse"
+    place = ", between worse ones" if between else f", though no run {_side(beside)} it is known to be worse"
     return Finding(
         kind=kind,
         evidence={"completed": len(study.done), "lr": study.best_lr}

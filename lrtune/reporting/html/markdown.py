@@ -51,8 +51,6 @@ def _head(record: StudyRecord, answer: AnswerText) -> Iterator[str]:
         return
     yield f"# Learning rate {as_markdown(answer.lr)}"
     yield f"As good, within noise: **{as_markdown(answer.band)}**. Diverges from: **{as_markdown(answer.edge)}**."
-    if answer.sure is not None:
-        yield f"How sure: {as_markdown(answer.sure)}."
     settings = ", ".join(f"{as_markdown(name)} **{as_markdown(value, 60)}**" for name, value in answer.settings)
     reached = f"{as_code(record.metric)} **{as_markdown(answer.value)}**"
     yield f"Reached {reached} with {settings}." if settings else f"Reached {reached}."
@@ -75,6 +73,7 @@ def _table(record: StudyRecord, answer: AnswerText, state: str) -> str:
     """What it took, a line each; no lines of code, because one that is wide makes all of the note too wide to read."""
     stopped = "" if state else str(record.result.get("stopped_because") or "")
     rows = [
+        ("How sure", answer.sure or ""),
         ("Cost", answer.cost),
         ("Trials", answer.trials),
         ("Stopped because", stopped),

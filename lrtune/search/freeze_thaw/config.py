@@ -7,9 +7,9 @@ Units: *decades* are differences of log10 of the (batch-scaled) learning rate; *
 0 is the best value seen and 1 that of the untrained model (:meth:`.observations.Observations.scaled`); *trainings* are
 fractions of one full training.
 
-Sources: where a line names none, the value was set by replaying searches on recorded trainings and made-up problems
-(the repository's ``studies/replay``), together with the others and not fitted by itself. *Definition*: it follows
-from what it is; *time*: it bounds the time of a decision.
+Sources: where a line names none, the value was chosen by a program that replays searches on recorded trainings
+(``studies/replay/choose.py`` of the repository), together with others, or set by earlier such replays. *Definition*: it
+follows from what it is; *time*: it bounds the time of a decision.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class FreezeThawConfig:
     coefficient_sd: tuple[float, float, float] = (0.4, 0.2, 0.25)  # prior standard deviation of a, b, c (loss)
     misfit_sd: float = 0.012  # standard deviation (loss) of the misfit that stays to the end
     misfit_length: float = 0.52  # its length scale over the learning rate, decades
-    settings_sd: float = 0.06  # standard deviation (loss) of what other settings shift, of two that are unlike
+    settings_sd: float = 0.05  # standard deviation (loss) of what other settings shift, of two that are unlike
     drift_sd: float = 0.13  # standard deviation (loss) of the misfit that grows per factor of ten before the end
     drift_length: float = 0.97  # its length scale over the learning rate, decades
     run_sd: float = 0.0046  # standard deviation (loss) of what one run draws by chance
@@ -98,14 +98,14 @@ class FreezeThawConfig:
     last_segment: float = 0.6  # trainings from which on a run is trained to its end at once
 
     # -- initial_design.py: the first runs
-    spacing: float = 1.2  # decades between the first runs: half of the width of a usual basin
+    spacing: float = 1.0  # decades between the first runs: half of the width of a usual basin
     jitter: float = 0.25  # largest shift of the first runs, as a share of the spacing; definition
     bisect_above: float = 0.75  # share of the spacing: a gap beside the best that is wider gets a run in its middle
     plateau_patience: float = 0.2  # trainings for which runs that have not begun to learn are trained on
     plateau_spacing: float = 0.4  # share of the spacing: runs on a plateau that are closer are not both trained on
 
     # -- candidates.py: where runs may be trained on or started
-    apart: float = 0.33  # decades between runs before one is complete; then twice that over the number of complete ones
+    apart: float = 0.25  # decades between runs before one is complete; then twice that over the number of complete ones
     closest: float = 0.02  # decades: closer runs differ by less than noise
     # decades to both sides of the best run at which one may be started
     grid: tuple[float, ...] = tuple(np.concatenate([np.arange(0, 0.8, 0.05), np.arange(0.8, 2.1, 0.1)]).tolist())
@@ -147,7 +147,7 @@ class FreezeThawConfig:
     behind_range: tuple[float, float] = (-0.05, 0.2)  # loss by which a run counts as behind at the least and the most
     least_roughness: float = 1e-4  # loss: a smoother curve counts as being as rough
     # weights of `confidence.FEATURES` in the logit; fitted by studies/replay/calibrate.py
-    confidence: tuple[float, ...] = (0.615, 0.292, -1.12, -2.09, -0.394, -1.05, -6.62, -0.489, -2.57, -0.286)
+    confidence: tuple[float, ...] = (0.234, 0.221, -1.4, -1.98, -0.774, -0.436, -6.64, -0.397, -1.66, 0.164)
 
     # -- answer.py: the band of good learning rates and the edge of divergence
     band_probability: float = 0.5  # probability of being as good from which a learning rate is in the band

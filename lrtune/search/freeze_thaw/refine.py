@@ -37,7 +37,11 @@ def refine(beliefs: Beliefs, budget: Budget, candidates: Sequence[Observation]) 
         [run.trial.open and budget.affords(float(price)) for run, price in zip(candidates, remaining, strict=True)]
     )
     if not ready.any():
-        return _follow(beliefs, budget, candidates) or budget.end("the budget leaves no room for another full training")
+        return (
+            _neighbour(beliefs, budget)
+            or _follow(beliefs, budget, candidates)
+            or budget.end("the budget leaves no room for another full training")
+        )
     worth = np.where(ready, gain / np.maximum(remaining, CONFIG.least_price), -np.inf)
     pick = int(np.argmax(worth))
     if beliefs.context.spent >= CONFIG.least_spent:

@@ -16,8 +16,9 @@ from lrtune.core.outcome import Ending, Outcome
 from lrtune.core.recipe import Recipe
 from lrtune.core.records import TrialRecord
 from lrtune.core.space import Space
-from lrtune.reporting.diagnosis import Finding, FindingKind
+from lrtune.reporting.diagnosis import Finding, FindingKind, study_verdict
 from lrtune.reporting.diagnosis import findings as findings_of
+from lrtune.search.freeze_thaw.config import CONFIG
 
 if TYPE_CHECKING:
     from lrtune.core.curve import Direction
@@ -97,7 +98,7 @@ def test_a_clear_answer_has_worse_neighbours_within_half_a_decade_on_both_sides(
     far = [done(0.03, 0.1), done(0.3, 0.2), done(0.003, 0.2), done(0.02, 0.12)]
     found = findings(far)[0]
     assert found.kind is FindingKind.LIKELY
-    assert "nothing above it" in found.why
+    assert "no run above it is known to be worse" in found.why
     for beside in (lost(0.08), done(0.05, 0.11)):
         assert kinds([*far, beside]) == [FindingKind.CLEAR]
     assert kinds([*far, done(0.05, 0.11, schedule="cosine")]) == [FindingKind.LIKELY]
@@ -110,6 +111,10 @@ def test_a_shorter_run_is_a_neighbour_where_it_came_far_enough_and_was_worse(
     best = dataclasses.replace(done(0.03, 0.1), curve=reported(1, 0.1, 27))
     paused = dataclasses.replace(trial(0.05), curve=reported(1, last, epochs))
     assert kinds([best, done(0.02, 0.2), done(0.01, 0.3), paused]) == [FindingKind[kind]]
+
+
+def test_what_can_judge_for_the_band_can_judge_for_the_verdict() -> None:
+    assert CONFIG.judging_from == study_verdict.JUDGING
 
 
 def test_nothing_completed() -> None:

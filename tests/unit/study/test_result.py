@@ -52,7 +52,7 @@ def test_the_json_has_what_is_promised(result: Result) -> None:
     data = result.to_json()
     assert set(data) == {
         *("study", "metric", "direction", "best", "band", "edge", "cost", "epochs_trained"),
-        *("trials", "stopped_because", "ending", "warnings"),
+        *("trials", "stopped_because", "ending", "warnings", "probability", "noise"),
     }
     assert set(data["trials"]) == GROUPS
     assert set(data["edge"]) == {"lr", "low", "high"}
