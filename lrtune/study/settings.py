@@ -47,7 +47,7 @@ class Limits:
         Seconds of the monotonic clock, for this call.
     worth
         What one more full training must be expected to gain, as a share of what training gains over the untrained
-        model, for `freeze-thaw` to go on. None goes on for half a percent where there is no other limit, and as far as
+        model, for `freeze-thaw` to go on. None goes on for 0.75 percent where there is no other limit, and as far as
         the limits allow where there is one.
     """
 

@@ -32,15 +32,11 @@ if TYPE_CHECKING:
 COSTS = (1.3, 1.6, 2.0, 2.5, 3.2)
 CAP, UNIT = 0.1, 0.02
 FIELDS = (
-    "challenger_price",
     "apart",
-    "stays_behind",
-    "follow_until",
     "edge_sd",
     "spacing",
     "first_training",
     "tolerance",
-    "late",
     "misfit_sd",
     "misfit_length",
     "drift_sd",

@@ -73,7 +73,7 @@ def measured(task: tuple[Problem, int]) -> list[tuple[float, list[float], float]
         leader = beliefs.best.x
         xs = leader + np.arange(-REACH, REACH + BETWEEN / 2, BETWEEN)
         xs = xs[(xs >= problem.grid[0]) & (xs <= problem.grid[-1])]
-        ends, _, _ = beliefs.draws([beliefs.unstarted(float(x), beliefs.best.key) for x in xs])
+        ends = beliefs.draws([beliefs.unstarted(float(x), beliefs.best.key) for x in xs])
         at = int(np.argmin(np.abs(xs - leader)))
         trained = beliefs.best.trained / beliefs.length
         named = [

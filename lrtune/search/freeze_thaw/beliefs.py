@@ -204,19 +204,6 @@ class Beliefs:
         beside = [run for run in self.observed.runs if side * (run.x - best.x) > 0]
         return not beside or any(run.diverged or self.behind(run, best) > CONFIG.confirmed_margin for run in beside)
 
-    def ahead(self, best: Observation) -> list[Observation]:
-        """Paused runs right of a complete one that are ahead of it as far as they came, up to the first that is not.
-
-        Where the model says that they will lose, they refute it. None under a schedule that decays: there the first
-        epochs flatter high learning rates.
-        """
-        _, levels = profile(best.trial.recipe.schedule, best.trial.recipe.warmup)
-        if levels[-1] < 1:
-            return []
-        right = [run for run in self.learning if run.key == best.key and run.x > best.x]
-        right.sort(key=lambda run: (run.x, run.number))
-        return list(itertools.takewhile(lambda run: not run.completed and self.behind(run, best) < 0, right))
-
     def behind(self, run: Observation, best: Observation) -> float:
         """By how much loss it is worse at the furthest common fraction of the training."""
         common = min(run.trained, best.trained) / self.length
@@ -234,31 +221,18 @@ class Beliefs:
     # -- predicted by the model ------------------------------------------------------------------------
 
     @one_thread()
-    def draws(self, candidates: Sequence[Observation], until: Floats | None = None) -> tuple[Floats, Floats, Floats]:
-        """Posterior draws of the loss that candidates end at, each of shape (draws, candidates).
+    def draws(self, candidates: Sequence[Observation]) -> Floats:
+        """Posterior draws of the loss that candidates end at, shape (draws, candidates).
 
-        Returns
-        -------
-        ends, smooth, next_values
-            The ends, as of a run that diverges beyond the edge; the same without the edge; and the loss that each
-            would report at epoch `until`, of shape (candidates,). Without it `next_values` is empty, which spares
-            most of the work, and the ends are the same.
+        That of complete runs is known; a run beyond the edge ends as one that diverges.
         """
-        keys = list(dict.fromkeys([run.key for run in [*candidates, *self.learning]]))
-        groups = {key: i for i, key in enumerate(keys)}
-        model = self._model(groups)
-        n = len(candidates)
-        whens = np.concatenate([np.ones(n), np.ones(n) if until is None else until / self.length])
-        query = points([*candidates] * 2, whens, groups)
-        both = model.draws(query, CONFIG.draws, self.rng, wanted=n if until is None else None)
-        smooth, next_values = both[:, :n], both[:, n:]
-        noise = self.rng.standard_normal((CONFIG.draws, n))  # drawn in any case: what follows is the same
-        next_values = next_values if until is None else next_values + CONFIG.report_sd * noise
+        groups = {key: i for i, key in enumerate(dict.fromkeys(run.key for run in [*candidates, *self.learning]))}
+        query = points(candidates, np.ones(len(candidates)), groups)
+        ends = self._model(groups).draws(query, CONFIG.draws, self.rng)
         for j, run in enumerate(candidates):
             if run.completed:
-                smooth[:, j] = self.result(run)
-        smooth = smooth + self._expected_loss(candidates)
-        return self._with_edge(smooth.copy(), candidates), smooth, next_values
+                ends[:, j] = self.result(run)
+        return self._with_edge(ends + self._expected_loss(candidates), candidates)
 
     def _model(self, groups: dict[Key, int]) -> CurveModel:
         runs = self.by_progress[: CONFIG.model_runs]

@@ -87,7 +87,7 @@ def _said(beliefs: Beliefs, best: Observation, places: Floats) -> Floats:
     others = list(dict.fromkeys(run.key for run in beliefs.by_progress if run.key != best.key))[: CONFIG.most_untried]
     under = [beliefs.unstarted(best.x + beliefs.shift(key), key) for key in others]
     asked = [beliefs.unstarted(float(x), best.key) for x in [*places, *wide]]
-    ends, _, _ = beliefs.draws([*asked, *under])
+    ends = beliefs.draws([*asked, *under])
     above = ends[:, : len(places)] - ends.min(axis=1, keepdims=True)
     said: Floats = (above <= CONFIG.as_good).mean(axis=0)
     return said

@@ -29,7 +29,6 @@ class FreezeThawConfig:
     sigmas: float = 2.0  # standard deviations of a difference beyond which it is none by chance; definition (5 % level)
     tolerance: float = 0.012  # loss within which a run is as good as the best: what repeats differ by on many tasks
     tied: float = 0.0005  # loss within which runs do not differ, and below which another training gains nothing
-    late: float = 0.25  # trainings from which a run's distance to the best at the same fraction is kept to its end
     fewest: int = 3  # runs or reports that a level or a noise is estimated from; definition (second differences)
 
     # -- observations.py: curves as the model sees them
@@ -119,18 +118,15 @@ class FreezeThawConfig:
     overfit_near: float = 0.12  # decades within which a run stands for the one that would end where that was best
 
     # -- race.py: until one run is complete
-    challenger_price: float = 0.35  # loss that challengers must be expected to save per full training that they cost
     beside: float = 0.1  # trainings up to which a second worker trains neighbours of the leader, which the first trains
-    trained_bonus: float = 0.0003  # loss that a full training paid already is worth: among equals the furthest leads
 
     # -- refine.py: after the first complete run
-    worth: float = 0.005  # loss that one more training must be expected to save, else a search without limits ends
+    worth: float = 0.0075  # loss that one more training must be expected to save, else a search without limits ends
     # times that, added per factor of ten of combinations of other settings: the best of more guesses is a luckier one
     worth_per_tenfold: float = 4.0
     worth_confirmed: float = 2.0  # times all that where an earlier study's answer is confirmed
     least_spent: float = 2.0  # trainings that a search without limits spends at least
     least_spent_confirmed: float = 1.0  # the same where an earlier study is confirmed; definition (one complete run)
-    follow_until: float = 0.15  # trainings up to which a run that is ahead of the best complete one is trained on
     beside_worth: float = 0.01  # loss that a second worker's training must be expected to save, else it waits
     neighbourhood: float = 0.5  # decades beside the best within which a run is its neighbour; definition
     neighbour: float = 0.3  # decades beside the best at which one is started where there is none
@@ -139,15 +135,13 @@ class FreezeThawConfig:
     repeat_left: float = (
         3.0  # trainings left below which a budget goes to repeats under another seed, if little is to gain
     )
-    stays_behind: float = 0.5  # share of what a late run is behind by that it keeps at least to its end
-    other_schedule_loss: float = 0.05  # loss by which it may be behind only because of its schedule
 
     # -- confidence.py: how probable it is that a learning rate is as good as the best
     as_good: float = 0.02  # loss above the optimum up to which a learning rate is as good; definition
     behind_range: tuple[float, float] = (-0.05, 0.2)  # loss by which a run counts as behind at the least and the most
     least_roughness: float = 1e-4  # loss: a smoother curve counts as being as rough
     # weights of `confidence.FEATURES` in the logit; fitted by studies/replay/calibrate.py
-    confidence: tuple[float, ...] = (0.234, 0.221, -1.4, -1.98, -0.774, -0.436, -6.64, -0.397, -1.66, 0.164)
+    confidence: tuple[float, ...] = (0.429, 0.2, -1.84, -2.2, -0.545, -0.479, -5.67, -0.31, -1.51, 0.195)
 
     # -- answer.py: the band of good learning rates and the edge of divergence
     band_probability: float = 0.5  # probability of being as good from which a learning rate is in the band

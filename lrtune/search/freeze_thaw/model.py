@@ -68,10 +68,6 @@ class Points:
     group: npt.NDArray[np.int64]
     run: npt.NDArray[np.int64]
 
-    def first(self, n: int) -> Points:
-        """The first `n` of them."""
-        return Points(self.x[:n], self.t[:n], self.area[:n], self.level[:n], self.group[:n], self.run[:n])
-
 
 class CurveModel:
     """The posterior of the model, given points of the curves.
@@ -142,14 +138,8 @@ class CurveModel:
         self._mean, self._spread = mean, np.linalg.cholesky(np.linalg.inv(precision))
         self._scale = np.maximum(CONFIG.least_scale, np.sqrt(rate / (shape - 1)))
 
-    def draws(self, query: Points, count: int, rng: np.random.Generator, *, wanted: int | None = None) -> Floats:
-        """Posterior draws of the noise-free loss at other points, shape (count, m).
-
-        With `wanted`, of the first so many points only, shape (count, wanted); values and the state of `rng` are the
-        same as without it, because the Cholesky factor of a leading block is the leading block of the factor.
-        """
-        places = len(query.x)
-        query = query if wanted is None else query.first(wanted)
+    def draws(self, query: Points, count: int, rng: np.random.Generator) -> Floats:
+        """Posterior draws of the noise-free loss at other points, shape (count, m)."""
         picks = np.sort(rng.choice(len(self._weight), size=count, p=self._weight))
         cross = self._kernel(self._points, query)  # (n, m)
         gain = cho_solve((self._chol, True), cross)
@@ -161,7 +151,7 @@ class CurveModel:
         beta[:, 1:] = np.maximum(beta[:, 1:], 0)
         residual = self._y[None] - _law(beta, picks, self._falls, self._rises)
         found: Floats = _law(beta, picks, *self._terms(query)) + residual @ gain
-        found += scale * (rng.standard_normal((count, places))[:, : len(query.x)] @ root.T)
+        found += scale * (rng.standard_normal((count, len(query.x))) @ root.T)
         return found
 
 

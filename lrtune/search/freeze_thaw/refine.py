@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from lrtune.search.freeze_thaw.budget import Budget
     from lrtune.search.freeze_thaw.observations import Observation
 
-__all__ = ["held_behind", "refine"]
+__all__ = ["refine"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 
 def refine(beliefs: Beliefs, budget: Budget, candidates: Sequence[Observation]) -> Action:
     """Another run's next segment, a repeat, or the end."""
-    ends = held_behind(beliefs, candidates, beliefs.draws(candidates)[0])
+    ends = beliefs.draws(candidates)
     known = [j for j, run in enumerate(candidates) if run.completed or run.trial.until is not None]
     gain = np.maximum(0, ends[:, known].min(axis=1, keepdims=True) - ends).mean(axis=0)  # beside what others train
     remaining = np.array([budget.remaining(run) for run in candidates])
@@ -37,17 +37,9 @@ def refine(beliefs: Beliefs, budget: Budget, candidates: Sequence[Observation]) 
         [run.trial.open and budget.affords(float(price)) for run, price in zip(candidates, remaining, strict=True)]
     )
     if not ready.any():
-        return (
-            _neighbour(beliefs, budget)
-            or _follow(beliefs, budget, candidates)
-            or budget.end("the budget leaves no room for another full training")
-        )
+        return _neighbour(beliefs, budget) or budget.end("the budget leaves no room for another full training")
     worth = np.where(ready, gain / np.maximum(remaining, CONFIG.least_price), -np.inf)
     pick = int(np.argmax(worth))
-    if beliefs.context.spent >= CONFIG.least_spent:
-        followed = _follow(beliefs, budget, candidates, reserve=float(remaining[pick]))
-        if followed:
-            return followed
     if beliefs.context.busy and gain[pick] < CONFIG.beside_worth * remaining[pick]:
         return budget.end("another worker trains what is worth it")  # waits for it
     if _enough(beliefs, float(gain[pick]), float(remaining[pick])):
@@ -59,27 +51,6 @@ def refine(beliefs: Beliefs, budget: Budget, candidates: Sequence[Observation]) 
         or _untried(beliefs, budget, candidates, worth)
         or budget.advance(candidates[pick], budget.after(candidates[pick].trained), "refine")
     )
-
-
-def held_behind(beliefs: Beliefs, candidates: Sequence[Observation], ends: Floats) -> Floats:
-    """Draws of the ends in which a run that is late and behind a complete one stays behind it.
-
-    It is compared with the best of its schedule and warmup, else with the best of all.
-    """
-    done = sorted(beliefs.observed.completed, key=beliefs.result)
-    for j, run in enumerate(candidates):
-        if run.completed or run.trained < CONFIG.late * beliefs.length or not done:
-            continue
-        recipe = run.trial.recipe
-        kind = (recipe.schedule, recipe.warmup)
-        kin = next((a for a in done if (a.trial.recipe.schedule, a.trial.recipe.warmup) == kind), None)
-        ahead = kin or done[0]
-        if run.x < ahead.x and beliefs.observed.overfit_from(ahead) is not None:
-            continue  # trained at a higher rate, the other has overfitted
-        behind = beliefs.behind(run, ahead) - (0.0 if kin else CONFIG.other_schedule_loss)
-        if behind > 0:
-            ends[:, j] = np.maximum(ends[:, j], beliefs.result(ahead) + CONFIG.stays_behind * behind)
-    return ends
 
 
 def _enough(beliefs: Beliefs, gain: float, remaining: float) -> bool:
@@ -122,25 +93,6 @@ def _neighbour(beliefs: Beliefs, budget: Budget) -> Action | None:
 def _within(distance: float) -> bool:
     """Whether a distance in decades, to the side that is asked about, makes a run a neighbour."""
     return CONFIG.closest < distance <= CONFIG.neighbourhood
-
-
-def _follow(beliefs: Beliefs, budget: Budget, candidates: Sequence[Observation], reserve: float = 0.0) -> Action | None:
-    """The next segment of a run right of the best that is ahead of it as far as it came.
-
-    It leaves the budget for `reserve` full trainings.
-    """
-    best = min(beliefs.observed.completed, key=lambda run: (beliefs.result(run), run.number))
-    ahead = {run.number for run in beliefs.ahead(best)}
-    segments = [(budget.after(run.trained), run) for run in candidates if run.number in ahead and run.trial.open]
-    segments = [
-        (until, run)
-        for until, run in segments
-        if until <= CONFIG.follow_until * budget.length and budget.affords(budget.price(run, until) + reserve)
-    ]
-    if not segments:
-        return None
-    until, run = min(segments, key=lambda segment: (segment[0], segment[1].x))
-    return budget.advance(run, until, "it leads as far as it came")
 
 
 def _untried(beliefs: Beliefs, budget: Budget, candidates: Sequence[Observation], worth: Floats) -> Action | None:

@@ -13,7 +13,6 @@ from lrtune.core.outcome import Outcome
 from lrtune.search.base import Continue, SearchContext, Start, TrialView
 from lrtune.search.freeze_thaw.beliefs import Beliefs
 from lrtune.search.freeze_thaw.candidates import Candidates
-from lrtune.search.freeze_thaw.refine import held_behind
 from lrtune.search.freeze_thaw.strategy import FreezeThaw
 
 if TYPE_CHECKING:
@@ -172,48 +171,3 @@ def test_walls_hold_under_their_own_settings_only() -> None:
 def test_a_budget_is_spent_though_the_basin_is_exhausted() -> None:
     lab = Laboratory(strategy="freeze-thaw", epochs=12, budget=14.0, check_purity=False, widen=0.0).run()
     assert lab.paid / 12 > 13
-
-
-# -- what is predicted of runs that have begun --------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("end", "trained", "spent", "followed"),
-    [
-        (0.0, 2, 3.0, True),  # it leads the best, which ends at 0.1
-        (0.0, 16, 3.0, False),  # far enough to be compared
-        (0.0, 2, 1.5, False),  # the search is not that far
-        (0.15, 2, 3.0, False),  # refuted
-    ],
-)
-def test_a_run_that_leads_the_best_as_far_as_it_came_is_followed_until_it_can_be_compared(
-    end: float, trained: int, spent: float, *, followed: bool
-) -> None:
-    runs = [run(-2.7, 0.12), run(-2.4, 0.1), run(-1.9, end, trained), run(-0.5, 1.0, 1)]
-    action = FreezeThaw().next(context(*runs, spent=spent, budget=None))
-    assert (isinstance(action, Continue) and action.why == "it leads as far as it came") == followed
-    if followed:
-        assert isinstance(action, Continue)
-        assert (action.number, action.until) == (2, 4)
-
-
-def test_what_is_followed_leaves_the_budget_for_what_is_expected_to_gain_most() -> None:
-    runs = [run(-2.7, 0.12), run(-2.4, 0.1), run(-1.9, 0.0, 2), run(-0.5, 1.0, 1)]
-    price = 1 - 2 / LENGTH  # of the leader's own end, the most that is trained next
-    for left, followed in ((price + 0.5, True), (price + 1e-3, False)):
-        action = FreezeThaw().next(context(*runs, spent=3.0, budget=3.0 + left))
-        assert isinstance(action, Continue | Start)
-        assert (action.why == "it leads as far as it came") == followed
-
-
-@pytest.mark.parametrize(("end", "held"), [(0.9, True), (0.13, False)])
-def test_a_run_far_behind_the_best_stays_behind_it_under_another_schedule_too(end: float, held: bool) -> None:
-    """By half of what exceeds 5 % of all there is to learn; what is less may be the schedule's doing."""
-    done = run(BEST, 0.1, **OTHERS)
-    behind = run(BEST, end, 30, **{**OTHERS, "schedule": "constant"})
-    beliefs = Beliefs(context(done, behind, space=JOINT))
-    (paused,) = [c for c in Candidates(beliefs).all() if c.number >= 0 and not c.completed]
-    ends = held_behind(beliefs, [paused], np.full((1, 1), -1.0))
-    lost = beliefs.behind(paused, beliefs.observed.completed[0])
-    assert (lost > 0.5) == held
-    assert float(ends[0, 0]) == pytest.approx(0.5 * (lost - 0.05) if held else -1.0)

@@ -105,14 +105,3 @@ def test_the_same_seed_draws_the_same() -> None:
     one, two = (model.draws(query, 64, np.random.default_rng(7)) for _ in range(2))
     np.testing.assert_array_equal(one, two)
     assert not np.array_equal(one, model.draws(query, 64, np.random.default_rng(8)))
-
-
-def test_a_leading_block_is_drawn_as_it_would_be_among_all() -> None:
-    x, t = [-3.0, -2.0, -1.0, -2.0], [0.1, 0.1, 0.1, 0.4]
-    y = np.array([0.9, 0.6, 0.8, 0.3])
-    model = CurveModel(places(x, t), y, gap=np.zeros(4), rough=np.zeros(4), alike=np.ones((1, 1)))
-    query = places([-3.0, -2.5, -2.0, -1.5, -2.0, -1.0], [1.0, 1.0, 1.0, 0.2, 0.4, 0.8])
-    one, two = np.random.default_rng(5), np.random.default_rng(5)
-    every, leading = model.draws(query, 64, one), model.draws(query, 64, two, wanted=3)
-    np.testing.assert_allclose(leading, every[:, :3], atol=1e-9)
-    assert one.random() == two.random()
