@@ -36,25 +36,28 @@ def race(beliefs: Beliefs, budget: Budget, candidates: Sequence[Observation]) ->
     leader = int(np.argmin(np.where(beyond, np.inf, ends.mean(axis=0))))
     run = candidates[leader]
     if not run.trial.open:
-        return _beside(budget, candidates, leader, ends)
+        return _beside(budget, candidates, leader, ends, busy=beliefs.context.busy)
     why = "leader" if run.trained >= budget.first else "the model's favourite"
     return budget.advance(run, budget.after(run.trained), why)
 
 
-def _beside(budget: Budget, candidates: Sequence[Observation], leader: int, ends: Floats) -> Action:
-    """Another worker trains the leader: its best neighbour, for a look, with its end held back from the budget.
+def _beside(budget: Budget, candidates: Sequence[Observation], leader: int, ends: Floats, *, busy: bool) -> Action:
+    """The leader is another worker's: its best neighbour, for a look, with its end held back from the budget.
 
-    No further: what is trained beside the leader is mostly lost when that one is better.
+    No further while any is trained: what is trained beside the leader is mostly lost when that one is better.
     """
-    first = candidates[leader]
+    first, order = candidates[leader], np.argsort(ends.mean(axis=0), kind="stable")
     claimed = first.trial.until
     target = min(budget.length if claimed is None else claimed, budget.round(CONFIG.beside * budget.length))
     reserve = budget.remaining(first) - budget.price(first, claimed or 0)
-    for j in np.argsort(ends.mean(axis=0), kind="stable"):
+    for j in order:
         run = candidates[j]
-        if abs(run.x - first.x) > CONFIG.neighbourhood:
-            continue
         until = min(budget.after(run.trained), target)
-        if run.trial.open and until > run.trained and budget.affords(budget.price(run, until) + reserve):
+        near = run.trial.open and until > run.trained and abs(run.x - first.x) <= CONFIG.neighbourhood
+        if near and budget.affords(budget.price(run, until) + reserve):
             return budget.advance(run, until, "beside the leader")
+    for j in () if busy else order:  # nobody trains the leader: it is paused in a process that may have ended
+        run = candidates[j]
+        if run.trial.open and budget.affords(budget.remaining(run)):
+            return budget.advance(run, budget.after(run.trained), "in place of the leader")
     return budget.end("the budget ends before another run can be finished")

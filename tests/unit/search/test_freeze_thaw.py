@@ -64,6 +64,24 @@ def test_left_to_itself_it_ends_when_there_is_nothing_left_to_gain() -> None:
     assert "noise" in lab.actions[-1].why
 
 
+def test_where_the_leader_is_paused_in_another_process_it_trains_the_next_best() -> None:
+    shown = context([(-3.0, 6, None), (-2.0, 12, None), (-1.6, 6, None), (-1.0, 3, None)])
+    trials = [dataclasses.replace(t, mine=t.number != 1) for t in shown.trials]
+    for _ in range(12):
+        action = FreezeThaw().next(dataclasses.replace(shown, trials=trials))
+        assert isinstance(action, Start | Continue), action
+        if isinstance(action, Continue) and action.until > 12:
+            break
+        number = action.number if isinstance(action, Continue) else len(trials)
+        lr = trials[number].recipe.lr if isinstance(action, Continue) else (action.params or {})["lr"]
+        (seen,) = context([(math.log10(lr), round(action.until), None)]).trials
+        trials = sorted([*(t for t in trials if t.number != number), dataclasses.replace(seen, number=number)],
+                        key=lambda t: t.number)  # fmt: skip
+    assert isinstance(action, Continue)
+    assert action.number != 1
+    assert action.until > 12
+
+
 def test_it_goes_on_for_what_one_more_training_is_worth() -> None:
     costs = [searched(budget=None, worth=worth).paid / LENGTH for worth in (0.2, 0.01, 0.0005)]
     assert costs == sorted(costs)
