@@ -26,12 +26,25 @@ __all__ = ["FEATURES", "features", "judging", "probabilities"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
-FEATURES = ("one", "said", "left", "right", "unjudged", "trained", "behind", "rough", "overfit", "to_edge")
+FEATURES = (
+    "one",
+    "said",
+    "left",
+    "right",
+    "unjudged",
+    "trained",
+    "behind",
+    "rough",
+    "overfit",
+    "to_edge",
+    "overfits_right",
+)
 """
 ``one`` is 1; ``said`` the logit of the model's probability; ``left`` and ``right`` the decades from the best; what
 follows is of the nearest run that can judge: ``unjudged`` the decades to it, ``trained`` log10 of its share of a full
 training, ``behind`` the loss by which it (interpolated between two) is behind the best; ``rough`` is log10 of the best
-run's roughness, ``overfit`` 1 where it overfitted, ``to_edge`` the decades to the edge, at most 2.
+run's roughness, ``overfit`` 1 where the run trained furthest overfits, ``to_edge`` the decades to the edge, at most 2;
+``overfits_right`` is ``right`` where the best or a run right of it overfits, else 0.
 """
 
 
@@ -59,6 +72,7 @@ def features(beliefs: Beliefs, best: Observation, places: Floats) -> Floats:
     behind = [_behind(beliefs, run, best) for run in runs]
     trained = np.array([run.trained / beliefs.length for run in runs])
     rough, overfit = beliefs.observed.roughness(best), beliefs.overfit_from is not None
+    turned = [run for run in beliefs.learning if run.x >= best.x and beliefs.observed.overfit_from(run) is not None]
     columns: Sequence[Floats | float] = (
         1.0,
         np.log(said / (1 - said)),
@@ -70,6 +84,7 @@ def features(beliefs: Beliefs, best: Observation, places: Floats) -> Floats:
         math.log10(rough + CONFIG.least_roughness),
         float(overfit),
         np.clip(beliefs.edge - x, 0, 2),
+        np.maximum(x - best.x, 0) * bool(turned),
     )
     return np.stack([np.broadcast_to(column, x.shape) for column in columns], axis=1)
 

@@ -141,7 +141,7 @@ class FreezeThawConfig:
     behind_range: tuple[float, float] = (-0.05, 0.2)  # loss by which a run counts as behind at the least and the most
     least_roughness: float = 1e-4  # loss: a smoother curve counts as being as rough
     # weights of `confidence.FEATURES` in the logit; fitted by studies/replay/calibrate.py
-    confidence: tuple[float, ...] = (0.429, 0.2, -1.84, -2.2, -0.545, -0.479, -5.67, -0.31, -1.51, 0.195)
+    confidence: tuple[float, ...] = (0.346, 0.204, -1.71, -1.8, -0.753, -0.441, -5.7, -0.319, -1.48, 0.23, -0.982)
 
     # -- answer.py: the band of good learning rates and the edge of divergence
     band_probability: float = 0.5  # probability of being as good from which a learning rate is in the band
