@@ -83,7 +83,10 @@ def passing_folder() -> Iterator[Path]:
         _remove_unlocked(left, functools.partial(shutil.rmtree, left, ignore_errors=True))
     while True:
         folder = Path(tempfile.mkdtemp(prefix=FOLDER))
-        descriptor = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
+        try:
+            descriptor = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
+        except FileNotFoundError:  # another search swept it away before it was open
+            continue
         if descriptor is None or _locked(descriptor, folder):
             break
     try:

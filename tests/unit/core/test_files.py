@@ -140,3 +140,22 @@ def test_passing_folders_of_the_dead_go_and_those_of_the_living_stay(
         assert theirs.exists()
         with passing_folder():
             assert not theirs.exists()
+
+
+def test_a_folder_that_another_search_swept_away_before_it_was_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+    make = tempfile.mkdtemp
+
+    def swept_once(**given: str) -> str:
+        made.append(Path(make(**given)))
+        if len(made) == 1:
+            made[0].rmdir()  # what the other one does
+        return str(made[-1])
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "mkdtemp", swept_once)
+    with passing_folder() as mine:
+        assert mine == made[1]
+        assert mine.is_dir()
