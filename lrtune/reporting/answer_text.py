@@ -116,7 +116,7 @@ def _sure(record: StudyRecord) -> str | None:
     probability, noise = (record.result.get(name) for name in ("probability", "noise"))
     if probability is None:
         return None
-    moved = "" if not noise else f"; another seed moves a result by about {number(float(noise), 2)}"
+    moved = "" if not noise else f"; chance alone moves a result by {number(float(noise), 2)} or more"
     return f"{percent(float(probability))} that it is within 2 % of the best there is{moved}"
 
 
