@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from lrtune.core.recipe import Recipe
     from lrtune.study.events import Progress
 
-__all__ = ["band", "clock", "cost", "counts", "recipe", "sparkline"]
+__all__ = ["band", "clock", "counts", "recipe", "sparkline"]
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 ASCII_BLOCKS = "_.-=+*#@"
@@ -46,12 +46,6 @@ def recipe(shown: Recipe) -> str:
 def band(low_high: tuple[float, float]) -> str:
     """``"0.01 to 0.1"``."""
     return f"{low_high[0]:.3g} to {low_high[1]:.3g}"
-
-
-def cost(progress: Progress) -> str:
-    """``"1.25 of 4 full trainings"``."""
-    limit = "" if progress.budget is None else f" of {progress.budget:g}"
-    return f"{progress.spent:.2f}{limit} full trainings"
 
 
 def counts(progress: Progress) -> str:

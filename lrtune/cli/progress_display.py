@@ -110,7 +110,7 @@ class Display:
 def _rows(progress: Progress, since: float, *, ascii_only: bool) -> Iterator[tuple[str, str]]:
     """A name and a text for each line."""
     yield "lrtune", progress.name
-    yield "cost", f"{_bar(progress, ascii_only=ascii_only)}{formatting.cost(progress)}"
+    yield "cost", f"{_bar(progress, ascii_only=ascii_only)}{progress.spending}"
     spent, left = formatting.clock(progress.elapsed + since), progress.seconds_left
     yield "time", spent if left is None else f"{spent}, about {formatting.clock(max(0.0, left - since))} left"
     if progress.best is not None:
@@ -133,8 +133,10 @@ def _rows(progress: Progress, since: float, *, ascii_only: bool) -> Iterator[tup
 
 
 def _bar(progress: Progress, *, ascii_only: bool) -> str:
-    if not progress.budget:
+    limits = ((progress.spent, progress.budget), (progress.machine_time, progress.machine_budget))
+    shares = [spent / limit for spent, limit in limits if limit]
+    if not shares:
         return ""
-    full = min(BAR, round(BAR * progress.spent / progress.budget))
+    full = min(BAR, round(BAR * max(shares)))
     on, off = ("#", ".") if ascii_only else ("█", "░")
     return f"{on * full}{off * (BAR - full)} "

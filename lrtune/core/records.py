@@ -67,6 +67,8 @@ class TrialRecord:
         Its result under the study's value rule; None where it has none (diverged, failed, no report).
     trained
         Epochs that were trained for it, those trained again after an interruption included.
+    saved_epochs
+        Epochs of a run alone whose time was saved because it was trained beside others in one stacked model.
     segments
         In the order of time.
     started, finished
@@ -83,6 +85,7 @@ class TrialRecord:
     why: str = ""
     value: float | None = None
     trained: float = 0.0
+    saved_epochs: float = 0.0
     segments: tuple[Segment, ...] = ()
     started: float | None = None
     finished: float | None = None
@@ -149,6 +152,11 @@ class StudyRecord:
     def cost(self) -> float:
         """Epochs trained, in full trainings."""
         return sum(record.trained for record in self.records) / self.epochs
+
+    @property
+    def machine_time(self) -> float:
+        """The time that all training took, in full trainings of one run alone: the cost, unless some trained together."""
+        return sum(record.trained - record.saved_epochs for record in self.records) / self.epochs
 
     @property
     def sign(self) -> float:

@@ -230,10 +230,9 @@ def _with_progress(record: StudyRecord, progress: Progress) -> StudyRecord:
 
 
 def _state(progress: Progress) -> str:
-    limit = "" if progress.budget is None else f" of {progress.budget:g}"
     left = progress.seconds_left
     about = "" if left is None else f", about {max(1, math.ceil(left / 60))} min left"
-    return f"{progress.spent:.2f}{limit} full trainings spent{about}"
+    return f"{progress.spending} spent{about}"
 
 
 def _figures(record: StudyRecord) -> Iterator[tuple[str, go.Figure]]:

@@ -87,7 +87,7 @@ def answer(record: StudyRecord) -> AnswerText:
         band=_band(record),
         edge=_edge(record),
         sure=_sure(record),
-        cost=f"{cost:g} full training{'' if cost == 1 else 's'}",
+        cost=_cost(cost, record),
         trials=", ".join(f"{counts[key]:,} {word}" for key, word in COUNTED.items() if counts.get(key)) or "none yet",
         findings=found,
         warnings=[w for w in dict.fromkeys(warnings) if not any(w.startswith(f.kind.value) for f in found)],
@@ -105,6 +105,13 @@ def _warmup(warmup: float) -> str | None:
     if warmup == 0:
         return None
     return f"{warmup:g} steps" if warmup >= 1 else f"{100 * warmup:g} % of the steps"
+
+
+def _cost(cost: float, record: StudyRecord) -> str:
+    """Full trainings, and the time of how many they took, where runs were trained side by side."""
+    shown = f"{cost:g} full training{'' if cost == 1 else 's'}"
+    saved = record.cost - record.machine_time
+    return shown if round(saved, 2) <= 0 else f"{shown}, in the time of {round(cost - saved, 2):g}"
 
 
 def _band(record: StudyRecord) -> str:

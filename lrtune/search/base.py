@@ -130,6 +130,14 @@ class SearchContext:
         The search's seed. Derive every random number from it and from the trials.
     exhausted
         Whether the limit on the number of trials is reached: only Continue, Stop and Finish remain.
+    beside
+        Numbers of the trials whose segments have been claimed for this worker and have not begun: the next action joins
+        them, and all are trained side by side as one stacked model (:meth:`can_join`). Empty where the next
+        segment starts alone. :class:`Wait` lets them begin.
+    beside_price
+        The time that a run takes beside others, as a share of what it takes alone.
+    timed
+        Whether `budget` comes from a limit of time, which runs beside others use less of.
     """
 
     space: Space
@@ -145,6 +153,19 @@ class SearchContext:
     finest: float = 1.0
     seed: int = 0
     exhausted: bool = False
+    beside: tuple[int, ...] = ()
+    beside_price: float = 1.0
+    timed: bool = False
+
+    def can_join(self, recipe: Recipe) -> bool:
+        """Whether a run may be trained in one stack with those of `beside`: equal batch size and optimizer."""
+        others = (trial.recipe for trial in self.trials if trial.number in self.beside)
+        return all((r.batch_size, r.optimizer) == (recipe.batch_size, recipe.optimizer) for r in others)
+
+    @property
+    def by_time(self) -> bool:
+        """Whether time is what is to be saved, and not full trainings: a run beside others adds little of the one."""
+        return self.timed or self.self_stopping or self.budget is None
 
     @property
     def left(self) -> float:
@@ -263,7 +284,11 @@ Action: TypeAlias = Start | Continue | Stop | Wait | Finish
 
 
 class Strategy(Protocol):
-    """Decides what trains next, and how far."""
+    """Decides what trains next, and how far.
+
+    It may have an attribute ``joins``: true where it reads :attr:`SearchContext.beside`, and so may be asked for runs
+    that are trained side by side.
+    """
 
     @property
     def name(self) -> str:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Observer", "Progress"]
 
+SHOWN = 0.005
+"""Full trainings of time saved that are shown."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
@@ -27,8 +30,10 @@ class Progress:
         the study's lock: an observer that takes long should wait for the next one without.
     budget, timeout, trials_limit
         The limits in full trainings, seconds and trials; None where there is none.
-    spent
-        Full trainings so far.
+    machine_budget
+        The limit on `machine_time`; None where there is none.
+    spent, machine_time
+        Full trainings so far; and the time of so many runs alone that they took, less where runs trained side by side.
     elapsed
         Seconds since this call began.
     counts
@@ -52,7 +57,9 @@ class Progress:
     budget: float | None = None
     timeout: float | None = None
     trials_limit: int | None = None
+    machine_budget: float | None = None
     spent: float = 0.0
+    machine_time: float = 0.0
     elapsed: float = 0.0
     counts: Mapping[str, int] = field(default_factory=dict)
     best: Recipe | None = None
@@ -65,10 +72,22 @@ class Progress:
     result: Result | None = None
 
     @property
+    def spending(self) -> str:
+        """``"1.25 of 4 full trainings, in the time of 0.80"``; the time only where it differs, or is limited."""
+        limit, most = ("" if one is None else f" of {one:g}" for one in (self.budget, self.machine_budget))
+        shown = f"{self.spent:.2f}{limit} full trainings"
+        faster = self.machine_budget is not None or self.spent - self.machine_time >= SHOWN
+        return f"{shown}, in the time of {self.machine_time:.2f}{most}" if faster else shown
+
+    @property
     def seconds_left(self) -> float | None:
         """An estimate from the pace so far and the limits; None while there is nothing to go by."""
         finished = sum(count for group, count in self.counts.items() if group != "open")
-        guesses = [self._at_pace(self.spent, self.budget), self._at_pace(finished, self.trials_limit)]
+        guesses = [
+            self._at_pace(self.spent, self.budget),
+            self._at_pace(self.machine_time, self.machine_budget),
+            self._at_pace(finished, self.trials_limit),
+        ]
         if self.timeout is not None:
             guesses.append(max(0.0, self.timeout - self.elapsed))
         return min((guess for guess in guesses if guess is not None), default=None)

@@ -46,6 +46,9 @@ class Result:
         Standard deviation of one result, in the metric's unit; a lower bound where nothing was repeated.
     cost, epochs_trained
         In full trainings and in epochs, those trained twice included.
+    machine_time
+        The time that training took, in full trainings of one run alone: less than the cost where runs were trained side
+        by side as one stacked model. None in the result of an earlier version.
     trials_by_outcome
         A count for each group of outcomes.
     stopped_because, ending
@@ -71,6 +74,7 @@ class Result:
     warnings: tuple[str, ...] = ()
     probability: float | None = None
     noise: float | None = None
+    machine_time: float | None = None
     study: optuna.Study | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -87,6 +91,7 @@ class Result:
             "noise": self.noise,
             "cost": round(self.cost, 6),
             "epochs_trained": round(self.epochs_trained, 6),
+            "machine_time": None if self.machine_time is None else round(self.machine_time, 6),
             "trials": {group: self.trials_by_outcome.get(group, 0) for group in GROUPS},
             "stopped_because": self.stopped_because,
             "ending": self.ending.key,
@@ -113,6 +118,7 @@ class Result:
             warnings=tuple(data["warnings"]),
             probability=data.get("probability"),
             noise=data.get("noise"),
+            machine_time=data.get("machine_time"),
             study=study,
         )
 

@@ -41,6 +41,9 @@ class Limits:
     ----------
     budget
         Full trainings, at least 1: less could not train any recipe to its end.
+    machine_budget
+        The same as the time that one run alone would take: runs that train beside others in a stacked model count for
+        less.
     trials
         Trials started.
     timeout
@@ -53,6 +56,14 @@ class Limits:
 
     budget: float | None = option(
         float, None, low=1, high=MOST, unit="full trainings", help="The most to spend, in full trainings."
+    )
+    machine_budget: float | None = option(
+        float,
+        None,
+        low=1,
+        high=MOST,
+        unit="full trainings",
+        help="The most time to train, in full trainings of one run alone.",
     )
     trials: int | None = option(int, None, low=1, high=MOST, unit="trials", help="The most trials to start.")
     timeout: float | None = option(float, None, **SECONDS, help="Seconds after which to end.")
@@ -71,7 +82,7 @@ class Limits:
     @property
     def any(self) -> bool:
         """Whether any of them is set that ends a search whatever it has found."""
-        return (self.budget, self.trials, self.timeout) != (None, None, None)
+        return any(limit is not None for limit in (self.budget, self.machine_budget, self.trials, self.timeout))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

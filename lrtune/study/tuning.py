@@ -56,6 +56,7 @@ def tune(
     direction: Direction | None = None,
     strategy: str | Strategy = DEFAULT,
     budget: float | None = None,
+    machine_budget: float | None = None,
     trials: int | None = None,
     timeout: float | None = None,
     worth: float | None = None,
@@ -90,6 +91,9 @@ def tune(
     budget, trials, timeout
         Limits in full trainings, trials and seconds, any mix of them. With none given the search ends
         by itself, at 6 full trainings at the latest.
+    machine_budget
+        Limit on the time of training, in full trainings of one run alone; runs that are trained side by side as one
+        stacked model (``stack`` of :class:`lrtune.TorchTrainer`) take less of it than of the budget.
     worth
         End once one more full training is expected to gain less than this share of what training gains over the
         untrained model, e.g. 0.01.
@@ -138,6 +142,7 @@ def tune(
         strategy=strategy if isinstance(strategy, str) else DEFAULT,
         seed=seed,
         budget=budget,
+        machine_budget=machine_budget,
         trials=trials,
         timeout=timeout,
         worth=worth,

@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 from lrtune.core.divergence import Baseline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from lrtune.core.curve import Point
     from lrtune.core.outcome import Outcome
     from lrtune.core.recipe import Recipe
 
-__all__ = ["Baseline", "Report", "Run", "Setup", "State", "Trainer"]
+__all__ = ["Baseline", "Report", "Run", "Setup", "State", "Trainer", "stack_speedup", "together"]
 
 State: TypeAlias = dict[str, Any]
 """What a checkpoint holds: dicts with string keys, lists, str, int, float, bool, None, bytes and numpy
@@ -124,6 +124,9 @@ class Trainer(Protocol):
     """Starts runs of recipes.
 
     It may have an attribute ``optimizer``: a name, from which follows how the learning rate scales with the batch size.
+
+    It may train runs side by side as one stacked model, by two methods: ``together(runs)``, see :func:`together`, and
+    ``stack_speedup(recipe, members)``, see :func:`stack_speedup`.
     """
 
     @property
@@ -155,3 +158,26 @@ class Trainer(Protocol):
         E.g. ``{"data": "1797 x 64, sha256 3f2a...", "estimator": "SGDClassifier"}``. Empty where the
         trainer cannot say (a generator).
         """
+
+
+def together(trainer: Trainer, runs: Sequence[Run]) -> Run | None:
+    """A run that trains the members of several runs side by side; None where this trainer cannot.
+
+    Its members are theirs, in that order, numbered from 0. Each of the runs stays what it was: between two advances it
+    can be suspended, saved, restored and closed by itself, and its curve is the one it has alone, within rounding.
+    Dropping a member here takes it out of the joint run and does not end its own.
+    """
+    method: Callable[[Sequence[Run]], Run | None] | None = getattr(trainer, "together", None)
+    return None if method is None else method(runs)
+
+
+def stack_speedup(trainer: Trainer, recipe: Recipe, members: int) -> float:
+    """Steps a second of so many runs side by side over one by one, measured; 1 where none is trained so.
+
+    Also 1 where the training code raises: the same happens when a run is trained alone, and is dealt with there.
+    """
+    method: Callable[[Recipe, int], float] | None = getattr(trainer, "stack_speedup", None)
+    try:
+        return 1.0 if method is None else max(1.0, method(recipe, members))
+    except Exception:  # noqa: BLE001 -- user code may raise anything
+        return 1.0

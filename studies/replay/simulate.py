@@ -26,12 +26,14 @@ __all__ = ["Play", "advanced", "context_of", "play", "started"]
 class Play:
     """What one search did.
 
-    ``finished`` holds (cost so far, regret) of each fully trained recipe, in order, ``values`` what each ended at.
+    ``finished`` holds (cost so far, regret) of each fully trained recipe, in order, ``values`` what each ended at;
+    ``clock`` is the time that all took, in full trainings of one run alone.
     """
 
     finished: list[tuple[float, float]] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
     cost: float = 0.0
+    clock: float = 0.0
     why: str = "budget"
     trials: list[TrialView] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
@@ -47,6 +49,7 @@ class _Job:
     number: int
     until: float
     ends: float
+    price: float = 0.0
 
 
 def context_of(problem: Problem, trials: Iterable[TrialView], spent: float, **limits: Any) -> SearchContext:
@@ -102,8 +105,13 @@ def play(  # noqa: C901, PLR0912, PLR0915 -- one loop: the search, step by step
     untrained: bool = False,
     stop_at: float | None = None,
     most: float = math.inf,
+    stack: int = 1,
+    beside_price: float = 1.0,
 ) -> Play:
-    """Let a strategy search a problem; the measurement ends once a regret (`stop_at`) or a cost (`most`) is reached."""
+    """Let a strategy search a problem; the measurement ends once a regret (`stop_at`) or a cost (`most`) is reached.
+
+    With `stack` above 1 one worker trains so many runs side by side, each further one for `beside_price` of the time.
+    """
     import time
 
     trials: dict[int, TrialView] = {}
@@ -114,7 +122,7 @@ def play(  # noqa: C901, PLR0912, PLR0915 -- one loop: the search, step by step
     stale = 0
     while True:
         done = False
-        while len(jobs) < workers and not done:
+        while len(jobs) < max(workers, stack) and not done:
             context = context_of(
                 problem,
                 trials.values(),
@@ -123,6 +131,8 @@ def play(  # noqa: C901, PLR0912, PLR0915 -- one loop: the search, step by step
                 budget=budget,
                 self_stopping=self_stopping,
                 untrained=problem.untrained if untrained else None,
+                beside=tuple(job.number for job in jobs) if stack > 1 else (),
+                beside_price=beside_price,
             )
             begun = time.perf_counter()
             action = strategy.next(context)
@@ -165,27 +175,37 @@ def play(  # noqa: C901, PLR0912, PLR0915 -- one loop: the search, step by step
                 trials[number] = TrialView(
                     number=number, recipe=old.recipe, epochs=old.epochs, values=old.values, until=until
                 )
-                jobs.append(_Job(number, until, clock + price))
+                jobs.append(_Job(number, until, clock + price, price))
                 result.log.append(
                     f"{spent:6.3f} {type(action).__name__:8s} {number:3d} {params[number]} -> {until:g} {action.why}"
                 )
         if done and not jobs:
             break
         jobs.sort(key=lambda job: job.ends)
-        job = jobs.pop(0)
-        clock = job.ends
+        ending, jobs = (jobs, []) if stack > 1 else (jobs[:1], jobs[1:])
+        if stack > 1:
+            clock += _side_by_side([job.price for job in ending], beside_price)
+        else:
+            clock = ending[0].ends
         stale = 0
-        before = trials[job.number].trained
-        trials[job.number] = advanced(problem, trials[job.number], job.until, params[job.number])
-        view = trials[job.number]
-        spent -= (job.until - view.trained) / problem.epochs
-        if view.outcome is Outcome.COMPLETED and before < problem.epochs:
-            result.finished.append((spent, problem.regret(params[job.number])))
-            result.values.append(float(view.values[-1]) * (1 if problem.direction == "minimize" else -1))
-            if stop_at is not None and result.finished[-1][1] <= stop_at and not done:
-                break
-        if (done and not jobs) or spent >= most:
+        reached = False
+        for job in ending:
+            before = trials[job.number].trained
+            view = trials[job.number] = advanced(problem, trials[job.number], job.until, params[job.number])
+            spent -= (job.until - view.trained) / problem.epochs
+            if view.outcome is Outcome.COMPLETED and before < problem.epochs:
+                result.finished.append((spent, problem.regret(params[job.number])))
+                result.values.append(float(view.values[-1]) * (1 if problem.direction == "minimize" else -1))
+                reached = reached or (stop_at is not None and result.finished[-1][1] <= stop_at and not done)
+        if reached or (done and not jobs) or spent >= most:
             break
+    result.clock = clock
     result.cost = spent
     result.trials = [trials[k] for k in sorted(trials)]
     return result
+
+
+def _side_by_side(prices: Iterable[float], beside_price: float) -> float:
+    """The time of runs trained side by side: the longest one's, and a share of each other's."""
+    longest, *others = sorted(prices, reverse=True)
+    return longest + beside_price * sum(others)

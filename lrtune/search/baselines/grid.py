@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -46,6 +46,7 @@ class Grid:
 
     points: int | None = None
     name: str = "grid"
+    joins: ClassVar[bool] = True
 
     def next(self, context: SearchContext, /) -> Action:
         """Finish what is open, else start the next cell that has no completed trial."""
@@ -53,16 +54,18 @@ class Grid:
         for trial in context.trials:
             if trial.open and context.affords(context.price(trial, end)):
                 return Continue(number=trial.number, until=end, why="a cell of the grid")
-        every = cells(context.space, self.points, math.inf if context.budget is None else context.budget)
-        todo = [cell for cell in every if _wanted(cell, context)]
+        limit = math.inf if context.budget is None or context.timed else context.budget
+        todo = [cell for cell in cells(context.space, self.points, limit) if _wanted(cell, context)]
+        if context.beside:
+            todo = [cell for cell in todo if context.can_join(context.space.recipe(cell))]
         if todo and not context.exhausted and context.left >= 1 - 1e-9:
             return Start(params=todo[0], until=end, why="a cell of the grid")
         if context.busy:
             return Wait()
         if not todo:
             return Finish(why="the grid is complete")
-        limit = "the number of trials" if context.exhausted else f"the budget of {context.budget:g} trainings"
-        return Finish(why=f"{limit} ended with {len(todo)} cells of the grid to go")
+        what = "the number of trials" if context.exhausted else f"the budget of {context.budget:g} trainings"
+        return Finish(why=f"{what} ended with {len(todo)} cells of the grid to go")
 
 
 def cells(space: Space, points: int | None = None, budget: float = math.inf) -> list[dict[str, Any]]:

@@ -120,6 +120,10 @@ class FreezeThawConfig:
     # -- race.py: until one run is complete
     beside: float = 0.1  # trainings up to which a second worker trains neighbours of the leader, which the first trains
 
+    # -- beside.py: runs beside others in one stacked model
+    # trainings that a search which ends by itself plans at least, up to which any run that may save something joins
+    beside_spent: float = 2.5
+
     # -- refine.py: after the first complete run
     worth: float = 0.0075  # loss that one more training must be expected to save, else a search without limits ends
     # times that, added per factor of ten of combinations of other settings: the best of more guesses is a luckier one
@@ -127,7 +131,8 @@ class FreezeThawConfig:
     worth_confirmed: float = 2.0  # times all that where an earlier study's answer is confirmed
     least_spent: float = 2.0  # trainings that a search without limits spends at least
     least_spent_confirmed: float = 1.0  # the same where an earlier study is confirmed; definition (one complete run)
-    beside_worth: float = 0.01  # loss that a second worker's training must be expected to save, else it waits
+    # loss that the training of a second worker, or of a run that joins others, must be expected to save, else it waits
+    beside_worth: float = 0.01
     neighbourhood: float = 0.5  # decades beside the best within which a run is its neighbour; definition
     neighbour: float = 0.3  # decades beside the best at which one is started where there is none
     least_price: float = 0.05  # trainings: a gain is not divided by less

@@ -62,6 +62,8 @@ class InitialDesign:
         for index in (best + 1, best - 1):
             if 0 <= index < len(grid) and index not in taken:
                 return self._start(grid[index])
+        if any(run.number in self.context.beside for run in runs):
+            return None  # what it reports decides where to look next
         return self._between(runs)
 
     def _first_grid(self) -> list[float]:
@@ -94,8 +96,10 @@ class InitialDesign:
         earlier = self._earlier_best()
         middle = len(grid) // 2 if earlier is None else _nearest(grid, earlier)
         order = sorted(set(range(len(grid))) - set(taken), key=lambda i: abs(i - middle))
-        if order:
+        if order and (not self.context.beside or self.context.by_time or abs(order[0] - middle) <= 1):
             return self._start(grid[order[0]])
+        if self.context.beside:
+            return None
         return Wait() if self.context.busy else None
 
     def _descend(
@@ -141,6 +145,8 @@ class InitialDesign:
 
     def _start(self, lr_x: float) -> Action | None:
         lr = self.context.space.lr_at(lr_x)
+        if not self.context.can_join(self.beliefs.recipe(lr_x, self.key)):
+            return None
         if any(run.key == self.key and run.trial.recipe.lr == lr for run in self.observed.runs):
             return None  # in a range so narrow that its ends are one
         return self.budget.start_first(lr_x, self.key)

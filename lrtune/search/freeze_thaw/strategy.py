@@ -1,7 +1,8 @@
 """The default strategy: short trainings of many learning rates, of which a model picks those that are trained on.
 
 No epoch is trained twice (Swersky, Snoek and Adams, "Freeze-Thaw Bayesian Optimization", 2014, arXiv:1406.3896).
-The next trial is chosen here, by the first of these steps that has something to do:
+The next trial is chosen here, by the first of these steps that has something to do (for a run that is to be trained
+beside others in one stacked model, by the first and :mod:`.beside`):
 
 1. *bracket* (:mod:`.initial_design`): short trainings a decade apart until the best lies between worse ones;
 2. *train past a plateau* (:mod:`.initial_design`): where nothing has begun to learn, all train on;
@@ -15,8 +16,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lrtune.search.base import UNLIMITED_BUDGET
+from lrtune.search.base import UNLIMITED_BUDGET, Wait
 from lrtune.search.freeze_thaw.beliefs import Beliefs
+from lrtune.search.freeze_thaw.beside import beside
 from lrtune.search.freeze_thaw.budget import Budget
 from lrtune.search.freeze_thaw.candidates import Candidates
 from lrtune.search.freeze_thaw.initial_design import InitialDesign
@@ -41,6 +43,7 @@ class FreezeThaw:
     """
 
     name = "freeze-thaw"
+    joins = True
 
     def __init__(self, prior: Prior | None = None) -> None:
         self.prior = prior
@@ -53,6 +56,10 @@ class FreezeThaw:
         if endless and context.spent >= UNLIMITED_BUDGET and beliefs.observed.completed:
             return budget.end(f"{UNLIMITED_BUDGET:g} full trainings are spent")
         design = InitialDesign(beliefs, budget)
+        if context.beside:
+            return design.bracket() or (
+                beside(beliefs, budget, Candidates(beliefs).all()) if beliefs.observed.alive else Wait()
+            )
         action = design.bracket() or _nothing_alive(beliefs, budget) or design.train_past_plateau()
         if action is not None:
             return action

@@ -1,4 +1,4 @@
-"""The execution of one segment: a claimed trial is trained, and the result is written under the study's lock.
+"""The execution of segments: claimed trials are trained, and what came of each is written under the study's lock.
 
 A run that is paused is saved first, where it can be (:meth:`.RunCache.suspend`: a file NUMBER-IDENTITY.npz in the
 folder of checkpoints, with 12 digits of the study's identity), then its record is written to the database
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lrtune.core.numpy_errors import users_errstate
@@ -17,74 +18,154 @@ from lrtune.core.outcome import Outcome
 from lrtune.core.records import Segment
 from lrtune.errors import StorageError
 from lrtune.study.engine.notifier import line, notify
-from lrtune.study.engine.segment import SegmentMonitor, SegmentResult, failed, train
+from lrtune.study.engine.segment import Lane, SegmentMonitor, SegmentResult, failed, train
 from lrtune.study.trials.recovery import after_worker_death
 from lrtune.study.trials.study_reader import BASELINE
+from lrtune.training.base import together
 from lrtune.training.setups import setup_of
 from lrtune.workers.lease import RENEW_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from lrtune.core.recipe import Recipe
     from lrtune.core.records import TrialRecord
     from lrtune.study.engine.run_cache import PausedRun
     from lrtune.study.engine.search_state import SearchState
-    from lrtune.study.trials.stored_trial import StoredTrial
+    from lrtune.study.trials.stored_trial import Claim, StoredTrial
 
 __all__ = ["execute"]
 
 
-def execute(state: SearchState, trial: StoredTrial) -> SegmentResult:
-    """Train a claimed trial up to its claim's epoch and write what came of it; ``error`` is for the caller to raise.
+def execute(state: SearchState, trials: Sequence[StoredTrial]) -> BaseException | None:
+    """Train claimed trials up to their claims' epochs, side by side, and write what came of each.
+
+    Returns
+    -------
+    BaseException | None
+        What is to be raised now that everything is written.
 
     Raises
     ------
     StorageError
         If the storage gave up: then nothing was written.
     """
-    claim = trial.claim
-    if claim is None:
+    state.training = tuple(trials)
+    notify(state)
+    jobs = [_Job(trial=trial, claim=_claim_of(trial)) for trial in trials]
+    with _training(state):
+        for job in jobs:
+            _guarded(state, [job], lambda job=job: _prepare(state, job))  # type: ignore[misc]  # bound at once
+        ready = [job for job in jobs if job.lane is not None and job.result is None]
+        _train(state, ready)
+    for job in jobs:
+        _write(state, job)
+    return next((job.result.error for job in jobs if job.result is not None and job.result.error is not None), None)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Job:
+    """A claimed trial on its way through :func:`execute`; `lane` once its run is there, `begin` in epochs."""
+
+    trial: StoredTrial
+    claim: Claim
+    at: float = field(default_factory=time.time)
+    clock: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0
+    begin: float = 0.0
+    lane: Lane | None = None
+    result: SegmentResult | None = None
+
+    @property
+    def paused(self) -> PausedRun | None:
+        return None if self.lane is None else self.lane.paused
+
+
+def _claim_of(trial: StoredTrial) -> Claim:
+    if trial.claim is None:
         msg = f"trial {trial.number} is not claimed"
         raise ValueError(msg)
-    recipe = trial.record.recipe
-    at, clock = time.time(), time.monotonic()
-    state.training = (trial,)
-    notify(state)
-    paused: PausedRun | None = None
-    begin, steps = 0.0, 1
+    return trial.claim
+
+
+def _guarded(state: SearchState, jobs: Sequence[_Job], act: Callable[[], None]) -> bool:
+    """Do something that runs user code, which may raise anything; whether it went well. Else all have a result."""
     try:
-        with _training(state):
-            _measure_baseline(state, recipe)
-            steps = state.trainer.steps_per_epoch(recipe)
-            paused = state.run_cache.fetch(trial.number, recipe, trial.record.curve)
-            if not (trial.record.setup and paused.step):
-                trial = dataclasses.replace(trial, record=dataclasses.replace(trial.record, setup=setup_of(paused.run)))
-            begin = min(paused.step / steps, trial.trained_epochs)
-            if begin < trial.trained_epochs * (1 - 1e-9) and not claim.repaid_epochs:
-                result = SegmentResult(behind=True)
-            else:  # epochs that a dead process trained beyond the record are paid here, unless trained again
-                result = train(paused, recipe, claim.until, _monitor(state, trial, steps))
+        act()
     except StorageError:
         raise
     except BaseException as error:  # noqa: BLE001 -- user code may raise anything, SystemExit too
-        result = failed(error, first=not any(len(other.record.curve) for other in state.trials))
-    segment = Segment(
-        at=at,
-        seconds=time.monotonic() - clock,
-        begin=begin,
-        end=begin if paused is None else paused.step / steps,
-        worker=state.trial_store.me.worker,
-        why=claim.why,
+        alone = len(jobs) == 1 or isinstance(error, KeyboardInterrupt)
+        first = not any(len(other.record.curve) for other in state.trials)
+        for job in jobs:
+            job.result = failed(error, first=first) if alone else SegmentResult(apart=True)
+        state.apart = state.apart or not alone
+        return False
+    finally:
+        for job in jobs:
+            job.seconds = time.monotonic() - job.clock
+    return True
+
+
+def _prepare(state: SearchState, job: _Job) -> None:
+    """Bring the trial's run back, or start it; a result where it cannot be trained now."""
+    trial, recipe = job.trial, job.trial.record.recipe
+    _measure_baseline(state, recipe)
+    steps = state.trainer.steps_per_epoch(recipe)
+    paused = state.run_cache.fetch(trial.number, recipe, trial.record.curve)
+    job.lane = Lane(
+        number=trial.number,
+        paused=paused,
+        recipe=recipe,
+        until=job.claim.until,
+        steps_per_epoch=steps,
+        learned_above=state.learned_above(recipe),
+        seconds=sum(segment.seconds for segment in trial.record.segments),
     )
+    job.begin = min(paused.step / steps, trial.trained_epochs)
+    if not (trial.record.setup and paused.step):
+        job.trial = dataclasses.replace(trial, record=dataclasses.replace(trial.record, setup=setup_of(paused.run)))
+    if job.begin < trial.trained_epochs * (1 - 1e-9) and not job.claim.repaid_epochs:
+        job.result = SegmentResult(behind=True)
+    # else epochs that a dead process trained beyond the record are paid here, unless trained again
+
+
+def _train(state: SearchState, jobs: Sequence[_Job]) -> None:
+    """Train side by side where the trainer can, else in turn."""
+    lanes = [job.lane for job in jobs if job.lane is not None]
+    monitor = _monitor(state, [job.trial for job in jobs])
+    run = together(state.trainer, [lane.paused.run for lane in lanes]) if len(lanes) > 1 else None
+    if run is None:
+        for job, lane in zip(jobs, lanes, strict=True):
+            job.clock, job.at = time.monotonic(), time.time()
+            _guarded(state, [job], lambda lane=lane: train(lane.paused.run, [lane], monitor))  # type: ignore[misc]
+    else:
+        price = state.beside_price(lanes[0].recipe)
+        _guarded(state, jobs, lambda: train(run, lanes, monitor, price))
+    for job, lane in zip(jobs, lanes, strict=True):
+        job.result = job.result or lane.result
+
+
+def _write(state: SearchState, job: _Job) -> None:
+    """Write what came of a trial."""
+    trial, result, lane = job.trial, job.result or SegmentResult(), job.lane
     if result.death is not None:
         trial = after_worker_death(trial, result.death)
-        result = dataclasses.replace(result, outcome=trial.record.outcome)
-    if result.behind or (result.death is not None and result.outcome is None):
-        _write_untrained(state, trial, paused, result)
-    else:
-        _write_trained(state, trial, paused, result, segment)
-    return result
+        result = job.result = dataclasses.replace(result, outcome=trial.record.outcome)
+    if result.behind or result.apart or (result.death is not None and result.outcome is None):
+        _write_untrained(state, trial, job.paused, result)
+        return
+    segment = Segment(
+        at=job.at,
+        seconds=job.seconds,
+        begin=job.begin,
+        end=job.begin if lane is None else lane.paused.step / lane.steps_per_epoch,
+        worker=state.trial_store.me.worker,
+        why=job.claim.why,
+    )
+    saved = 0.0 if lane is None else lane.saved_steps / lane.steps_per_epoch
+    record = dataclasses.replace(trial.record, saved_epochs=trial.record.saved_epochs + saved)
+    _write_trained(state, dataclasses.replace(trial, record=record), job.paused, result, segment)
 
 
 @contextlib.contextmanager
@@ -104,14 +185,15 @@ def _measure_baseline(state: SearchState, recipe: Recipe) -> None:
         state.trial_store.set_attributes({BASELINE: dataclasses.asdict(state.baseline)})
 
 
-def _monitor(state: SearchState, trial: StoredTrial, steps: int) -> SegmentMonitor:
+def _monitor(state: SearchState, trials: Sequence[StoredTrial]) -> SegmentMonitor:
     renewed = time.monotonic()
 
     def renew() -> None:
         state.active_searches.renew()
-        state.trial_store.renew(trial)
+        for trial in trials:
+            state.trial_store.renew(trial)
 
-    def progressed(_epoch: float) -> None:
+    def progressed() -> None:
         # a storage that is away or an observer that draws is no training that makes no progress
         nonlocal renewed
         state.place.idle()
@@ -123,13 +205,10 @@ def _monitor(state: SearchState, trial: StoredTrial, steps: int) -> SegmentMonit
 
     return SegmentMonitor(
         settings=state.settings,
-        steps_per_epoch=steps,
         baseline=state.baseline,
-        learned_above=state.learned_above(trial.record.recipe),
         should_stop=lambda: time.monotonic() >= state.deadline or state.should_stop(),
-        save=lambda paused: state.run_cache.save(trial.number, paused),
+        save=state.run_cache.save,
         progressed=progressed,
-        seconds=sum(segment.seconds for segment in trial.record.segments),
     )
 
 
@@ -146,7 +225,7 @@ def _write_untrained(state: SearchState, trial: StoredTrial, paused: PausedRun |
         released = dataclasses.replace(trial, claim=None, owner=None, resume=trial.claim.until if trial.claim else None)
 
     def write() -> None:
-        state.training = ()
+        state.training = _others(state, trial)
         if state.trial_store.holds_claim(trial):
             state.replace(state.trial_store.write(released))
             if result.death is not None:
@@ -174,7 +253,7 @@ def _write_trained(
     )
 
     def write() -> None:
-        state.training = ()
+        state.training = _others(state, trial)
         stored = None
         if not store.holds_claim(trial) and (stored := store.already_written(after)) is None:
             state.warnings.append(f"trial {number} was taken over while this process slept")
@@ -211,6 +290,10 @@ def _extended(
         trained=record.trained + segment.epochs,
         segments=(*record.segments, segment),
     )
+
+
+def _others(state: SearchState, trial: StoredTrial) -> tuple[StoredTrial, ...]:
+    return tuple(other for other in state.training if other.number != trial.number)
 
 
 def _close(paused: PausedRun | None) -> None:

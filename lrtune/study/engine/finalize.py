@@ -97,7 +97,12 @@ def _advice(state: SearchState, why: str) -> str:
 
 def _limits(state: SearchState) -> str:
     limits = state.settings.limits
-    given = {"the budget": limits.budget, "the number of trials": limits.trials, "the time limit": limits.timeout}
+    given = {
+        "the budget": limits.budget,
+        "the machine budget": limits.machine_budget,
+        "the number of trials": limits.trials,
+        "the time limit": limits.timeout,
+    }
     return " or ".join(name for name, limit in given.items() if limit is not None) or "the budget"
 
 
@@ -120,6 +125,7 @@ def _result(state: SearchState, finished: Finished, same: Alike | None) -> Resul
         noise=found.noise,
         cost=epochs / settings.epochs,
         epochs_trained=epochs,
+        machine_time=state.machine_time(),
         trials_by_outcome=dict(Counter(t.record.outcome.group for t in trials if t.record.outcome is not None)),
         stopped_because=finished.why,
         ending=finished.ending if same is None else Ending.NO_EFFECT,

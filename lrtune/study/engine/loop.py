@@ -1,7 +1,9 @@
 """The loop of a search: decide, execute, until it has ended.
 
-Under the study's lock the next segment is decided and its trial claimed; without it the run is trained; under the lock
-again its result is written. Any number of processes may run this loop on one study.
+Under the study's lock the next segment is decided and its trial claimed, and others beside it where that costs little
+time; without it the runs are trained; under the lock again the results are written.
+
+Any number of processes may run this loop on one study.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from lrtune.study.engine.executor import execute
-from lrtune.study.engine.scheduler import Finished, decide
+from lrtune.study.engine.scheduler import Finished, company, decide
 
 if TYPE_CHECKING:
     from lrtune.study.engine.search_state import SearchState
@@ -38,6 +40,6 @@ def run_search(state: SearchState) -> Finished:
             time.sleep(IDLE_SECONDS)
             continue
         state.idle_rounds = 0
-        result = execute(state, decision)
-        if result.error is not None:
-            raise result.error
+        error = execute(state, company(state, decision))
+        if error is not None:
+            raise error

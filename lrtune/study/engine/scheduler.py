@@ -33,10 +33,13 @@ if TYPE_CHECKING:
     from lrtune.study.engine.search_state import SearchState
     from lrtune.study.trials.stored_trial import StoredTrial
 
-__all__ = ["HOPELESS_TRIALS", "Decision", "Finished", "decide"]
+__all__ = ["HOPELESS_TRIALS", "Decision", "Finished", "company", "decide"]
 
 IDLE_ROUNDS = 600
 """Decisions in a row to wait while no worker trains (half a minute) that are taken for a bug of the strategy."""
+
+MOST_TOGETHER = 16
+"""Runs that are trained as one stacked model: more of them add time wherever it was measured."""
 
 HOPELESS_TRIALS = 10
 """Trials after which any search ends if all of them diverged."""
@@ -85,6 +88,38 @@ def decide(state: SearchState) -> Decision:
         return _end_without_effect(state, same)
     further = _further(state) if same is not None and same.runs >= FEWEST else None
     return further or _asked(state)
+
+
+def company(state: SearchState, first: StoredTrial) -> list[StoredTrial]:
+    """The claimed trial, and those that are claimed to be trained beside it as one stacked model.
+
+    The strategy is asked for each, as a second worker would ask it. Only one that reads
+    :attr:`~lrtune.search.base.SearchContext.beside` is: what others ask for depends on what the first reports.
+    """
+    if not getattr(state.strategy, "joins", False) or first.claim is None or first.claim.repaid_epochs:
+        return [first]
+    price = state.beside_price(first.record.recipe)
+    return [first] if price >= 1 else state.with_study_lock(lambda: _joined(state, first, price))
+
+
+def _joined(state: SearchState, first: StoredTrial, price: float) -> list[StoredTrial]:
+    state.trials = state.trial_store.trials()  # no refresh: it would give this worker's own claims back
+    found = [first]
+    while len(found) < MOST_TOGETHER and not state.should_stop():
+        numbers = tuple(trial.number for trial in found)
+        context = dataclasses.replace(state.context(), beside=numbers, beside_price=price)
+        action = state.strategy.next(context)
+        if not isinstance(action, Start | Continue) or (isinstance(action, Start) and state.exhausted):
+            break
+        try:
+            trial = _claimed(state, action)
+        except _Impossible:
+            break  # it is asked again when it decides alone
+        if trial is None or isinstance(trial, Finished):
+            break
+        state.replace(trial)
+        found.append(trial)
+    return found
 
 
 def _asked(state: SearchState) -> Decision:

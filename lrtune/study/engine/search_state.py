@@ -17,7 +17,8 @@ from lrtune.core.space import Space
 from lrtune.errors import LockLostError
 from lrtune.search.base import UNLIMITED_BUDGET, SearchContext, TrialView
 from lrtune.storage import study_lock
-from lrtune.study.trials.study_reader import SPACE
+from lrtune.study.trials.study_reader import BESIDE, SPACE
+from lrtune.training.base import stack_speedup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +39,12 @@ if TYPE_CHECKING:
 __all__ = ["SearchState"]
 
 T = TypeVar("T")
+
+MEASURED = 8
+"""Runs that are trained together to measure what one costs beside others."""
+
+MOST_PRICE = 0.75
+"""Price of a run beside others above which none is trained so: what is saved would not be worth the runs' detours."""
 
 FINEST_SHARE = 0.02
 """Share of a full training that is the shortest segment worth asking for, where an epoch is longer than that."""
@@ -60,7 +67,11 @@ class SearchState:
     trials
         Every trial as of the last decision.
     training
-        The claimed trial that this process trains right now: one or none.
+        The claimed trials that this process trains right now.
+    apart
+        Whether runs are no longer trained side by side, because something was raised there.
+    prices
+        See :meth:`beside_price`, by batch size and optimizer.
     reported, band
         What the observer has had: numbers of ended trials; the band, and of how many completed trials it was computed.
     ended_before
@@ -89,6 +100,8 @@ class SearchState:
     warnings: list[str] = field(default_factory=list)
     trials: list[StoredTrial] = field(default_factory=list)
     training: tuple[StoredTrial, ...] = ()
+    apart: bool = False
+    prices: dict[str, float] = field(default_factory=dict)
     reported: set[int] = field(default_factory=set)
     band: tuple[tuple[float, float] | None, int] = (None, 0)
     ended_before: frozenset[int] | None = None
@@ -160,6 +173,7 @@ class SearchState:
             finest=self._finest(),
             seed=self.settings.seed,
             exhausted=self.exhausted,
+            timed=limits.budget is None and limits.machine_budget is not None,
         )
 
     @property
@@ -176,6 +190,9 @@ class SearchState:
     def _budget(self) -> float | None:
         """Full trainings that may be spent: as asked for, and never without any limit, as the points of a grid are."""
         limits = self.settings.limits
+        if limits.machine_budget is not None:
+            saved = self.trial_store.spent(self.trials) - self.machine_time()
+            return min(limits.machine_budget + saved, math.inf if limits.budget is None else limits.budget)
         if limits.any or limits.worth is not None or self.settings.points is not None:
             return limits.budget
         return max(UNLIMITED_BUDGET, self.settings.spent + 1.0)
@@ -230,6 +247,23 @@ class SearchState:
         self.differ = same is None
         return same
 
+    def beside_price(self, recipe: Recipe) -> float:
+        """The time that a run takes beside others, as a share of what it takes alone; 1 where none is trained so.
+
+        Measured once for each batch size and optimizer, and kept with the study, so that it decides the same again.
+        """
+        if self.apart:
+            return 1.0
+        key = f"{recipe.batch_size} {recipe.optimizer}"
+        if key not in self.prices:
+            self.prices |= self.trial_store.attributes().get(BESIDE, {})
+        if key not in self.prices:
+            speedup = stack_speedup(self.trainer, recipe, MEASURED)
+            price = (MEASURED / speedup - 1) / (MEASURED - 1)
+            self.prices[key] = round(price, 3) if price <= MOST_PRICE else 1.0
+            self.with_study_lock(lambda: self.trial_store.set_attributes({BESIDE: self.prices}))
+        return self.prices[key]
+
     # -- what may be spent -----------------------------------------------------------------------------
 
     def whole_steps(self, until: float, recipe: Recipe, paid: float) -> float:
@@ -245,9 +279,14 @@ class SearchState:
             end = min(end, math.floor(left * steps * (1 + 1e-9)))
         return end / steps
 
+    def machine_time(self) -> float:
+        """The time that all has taken, in full trainings of one run alone, with the segments in training."""
+        saved = sum(trial.record.saved_epochs for trial in self.trials)
+        return self.trial_store.spent(self.trials) - saved / self.settings.epochs
+
     def left(self) -> float:
         """Epochs that the budget still allows."""
-        budget = self.settings.limits.budget
+        budget = self._budget()
         if budget is None:
             return math.inf
         return (budget * (1 + 1e-9) - self.trial_store.spent(self.trials)) * self.settings.epochs

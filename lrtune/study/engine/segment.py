@@ -1,4 +1,4 @@
-"""The training of one segment: a run advances up to an epoch, is evaluated, and every report is judged."""
+"""The training of segments: a run advances up to an epoch, is evaluated, and every report is judged."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from lrtune.errors import InputError, UserCodeError
 from lrtune.workers.process import DiedError, RemoteError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from lrtune.core.recipe import Recipe
     from lrtune.study.engine.run_cache import PausedRun
     from lrtune.study.settings import Settings
-    from lrtune.training.base import Report
+    from lrtune.training.base import Report, Run
     from lrtune.workers.process import Death
 
-__all__ = ["SegmentMonitor", "SegmentResult", "failed", "train"]
+__all__ = ["Lane", "SegmentMonitor", "SegmentResult", "failed", "train"]
 
 FIRST_CHUNK = 1
 """Steps that show how fast a run is: a single one may take seconds, and a signal has to be noticed."""
@@ -39,28 +39,23 @@ JUDGED_IN_FULL = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentMonitor:
-    """What is checked and called while a segment is trained.
+    """What is checked and called while segments are trained.
 
     Attributes
     ----------
-    baseline, learned_above
+    baseline
         See :func:`lrtune.core.divergence.judge`.
     should_stop, progressed
-        Called after every chunk of steps: whether to stop at once; the epochs trained.
+        Called after every chunk of steps: whether to stop at once; that training has moved on.
     save
-        Called every ``settings.checkpoint_every`` seconds.
-    seconds
-        That the trial's earlier segments took.
+        Called for each trial's number and run every ``settings.checkpoint_every`` seconds.
     """
 
     settings: Settings
-    steps_per_epoch: int
     baseline: Baseline | None
-    learned_above: bool
     should_stop: Callable[[], bool]
-    save: Callable[[PausedRun], object]
-    progressed: Callable[[float], object]
-    seconds: float = 0.0
+    save: Callable[[int, PausedRun], object]
+    progressed: Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +72,8 @@ class SegmentResult:
         Whether it was stopped before its end and is to be finished later.
     behind
         Whether nothing was trained because the run's checkpoint is older than the trial's record.
+    apart
+        Whether nothing counts because something was raised while several trained side by side: each is tried alone.
     death
         How the run's process died, if it did.
     error
@@ -87,51 +84,125 @@ class SegmentResult:
     why: str = ""
     interrupted: bool = False
     behind: bool = False
+    apart: bool = False
     death: Death | None = None
     error: BaseException | None = None
 
 
-def train(paused: PausedRun, recipe: Recipe, until: float, monitor: SegmentMonitor) -> SegmentResult:
-    """Train a run up to an epoch; its curve and step are changed in place.
+@dataclass(slots=True, kw_only=True)
+class Lane:
+    """One trial of those that are trained side by side, usually the only one.
 
-    It is evaluated at the end of every epoch and of the segment.
+    Attributes
+    ----------
+    until
+        The epoch up to which it is trained.
+    learned_above
+        See :func:`lrtune.core.divergence.judge`.
+    seconds
+        That the trial's earlier segments took.
+    result
+        How its segment ended; None while it is trained.
+    saved_steps
+        Steps of a run alone whose time was saved because it trained beside others.
+    """
+
+    number: int
+    paused: PausedRun
+    recipe: Recipe
+    until: float
+    steps_per_epoch: int
+    learned_above: bool = False
+    seconds: float = 0.0
+    result: SegmentResult | None = None
+    saved_steps: float = 0.0
+
+    @property
+    def total(self) -> int:
+        """Steps of the whole run."""
+        return self.recipe.epochs * self.steps_per_epoch
+
+    @property
+    def target(self) -> int:
+        """The step at which the segment ends."""
+        if self.until >= self.recipe.epochs:
+            return self.total
+        # rounded up: a segment that ends short of what was asked for would be asked for again and again
+        return min(math.ceil(self.until * self.steps_per_epoch * (1 - 1e-9)), self.total)
+
+    @property
+    def boundary(self) -> int:
+        """The step at which it is evaluated next: the end of the epoch or of the segment."""
+        return min((self.paused.step // self.steps_per_epoch + 1) * self.steps_per_epoch, self.target)
+
+
+def train(run: Run, lanes: Sequence[Lane], monitor: SegmentMonitor, price: float = 1.0) -> None:
+    """Train each lane up to its epoch; its run's curve and step are changed in place, and its result is set.
+
+    Each is evaluated at the end of every epoch and of its segment.
+
+    Parameters
+    ----------
+    run
+        Advances all lanes, which are its members: that of the only lane, or :meth:`~.Trainer.together`.
+    price
+        The time of a further member, as a share of what it takes alone.
 
     Raises
     ------
     InputError
-        If the run never reports the metric.
+        If a run never reports the metric.
     Exception
         Whatever the user's own code raises.
     """
-    steps_per_epoch = monitor.steps_per_epoch
-    total = recipe.epochs * steps_per_epoch
-    # rounded up: a segment that ends short of what was asked for would be asked for again and again
-    target = total if until >= recipe.epochs else min(math.ceil(until * steps_per_epoch * (1 - 1e-9)), total)
     chunk, started = FIRST_CHUNK, time.monotonic()
     saved_at = started
     patience = min(CHUNK_SECONDS, monitor.settings.checkpoint_every)
-    while paused.step < target:
-        boundary = min((paused.step // steps_per_epoch + 1) * steps_per_epoch, target)
-        steps = max(1, min(chunk, boundary - paused.step))
-        evaluate = paused.step + steps == boundary
+    for lane in lanes:
+        if lane.paused.step >= lane.target:
+            lane.result = _at_target(lane)
+    while training := [(member, lane) for member, lane in enumerate(lanes) if lane.result is None]:
+        steps = min(max(1, min(chunk, lane.boundary - lane.paused.step)) for _, lane in training)
+        measured = {member for member, lane in training if lane.paused.step + steps == lane.boundary}
         began = time.monotonic()
-        reports = paused.run.advance(steps, evaluate=evaluate)
+        reports = run.advance(steps, evaluate=bool(measured))
         chunk = _next_chunk(chunk, steps, time.monotonic() - began, patience)
-        paused.step += steps
-        end = _take(paused, reports, monitor, evaluate=evaluate)
-        monitor.progressed(paused.step / steps_per_epoch)
-        if end is not None:
-            return end
-        if monitor.should_stop():
-            return SegmentResult(interrupted=True)
-        limit = monitor.settings.trial_timeout
-        if limit is not None and monitor.seconds + time.monotonic() - started > limit:
+        for member, lane in training:
+            before = lane.paused.step
+            lane.paused.step += steps
+            own = [report for report in reports if report.member == member]
+            lane.result = _take(lane, own, monitor, evaluate=member in measured)
+            lane.saved_steps += (lane.paused.step - before) * (1 - price) * (1 - 1 / len(training))
+        monitor.progressed()
+        _limit(training, monitor, time.monotonic() - started)
+        ended = [member for member, lane in training if lane.result is not None]
+        if len(ended) < len(training):
+            if ended:
+                run.drop(ended)
+            if time.monotonic() - saved_at > monitor.settings.checkpoint_every:
+                for _, lane in training:
+                    if lane.result is None:
+                        monitor.save(lane.number, lane.paused)
+                saved_at = time.monotonic()
+
+
+def _at_target(lane: Lane) -> SegmentResult:
+    return SegmentResult(outcome=Outcome.COMPLETED) if lane.paused.step >= lane.total else SegmentResult()
+
+
+def _limit(training: Sequence[tuple[int, Lane]], monitor: SegmentMonitor, seconds: float) -> None:
+    """End the lanes that have reached their target or a limit of time."""
+    stopped, limit = monitor.should_stop(), monitor.settings.trial_timeout
+    for _, lane in training:
+        if lane.result is not None:
+            continue
+        if stopped and lane.paused.step < lane.target:
+            lane.result = SegmentResult(interrupted=True)
+        elif lane.paused.step >= lane.target:
+            lane.result = _at_target(lane)
+        elif limit is not None and lane.seconds + seconds > limit:
             why = f"it took longer than the {limit:g} s that a trial may take"
-            return SegmentResult(outcome=Outcome.STALLED, why=why)
-        if time.monotonic() - saved_at > monitor.settings.checkpoint_every:
-            monitor.save(paused)
-            saved_at = time.monotonic()
-    return SegmentResult(outcome=Outcome.COMPLETED) if paused.step >= total else SegmentResult()
+            lane.result = SegmentResult(outcome=Outcome.STALLED, why=why)
 
 
 def _next_chunk(chunk: int, steps: int, seconds: float, patience: float) -> int:
@@ -140,8 +211,9 @@ def _next_chunk(chunk: int, steps: int, seconds: float, patience: float) -> int:
     return max(1, min(int(steps / max(seconds, 1e-6) * patience), chunk * 8))
 
 
-def _take(paused: PausedRun, reports: list[Report], monitor: SegmentMonitor, *, evaluate: bool) -> SegmentResult | None:
+def _take(lane: Lane, reports: Sequence[Report], monitor: SegmentMonitor, *, evaluate: bool) -> SegmentResult | None:
     """Add reports to the curve and judge it; the result if the run has ended."""
+    paused = lane.paused
     for report in reports:
         failed = report.outcome not in {None, Outcome.COMPLETED}
         if report.outcome is not None:  # it may have ended within the chunk: steps that were not trained are not paid
@@ -153,7 +225,7 @@ def _take(paused: PausedRun, reports: list[Report], monitor: SegmentMonitor, *, 
             return SegmentResult(outcome=report.outcome, why=report.why)
         if not evaluate:
             continue
-        end = _judge(paused, monitor) or _patience(paused, monitor)
+        end = _judge(lane, monitor) or _patience(paused, monitor)
         if end is not None:
             return end
         if report.outcome is Outcome.COMPLETED:
@@ -162,17 +234,17 @@ def _take(paused: PausedRun, reports: list[Report], monitor: SegmentMonitor, *, 
     return None
 
 
-def _judge(paused: PausedRun, monitor: SegmentMonitor) -> SegmentResult | None:
-    curve, settings = paused.curve, monitor.settings
+def _judge(lane: Lane, monitor: SegmentMonitor) -> SegmentResult | None:
+    curve, settings = lane.paused.curve, monitor.settings
     last = curve.last
     if last is None or not last.values:
         return None
-    _demand_metric(paused, monitor)
+    _demand_metric(lane.paused, monitor)
     count = len(curve)
     seldom = 1 << max(0, count.bit_length() - 6)
     if count > JUDGED_IN_FULL and count % seldom and all(map(math.isfinite, last.values.values())):
         return None
-    recipe = paused.run.recipes[0]
+    recipe = lane.recipe
     verdict = judge(
         curve,
         settings.metric,
@@ -180,7 +252,7 @@ def _judge(paused: PausedRun, monitor: SegmentMonitor) -> SegmentResult | None:
         epochs=settings.epochs,
         baseline=monitor.baseline,
         warmup=recipe.warmup if recipe.warmup < 1 else 0.0,
-        learned_above=monitor.learned_above,
+        learned_above=lane.learned_above,
     )
     return None if verdict is None else SegmentResult(outcome=verdict.outcome, why=verdict.why)
 

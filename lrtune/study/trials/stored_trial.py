@@ -64,6 +64,7 @@ SHAPE: Shape = {
     "why": TEXT,
     "value": (NUMBER, NOTHING),
     "trained": NUMBER,
+    "saved_epochs?": NUMBER,
     "pieces": Each(FixedList((NUMBER, NUMBER, NUMBER, NUMBER, TEXT, TEXT))),
     "started": (NUMBER, NOTHING),
     "finished": (NUMBER, NOTHING),
@@ -188,6 +189,7 @@ def decode(number: int, data: Mapping[str, Any], *, closed: bool = False) -> Sto
         curve=Curve.from_json(data["curve"]),
         outcome=Outcome.from_key(data["outcome"]) if data["outcome"] else None,
         segments=tuple(Segment(**dict(zip(SEGMENT, values, strict=True))) for values in data["pieces"]),
+        saved_epochs=data.get("saved_epochs", 0.0),
         setup=dict(data.get("setup", {})),
         **{name: data[name] for name in PLAIN},
     )
@@ -231,6 +233,7 @@ def encode(trial: StoredTrial) -> dict[str, Any]:
         "curve": record.curve.thinned(MOST_POINTS).to_json(),
         "outcome": record.outcome.key if record.outcome else "",
         **{name: getattr(record, name) for name in PLAIN},
+        **({"saved_epochs": record.saved_epochs} if record.saved_epochs else {}),
         "pieces": [[getattr(segment, name) for name in SEGMENT] for segment in record.segments],
         "setup": dict(record.setup),
         "claim": claim

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BASELINE",
+    "BESIDE",
     "IDENTITY",
     "NOTICES",
     "RANGE",
@@ -46,6 +47,8 @@ RANGE = "lrtune:range"
 WRITTEN_FIRST = frozenset({IDENTITY, SPACE, NOTICES, RANGE})
 """What is written of a new study before its settings, in storages without transactions."""
 SEARCHES = "lrtune:searches"
+BESIDE = "lrtune:beside"
+"""What a run costs beside others, see :meth:`lrtune.study.engine.search_state.SearchState.beside_price`."""
 
 _NUMBER_OR_NONE: Shape = (NOTHING, NUMBER)
 SHAPES: Mapping[str, Shape] = {
@@ -65,6 +68,7 @@ SHAPES: Mapping[str, Shape] = {
     SPACE: MAPPING,
     BASELINE: {"untrained": _NUMBER_OR_NONE, "chance": _NUMBER_OR_NONE, "undefined?": FLAG},
     NOTICES: Each(TEXT),
+    BESIDE: Named(NUMBER),
     RESULT: (
         Named(NOTHING),  # none yet
         {

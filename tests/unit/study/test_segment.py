@@ -17,7 +17,7 @@ from lrtune.core.outcome import Outcome
 from lrtune.core.recipe import Recipe
 from lrtune.errors import InputError, UserCodeError
 from lrtune.study.engine.run_cache import PausedRun
-from lrtune.study.engine.segment import SegmentMonitor, failed, train
+from lrtune.study.engine.segment import Lane, SegmentMonitor, SegmentResult, failed, train
 from lrtune.study.settings import Settings
 from lrtune.training.base import Report
 from lrtune.training.generator import GeneratorTrainer
@@ -29,17 +29,32 @@ if TYPE_CHECKING:
 RECIPE = Recipe(lr=0.1, epochs=5)
 
 
-def monitor(*, spe: int = 4, **changes: Any) -> SegmentMonitor:
+def trained(  # noqa: PLR0913 -- the two shapes that a segment is made of
+    paused: PausedRun,
+    recipe: Recipe,
+    until: float,
+    *,
+    spe: int = 4,
+    seconds: float = 0.0,
+    **changes: Any,
+) -> SegmentResult:
+    """Train one run alone."""
+    lane = Lane(number=0, paused=paused, recipe=recipe, until=until, steps_per_epoch=spe, seconds=seconds)
+    train(paused.run, [lane], monitor(**changes))
+    assert lane.result is not None
+    assert lane.saved_steps == 0
+    return lane.result
+
+
+def monitor(**changes: Any) -> SegmentMonitor:
     options = {field.name for field in dataclasses.fields(Settings)}
     told = {name: changes.pop(name) for name in list(changes) if name in options}
     whole: dict[str, Any] = {
         "settings": Settings(**{"epochs": RECIPE.epochs, **told}),
-        "steps_per_epoch": spe,
         "baseline": None,
-        "learned_above": False,
         "should_stop": lambda: False,
-        "save": lambda _paused: None,
-        "progressed": lambda _epoch: None,
+        "save": lambda _number, _paused: None,
+        "progressed": lambda: None,
         **changes,
     }
     return SegmentMonitor(**whole)
@@ -68,10 +83,10 @@ class Scripted(Counter):
 
 def test_a_run_is_evaluated_at_the_end_of_every_epoch_and_of_the_segment() -> None:
     paused = counting()
-    end = train(paused, RECIPE, 2.5, monitor())
+    end = trained(paused, RECIPE, 2.5)
     assert (end.outcome, end.interrupted) == (None, False)
     assert paused.curve.steps.tolist() == [4, 8, 10]
-    end = train(paused, RECIPE, 5.0, monitor())
+    end = trained(paused, RECIPE, 5.0)
     assert end.outcome is Outcome.COMPLETED
     assert paused.curve.steps.tolist() == [4, 8, 10, 12, 16, 20]
 
@@ -82,7 +97,7 @@ def test_however_it_is_cut_every_segment_reaches_what_was_asked(untils: list[flo
     paused.run.spe = spe  # type: ignore[attr-defined]  # it has it, untyped
     for until in sorted(untils):
         before = paused.step
-        train(paused, RECIPE, until, monitor(spe=spe))
+        trained(paused, RECIPE, until, spe=spe)
         assert paused.step >= min(until, 5) * spe * (1 - 1e-6)
         assert paused.step < until * spe + 1
         assert paused.step >= before
@@ -93,7 +108,7 @@ def test_however_it_is_cut_every_segment_reaches_what_was_asked(untils: list[flo
 
 def test_a_segment_that_ends_within_an_epoch_is_evaluated_there() -> None:
     paused = counting()
-    train(paused, RECIPE, 0.3, monitor())
+    trained(paused, RECIPE, 0.3)
     assert paused.curve.steps.tolist() == [2]
     assert paused.step == 2
 
@@ -104,7 +119,7 @@ def test_a_generator_that_returns_early_is_complete() -> None:
         yield 0.5
 
     paused = generating(short)
-    end = train(paused, RECIPE, 5.0, monitor(spe=1))
+    end = trained(paused, RECIPE, 5.0, spe=1)
     assert end.outcome is Outcome.COMPLETED
     assert "returned after 2 of 5 epochs" in end.why
     assert paused.curve.values("valid_loss").tolist() == [1.0, 0.5]
@@ -116,13 +131,13 @@ def test_a_generator_that_returns_early_costs_what_it_yielded() -> None:
         yield 0.5
 
     paused = generating(short)
-    train(paused, RECIPE, 5.0, monitor(spe=1))
+    trained(paused, RECIPE, 5.0, spe=1)
     assert paused.step == 2
 
 
 def test_a_report_that_is_not_finite_ends_the_segment_where_it_stands() -> None:
     paused = PausedRun(run=Scripted(lambda step: math.nan if step >= 8 else 1.0), curve=Curve())
-    end = train(paused, RECIPE, 5.0, monitor())
+    end = trained(paused, RECIPE, 5.0)
     assert end.outcome is Outcome.NON_FINITE
     assert paused.step == 8
     assert paused.curve.trained == 2.0
@@ -139,59 +154,60 @@ def test_what_the_run_itself_found_ends_the_segment() -> None:
             ]
 
     paused = PausedRun(run=Failing(RECIPE), curve=Curve())
-    end = train(paused, RECIPE, 5.0, monitor())
+    end = trained(paused, RECIPE, 5.0)
     assert (end.outcome, end.why) == (Outcome.NON_FINITE, "the training loss was nan at step 1")
     assert len(paused.curve) == paused.step == 1, "what was not trained is not paid"
 
 
 def test_a_stop_from_outside_is_an_interruption_and_no_end() -> None:
     paused = counting()
-    end = train(paused, RECIPE, 5.0, monitor(should_stop=lambda: paused.step >= 8))
+    end = trained(paused, RECIPE, 5.0, should_stop=lambda: paused.step >= 8)
     assert (end.outcome, end.interrupted) == (None, True)
     assert paused.step == 8
 
 
 def test_it_is_saved_within_a_segment() -> None:
     saved: list[int] = []
-    train(counting(), RECIPE, 5.0, monitor(checkpoint_every=1e-9, save=lambda paused: saved.append(paused.step)))
+    trained(counting(), RECIPE, 5.0, checkpoint_every=1e-9, save=lambda _number, paused: saved.append(paused.step))
     assert saved == list(range(1, saved[-1] + 1))
     assert len(saved) >= 16
     saved.clear()
-    train(counting(), RECIPE, 5.0, monitor(checkpoint_every=3600, save=lambda paused: saved.append(paused.step)))
+    trained(counting(), RECIPE, 5.0, checkpoint_every=3600, save=lambda _number, paused: saved.append(paused.step))
     assert not saved
 
 
 def test_a_trial_may_take_so_long_and_no_longer() -> None:
-    end = train(counting(), RECIPE, 5.0, monitor(trial_timeout=60.0, seconds=61.0))
+    end = trained(counting(), RECIPE, 5.0, trial_timeout=60.0, seconds=61.0)
     assert end.outcome is Outcome.STALLED
     assert "60 s" in end.why
-    assert train(counting(), RECIPE, 5.0, monitor(trial_timeout=60.0)).outcome is Outcome.COMPLETED
+    assert trained(counting(), RECIPE, 5.0, trial_timeout=60.0).outcome is Outcome.COMPLETED
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
 def test_patience_completes_a_run_without_a_better_value(direction: str) -> None:
     sign = 1 if direction == "minimize" else -1
     paused = PausedRun(run=Scripted(lambda step: sign * (1.0 + abs(step - 4))), curve=Curve())
-    end = train(paused, RECIPE, 5.0, monitor(patience=2, direction=direction, value=Settings(epochs=1).value))
+    end = trained(paused, RECIPE, 5.0, patience=2, direction=direction, value=Settings(epochs=1).value)
     assert end.outcome is Outcome.COMPLETED
     assert paused.curve.trained == 3.0
 
 
 def test_the_metric_must_be_reported() -> None:
     with pytest.raises(InputError, match=r"'accuracy' \(it reports valid_loss\)"):
-        train(counting(), RECIPE, 1.0, monitor(metric="accuracy"))
+        trained(counting(), RECIPE, 1.0, metric="accuracy")
 
 
-def test_progress_is_told_in_epochs() -> None:
+def test_progress_is_told_after_every_chunk() -> None:
     told: list[float] = []
-    train(counting(), RECIPE, 2.5, monitor(progressed=told.append))
+    paused = counting()
+    trained(paused, RECIPE, 2.5, progressed=lambda: told.append(paused.step / 4))
     assert told == [0.25, 1.0, 2.0, 2.5]  # one step first, to see how fast it is
 
 
 def test_a_stuck_run_ends_by_the_baseline() -> None:
     values = [2.31, 2.35, 2.4, 2.33, 2.36]
     paused = PausedRun(run=Scripted(lambda step: values[step // 4 - 1]), curve=Curve())
-    end = train(paused, RECIPE, 5.0, monitor(baseline=Baseline(untrained=2.3)))
+    end = trained(paused, RECIPE, 5.0, baseline=Baseline(untrained=2.3))
     assert end.outcome is Outcome.STUCK
 
 
