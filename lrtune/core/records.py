@@ -155,7 +155,7 @@ class StudyRecord:
 
     @property
     def machine_time(self) -> float:
-        """The time that all training took, in full trainings of one run alone: the cost, unless some trained together."""
+        """The time of all training, in full trainings of one run alone: the cost, unless some were trained together."""
         return sum(record.trained - record.saved_epochs for record in self.records) / self.epochs
 
     @property

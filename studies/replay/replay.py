@@ -86,6 +86,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--budget", type=float, default=25.0)
     parser.add_argument("--workers", type=int, default=1, help="workers of one simulated search")
+    parser.add_argument("--stack", type=int, default=1, help="runs that one worker trains side by side, in --answers")
+    parser.add_argument("--beside-price", type=float, default=0.4, help="share of its time that each further one takes")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--each", action="store_true", help="one more row a problem")
     parser.add_argument("--answers", action="store_true", help="answers of freeze-thaw when it ends by itself")

@@ -78,6 +78,8 @@ class Laboratory:
     finest: float = 1.0
     seed: int = 0
     workers: int = 1
+    stack: int = 1
+    beside_price: float = 0.2
     widen: float = 1.0
     forgets: bool = False
     untrained: float | None = None
@@ -86,6 +88,7 @@ class Laboratory:
     check_purity: bool = True
     every: int = 1
     seen: list[TrialView] = field(default_factory=list)
+    groups: list[int] = field(default_factory=list)
     paid: float = 0.0
     actions: list[Action] = field(default_factory=list)
     working: list[int] = field(default_factory=list)
@@ -114,6 +117,8 @@ class Laboratory:
             finest=self.finest,
             seed=self.seed,
             exhausted=self.most_trials is not None and len(self.seen) >= self.most_trials,
+            beside=tuple(self.working) if self.stack > 1 else (),
+            beside_price=self.beside_price,
         )
 
     def _spent(self) -> float:
@@ -127,18 +132,24 @@ class Laboratory:
         """Search until it ends, or for so many decisions."""
         limit = MOST_DECISIONS if decisions is None else decisions
         for _ in range(limit):
-            if len(self.working) >= self.workers:
-                self._train(self.working.pop(0))
+            if len(self.working) >= max(self.workers, self.stack):
+                self._train_next()
             action = self.decide()
             if isinstance(action, Finish) and not self.working:
                 return self
             if isinstance(action, Wait | Finish):
                 assert self.working, f"{action} with nobody at work"
-                self._train(self.working.pop(0))
+                self._train_next()
         assert decisions is not None, f"{self.strategy} does not end: {self.actions[-5:]}"
         while self.working:
-            self._train(self.working.pop(0))
+            self._train_next()
         return self
+
+    def _train_next(self) -> None:
+        """Train what has been claimed first, or all that was claimed to be trained side by side."""
+        self.groups.append(len(self.working) if self.stack > 1 else 1)
+        for _ in range(self.groups[-1]):
+            self._train(self.working.pop(0))
 
     def decide(self) -> Action:
         """One decision, checked and carried out."""
@@ -148,6 +159,13 @@ class Laboratory:
             again = copy.deepcopy(context)
             assert make(self.strategy, points=self.points).next(again) == action, "not a function of the situation"
         self.actions.append(action)
+        if context.beside:
+            assert isinstance(action, Start | Continue | Wait), f"{action} beside others"
+            if isinstance(action, Start):
+                assert action.params is not None
+                assert context.can_join(self.space.recipe(action.params, epochs=self.epochs)), "cannot be stacked"
+            elif isinstance(action, Continue):
+                assert context.can_join(self.seen[action.number].recipe), "cannot be stacked"
         if isinstance(action, Start):
             self._start(action, context)
         elif isinstance(action, Continue):

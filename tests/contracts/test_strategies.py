@@ -90,6 +90,37 @@ def test_workers_are_given_work_side_by_side(name: str) -> None:
     assert most >= (1 if name == "optuna" else 2)
 
 
+JOINING = [name for name in NAMES if getattr(make(name), "joins", False)]
+
+
+@pytest.mark.parametrize("name", JOINING)
+@pytest.mark.parametrize("space", [LR_ONLY, JOINT], ids=["lr", "joint"])
+@pytest.mark.parametrize("budget", [None, 5.0])
+def test_runs_are_trained_side_by_side(name: str, space: Space, budget: float | None) -> None:
+    lab = laboratory(name, stack=6, space=space, budget=budget, most_trials=20 if name == "grid" else None).run()
+    assert lab.completed
+    assert max(lab.groups) > 1
+    assert sum(lab.groups) == sum(isinstance(action, Start | Continue) for action in lab.actions)
+    best = min(lab.completed, key=lambda seen: float(seen.values[-1]))
+    assert abs(math.log10(best.recipe.lr) + 1.5) < 1.0 or name == "grid"  # of many cells a budget holds the first few
+
+
+def test_where_full_trainings_are_limited_only_first_looks_are_side_by_side() -> None:
+    lab = laboratory("freeze-thaw", stack=6, budget=5.0, epochs=27).run()
+    assert 1 < max(lab.groups) <= 3
+    beside = [action.why for action in lab.actions if isinstance(action, Start | Continue) and action.why == "beside"]
+    assert not beside
+    free = laboratory("freeze-thaw", stack=6, budget=None, epochs=27).run()
+    assert sum(free.groups) / len(free.groups) > sum(lab.groups) / len(lab.groups)
+
+
+def test_the_cheaper_a_run_beside_others_the_more_are_trained() -> None:
+    cheap, dear = (
+        laboratory("freeze-thaw", stack=8, budget=None, epochs=27, beside_price=p).run() for p in (0.02, 0.7)
+    )
+    assert cheap.paid > dear.paid
+
+
 @every
 def test_what_waits_in_another_process_is_left_to_it(name: str) -> None:
     lab = laboratory(name, budget=6.0).run(decisions=4)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 RECIPE = Recipe(lr=0.1, epochs=5)
 
 
-def trained(  # noqa: PLR0913 -- the two shapes that a segment is made of
+def trained(
     paused: PausedRun,
     recipe: Recipe,
     until: float,
