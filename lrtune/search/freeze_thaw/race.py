@@ -36,6 +36,8 @@ def race(beliefs: Beliefs, budget: Budget, candidates: Sequence[Observation]) ->
     leader = int(np.argmin(np.where(beyond, np.inf, ends.mean(axis=0))))
     run = candidates[leader]
     if not run.trial.open:
+        if beliefs.context.busy and len(beliefs.combinations) > 1:
+            return budget.end("another worker trains the leader")  # of many settings looked at one seems to be better
         return _beside(budget, candidates, leader, ends, busy=beliefs.context.busy)
     why = "leader" if run.trained >= budget.first else "the model's favourite"
     return budget.advance(run, budget.after(run.trained), why)
