@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["AnswerText", "answer", "number", "plain", "sentence", "text"]
 
 DIGITS = 3
+SIGMAS = 2.0
+"""Standard deviations of a difference beyond which it is none by chance (the 5 % level)."""
+
 SETTINGS = ("batch_size", "schedule", "warmup", "optimizer", "momentum", "weight_decay", "layer_decay", "epochs")
 COUNTED = {
     "completed": "trained to the end",
@@ -124,7 +127,20 @@ def _sure(record: StudyRecord) -> str | None:
     if probability is None:
         return None
     moved = "" if not noise else f"; chance alone moves a result by {number(float(noise), 2)} or more"
-    return f"{percent(float(probability))} that it is within 2 % of the best there is{moved}"
+    return f"{percent(float(probability))} that it is within 2 % of the best there is{moved}{_tied(record)}"
+
+
+def _tied(record: StudyRecord) -> str:
+    """That the best learning rate and the next best cannot be told apart, where chance explains their difference."""
+    best, noise = record.best, record.result.get("noise")
+    others = [r for r in record.records if r.completed and best is not None and r.recipe.lr != best.recipe.lr]
+    if best is None or not noise or not others:
+        return ""
+    next_best = min(others, key=lambda other: record.sign * float(other.value or 0.0))
+    apart = record.sign * (float(next_best.value or 0.0) - float(best.value or 0.0))
+    if apart > SIGMAS * math.sqrt(2) * float(noise):
+        return ""
+    return f"; {number(best.recipe.lr)} and {number(next_best.recipe.lr)} cannot be told apart by one run of each"
 
 
 def _edge(record: StudyRecord) -> str:

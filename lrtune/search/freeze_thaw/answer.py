@@ -60,10 +60,6 @@ class Answer:
         Learning rates as good as the best within noise; None where none completed.
     edge
         Where divergence begins.
-    runner_up
-        Number of the best trial with another recipe; None where there is none.
-    beyond_noise
-        Whether the best differs from the runner-up beyond noise; None where the noise is unknown.
     probability
         That the best is as good as the best learning rate there is, within 2 % of what there is to gain between the
         untrained model and that; None where nothing was compared.
@@ -78,8 +74,6 @@ class Answer:
     value: float | None = None
     band: tuple[float, float] | None = None
     edge: Edge = field(default_factory=Edge)
-    runner_up: int | None = None
-    beyond_noise: bool | None = None
     probability: float | None = None
     noise: float | None = None
     warnings: tuple[str, ...] = ()
@@ -96,7 +90,7 @@ def answer(context: SearchContext) -> Answer:
     groups = _groups(beliefs)
     if not groups:
         return Answer(edge=edge, warnings=("no run was trained to its end; give the search a larger budget",))
-    best, rest = groups[0], groups[1:]
+    best = groups[0]
     compared = len({run.trial.recipe.lr for run in runs}) > 1  # one alone says nothing of any other
     band, probability = _band(beliefs, best[0]) if compared else (None, None)
     return Answer(
@@ -104,8 +98,6 @@ def answer(context: SearchContext) -> Answer:
         value=context.sign * _mean(beliefs, best),
         band=band,
         edge=edge,
-        runner_up=rest[0][0].number if rest else None,
-        beyond_noise=_differ(beliefs, best, rest[0]) if rest else None,
         probability=probability,
         noise=_noise(beliefs, groups),
         warnings=tuple(_warnings(beliefs, best[0])),
@@ -138,15 +130,6 @@ def _noise(beliefs: Beliefs, groups: Sequence[Sequence[Observation]]) -> float |
     observed = beliefs.observed
     long = [run for group in groups for run in group if len(run.values) >= CONFIG.noise_reports]
     return statistics.median(map(observed.roughness, long)) * (observed.high - observed.low) if long else None
-
-
-def _differ(beliefs: Beliefs, best: Sequence[Observation], other: Sequence[Observation]) -> bool | None:
-    """Whether two recipes differ beyond noise."""
-    noise = _noise(beliefs, [best, other])
-    if noise is None:
-        return None
-    apart = _mean(beliefs, other) - _mean(beliefs, best)
-    return apart > CONFIG.sigmas * noise * math.sqrt(1 / len(best) + 1 / len(other))
 
 
 # -- the band -----------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from lrtune.reporting import html
 from lrtune.reporting.html.rendering import environment
 
 if TYPE_CHECKING:
+    from lrtune.core.curve import Direction
     from lrtune.core.records import StudyRecord
 
 OURS = {"h1": 1, "main": 1, "title": 1}
@@ -354,6 +355,29 @@ def test_where_no_edge_was_seen_the_text_says_how_far_runs_live(record: StudyRec
     assert "not located: none up to 1e-05 did" in said
     nowhere = html.text(dataclasses.replace(record, result={**record.result, "edge": {**edges, "low": None}}))
     assert "not located" in nowhere
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_two_learning_rates_that_chance_explains_are_said_to_be_one(direction: Direction) -> None:
+    record = simulated(60, seed=2, direction=direction)
+    best = record.best
+    assert best is not None
+    others = [r for r in record.records if r.completed and r.recipe.lr != best.recipe.lr]
+    second = min(others, key=lambda r: record.sign * float(r.value or 0))
+    apart = abs(float(second.value or 0) - float(best.value or 0))
+
+    def sure(noise: float) -> str:
+        return html.text(dataclasses.replace(record, result={**record.result, "probability": 0.9, "noise": noise}))
+
+    assert f"{best.recipe.lr:.3g} and {second.recipe.lr:.3g} cannot be told apart" in sure(apart / 2)
+    assert "told apart" not in sure(apart / 3)
+
+
+def test_time_that_stacking_saved_stands_beside_the_cost(record: StudyRecord) -> None:
+    first, *rest = record.records
+    assert "in the time of" not in html.text(record)
+    saved = dataclasses.replace(record, records=(dataclasses.replace(first, saved_epochs=record.epochs), *rest))
+    assert f"{record.cost:.4g} full trainings, in the time of {record.cost - 1:.4g}" in html.text(saved)
 
 
 def test_the_text_without_an_answer_says_so() -> None:

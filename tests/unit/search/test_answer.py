@@ -65,7 +65,6 @@ def test_the_best_is_the_completed_trial_with_the_best_result() -> None:
     found = answer(context(USUAL))
     assert found.best == min((3, 4, 5), key=lambda n: USUAL[n].values[-1])
     assert found.value == pytest.approx(float(USUAL[found.best].values[-1]))
-    assert found.runner_up in {3, 4, 5} - {found.best}
 
 
 def test_the_result_under_the_value_rule_counts_not_the_last_value() -> None:
@@ -241,14 +240,6 @@ def test_repeats_are_read_together_and_a_lucky_single_run_does_not_win() -> None
     found = answer(context([*good, *other, lucky]))
     assert found.best == 0
     assert found.value == pytest.approx(0.151)
-    assert found.runner_up == 3
-    assert found.beyond_noise is True
-
-
-def test_a_difference_within_noise_is_said_to_be_one() -> None:
-    one = [dataclasses.replace(seen(n, -2.4, seed=n), result=r) for n, r in enumerate((0.15, 0.19))]
-    two = [dataclasses.replace(seen(2 + n, -2.0, seed=n), result=r) for n, r in enumerate((0.16, 0.20))]
-    assert answer(context([*one, *two])).beyond_noise is False
 
 
 def test_where_all_diverged_it_says_so_and_what_to_try() -> None:
