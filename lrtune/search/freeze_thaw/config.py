@@ -123,6 +123,8 @@ class FreezeThawConfig:
     # -- beside.py: runs beside others in one stacked model
     # trainings that a search which ends by itself plans at least, up to which any run that may save something joins
     beside_spent: float = 2.5
+    # loss that a run which joins others must be expected to save where full trainings are limited, and will be spent
+    beside_worth_of_budget: float = 0.003
 
     # -- refine.py: after the first complete run
     worth: float = 0.0075  # loss that one more training must be expected to save, else a search without limits ends
