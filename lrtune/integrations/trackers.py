@@ -136,6 +136,7 @@ def answer_numbers(result: Result) -> dict[str, float]:
         "band_high": band[1],
         "edge": result.edge.lr,
         "cost": result.cost,
+        "machine_time": result.machine_time,
     }
     return {name: float(value) for name, value in known.items() if value is not None}
 
