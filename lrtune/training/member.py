@@ -8,6 +8,7 @@ is stopped at the step at which its loss diverged. A member trains one recipe; :
 from __future__ import annotations
 
 import abc
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
@@ -20,7 +21,7 @@ from lrtune.schedules import for_recipe
 from lrtune.training.base import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from lrtune.core.recipe import Recipe
     from lrtune.training.base import Setup, State
@@ -41,6 +42,8 @@ class Member(abc.ABC):
 
     def __init__(self, number: int, recipe: Recipe) -> None:
         self.number, self.recipe, self.done = number, recipe, False
+        self.interrupted = False
+        """Whether an exception came within a step: then it is in no state to continue from."""
 
     @abc.abstractmethod
     def advance(self, steps: int, *, evaluate: bool) -> Sequence[Report]:
@@ -66,6 +69,18 @@ class Member(abc.ABC):
         del saved
         raise TypeError
 
+    def advance_or_end(self, steps: int, *, evaluate: bool) -> Sequence[Report]:
+        """The same; it is ended after an outcome, and after an exception."""
+        try:
+            found = self.advance(steps, evaluate=evaluate)
+        except BaseException:  # KeyboardInterrupt, too
+            self.interrupted = True
+            self.end()
+            raise
+        if found[-1].outcome is not None:
+            self.end()
+        return found
+
 
 M = TypeVar("M", bound=Member)
 
@@ -84,7 +99,6 @@ class MemberRun(Generic[M]):
     def __init__(self, members: Sequence[M], identity: State | None = None) -> None:
         self.members = tuple(members)
         self._identity = identity
-        self._interrupted = False
 
     @property
     def recipes(self) -> Sequence[Recipe]:
@@ -98,19 +112,12 @@ class MemberRun(Generic[M]):
 
     def advance(self, steps: int, /, *, evaluate: bool = True) -> list[Report]:
         """Train every member alive by up to `steps` steps; after an exception the run has no state to save."""
-        reports: list[Report] = []
-        for number in self.alive if steps > 0 else ():
-            member = self.members[number]
-            try:
-                found = member.advance(steps, evaluate=evaluate)
-            except BaseException:  # KeyboardInterrupt, too: within a step a member is in no state to continue from
-                self._interrupted = True
-                member.end()
-                raise
-            if found[-1].outcome is not None:
-                member.end()
-            reports += found
-        return reports
+        alive = [self.members[number] for number in self.alive] if steps > 0 else []
+        return [report for found in self._advanced(alive, steps, evaluate=evaluate) for report in found]
+
+    def _advanced(self, members: Sequence[M], steps: int, *, evaluate: bool) -> Sequence[Sequence[Report]]:
+        """The reports of each of these members."""
+        return [member.advance_or_end(steps, evaluate=evaluate) for member in members]
 
     def setup(self) -> Setup:
         """How the first member was set up beyond its recipe."""
@@ -123,7 +130,7 @@ class MemberRun(Generic[M]):
 
     def state(self) -> State | None:
         """A snapshot of every member; None where one cannot be saved, or was interrupted by an exception."""
-        if self._identity is None or self._interrupted:
+        if self._identity is None or any(member.interrupted for member in self.members):
             return None
         try:
             return {**self._identity, "members": [member.state() for member in self.members]}
@@ -149,7 +156,7 @@ class MemberRun(Generic[M]):
         try:
             for member, saved in zip(self.members, state["members"], strict=True):
                 member.restore(saved)
-            self._interrupted = False
+                member.interrupted = False
         except InputError:
             raise
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -206,8 +213,12 @@ class MinibatchMember(Member):
 
     def advance(self, steps: int, *, evaluate: bool) -> Sequence[Report]:
         """Train by up to `steps` minibatches; one report."""
+        return self.reported(partial(self.train_to, min(self.step + steps, self.total_steps), evaluate=evaluate))
+
+    def reported(self, measured: Callable[[], dict[str, float]]) -> Sequence[Report]:
+        """One report, of the values that a function returns or of what has ended it."""
         try:
-            values = self.train_to(min(self.step + steps, self.total_steps), evaluate=evaluate)
+            values = measured()
         except Exception as error:
             stop = error if isinstance(error, TrainingStopped) else self.stopped(error)
             if stop is None:
@@ -218,14 +229,27 @@ class MinibatchMember(Member):
     def train_to(self, target: int, *, evaluate: bool) -> dict[str, float]:
         """Train up to a step and return what was measured there."""
         while self.step < target:
-            epoch, position = divmod(self.step, self.per_epoch)
-            if position == 0:
-                self.loss_sum, self.loss_weight = 0.0, 0
+            epoch, position = self.begin_epoch()
             self.train(epoch, position, min(self.per_epoch, position + target - self.step))
-            if self.schedule.metric_driven and self.step % self.per_epoch == 0:
-                metric = {**self.mean_loss, **self.evaluate()}[self.watched()]
-                self.schedule.update(metric, progress=self.step / self.total_steps)
+            self.end_epoch()
         self.check()
+        return self.measured(evaluate=evaluate)
+
+    def begin_epoch(self) -> tuple[int, int]:
+        """Epoch and position of the next step; at the first one of an epoch the mean loss begins anew."""
+        epoch, position = divmod(self.step, self.per_epoch)
+        if position == 0:
+            self.loss_sum, self.loss_weight = 0.0, 0
+        return epoch, position
+
+    def end_epoch(self) -> None:
+        """After the last step of an epoch a metric-driven schedule is updated."""
+        if self.schedule.metric_driven and self.step % self.per_epoch == 0:
+            metric = {**self.mean_loss, **self.evaluate()}[self.watched()]
+            self.schedule.update(metric, progress=self.step / self.total_steps)
+
+    def measured(self, *, evaluate: bool) -> dict[str, float]:
+        """The training loss, and what is measured on the held-out part if asked."""
         return {**self.mean_loss, **(self.evaluate() if evaluate else {})}
 
     @property

@@ -33,10 +33,30 @@ Key: TypeAlias = tuple[Any, ...]
 Curves: TypeAlias = dict[int, dict[int, Key]]
 
 
+class Value:
+    """A number in a report, equal to one that is the same bit for bit (NaN included), or within the tolerance."""
+
+    tolerance: ClassVar[float] = 0.0
+
+    def __init__(self, value: float) -> None:
+        self._value = float(value)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Value):
+            return NotImplemented
+        one, two = self._value, other._value
+        return one.hex() == two.hex() or abs(one - two) <= self.tolerance * max(1.0, abs(one))
+
+    __hash__ = None  # type: ignore[assignment]  # what is equal within a tolerance has none
+
+    def __repr__(self) -> str:
+        return repr(self._value)
+
+
 def key(report: Report) -> Key:
-    """All that a report says, comparable bit for bit (NaN included)."""
+    """All that a report says, comparable."""
     point = report.point
-    values = tuple(sorted((name, float(value).hex()) for name, value in point.values.items()))
+    values = tuple((name, Value(point.values[name])) for name in sorted(point.values))
     lr = None if point.lr is None else float(point.lr).hex()
     return point.step, float(point.epoch).hex(), point.samples, lr, values, report.outcome, report.why
 
@@ -73,6 +93,12 @@ class Contract:
     """What every part of the contract needs; a test class says what `recipes` and `trainer` are."""
 
     recipes: ClassVar[tuple[Recipe, ...]]
+    tolerance: ClassVar[float] = 0.0
+    """By how much values may differ that are to be the same; members trained as one are so within rounding."""
+
+    @pytest.fixture(autouse=True)
+    def _within_tolerance(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Value, "tolerance", self.tolerance)
 
     def trainer(self) -> Trainer:
         """A fresh trainer, equal to the last one."""

@@ -44,6 +44,7 @@ def make(**changes: Any) -> TorchTrainer:
         "metrics": ["accuracy"],
         "device": "cpu",
         "batch_size": 16,
+        "stack": False,
     }
     return TorchTrainer(**(arguments | changes))
 

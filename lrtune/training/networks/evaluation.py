@@ -13,13 +13,13 @@ from lrtune.training.networks.loss import RETURN_WEIGHT, LossResult, SampleMeanC
 from lrtune.training.networks.nested import concatenated, length, moved, sliced
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from torch import nn
 
     from lrtune.training.networks.loss import Batch, Metric, Objective
 
-__all__ = ["measure"]
+__all__ = ["measure", "measure_each"]
 
 
 def measure(
@@ -74,6 +74,35 @@ def measure(
         else:
             values[name] = float(metric(output, target))
     return values
+
+
+def measure_each(
+    results: Callable[[Batch], Sequence[torch.Tensor]],
+    members: int,
+    objective: Objective,
+    metrics: Mapping[str, Accuracy],
+    batches: Iterable[Batch],
+) -> list[dict[str, float]]:
+    """Loss and metrics of several models over the same batches, under one of PyTorch's own losses.
+
+    `results` gives the losses of a batch, of shape (members,), and of each metric the counts, of shape (members, ...).
+    """
+    means = [_MeanLoss(objective, str) for _ in range(members)]
+    counts: list[list[torch.Tensor]] = []
+    for batch in batches:
+        losses, *counted = results(batch)
+        target, samples = inputs_and_target(batch)[1], max(1, length(batch))
+        for mean, loss in zip(means, losses, strict=True):
+            mean.add(LossResult(loss, None, target, None), samples)
+        counts.append(counted)
+    shares = {
+        name: [metric.value(row) for row in torch.stack([counted[place] for counted in counts]).sum(0).tolist()]
+        for place, (name, metric) in enumerate(metrics.items())
+    }
+    return [
+        {"valid_loss": mean.value(), **{name: values[row] for name, values in shares.items()}}
+        for row, mean in enumerate(means)
+    ]
 
 
 def _evaluated(model: nn.Module, objective: Objective, batch: Batch, most: int) -> Iterator[tuple[LossResult, int]]:

@@ -57,6 +57,16 @@ class RngStream:
         if self._cuda is not None:
             self._own["cuda"] = torch.Generator(device=self._cuda).manual_seed(seed).get_state()
 
+    def generator(self) -> torch.Generator:
+        """A generator of the host's in the state of this stream's own."""
+        made = torch.Generator()
+        made.set_state(self._own["torch"])
+        return made
+
+    def advance(self, generator: torch.Generator) -> None:
+        """Go on from where a generator stands."""
+        self._own["torch"] = generator.get_state()
+
     @contextmanager
     def active(self, *, all_libraries: bool = True, keep: bool = True) -> Iterator[None]:
         """Within this context the global generators have this state; afterwards they are as before.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lrtune.core.recipe import Recipe
     from lrtune.training.base import Setup, State
 
-__all__ = ["NetworkMember"]
+__all__ = ["CHECK_EVERY", "READ_EVERY", "NetworkMember"]
 
 CHECK_EVERY = 64
 """Steps between two checks that gradients and weights are finite; each advance ends with one, too."""
@@ -39,7 +39,19 @@ HOST = torch.device("cpu")
 
 
 class NetworkMember(MinibatchMember):
-    """One recipe of a run; `live` is None once it has ended, or where memory ran out as the model was made."""
+    """One recipe of a run.
+
+    Attributes
+    ----------
+    live
+        The model in training; None once it has ended, or where memory ran out as the model was made.
+    stream
+        Its random numbers.
+    on_host
+        Whether it is suspended: its tensors are on the host, and belong on a GPU.
+    eval_size
+        Samples evaluated at once, halved when memory runs out.
+    """
 
     def __init__(self, number: int, recipe: Recipe, settings: NetworkSettings) -> None:
         self.settings = settings
@@ -51,16 +63,16 @@ class NetworkMember(MinibatchMember):
         super().reset()
         self.live: LiveModel | None = None
         self._unread: list[tuple[torch.Tensor, int, Any]] = []  # losses, their samples and targets (or weights)
-        self._stream = RngStream(self.recipe.seed, self.settings.device)
-        self._eval_size = self.settings.eval_batch_size
+        self.stream = RngStream(self.recipe.seed, self.settings.device)
+        self.eval_size = self.settings.eval_batch_size
         self._evaluated: tuple[int, dict[str, float]] = (-1, {})
-        self._on_host = False
+        self.on_host = False
         self._out_of_memory = ""
 
     def _build(self, saved: State | None = None) -> None:
         """Make the model, and give it a saved state; where memory runs out the next advance reports it."""
         try:
-            with self._stream.active():
+            with self.stream.active():
                 live = build_live(self.settings, self.recipe)
             if saved is not None:
                 _load(live, saved)
@@ -72,7 +84,8 @@ class NetworkMember(MinibatchMember):
         if self._out_of_memory:  # not within the handler, whose traceback holds tensors
             free_memory(self.settings.device)
 
-    def _running(self) -> LiveModel:
+    def running(self) -> LiveModel:
+        """The model in training; NoMemoryError where memory ran out as it was made."""
         if self.live is None:
             raise NoMemoryError(self._out_of_memory)
         return self.live
@@ -96,17 +109,21 @@ class NetworkMember(MinibatchMember):
 
     def train_to(self, target: int, *, evaluate: bool) -> dict[str, float]:
         """Train up to a step, on the device, with the member's own random numbers."""
-        live = self._running()
-        if self._on_host:
-            live.model.to(self.settings.device)
-            move_optimizer(live.stepper.optimizer, self.settings.device)
-            self._on_host = False
-        with self._stream.active(all_libraries=live.user_code):
+        live = self.running()
+        self.to_device()
+        with self.stream.active(all_libraries=live.user_code):
             return super().train_to(target, evaluate=evaluate)
+
+    def to_device(self) -> None:
+        """Move back what was suspended."""
+        if self.on_host and self.live is not None:
+            self.live.model.to(self.settings.device)
+            move_optimizer(self.live.stepper.optimizer, self.settings.device)
+            self.on_host = False
 
     def train(self, epoch: int, begin: int, end: int) -> None:
         """Train on the minibatches of an epoch from position `begin` to `end`."""
-        live = self._running()
+        live = self.running()
         on_cpu = self.settings.device.type == "cpu"
         stepper, batch_at, rates = live.stepper, live.feed.batch, self.rates(epoch)
         optimizer, step = stepper.optimizer, stepper.step
@@ -136,7 +153,7 @@ class NetworkMember(MinibatchMember):
         unread, self._unread = self._unread, []
         values = torch.stack([loss for loss, _, _ in unread]).tolist()
         for place, (value, (_, _, weight)) in enumerate(zip(values, unread, strict=True)):
-            if math.isnan(value) and not self._running().stepper.has_loss(weight):
+            if math.isnan(value) and not self.running().stepper.has_loss(weight):
                 continue
             try:
                 self.record(value)
@@ -148,16 +165,20 @@ class NetworkMember(MinibatchMember):
 
     def check(self) -> None:
         """Stop where a gradient or weight is not finite."""
-        found = self._running().stepper.non_finite()
+        found = self.running().stepper.non_finite()
         if found:
             self._read()
-            why = f"{found} was NaN or infinite at step {self.step}"
-            raise TrainingStopped(Outcome.NON_FINITE, why, self.mean_loss)
+            raise self.not_finite(found)
+
+    def not_finite(self, found: str) -> TrainingStopped:
+        """The outcome that a gradient or weight means which is not finite."""
+        why = f"{found} was NaN or infinite at step {self.step}"
+        return TrainingStopped(Outcome.NON_FINITE, why, self.mean_loss)
 
     def evaluate(self) -> dict[str, float]:
         """Loss and metrics of the held-out part, with random numbers of their own; in smaller batches out of memory."""
-        settings, live = self.settings, self._running()
-        if settings.valid is None or self._evaluated[0] == self.step:
+        settings, live = self.settings, self.running()
+        if settings.valid is None or self.is_evaluated:
             return self._evaluated[1]
         while True:
             batches = settings.valid.ordered(settings.eval_batch_size, settings.device)
@@ -170,22 +191,31 @@ class NetworkMember(MinibatchMember):
                         settings.objective,
                         settings.metrics,
                         batches,
-                        most=self._eval_size,
+                        most=self.eval_size,
                         notify=settings.notify,
                     )
             except Exception as error:
-                if not is_out_of_memory(error) or self._eval_size == 1:
+                if not is_out_of_memory(error) or self.eval_size == 1:
                     raise
             else:
-                self._evaluated = (self.step, values)
+                self.keep_evaluated(values)
                 return values
             free_memory(settings.device)
-            self._eval_size //= 2
+            self.eval_size //= 2
             if settings.objective.custom_forward:
                 settings.notify(
-                    f"memory ran out in the evaluation, and held-out batches are cut to {self._eval_size} samples; "
-                    f"give eval_batch_size={self._eval_size}, so that all runs are measured alike"
+                    f"memory ran out in the evaluation, and held-out batches are cut to {self.eval_size} samples; "
+                    f"give eval_batch_size={self.eval_size}, so that all runs are measured alike"
                 )
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether it has been measured at this step."""
+        return self._evaluated[0] == self.step
+
+    def keep_evaluated(self, values: dict[str, float]) -> None:
+        """Note what was measured at this step."""
+        self._evaluated = (self.step, values)
 
     def end(self) -> None:
         """Free everything; the member can be restored, but not continue."""
@@ -203,10 +233,10 @@ class NetworkMember(MinibatchMember):
             return
         live.feed.release()
         live.stepper.zero_grad()
-        if self.settings.device.type != "cpu" and not self._on_host:
+        if self.settings.device.type != "cpu" and not self.on_host:
             live.model.to(HOST)
             move_optimizer(live.stepper.optimizer, HOST)
-            self._on_host = True
+            self.on_host = True
             free_memory(self.settings.device)
 
     def state(self) -> State:
@@ -236,8 +266,8 @@ class NetworkMember(MinibatchMember):
             "total": self.loss_sum,
             "count": self.loss_weight,
             "guard": dict(self.guard.state()),
-            "stream": self._stream.state(),
-            "eval_size": self._eval_size,
+            "stream": self.stream.state(),
+            "eval_size": self.eval_size,
         }
 
     def restore(self, saved: State) -> None:
@@ -255,12 +285,12 @@ class NetworkMember(MinibatchMember):
             return
         self.step, self.samples = int(saved["step"]), int(saved["samples"])
         self.loss_sum, self.loss_weight = saved["total"], saved["count"]
-        self._eval_size = saved["eval_size"]
+        self.eval_size = saved["eval_size"]
         self.guard.restore(saved["guard"])
         if saved["schedule"] is not None:
             self.schedule.restore(decoded(saved["schedule"]))
         self._build(saved)
-        self._stream.restore(saved["stream"])
+        self.stream.restore(saved["stream"])
 
 
 def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -24,10 +24,13 @@ from lrtune.training.networks.data_loaders import LoaderSource
 from lrtune.training.networks.loss import metrics_of, objective_of
 from lrtune.training.networks.optimizers import parsed
 from lrtune.training.networks.run import NetworkMember
+from lrtune.training.networks.stacked_run import JointRun, StackedRun
+from lrtune.training.networks.stacking import Stacking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from lrtune.training.base import Run
     from lrtune.training.networks.data_loaders import Source
 
 __all__ = ["TorchTrainer"]
@@ -93,6 +96,14 @@ class TorchTrainer:
         memory runs out. Gradients are those of the whole batch (BatchNorm's statistics are not). Under a loss of
         which it is not known what it divides by, batches are not split, and a notice says so
         (see :mod:`lrtune.training.networks.step`).
+    stack
+        Whether runs that are advanced together (:meth:`start` with several recipes, :meth:`together`) are trained as
+        one model with a leading dimension: one forward and backward pass and one optimizer step for all, the same as
+        alone within rounding. ``"auto"``: where a few steps show that it is faster; True: wherever it is possible;
+        False: never, and each run is then the same bit for bit however many there are. Runs may differ in learning
+        rate, schedule, warmup, momentum, weight decay, seed and length. It needs tensors in memory as `train_data`,
+        SGD, Adam or AdamW, and a model that :func:`torch.func.vmap` takes; dropout only of ``nn.Dropout`` on the CPU.
+        Whatever is not possible goes one by one, and a notice says why.
     compile
         Whether to compile the model with ``torch.compile``, or its options, such as ``{"mode": ...}``.
 
@@ -103,7 +114,8 @@ class TorchTrainer:
 
     Notes
     -----
-    The same recipe and seed give the same curve on the CPU, bit for bit, for a fixed number of threads.
+    The same recipe and seed give the same curve on the CPU, bit for bit, for a fixed number of threads; stacked with
+    others, within rounding.
     Neither the process's random generators nor its settings are changed. A metric-driven schedule (``plateau``) is
     updated with the held-out loss at the end of each epoch, or with the first metric for ``mode=max``.
     """
@@ -130,6 +142,7 @@ class TorchTrainer:
         param_groups: Callable[..., Any] | None = None,
         clip_norm: float | None = None,
         accumulate: int = 1,
+        stack: bool | str = "auto",
         compile: bool | Mapping[str, Any] = False,  # noqa: A002 -- PyTorch's word
     ) -> None:
         if isinstance(model, nn.Module) or not callable(model):
@@ -147,6 +160,9 @@ class TorchTrainer:
                 _positive(name, number)
         if isinstance(optimizer, str):
             parsed(optimizer)
+        if stack not in (True, False, "auto"):
+            msg = f'stack must be "auto", True or False (got {stack!r})'
+            raise InputError(msg)
         where = chosen_device(device)
         objective = objective_of(loss, where)
         self._notices: dict[str, None] = {}
@@ -171,6 +187,7 @@ class TorchTrainer:
             notices=self._notices,
             behaviors={},
         )
+        self._stacking = Stacking(self._settings, stack)
         self._fingerprint: dict[str, str] | None = None
 
     @property
@@ -183,7 +200,7 @@ class TorchTrainer:
         """The optimizer where a recipe names none; None where it is the user's own function."""
         return self._settings.optimizer if isinstance(self._settings.optimizer, str) else None
 
-    def start(self, recipes: Sequence[Recipe], /) -> MemberRun[NetworkMember]:
+    def start(self, recipes: Sequence[Recipe], /) -> StackedRun:
         """Start a run: one model for each recipe.
 
         Raises
@@ -196,7 +213,26 @@ class TorchTrainer:
         members = [NetworkMember(number, recipe, self._settings) for number, recipe in enumerate(recipes)]
         for member in members:
             self._notices.update(dict.fromkeys(member.live.notices if member.live is not None else ()))
-        return MemberRun(members, {"kind": KIND})
+        return StackedRun(members, {"kind": KIND}, self._stacking)
+
+    def together(self, runs: Sequence[Run], /) -> JointRun | None:
+        """A run whose members are those of runs of this trainer; None where it is not faster than one by one.
+
+        See :class:`lrtune.training.base.Trainer` for what holds of it.
+        """
+        if not all(isinstance(run, MemberRun) and self._stacking.owns(run.members) for run in runs):
+            return None
+        members = [member for run in runs if isinstance(run, MemberRun) for member in run.members]
+        able = self._stacking.groups([member for member in members if not member.done])
+        return JointRun(members, self._stacking) if able else None
+
+    def stack_speedup(self, recipe: Recipe, members: int, /) -> float:
+        """Member-steps a second of so many runs like this one side by side, over one by one; 1 where not stacked.
+
+        Measured once for each shape and power of two (the largest up to `members`), on a few steps of models that
+        are thrown away.
+        """
+        return self._stacking.speedup(recipe, members)
 
     def _check(self, recipe: Recipe) -> None:
         if recipe.optimizer is not None:
