@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -68,8 +69,8 @@ class LinearSteps:
     ) -> Iterator[tuple[float, float]]:
         """Train by minibatches; the losses of a cell are computed at once, before any of them is yielded."""
         model = _Model(stepper.estimator, data)
-        largest = max(model.nbytes, data.X.dtype.itemsize * data.X.shape[1] * epoch.rows)
-        cell = max(1, min(CELL, CELL_BYTES // largest))
+        numbers = (data.X.data if model.sparse else data.X).nbytes * epoch.rows // len(data)
+        cell = max(1, min(CELL, CELL_BYTES // max(1, model.nbytes, numbers)))
         while begin < end:
             stop = min(end, begin - begin % cell + cell)
             told, error = self._cell(stepper, model, data, epoch, wanted=range(begin, stop), cell=cell)
@@ -110,12 +111,14 @@ class LinearSteps:
         part = data.take(epoch.batch(first, wanted.stop))
         bounds = list(pairwise([*range(0, len(part), epoch.rows), len(part)]))
         signs, decisions = model.signs(part), np.zeros((len(part), model.columns))
+        if model.sparse:
+            self._places.clear()  # they read the rows of one cell
         error, trained = None, 0
         for begin, end in pairwise([*pieces, wanted.stop]):
             if continued and end == wanted.stop:
                 self._cut = model.saved(begin)
             batches = bounds[begin - first : end - first]
-            place = self._place(model, part.X, batches)
+            place = self._place(model, part.X, batches[0][1] - batches[0][0])
             done, error = place.train(model, _Piece(part, signs, batches, epoch.rates[begin], decisions))
             trained += done
             if error is not None:
@@ -125,13 +128,10 @@ class LinearSteps:
         told = _told(stepper, part, decisions, bounds[:trained])
         return told[wanted.start - first :], error
 
-    def _place(self, model: _Model, X: Any, batches: Sequence[tuple[int, int]]) -> _Place:  # noqa: N803
-        rows = batches[0][1] - batches[0][0]
-        room = 1 + max(int(X.indptr[end] - X.indptr[begin]) for begin, end in batches) if model.sparse else 0
-        place = self._places.get(rows)
-        if place is None or place.room < room:
-            place = self._places[rows] = _Place(model, X, rows, room)
-        return place
+    def _place(self, model: _Model, X: Any, rows: int) -> _Place:  # noqa: N803 -- scikit-learn's name
+        if rows not in self._places:
+            self._places[rows] = _Place(model, X, rows)
+        return self._places[rows]
 
 
 def _told(
@@ -141,7 +141,11 @@ def _told(
     criterion, weights = cast("DecisionLoss", stepper.adapter.criterion), stepper.adapter.weights(part)
     losses = criterion.losses(decisions if decisions.shape[1] > 1 else decisions[:, 0], part.target)
     if weights is None:
-        return [(float(losses[begin:end].mean()), float(end - begin)) for begin, end in bounds]
+        rows = bounds[0][1] if bounds else len(part)
+        full = len(part) // rows * rows  # the last minibatch may be a smaller one
+        means = losses[:full].reshape(-1, rows).mean(axis=1).tolist()
+        means += [float(losses[full:].mean())] if full < len(part) else []
+        return [(loss, float(end - begin)) for loss, (begin, end) in zip(means, bounds, strict=False)]
     told = []
     for begin, end in bounds:
         counts = part.weight is None or part.weight[begin:end].any()
@@ -305,9 +309,9 @@ class _Model:
         dtype = np.dtype(f"f{self.bits // 8}").type
         shrink = dtype(max(0.0, 1.0 - rate * self.alpha)) if self.penalty == L2 else dtype(1.0)
         found = np.multiply.accumulate(np.full(rows * times, shrink))
-        for number in np.flatnonzero(found < SMALLEST_SCALE[self.bits])[:1]:
+        if found[-1] < SMALLEST_SCALE[self.bits]:
             scale = dtype(1.0)
-            for later in range(number, len(found)):
+            for later in range(int(np.argmax(found < SMALLEST_SCALE[self.bits])), len(found)):
                 found[later] = scale
                 scale *= shrink
                 scale = dtype(1.0) if scale < SMALLEST_SCALE[self.bits] else scale
@@ -315,41 +319,38 @@ class _Model:
 
 
 class _Place:
-    """Where the compiled loop reads a minibatch of so many rows: memory that is filled again and again."""
+    """Where the compiled loop reads a minibatch of so many rows, and the targets of each column.
 
-    def __init__(self, model: _Model, X: Any, rows: int, room: int) -> None:  # noqa: N803 -- scikit-learn's name
+    Dense rows are copied in; of sparse ones, those of the cell that `X` is, where they begin.
+    """
+
+    def __init__(self, model: _Model, X: Any, rows: int) -> None:  # noqa: N803 -- scikit-learn's name
         kinds, dtype = importlib.import_module("sklearn.utils._seq_dataset"), X.dtype
-        self.room = room
+        self.sparse = model.sparse
         self.y, self.weight = np.empty((model.columns, rows), dtype=dtype), np.ones(rows, dtype=dtype)
         self.mask = np.zeros(rows, dtype=np.uint8)
         if model.sparse:
-            self.data, self.indices = np.empty(room, dtype=dtype), np.empty(room, dtype=np.intc)
-            self.indptr = np.zeros(rows + 1, dtype=np.intc)
-            self.product = importlib.import_module("scipy.sparse._sparsetools").csr_matvec
-            parts = [self.data, self.indptr, self.indices]
+            product = importlib.import_module("scipy.sparse._sparsetools").csr_matvec
+            self.rows, numbers = np.zeros(rows + 1, dtype=np.intc), X.indices.astype(np.intc, copy=False)
+            self.product = partial(product, rows, X.shape[1], self.rows, numbers, X.data)
+            parts = [X.data, self.rows, numbers]
         else:
-            self.X = np.empty((rows, X.shape[1]), dtype=dtype)
-            parts = [self.X]
+            self.rows = np.empty((rows, X.shape[1]), dtype=dtype)
+            parts = [self.rows]
         kind = getattr(kinds, f"{'CSR' if model.sparse else 'Array'}Dataset{model.bits}")
         self.sets = [kind(*parts, column, self.weight, 1) for column in self.y]
 
-    def fill(self, X: Any, begin: int, end: int) -> None:  # noqa: N803 -- scikit-learn's name
-        """Put in the rows from `begin` to `end`."""
-        if not self.room:
-            self.X[...] = X[begin:end]
-            return
-        first, last = X.indptr[begin], X.indptr[end]
-        self.data[: last - first] = X.data[first:last]
-        self.indices[: last - first] = X.indices[first:last]
-        np.subtract(X.indptr[begin : end + 1], first, out=self.indptr, casting="same_kind")
+    def of(self, X: Any, begin: int, end: int) -> Array:  # noqa: N803 -- scikit-learn's name
+        """What `rows` is to hold for the rows from `begin` to `end`."""
+        return X.indptr[begin : end + 1] if self.sparse else X[begin:end]  # type: ignore[no-any-return]  # of Any
 
     def decide(self, coef: Array) -> Array:
         """Products of the rows in place and coefficients, shape (rows, columns)."""
-        if not self.room:
-            return self.X @ coef.T
+        if not self.sparse:
+            return self.rows @ coef.T
         found = np.zeros((len(coef), len(self.mask)), dtype=coef.dtype)
         for row, column in zip(coef, found, strict=True):
-            self.product(len(self.mask), coef.shape[1], self.indptr, self.indices, self.data, row, column)
+            self.product(row, column)
         return found.T
 
     def train(self, model: _Model, piece: _Piece) -> tuple[int, ValueError | None]:
@@ -359,7 +360,7 @@ class _Place:
             if not given[begin:end].any():
                 return 1, None
             self.weight[...] = given[begin:end]
-        self.fill(piece.part.X, begin, end)
+        self.rows[...] = self.of(piece.part.X, begin, end)
         coef, intercept = np.atleast_2d(model.estimator.coef_), model.estimator.intercept_
         piece.decisions[begin:end] = self.decide(coef) + intercept
         if len(piece.batches) > 1:
@@ -375,60 +376,61 @@ class _Place:
 
 
 class _Watch:
-    """Called by the compiled loop after each minibatch of a piece, to note the coefficients and put in the next one."""
+    """Called by the compiled loop after each minibatch of a piece, to note what it has learned and put in the next."""
 
     def __init__(self, place: _Place, model: _Model, piece: _Piece) -> None:
         self.place, self.model, self.piece = place, model, piece
-        self.times, self.column, self.number = len(piece.batches), 0, 0
-        self.intercepts = np.empty((self.times, model.columns))
-        self.coefs = None if model.sparse else np.empty((self.times, *model.coef.shape), dtype=model.coef.dtype)
+        self.times, self.number = len(piece.batches), 0
+        self.begin, self.end = piece.batches[0][0], piece.batches[-1][1]
+        self.intercepts = np.empty((model.columns, self.times))
+        one = len(place.mask) if model.sparse else model.coef.shape[1]
+        self.found = np.zeros((model.columns, self.times, one), dtype=model.coef.dtype)
+        """Products of each minibatch and the coefficients before it where X is sparse, else the coefficients."""
+        self.rows = [place.of(piece.part.X, *bounds) for bounds in piece.batches]
+        self.column: tuple[Array, Array, Array, Array] = (place.y[0],) * 4
 
     def train(self) -> ValueError | None:
         """Train each column by all minibatches; where one overflows, the others need not come further."""
-        error, intercepts = None, self.model.estimator.intercept_
+        error, intercepts, place = None, self.model.estimator.intercept_, self.place
+        signs = self.piece.signs[:, self.begin : self.end].reshape(self.model.columns, len(self.rows), -1)
         for column in range(self.model.columns):
-            self.column, self.number = column, 0
-            self._put()
+            self.number = 0
+            self.column = place.y[column], signs[column], self.intercepts[column], self.found[column]
+            place.rows[...], place.y[column] = self.rows[0], signs[column, 0]
             try:
-                _, intercept, *_ = self.model.call(column, (intercepts[column], 0.0), self.place, self.piece.rate, self)
+                _, intercept, *_ = self.model.call(column, (intercepts[column], 0.0), place, self.piece.rate, self)
             except ValueError as overflow:
                 self.times, error = self.number, ValueError(str(overflow).replace(f"#{self.number + 1}.", "#1."))
                 if not self.times:
                     break
             else:
                 intercepts[column] = intercept
-        self.model.t += self.times * len(self.place.mask)
+        self.model.t += self.times * len(place.mask)
         if self.times > 1:
             self._decide()
         return error
 
     def __call__(self, weights: Array, intercept: float) -> float:
         """Say nothing: the loop takes a score, and goes on whatever it is."""
-        self.number += 1
-        if self.number < self.times:
-            self._put()
-            self.intercepts[self.number, self.column] = intercept
-            if self.coefs is None:
-                begin, end = self.piece.batches[self.number]
-                self.piece.decisions[begin:end, self.column] = self.place.decide(weights[np.newaxis])[:, 0]
+        self.number = number = self.number + 1
+        if number < self.times:
+            y, signs, intercepts, found = self.column
+            self.place.rows[...] = self.rows[number]
+            y[...] = signs[number]
+            intercepts[number] = intercept
+            if self.place.sparse:
+                self.place.product(weights, found[number])
             else:
-                self.coefs[self.number, self.column] = weights
+                found[number] = weights
         return 0.0
-
-    def _put(self) -> None:
-        begin, end = self.piece.batches[self.number]
-        self.place.fill(self.piece.part.X, begin, end)
-        self.place.y[self.column] = self.piece.signs[self.column, begin:end]
 
     def _decide(self) -> None:
         """Decision values before each update but the first, whose are known."""
-        later, rows = self.times - 1, len(self.place.mask)
-        (_, begin), (_, end) = self.piece.batches[0], self.piece.batches[later]
-        scales = self.model.scales(self.piece.rate, rows, later)[:, np.newaxis, np.newaxis]
-        decisions = self.piece.decisions[begin:end].reshape(later, rows, -1)
-        if self.coefs is None:
-            decisions *= scales
-        else:
-            X = self.piece.part.X[begin:end].reshape(later, rows, -1)  # noqa: N806 -- scikit-learn's name
-            decisions[...] = X @ (self.coefs[1 : self.times] * scales).transpose(0, 2, 1)
-        decisions += self.intercepts[1 : self.times, np.newaxis]
+        rows = len(self.place.mask)
+        begin, end = self.begin + rows, self.begin + rows * self.times
+        scales = self.model.scales(self.piece.rate, rows, self.times - 1)[:, np.newaxis]
+        scaled = (self.found[:, 1 : self.times] * scales).transpose(1, 2, 0)
+        if not self.place.sparse:
+            scaled = self.piece.part.X[begin:end].reshape(self.times - 1, rows, -1) @ scaled
+        found = scaled + self.intercepts[:, 1 : self.times].T[:, np.newaxis]
+        self.piece.decisions[begin:end] = found.reshape(end - begin, -1)

@@ -38,6 +38,8 @@ __all__ = ["REFUSALS", "EstimatorMember", "EstimatorTask", "quiet"]
 OVERFLOW = re.compile(r"under-/overflow|non-finite parameter|contains NaN|contains infinity|too large for dtype")
 """What scikit-learn's ValueErrors say when weights or predictions have overflowed."""
 
+UNSEEDED = contextlib.nullcontext()
+
 REFUSALS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What an estimator raises that cannot train at a learning rate, or on a table."""
 
@@ -173,18 +175,17 @@ class EstimatorMember(MinibatchMember):
         if self._order[0] != epoch:
             self._order = (epoch, np.random.default_rng([self.recipe.seed, epoch]).permutation(len(data)))
         steps = self._training.train(data, Epoch(self._order[1], self.rows, self.rates(epoch)), begin, end)
+        before, rows, draws = epoch * len(data), len(data), self.task.adapter.draws
         for position in range(begin, end):
             self.step += 1  # the step at which something is found is the step that found it
-            self.samples = epoch * len(data) + min((position + 1) * self.rows, len(data))
-            with self._seeded():
+            self.samples = before + min((position + 1) * self.rows, rows)
+            with self._seeded() if draws else UNSEEDED:
                 loss, weight = next(steps)
             if weight > 0:
                 self.record(loss, weight)
 
     def _seeded(self) -> AbstractContextManager[None]:
         """The global generators seeded by recipe and step, for an estimator that may draw from them."""
-        if not self.task.adapter.draws:
-            return contextlib.nullcontext()
         return GlobalState(int(np.random.SeedSequence([self.recipe.seed, self.step]).generate_state(1)[0])).active()
 
     def evaluate(self) -> dict[str, float]:

@@ -188,15 +188,19 @@ def test_a_state_saved_before_pieces_were_still_restores() -> None:
 
 
 @pytest.mark.parametrize("kind", ["double", "sparse"])
-@pytest.mark.parametrize(("estimator", "lr"), [(regressor(), 1e298), (sgd(loss="squared_error"), 1e298)])
-def test_an_overflow_ends_a_run_at_the_same_step_for_the_same_reason(estimator: Any, lr: float, kind: str) -> None:
-    recipe = Recipe(lr=lr, epochs=3, batch_size=1)
+@pytest.mark.parametrize(("rows", "step"), [(3, 1), (1, 2)])
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize("estimator", [regressor(), sgd(loss="squared_error")])
+def test_an_overflow_ends_a_run_at_the_same_step_for_the_same_reason(
+    estimator: Any, rows: int, step: int, schedule: str, kind: str
+) -> None:
+    recipe = Recipe(lr=1e300, epochs=3, batch_size=rows, schedule=schedule)
     ends = [
         curve(trainer(estimator, kind), recipe, steps, plain=plain, evaluate=False)[0][-1]
         for steps, plain in ((1, False), (3, False), (10**6, False), (1, True))
     ]
     assert ends[0].outcome is Outcome.NON_FINITE
-    assert ends[0].point.step == 2
+    assert ends[0].point.step == step
     for other in ends[1:]:
         assert (other.outcome, other.why, other.point.step) == (ends[0].outcome, ends[0].why, ends[0].point.step)
 
