@@ -14,6 +14,8 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from lrtune.errors import DataError, InputError
 from lrtune.training.estimators.adapters import EstimatorAdapter, MLPAdapter, SGDAdapter, cloned
+from lrtune.training.estimators.backpropagation import NetworkSteps
+from lrtune.training.estimators.compiled_sgd import LinearSteps
 from lrtune.training.estimators.losses import Criterion, DecisionLoss, Elementwise, Labels, Probability, named
 
 if TYPE_CHECKING:
@@ -69,18 +71,35 @@ def adapter_for(estimator: Any, rate: str | None, y: Array) -> EstimatorAdapter:
         _known(template, rate, "learning_rate_init")
         criterion = _criterion(template, classes)
         return MLPAdapter(
-            template=template, rate="learning_rate_init", criterion=criterion, classes=classes, notices=notices
+            template=template,
+            rate="learning_rate_init",
+            criterion=criterion,
+            classes=classes,
+            notices=notices,
+            inner=NetworkSteps if _scikit_learns(template) else None,
         )
     if isinstance(template, BaseSGDClassifier | BaseSGDRegressor):
         if rate is not None and rate not in {"eta0", "C"}:
             _known(template, rate, "eta0")
         loss = named(template.loss, getattr(template, "epsilon", 0.1))
         criterion = DecisionLoss(loss=loss, classes=0 if classes is None else len(classes))
-        return SGDAdapter(template=template, rate="eta0", criterion=criterion, classes=classes, notices=notices)
+        return SGDAdapter(
+            template=template,
+            rate="eta0",
+            criterion=criterion,
+            classes=classes,
+            notices=notices,
+            inner=LinearSteps if _scikit_learns(template) else None,
+        )
     rate = _named_rate(template, rate)
     return EstimatorAdapter(
         template=template, rate=rate, criterion=_criterion(template, classes), classes=classes, notices=notices
     )
+
+
+def _scikit_learns(template: Any) -> bool:
+    """Whether its class is scikit-learn's own: one derived from it may have a ``partial_fit`` of its own."""
+    return type(template).__module__.startswith("sklearn.")
 
 
 def _inner(template: Any) -> str:

@@ -7,6 +7,7 @@ may change; :func:`lrtune.training.estimators.adapter_factory.adapter_for` choos
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from dataclasses import dataclass, field
@@ -20,9 +21,12 @@ from lrtune.training.estimators.losses import Criterion, mean
 from lrtune.training.setups import plain
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lrtune.core.recipe import Recipe
     from lrtune.training.base import Setup
     from lrtune.training.estimators.arrays import Array, TrainingArrays
+    from lrtune.training.estimators.inner_steps import Epoch, InnerSteps
 
 __all__ = ["EstimatorAdapter", "EstimatorStepper", "MLPAdapter", "SGDAdapter", "cloned"]
 
@@ -33,11 +37,32 @@ OURS = ("learning_rate", "shuffle")
 
 @dataclass(slots=True)
 class EstimatorStepper:
-    """A copy of the user's estimator with a recipe's settings; `begun` once it has seen a minibatch."""
+    """A copy of the user's estimator with a recipe's settings; `begun` once it has seen a minibatch.
+
+    `inner` trains it where it has begun; None for ``partial_fit``.
+    """
 
     estimator: Any
     adapter: EstimatorAdapter
     begun: bool = False
+    inner: InnerSteps | None = None
+
+    def train(self, data: TrainingArrays, epoch: Epoch, begin: int, end: int) -> Iterator[tuple[float, float]]:
+        """Train by the minibatches of an epoch from `begin` to `end`; yield the loss and the weight of each.
+
+        It may be some minibatches ahead of what it has yielded.
+        """
+        for position in range(begin, end):
+            if self.begun and self.inner is not None:
+                yield from self.inner.train(self, data, epoch, position, end)
+                return
+            batch = data.take(epoch.batch(position, position + 1))
+            weights = self.adapter.weights(batch)
+            yield self.step(batch, epoch.rates[position]), float(len(batch) if weights is None else weights.sum())
+
+    def copied(self, inner: InnerSteps | None) -> EstimatorStepper:
+        """Another one that has learned the same."""
+        return EstimatorStepper(copy.deepcopy(self.estimator), self.adapter, begun=self.begun, inner=inner)
 
     def step(self, batch: TrainingArrays, rate: float) -> float:
         """Train by one minibatch at a learning rate; its mean loss before the update.
@@ -81,6 +106,10 @@ class EstimatorAdapter:
         The classes, or None for a regressor.
     notices
         Settings that have been replaced, one sentence each.
+    inner
+        What trains the estimator in place of ``partial_fit``; None for nothing.
+    untouched
+        What an estimator holds that is ready for its first row; None where ``partial_fit`` has to make it ready.
     """
 
     draws: ClassVar[bool] = True
@@ -94,6 +123,8 @@ class EstimatorAdapter:
     criterion: Criterion
     classes: Array | None
     notices: list[str] = field(default_factory=list)
+    inner: type[InnerSteps] | None = None
+    untouched: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -128,7 +159,10 @@ class EstimatorAdapter:
                 estimator.set_params(**{name: recipe.seed % MAX_SEED})
         for name, value in self.changes(recipe).items():
             setattr(estimator, name, value)
-        return EstimatorStepper(estimator=estimator, adapter=self)
+        if self.untouched is not None:
+            vars(estimator).update(copy.deepcopy(self.untouched))
+        inner = None if self.inner is None else self.inner()
+        return EstimatorStepper(estimator, self, begun=self.untouched is not None, inner=inner)
 
     def check(self, recipe: Recipe) -> None:
         """Refuse what the estimator has no parameter for."""

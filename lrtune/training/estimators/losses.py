@@ -106,7 +106,10 @@ class DecisionLoss:
 
     def rows(self, estimator: Any, X: Any, target: Any) -> Floats:  # noqa: N803 -- scikit-learn's name
         """Losses of the rows; those of a model of zeros before the first fit."""
-        decision = self._decision(estimator, X)
+        return self.losses(self._decision(estimator, X), target)
+
+    def losses(self, decision: Floats, target: Any) -> Floats:
+        """Losses of rows from their decision values, shape (n, classes), or (n,) where there is one value a row."""
         if self.classes > 2:  # noqa: PLR2004 -- one column for two classes
             return self.loss(self._signs(target), decision).sum(axis=1)  # type: ignore[no-any-return]  # scikit-learn is untyped
         return self.loss(self._signs(target) if self.classes else target, decision)

@@ -18,6 +18,7 @@ from sklearn import config_context
 from lrtune.core.outcome import Outcome
 from lrtune.errors import InputError
 from lrtune.training.estimators.arrays import TrainingArrays
+from lrtune.training.estimators.inner_steps import Epoch
 from lrtune.training.estimators.state import load_fitted, save_fitted
 from lrtune.training.global_state import GlobalState
 from lrtune.training.member import MinibatchMember, TrainingStopped
@@ -36,6 +37,8 @@ __all__ = ["REFUSALS", "EstimatorMember", "EstimatorTask", "quiet"]
 
 OVERFLOW = re.compile(r"under-/overflow|non-finite parameter|contains NaN|contains infinity|too large for dtype")
 """What scikit-learn's ValueErrors say when weights or predictions have overflowed."""
+
+UNSEEDED = contextlib.nullcontext()
 
 REFUSALS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What an estimator raises that cannot train at a learning rate, or on a table."""
@@ -168,24 +171,21 @@ class EstimatorMember(MinibatchMember):
 
     def train(self, epoch: int, begin: int, end: int) -> None:
         """Train on the minibatches of an epoch from position `begin` to `end`."""
-        data, adapter, stepper, rates = self.task.train, self.task.adapter, self._training, self.rates(epoch)
+        data = self.task.train
         if self._order[0] != epoch:
             self._order = (epoch, np.random.default_rng([self.recipe.seed, epoch]).permutation(len(data)))
+        steps = self._training.train(data, Epoch(self._order[1], self.rows, self.rates(epoch)), begin, end)
+        before, rows, draws = epoch * len(data), len(data), self.task.adapter.draws
         for position in range(begin, end):
-            batch = data.take(self._order[1][position * self.rows : (position + 1) * self.rows])
             self.step += 1  # the step at which something is found is the step that found it
-            self.samples = epoch * len(data) + min((position + 1) * self.rows, len(data))
-            with self._seeded():
-                loss = stepper.step(batch, rates[position])
-            weights = adapter.weights(batch)
-            weight = float(len(batch) if weights is None else weights.sum())
+            self.samples = before + min((position + 1) * self.rows, rows)
+            with self._seeded() if draws else UNSEEDED:
+                loss, weight = next(steps)
             if weight > 0:
                 self.record(loss, weight)
 
     def _seeded(self) -> AbstractContextManager[None]:
         """The global generators seeded by recipe and step, for an estimator that may draw from them."""
-        if not self.task.adapter.draws:
-            return contextlib.nullcontext()
         return GlobalState(int(np.random.SeedSequence([self.recipe.seed, self.step]).generate_state(1)[0])).active()
 
     def evaluate(self) -> dict[str, float]:
@@ -208,6 +208,7 @@ class EstimatorMember(MinibatchMember):
             "guard": dict(self.guard.state()),
             "schedule": dict(self.schedule.state()),
             "learned": save_fitted(self.estimator) if self.stepper is not None and self.stepper.begun else None,
+            "piece": None if self.stepper is None or self.stepper.inner is None else self.stepper.inner.state(),
         }
 
     def restore(self, saved: State | None) -> None:
@@ -225,5 +226,8 @@ class EstimatorMember(MinibatchMember):
         self._order = (-1, None)
         self.stepper = self.task.adapter.stepper(self.recipe)
         if saved["learned"] is not None:  # numbers are put into an estimator that has seen a minibatch
-            self.stepper = self.task.untrained(self.recipe) or self.task.stepped(self.recipe, self.recipe.lr)
+            if not self.stepper.begun:
+                self.stepper = self.task.untrained(self.recipe) or self.task.stepped(self.recipe, self.recipe.lr)
             load_fitted(saved["learned"], self.estimator)
+        if self.stepper.inner is not None:
+            self.stepper.inner.restore(saved.get("piece"))  # a state of old has none

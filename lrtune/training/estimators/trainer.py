@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import sklearn
 from sklearn.base import BaseEstimator
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.metrics import get_scorer, get_scorer_names
@@ -28,6 +29,8 @@ from lrtune.training.base import Baseline
 from lrtune.training.estimators import arrays
 from lrtune.training.estimators.adapter_factory import takes_weights
 from lrtune.training.estimators.adapters import EstimatorAdapter, EstimatorStepper, SGDAdapter, cloned
+from lrtune.training.estimators.compiled_sgd import untouched
+from lrtune.training.estimators.inner_steps import difference
 from lrtune.training.estimators.preparation import prepared
 from lrtune.training.estimators.run import REFUSALS, EstimatorMember, EstimatorTask, quiet
 from lrtune.training.estimators.state import UnsavableError, save_fitted
@@ -154,6 +157,7 @@ class SklearnTrainer:
         except UnsavableError as error:
             self.saves = False
             self._notices.append(f"runs of {name} cannot be saved, because {error}; a restart begins anew")
+        self._check_inner_steps(stepper)
         for metric, scorer in task.scorers.items():
             try:
                 with quiet():
@@ -171,6 +175,22 @@ class SklearnTrainer:
         except REFUSALS as error:
             msg = f"{self.task.adapter.name} cannot be trained on this table: {first_line(error)}"
             raise InputError(msg) from error
+
+    def _check_inner_steps(self, begun: EstimatorStepper) -> None:
+        """Give way to ``partial_fit``, with a notice, where what lies beneath it trains otherwise."""
+        task = self.task
+        if task.adapter.inner is None:
+            return
+        with quiet():
+            differs = difference(task.adapter.inner, begun, task.first_batch(ANY_RECIPE))
+        if differs:
+            task.adapter.inner = None
+            self._notices.append(
+                f"{task.adapter.name} is trained by partial_fit, several times slower: its compiled steps in "
+                f"scikit-learn {sklearn.__version__} are not those that lrtune knows ({differs})"
+            )
+        elif isinstance(task.adapter, SGDAdapter):
+            task.adapter.untouched = untouched(begun.estimator)
 
     def _check_rate(self) -> None:
         """A notice where the parameter that the user names as the learning rate changes nothing."""

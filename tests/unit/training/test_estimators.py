@@ -142,13 +142,13 @@ def test_a_run_equals_a_loop_of_partial_fit(estimator: Any, targets: Any) -> Non
             rows = order[begin : begin + 16]
             plain.partial_fit(FEATURES[rows], targets[rows], **classes)
             classes = {}
-    np.testing.assert_array_equal(ours.predict(FEATURES), plain.predict(FEATURES))
+    np.testing.assert_allclose(ours.predict(FEATURES), plain.predict(FEATURES), rtol=1e-10)
     for left, right in zip(
         getattr(ours, "coefs_", [ours.coef_] if hasattr(ours, "coef_") else []),
         getattr(plain, "coefs_", [plain.coef_] if hasattr(plain, "coef_") else []),
         strict=True,
     ):
-        np.testing.assert_array_equal(left, right)
+        np.testing.assert_allclose(left, right, rtol=1e-10)  # minibatches at one rate are trained in one go
 
 
 def test_the_schedule_drives_the_learning_rate() -> None:
