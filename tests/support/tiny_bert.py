@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
-
-if TYPE_CHECKING:
-    from lrtune.core.recipe import Recipe
 
 WORDS, LENGTH = 40, 12
 
@@ -48,9 +45,3 @@ def trainer(
 
 def accuracy(prediction: Any) -> dict[str, float]:
     return {"accuracy": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())}
-
-
-def by_recipe(recipe: Recipe) -> Trainer:
-    """Its rate in an optimizer of its own, as one writes it by hand."""
-    made = model()
-    return trainer("unused", model=made, optimizers=(torch.optim.SGD(made.parameters(), lr=recipe.lr), None))

@@ -30,6 +30,7 @@ REPLACED: dict[str, tuple[Any, str]] = {
     "load_best_model_at_end": (False, "a run is judged where it ends"),
     "logging_strategy": ("no", "lrtune keeps the curve of a run"),
     "auto_find_batch_size": (False, "the batch size is the recipe's"),
+    "dataloader_persistent_workers": (False, "worker processes end when a run is paused"),
 }
 """Arguments with the value that lrtune puts in their place, and why."""
 

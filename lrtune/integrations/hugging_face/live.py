@@ -186,9 +186,8 @@ class LiveTrainer:
         accelerator = trainer.accelerator
         for held in (accelerator._models, accelerator._optimizers, accelerator._dataloaders):  # noqa: SLF001 -- free_memory() collects garbage, too, which takes as long as many steps
             held.clear()
-        model = trainer.model
-        if "_original_forward" in vars(model):  # mixed precision: the model holds a function that holds the model
-            model.forward = model.__dict__.pop("_original_forward")
+        for name in ("forward", "_original_forward"):  # mixed precision: the model holds a function that holds it
+            vars(trainer.model).pop(name, None)
         handler = trainer.callback_handler
         for name in ("model", "optimizer", "lr_scheduler", "train_dataloader", "eval_dataloader"):
             setattr(handler, name, None)
