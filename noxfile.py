@@ -1,4 +1,4 @@
-"""Sessions: ``nox -s tests``, ``lint``, ``types``, ``docs``, ``bench``, ``minimums``, ``faults``, ``search``."""
+"""Sessions: ``nox -s tests``, ``lint``, ``types``, ``docs``, ``bench``, ``minimums``, ``faults``, ``search`` and more."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ nox.options.reuse_existing_virtualenvs = True
 
 HERE = Path(__file__).parent
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+HOSTS = ("transformers",)
+"""Extras that bring a framework in which people train."""
+
 LOWER_BOUND = re.compile(r"^(?P<name>[A-Za-z0-9_.-]+)(\[[^]]*\])?>=(?P<version>[0-9.]+)")
 
 
@@ -49,6 +52,13 @@ def faults(session: nox.Session) -> None:
     environment = {**ONE_THREAD, "LRTUNE_FAULTS_LOG": str(log)}
     session.run("pytest", "-m", "faults", *paths, env=environment, success_codes=[0, 1])
     session.run("python", str(HERE / "tests" / "faults" / "table.py"), str(log))
+
+
+@nox.session
+def hosts(session: nox.Session) -> None:
+    """The trainers of other frameworks, on the real packages: large, and so apart from the suite."""
+    _install(session, "test", *HOSTS)
+    session.run("pytest", "-n", "2", "-m", "hosts", *(session.posargs or ["tests/hosts"]), env=ONE_THREAD)
 
 
 @nox.session

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["answer_section"]
 
 CALM = {FindingKind.CLEAR, FindingKind.LIKELY, FindingKind.WARMUP_WIDENS, FindingKind.SCHEDULE_IRRELEVANT}
-TABS: dict[Kind, str] = {"torch": "PyTorch", "sklearn": "scikit-learn", "generator": "Your function"}
+TABS: dict[Kind, str] = {
+    "torch": "PyTorch",
+    "sklearn": "scikit-learn",
+    "generator": "Your function",
+    "transformers": "Your Trainer, as PyTorch",
+}
 ANYWHERE = ("torch", "sklearn")  # libraries whose code can be written from a recipe alone, whoever trained it
 
 

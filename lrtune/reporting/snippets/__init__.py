@@ -21,9 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "Kind", "snippet"]
 
-Kind: TypeAlias = Literal["torch", "sklearn", "generator"]
+Kind: TypeAlias = Literal["torch", "sklearn", "generator", "transformers"]
 
-KINDS = {"torch": network_lines, "sklearn": estimator_lines, "generator": generator_lines}
+KINDS = {
+    "torch": network_lines,
+    "sklearn": estimator_lines,
+    "generator": generator_lines,
+    "transformers": network_lines,  # a Trainer's run as a loop of PyTorch
+}
 """The function that writes the code for each library."""
 
 

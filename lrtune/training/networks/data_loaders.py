@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lrtune.core.recipe import Recipe
     from lrtune.training.networks.rng import OwnGenerator
 
-__all__ = ["Feed", "LoaderSource", "Source"]
+__all__ = ["Feed", "LoaderFeed", "LoaderSource", "Source"]
 
 LOADER = 0x10AD  # separates the random stream of loaders from the others of a seed
 
@@ -169,7 +169,7 @@ class LoaderFeed:
 
     def release(self) -> None:
         """End the worker processes; an iterator within this process stays where it is."""
-        if hasattr(self._iterator, "_shutdown_workers"):
+        if getattr(self._loader, "num_workers", 0) or hasattr(self._iterator, "_shutdown_workers"):
             self._end()
 
 
@@ -218,8 +218,8 @@ def _samplers_of(loader: Any) -> Iterator[Any]:
 
 
 def _set_epoch(loader: Any, epoch: int) -> None:
-    """Call ``set_epoch`` of samplers and data that have it, as DistributedSampler does."""
-    for holder in (*_samplers_of(loader), getattr(loader, "dataset", None)):
+    """Call ``set_epoch`` of loader, samplers and data that have it, as those of torch and accelerate do."""
+    for holder in (loader, *_samplers_of(loader), getattr(loader, "dataset", None)):
         set_epoch = getattr(holder, "set_epoch", None)
         if callable(set_epoch):
             set_epoch(epoch)

@@ -19,11 +19,10 @@ from lrtune.training.networks.optimizer_state import load_optimizer, move_optimi
 from lrtune.training.networks.optimizers import apply_lr
 from lrtune.training.networks.rng import RngStream
 from lrtune.training.networks.step import NoMemoryError
+from lrtune.training.networks.weights import load_weights, save_weights
 from lrtune.training.out_of_memory import first_line, is_out_of_memory
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from lrtune.core.recipe import Recipe
     from lrtune.training.base import Setup, State
 
@@ -259,7 +258,7 @@ class NetworkMember(MinibatchMember):
             "whole_only": live.stepper.never_split,
             "schedule": encoded(dict(self.schedule.state())) if self.schedule.metric_driven else None,
             "scaler": None if scaler is None else encoded(scaler.state_dict()),
-            "model": {name: encoded(tensor) for name, tensor in _tensors(live.model).items()},
+            "model": save_weights(live.model),
             "optimizer": save_optimizer(live.stepper.optimizer),
             "step": self.step,
             "samples": self.samples,
@@ -293,25 +292,9 @@ class NetworkMember(MinibatchMember):
         self.stream.restore(saved["stream"])
 
 
-def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and buffers by name, those included that a state dict leaves out."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
-
-
 def _load(live: LiveModel, saved: State) -> None:
     """Give a model just made the weights and the optimizer's state of a saved one."""
-    tensors, weights = _tensors(live.model), saved["model"]
-    if set(tensors) != set(weights):
-        odd = sorted(set(tensors) ^ set(weights))
-        msg = f"the state is of another model: {len(odd)} tensors differ, e.g. {odd[0]!r}; start the run again"
-        raise InputError(msg)
-    for name, tensor in tensors.items():
-        value = decoded(weights[name])
-        if not isinstance(value, torch.Tensor) or value.shape != tensor.shape:
-            msg = f"the state is of another model: {name!r} has not the shape {tuple(tensor.shape)}"
-            raise InputError(msg)
-        with torch.no_grad():
-            tensor.copy_(value)
+    load_weights(live.model, saved["model"])
     stepper = live.stepper
     load_optimizer(stepper.optimizer, saved["optimizer"])
     stepper.never_split = bool(saved.get("whole_only"))  # early states have none
