@@ -96,9 +96,23 @@ def alike(one: Sequence[Report], two: Sequence[Report]) -> bool:
     )
 
 
+class Attending(nn.Module):
+    """Causal attention over the features, by the kernel that has no rule for several models."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.out = nn.Linear(1, 12), nn.Linear(4 * FEATURES, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = self.heads(x.unsqueeze(-1)).view(len(x), FEATURES, 3, 2, 2).permute(2, 0, 3, 1, 4)
+        seen = functional.scaled_dot_product_attention(*parts, is_causal=True)
+        return self.out(seen.transpose(1, 2).flatten(1))
+
+
 @pytest.mark.parametrize(
     "options",
     [
+        {"model": Attending},
         {"optimizer": "sgd"},
         {"optimizer": "nesterov", "clip_norm": 0.1},
         {"optimizer": "momentum", "layer_decay": 0.5},
@@ -114,14 +128,15 @@ def alike(one: Sequence[Report], two: Sequence[Report]) -> bool:
 @pytest.mark.parametrize("seeds", [(5, 5, 5), (1, 2, 3)])
 def test_it_is_what_each_does_alone(options: dict[str, Any], seeds: tuple[int, ...]) -> None:
     recipes = [Recipe(lr=0.01 * (n + 1), epochs=2, seed=seed) for n, seed in enumerate(seeds)]
-    stacked = make(stack=True, model=dropped, **options)
+    options = {"model": dropped, **options}
+    stacked = make(stack=True, **options)
     run = stacked.start(recipes)
     first = run.advance(3)
     assert len(storage(run)) == 1
     assert stacked.notices == make(**options).notices
     together = curves(run)
     for number, recipe in enumerate(recipes):
-        alone = curves(make(model=dropped, **options).start([recipe]))[0]
+        alone = curves(make(**options).start([recipe]))[0]
         assert alike(alone, [first[number], *together[number]])
 
 
