@@ -302,6 +302,17 @@ def functionally_dropped(model: Any, x: torch.Tensor) -> torch.Tensor:
     return model.net(functional.dropout(x, 0.3, model.training))
 
 
+class Sparse(nn.Module):
+    """A table of which few rows are trained in a step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(5, CLASSES, sparse=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.table((x > 0).sum(1) % 5)
+
+
 def hooked() -> nn.Module:
     model = plain()
     model.register_forward_hook(lambda _module, _args, output: output * 2)
@@ -331,6 +342,9 @@ def weighted(output: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, 
         ({"accumulate": 2}, "accumulate"),
         ({"optimizer": "rmsprop"}, "stacked step of the optimizer RMSprop"),
         ({"optimizer": "adam", "optimizer_options": {"amsgrad": True}}, "option amsgrad"),
+        ({"optimizer": "adam", "optimizer_options": {"eps": 0.0}}, "option eps"),
+        ({"model": Sparse}, "gradients are sparse"),
+        ({"compile": {"backend": "eager"}, "model": plain}, "compiled"),
         ({"optimizer_options": {"momentum": 0.5, "dampening": 0.5}}, "option dampening"),
         ({"loss": nn.CrossEntropyLoss(weight=torch.ones(CLASSES))}, "class weights"),
         ({"loss": weighted}, "returns a weight"),
