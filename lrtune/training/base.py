@@ -126,8 +126,19 @@ class Trainer(Protocol):
 
     It may have an attribute ``optimizer``: a name, from which follows how the learning rate scales with the batch size.
 
-    It may train runs side by side as one stacked model, by two methods: ``together(runs)``, see :func:`together`, and
-    ``stack_speedup(recipe, members)``, see :func:`stack_speedup`.
+    It may also train runs side by side, for less than one after the other, with two methods:
+
+    ``together(runs: Sequence[Run], /) -> Run | None``
+        A run whose members are those of the given runs, in order, numbered from 0. To advance it advances them, with
+        curves that are equal to those of training alone within rounding, and its reports carry its own numbers. Each
+        of the given runs stays what it was: between two advances it can be suspended, saved, restored, advanced and
+        closed on its own, and then has what the joint run has trained. A member that diverges or completes ends as
+        usual, in both. To drop one takes it out of the joint run only, and to close that takes all of them out: no
+        member ends, and none is freed. The joint run has no state of its own. None where these runs cannot be trained
+        side by side, or where that does not pay: the caller advances them one by one.
+    ``stack_speedup(recipe: Recipe, members: int, /) -> float``
+        How many times faster so many runs like that one train side by side than one by one, in steps of a member a
+        second; measured once on a few steps of models that are thrown away. 1.0 where they are not trained so.
     """
 
     @property
@@ -162,18 +173,13 @@ class Trainer(Protocol):
 
 
 def together(trainer: Trainer, runs: Sequence[Run]) -> Run | None:
-    """A run that trains the members of several runs side by side; None where this trainer cannot.
-
-    Its members are theirs, in that order, numbered from 0. Each of the runs stays what it was: between two advances it
-    can be suspended, saved, restored and closed by itself, and its curve is the one it has alone, within rounding.
-    Dropping a member here takes it out of the joint run and does not end its own.
-    """
+    """A run that trains several runs side by side, see :class:`Trainer`; None where this trainer cannot."""
     method: Callable[[Sequence[Run]], Run | None] | None = getattr(trainer, "together", None)
     return None if method is None else method(runs)
 
 
 def stack_speedup(trainer: Trainer, recipe: Recipe, members: int) -> float:
-    """Steps a second of so many runs side by side over one by one, measured; 1 where none is trained so.
+    """How many times faster so many runs train side by side, see :class:`Trainer`; 1 where none is trained so.
 
     Also 1 where the training code raises: the same happens when a run is trained alone, and is dealt with there.
     """

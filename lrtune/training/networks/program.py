@@ -101,7 +101,8 @@ class _Writer:
             return
         arguments = [self._written(value) for value in call.args]
         arguments += [f"{name}={self._written(value)}" for name, value in call.options.items()]
-        expression = f"{self._constant(call.operation)}({', '.join(arguments)})"
+        operation = getattr(call.operation, "_op", call.operation)  # without a call of Python's in between
+        expression = f"{self._constant(operation)}({', '.join(arguments)})"
         several = isinstance(call.found, list | tuple)
         results = list(call.found) if several else [call.found]
         if self._pure and not several:

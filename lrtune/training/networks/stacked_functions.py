@@ -19,6 +19,7 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from lrtune.training.networks.program import recorded
 from lrtune.training.networks.stackable import UnstackableError, attributes, difference
+from lrtune.training.networks.stacked_attention import StackedAttention
 from lrtune.training.out_of_memory import first_line, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -149,7 +150,8 @@ class StackedFunctions:
 
     def _called(self, tensors: Sequence[torch.Tensor], batch: Sequence[torch.Tensor]) -> Any:
         names = [f"model.{name}" for name in (*self._trained, *self._held)]
-        found = functional_call(self._loss, dict(zip(names, tensors, strict=True)), tuple(batch))
+        with StackedAttention():
+            found = functional_call(self._loss, dict(zip(names, tensors, strict=True)), tuple(batch))
         if found.weight is not None:
             msg = "the loss returns a weight"
             raise UnstackableError(msg)

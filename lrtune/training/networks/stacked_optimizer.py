@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 
-from lrtune.training.networks.optimizers import RATIO
+from lrtune.training.networks.optimizers import FUSED_ON_CPU, FUSED_SAFE, RATIO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +42,7 @@ def why_not_stacked(optimizer: torch.optim.Optimizer) -> str:
         return "the optimizer has hooks"
     for group in optimizer.param_groups:
         odd = [name for name in UNUSUAL if group.get(name)]
+        odd += ["eps"] if group.get("eps") == 0 else []  # divides zeros by zeros between parameters
         odd += [name for name, value in group.items() if isinstance(value, torch.Tensor)]
         if odd:
             return f"there is no stacked step of the optimizer's option {odd[0]}"
@@ -63,6 +64,17 @@ class _Group:
     eps: Column
     nesterov: bool
     decoupled: bool
+    rows: list[_Row]
+
+
+class _Row(NamedTuple):
+    """One member's part of a group, as PyTorch's fused kernel takes it; `taken` counts its steps."""
+
+    weights: torch.Tensor
+    gradients: torch.Tensor
+    state: list[torch.Tensor]
+    taken: torch.Tensor
+    options: dict[str, float]
 
 
 class StackedOptimizer:
@@ -111,8 +123,11 @@ class StackedOptimizer:
                     eps=self._column([one.get("eps", 0.0) for one in options]),
                     nesterov=bool(first.get("nesterov")),
                     decoupled=bool(first.get("decoupled_weight_decay", isinstance(optimizers[0], torch.optim.AdamW))),
+                    rows=[],
                 )
             )
+            if not self._sgd and FUSED_ON_CPU and weights.is_cpu and weights.dtype in FUSED_SAFE:
+                self._groups[-1].rows = _rows(self._groups[-1], options)
         betas = [[one.get("betas", (0.0, 0.0)) for one in optimizer.param_groups] for optimizer in optimizers]
         self._betas = np.array(betas, np.float64)
 
@@ -133,6 +148,8 @@ class StackedOptimizer:
             lr = rates if isinstance(group.ratio, float) and group.ratio == 1 else rates * group.ratio
             if self._sgd:
                 _sgd(group, lr)
+            elif group.rows:
+                _adam_rows(group, lr.flatten().tolist(), self._taken)
             else:
                 corrections = 1 - self._betas[:, number] ** self._taken[:, None]
                 _adam(group, lr, self._column(corrections[:, 0].tolist()), self._column(corrections[:, 1].tolist()))
@@ -164,6 +181,44 @@ def _adam(group: _Group, lr: torch.Tensor, first: Column, second: Column) -> Non
     square.mul_(group.second).add_(torch.mul(step, step, out=scratch).mul_(1 - group.second))
     torch.sqrt(square, out=scratch).div_(second**0.5).add_(group.eps)
     weights.sub_(torch.div(average, scratch, out=scratch).mul_(lr / first))
+
+
+def _rows(group: _Group, options: Sequence[dict[str, Any]]) -> list[_Row]:
+    parts = zip(group.weights, group.gradients, zip(*group.state, strict=True), options, strict=True)
+    return [
+        _Row(
+            weights,
+            gradients,
+            list(state),
+            torch.zeros((), dtype=torch.float32, device="cpu"),
+            {
+                "beta1": one["betas"][0],
+                "beta2": one["betas"][1],
+                "weight_decay": one["weight_decay"],
+                "eps": one["eps"],
+            },
+        )
+        for weights, gradients, state, one in parts
+    ]
+
+
+def _adam_rows(group: _Group, rates: Sequence[float], taken: np.ndarray[Any, Any]) -> None:
+    """By the fused kernel, a call for each member: it reads and writes everything once."""
+    update: Any = torch._fused_adamw_ if group.decoupled else torch._fused_adam_
+    for row, lr, count in zip(group.rows, rates, taken.tolist(), strict=True):
+        row.taken.fill_(count)
+        update(
+            [row.weights],
+            [row.gradients],
+            row.state[:1],
+            row.state[1:],
+            [],
+            [row.taken],
+            lr=lr,
+            **row.options,
+            amsgrad=False,
+            maximize=False,
+        )
 
 
 def _zero(column: Column) -> bool:

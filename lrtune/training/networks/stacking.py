@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
     from lrtune.core.recipe import Recipe
-    from lrtune.training.networks.build import NetworkSettings
+    from lrtune.training.networks.build import LiveModel, NetworkSettings
 
 __all__ = ["Stacking"]
 
@@ -45,9 +46,11 @@ class Stacking:
 
     def __init__(self, settings: NetworkSettings, mode: bool | str) -> None:  # noqa: FBT001 -- the trainer's option
         self._settings, self._mode = settings, mode
-        self._refused: dict[Hashable, str] = {}
-        self._speedups: dict[Hashable, float] = {}
-        self._possible: set[Hashable] = set()
+        self._kinds: dict[Hashable, int] = {}
+        self._kind_of: WeakKeyDictionary[NetworkMember, tuple[LiveModel | None, int]] = WeakKeyDictionary()
+        self._refused: set[int] = set()
+        self._possible: set[int] = set()
+        self._speedups: dict[tuple[int, int], float] = {}
 
     def owns(self, members: Sequence[Any]) -> bool:
         """Whether all are models of this trainer's."""
@@ -61,15 +64,23 @@ class Stacking:
         if why:
             self._notify(why)
             return []
-        found: dict[Hashable, list[NetworkMember]] = {}
+        found: dict[tuple[int, int], list[NetworkMember]] = {}
         for member in members:
             try:
-                key = key_of(member)
+                found.setdefault((self._kind(member), self._at(member)), []).append(member)
             except UnstackableError as refusal:
                 self._notify(str(refusal))
-                continue
-            found.setdefault((key, self._at(member)), []).append(member)
         return [group for group in found.values() if self.pays(group)]
+
+    def _kind(self, member: NetworkMember) -> int:
+        """The number of what it has in common with others, found out once for each model; UnstackableError."""
+        live = member.live
+        if live is None or live.stepper.micro_batch is not None:
+            key_of(member)  # says why not
+        known = self._kind_of.get(member)
+        if known is None or known[0] is not live:
+            known = self._kind_of[member] = (live, self._kinds.setdefault(key_of(member), len(self._kinds)))
+        return known[1]
 
     def _at(self, member: NetworkMember) -> int:
         """The position in the epoch, where the last batch is smaller than the others: it must come for all at once."""
@@ -82,10 +93,10 @@ class Stacking:
         """Whether members of one group are to be stacked."""
         if len(members) < 2:  # noqa: PLR2004 -- nobody to share with
             return False
-        key = key_of(members[0])
-        if not self._can(key, members[0].recipe):
+        kind, recipe = self._kind(members[0]), members[0].recipe
+        if not self._can(kind, recipe):
             return False
-        return self._mode is True or self._speedup(key, members[0].recipe, len(members)) >= CLEARLY
+        return self._mode is True or self._speedup(kind, recipe, len(members)) >= CLEARLY
 
     def speedup(self, recipe: Recipe, members: int) -> float:
         """Member-steps a second of so many stacked over one by one; 1 where they are not stacked."""
@@ -93,39 +104,36 @@ class Stacking:
             return 1.0
         trial = NetworkMember(0, _trial_of(recipe, 0), self._settings)
         try:
-            key = key_of(trial)
+            kind = self._kind(trial)
         except UnstackableError as refusal:
             self._notify(str(refusal))
             return 1.0
         finally:
             trial.end()
-        if not self._can(key, recipe):
+        if not self._can(kind, recipe):
             return 1.0
-        found = self._speedup(key, recipe, members)
+        found = self._speedup(kind, recipe, members)
         return found if self._mode is True or found >= CLEARLY else 1.0
 
     def refuse(self, members: Sequence[NetworkMember], why: str) -> None:
         """Train members of this kind one by one from now on."""
         if members[0].live is not None:
-            self._refused[key_of(members[0])] = why
+            self._refused.add(self._kind(members[0]))
         self._notify(why)
 
     def _notify(self, why: str) -> None:
         self._settings.notify(f"runs are trained one by one, not stacked: {why}")
 
-    def _can(self, key: Hashable, recipe: Recipe) -> bool:
+    def _can(self, kind: int, recipe: Recipe) -> bool:
         """Whether two models stacked are found to do what each does alone; tried once, on models thrown away."""
-        if key in self._refused:
-            return False
-        if key not in self._possible:
+        if kind not in self._possible | self._refused:
             try:
                 self._compare(recipe)
+                self._possible.add(kind)
             except UnstackableError as refusal:
-                self._refused[key] = str(refusal)
+                self._refused.add(kind)
                 self._notify(str(refusal))
-                return False
-            self._possible.add(key)
-        return True
+        return kind not in self._refused
 
     def _compare(self, recipe: Recipe) -> None:
         """A step of two models alone and stacked, on batches of their own; UnstackableError where they differ."""
@@ -156,12 +164,12 @@ class Stacking:
                 msg = "a step of several models is not what each does alone"
                 raise UnstackableError(msg)
 
-    def _speedup(self, key: Hashable, recipe: Recipe, members: int) -> float:
+    def _speedup(self, kind: int, recipe: Recipe, members: int) -> float:
         """Measured once for each power of two, the largest up to `members`."""
         members = 1 << (members.bit_length() - 1)
-        if (key, members) not in self._speedups:
-            self._speedups[key, members] = self._measure(recipe, members)
-        return self._speedups[key, members]
+        if (kind, members) not in self._speedups:
+            self._speedups[kind, members] = self._measure(recipe, members)
+        return self._speedups[kind, members]
 
     def _measure(self, recipe: Recipe, members: int) -> float:
         single = NetworkMember(0, _trial_of(recipe, 0), self._settings)

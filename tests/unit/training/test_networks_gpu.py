@@ -50,6 +50,19 @@ class TestOnDevice(SavingContract, TrainerContract):
         return make(device="cuda")
 
 
+class TestStackedOnDevice(SavingContract, TrainerContract):
+    """As one model with a leading dimension; dropout is not stacked there."""
+
+    recipes: ClassVar = (RECIPE, Recipe(lr=0.1, epochs=2, seed=2, optimizer="adamw"), RECIPE.with_seed(3))
+    tolerance: ClassVar = 1e-4
+
+    def trainer(self) -> Trainer:
+        def model() -> nn.Module:
+            return nn.Sequential(nn.Linear(FEATURES, 16), nn.ReLU(), nn.Linear(16, 3))
+
+        return make(device="cuda", stack=True, model=model)
+
+
 @pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
 def test_every_precision_learns_and_comes_back(precision: str, tmp_path: Path) -> None:
     trainer = make(device="cuda", precision=precision, train_data=blobs(600), clip_norm=1.0, accumulate=2)

@@ -96,9 +96,23 @@ def alike(one: Sequence[Report], two: Sequence[Report]) -> bool:
     )
 
 
+class Attending(nn.Module):
+    """Causal attention over the features, by the kernel that has no rule for several models."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.out = nn.Linear(1, 12), nn.Linear(4 * FEATURES, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = self.heads(x.unsqueeze(-1)).view(len(x), FEATURES, 3, 2, 2).permute(2, 0, 3, 1, 4)
+        seen = functional.scaled_dot_product_attention(*parts, is_causal=True)
+        return self.out(seen.transpose(1, 2).flatten(1))
+
+
 @pytest.mark.parametrize(
     "options",
     [
+        {"model": Attending},
         {"optimizer": "sgd"},
         {"optimizer": "nesterov", "clip_norm": 0.1},
         {"optimizer": "momentum", "layer_decay": 0.5},
@@ -114,14 +128,15 @@ def alike(one: Sequence[Report], two: Sequence[Report]) -> bool:
 @pytest.mark.parametrize("seeds", [(5, 5, 5), (1, 2, 3)])
 def test_it_is_what_each_does_alone(options: dict[str, Any], seeds: tuple[int, ...]) -> None:
     recipes = [Recipe(lr=0.01 * (n + 1), epochs=2, seed=seed) for n, seed in enumerate(seeds)]
-    stacked = make(stack=True, model=dropped, **options)
+    options = {"model": dropped, **options}
+    stacked = make(stack=True, **options)
     run = stacked.start(recipes)
     first = run.advance(3)
     assert len(storage(run)) == 1
     assert stacked.notices == make(**options).notices
     together = curves(run)
     for number, recipe in enumerate(recipes):
-        alone = curves(make(model=dropped, **options).start([recipe]))[0]
+        alone = curves(make(**options).start([recipe]))[0]
         assert alike(alone, [first[number], *together[number]])
 
 
@@ -287,6 +302,17 @@ def functionally_dropped(model: Any, x: torch.Tensor) -> torch.Tensor:
     return model.net(functional.dropout(x, 0.3, model.training))
 
 
+class Sparse(nn.Module):
+    """A table of which few rows are trained in a step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(5, CLASSES, sparse=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.table((x > 0).sum(1) % 5)
+
+
 def hooked() -> nn.Module:
     model = plain()
     model.register_forward_hook(lambda _module, _args, output: output * 2)
@@ -316,6 +342,9 @@ def weighted(output: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, 
         ({"accumulate": 2}, "accumulate"),
         ({"optimizer": "rmsprop"}, "stacked step of the optimizer RMSprop"),
         ({"optimizer": "adam", "optimizer_options": {"amsgrad": True}}, "option amsgrad"),
+        ({"optimizer": "adam", "optimizer_options": {"eps": 0.0}}, "option eps"),
+        ({"model": Sparse}, "gradients are sparse"),
+        ({"compile": {"backend": "eager"}, "model": plain}, "compiled"),
         ({"optimizer_options": {"momentum": 0.5, "dampening": 0.5}}, "option dampening"),
         ({"loss": nn.CrossEntropyLoss(weight=torch.ones(CLASSES))}, "class weights"),
         ({"loss": weighted}, "returns a weight"),
