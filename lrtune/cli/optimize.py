@@ -14,6 +14,7 @@ import typer
 from lrtune.cli.console import own_stdout, say, say_json, warn
 from lrtune.cli.interrupts import stopped, stops
 from lrtune.cli.options import AnyStudy, Out, Quiet, Storage, add_command, default_out, here, stored_at
+from lrtune.cli.preload import load_ahead
 from lrtune.cli.range_from_test import ranged
 from lrtune.cli.worker_pool import run_in_workers
 from lrtune.config.study_file import schema
@@ -93,11 +94,15 @@ class OptimizeCommand:
 
     def work(self, place: WorkerContext) -> None:
         """What one worker does; the first one writes the result and prints it."""
-        from lrtune.cli.archive_study import set_aside
         from lrtune.config.study_file import read_study
-        from lrtune.storage import open_storage
 
         study, start = read_study(self.study, self.given, lr_needed=not self.range_test), here()
+        if place.forked and not place.index:  # the others have done so
+            with contextlib.suppress(Exception, SystemExit):  # they come again, where they are explained
+                load_ahead(self.study, self.given)
+        from lrtune.cli.archive_study import set_aside
+        from lrtune.storage import open_storage
+
         shown = self.out or default_out(study.settings.name)
         out = start / shown
         where = stored_at(self.storage, study.storage, study.folder, shown)

@@ -11,7 +11,7 @@ import functools
 import os
 import sqlite3
 import stat
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +23,10 @@ from lrtune.errors import StorageError
 from lrtune.storage.error_mapping import LOW_BYTE, read_sentence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from optuna.storages import RDBStorage
 
 __all__ = ["Found", "Schema", "inspect_file", "inspect_server", "known_schema", "read_only"]
 
@@ -192,7 +194,7 @@ def _judge(execute: Callable[[str], Any], tables: set[str], shown: str, *, share
     if version is None and schema not in (None, known.number):
         version = "v0.9.0.a"
     if version is not None and str(version) != known.head:
-        raise StorageError(_other_version(str(version), known.versions, shown, tables & ours))
+        raise StorageError(_other_version(str(version), shown, tables & ours))
     held, lost = cell("1", "studies"), sorted(ours - tables)
     if version is not None and not lost:
         return Found.READY
@@ -202,10 +204,12 @@ def _judge(execute: Callable[[str], Any], tables: set[str], shown: str, *, share
     return Found.UNFINISHED
 
 
-def _other_version(version: str, versions: frozenset[str], shown: str, ours: set[str]) -> str:
+def _other_version(version: str, shown: str, ours: set[str]) -> str:
     if not ours:
         return f"{shown} holds another application's tables (alembic_version is {version}); {ELSEWHERE}"
-    if version in versions:
+    with _scratch() as storage:
+        older = version in storage.get_all_versions()
+    if older:
         return (
             f"{shown} has the schema {version} of an older Optuna; copy it, then run: "
             f"optuna storage upgrade --storage {shown if '://' in shown else f'sqlite:///{shown}'}"
@@ -219,7 +223,6 @@ class Schema:
 
     tables: frozenset[str]
     head: str  # its newest revision
-    versions: frozenset[str]  # all revisions that it knows
     number: int  # its schema number of before revisions
     script: tuple[str, ...]  # SQL that makes an empty storage, in one transaction
 
@@ -227,20 +230,26 @@ class Schema:
 @functools.cache
 def known_schema() -> Schema:
     """The schema of the installed Optuna, from a scratch storage in memory."""
-    from optuna.storages import RDBStorage
     from optuna.storages._rdb import models
 
-    scratch = RDBStorage("sqlite:///:memory:")
-    try:
-        with closing(scratch.engine.raw_connection()) as connection:
-            made = tuple(connection.driver_connection.iterdump())  # type: ignore[union-attr]  # connected by then
+    with _scratch() as storage, closing(storage.engine.raw_connection()) as connection:
+        made = tuple(connection.driver_connection.iterdump())  # type: ignore[union-attr]  # connected by then
         return Schema(
             tables=frozenset(models.BaseModel.metadata.tables),
-            head=scratch.get_head_version(),
-            versions=frozenset(scratch.get_all_versions()),
+            head=storage.get_current_version(),  # a new one's is the newest; to be told it takes reading them all
             number=int(models.SCHEMA_VERSION),
             script=tuple(line for line in made if line not in {"BEGIN TRANSACTION;", "COMMIT;"}),
         )
+
+
+@contextmanager
+def _scratch() -> Iterator[RDBStorage]:
+    """An empty storage in memory."""
+    from optuna.storages import RDBStorage
+
+    storage = RDBStorage("sqlite:///:memory:", skip_compatibility_check=True)
+    try:
+        yield storage
     finally:
-        scratch.remove_session()
-        scratch.engine.dispose()
+        storage.remove_session()
+        storage.engine.dispose()

@@ -63,6 +63,11 @@ class WorkerContext:
     deaths: tuple[Death, ...] = ()  # how workers of this command have died so far
     _pipe: int = -1
 
+    @property
+    def forked(self) -> bool:
+        """Whether it is a process of its own, under a parent that watches it."""
+        return self._pipe >= 0
+
     def ready(self) -> None:
         """The storage is open: other workers may start."""
         self._say(READY)

@@ -1,4 +1,4 @@
-"""What lrtune costs besides the training itself: two ratios, each measured side by side in one run.
+"""What lrtune costs besides the training itself: three ratios, each measured side by side in one run.
 
     python studies/benchmarks/overhead.py [--rounds 3] [--strategy NAME ...] [--trials 12]
 
@@ -9,11 +9,14 @@
    asks ``should_prune`` at each of them, on a file opened with the same settings: TPE on both sides, once with
    the pruner that each has by default and once with none. Every learning rate has the same curve, so that
    no pruner ends a trial and all of them go all their steps.
+3. *a training of ten seconds*: what a search by freeze-thaw in an SQLite file decides and stores, in seconds of CPU for
+   each full training that it spends, as a share of ten seconds. The training is a generator that takes no time.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 import time
 from dataclasses import dataclass
@@ -45,6 +48,7 @@ STEPS = 100
 STEP_SECONDS = 1e-3 / STEPS
 TRIALS = 40
 RANGE = (1e-5, 1.0)
+TRAINING_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for strategy in options.strategy:
         on_digits(options.rounds, strategy, options.trials, options.epochs)
     on_nothing(options.rounds)
+    on_ten_seconds(options.rounds)
 
 
 # -- a search against its trainings alone -------------------------------------------------------------
@@ -215,6 +220,27 @@ def plainly(path: Path, seed: int, *, prune: bool) -> Spent:
     )
     study.optimize(objective, n_trials=TRIALS)
     return watch.read()
+
+
+# -- the search's own cost ----------------------------------------------------------------------------
+
+
+def on_ten_seconds(rounds: int) -> None:
+    def train(recipe: lrtune.Recipe) -> Iterator[dict[str, float]]:
+        for epoch in range(recipe.epochs):
+            yield {"valid_loss": 0.3 * (math.log10(recipe.lr) + 1) ** 2 + 0.1 + 2 * math.exp(-epoch / 4)}
+
+    space = lrtune.Space(lr=RANGE, schedule=["constant", "cosine"], warmup=[0.0, 0.1])
+    shares = []
+    for number in range(rounds + 1):
+        with tempfile.TemporaryDirectory() as folder:
+            watch = Stopwatch()
+            result = lrtune.tune(train, space, epochs=27, budget=6.0, seed=number, storage=Path(folder) / "study.db")
+            own = watch.read().cpu
+        if number:  # the first one imports
+            shares.append(own / result.cost / TRAINING_SECONDS)
+            print(f"freeze-thaw: {own:.2f} s CPU for {result.cost:.1f} full trainings without any work")
+    print(f"a training of {TRAINING_SECONDS:g} s: the search itself costs {median(shares):.2%} (median of {rounds})")
 
 
 if __name__ == "__main__":

@@ -103,6 +103,11 @@ def test_the_front_door_is_light() -> None:
     assert _loaded(LIGHT.format(module=FRONT_DOOR, heavy=set(HEAVY))) == ""
 
 
+def test_a_report_loads_of_scipy_what_it_draws_with() -> None:
+    heavy = {"scipy.stats", "scipy.interpolate", "scipy.optimize", "scipy.ndimage", "sklearn", "torch"}
+    assert _loaded(LIGHT.format(module="lrtune.study.tuning, lrtune.reporting.html", heavy=heavy)) == ""
+
+
 def test_the_help_is_light() -> None:
     code = (
         "import sys\nfrom lrtune.cli import main\nsys.argv = ['lrtune', '--help']\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -18,6 +19,7 @@ from lrtune.config.user_code import load
 from lrtune.study.result import Result
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 STUDIES = ROOT / "studies"
@@ -30,6 +32,18 @@ FAST = ["--epochs", "3", "--budget", "2"]
 
 def program(path: str, name: str) -> Any:
     return load(f"{path}:{name}", ROOT, where="test")
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, dict[str, Any]]]:
+    """The folder and the JSON of a study's small search, which is made once."""
+
+    @functools.cache
+    def searched(study: str) -> tuple[Path, dict[str, Any]]:
+        folder = tmp_path_factory.mktemp(study)
+        return folder, said(study, folder)
+
+    return searched
 
 
 def said(study: str, folder: Path, *options: str) -> dict[str, Any]:
@@ -47,23 +61,19 @@ def test_all_five_are_here() -> None:
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n == "python-lm" else ()) for n in NAMES])
-def test_a_study_runs_as_it_stands(name: str, tmp_path: Path) -> None:
-    told = said(name, tmp_path)
+def test_a_study_runs_as_it_stands(name: str, first: Callable[[str], tuple[Path, dict[str, Any]]]) -> None:
+    folder, told = first(name)
     study = read_study(STUDIES / name / "study.toml")
     low, high = study.space.lr_range
     assert told["study"] == name
     assert low / 10 <= told["best"]["lr"] <= high * 10
     assert math.isfinite(told["best"]["value"])
     assert told["cost"] <= float(SMALL.get(name, FAST)[-1]) + 1e-6
-    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"result.json", "report.html", "study.db"}
+    assert {path.name for path in (folder / "out").iterdir()} >= {"result.json", "report.html", "study.db"}
 
 
-def test_a_study_is_deterministic(tmp_path: Path) -> None:
-    answers = []
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        answers.append(said("digits-mlp", tmp_path / name))
-    assert answers[0] == answers[1]
+def test_a_study_is_deterministic(first: Callable[[str], tuple[Path, dict[str, Any]]], tmp_path: Path) -> None:
+    assert first("digits-mlp")[1] == said("digits-mlp", tmp_path)
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
-from scipy.interpolate import griddata
 
 from lrtune.core.numpy_errors import own_errstate
 from lrtune.reporting.figures import theme
@@ -69,6 +68,8 @@ def _height(trial: TrialRecord, record: StudyRecord) -> float:
 
 
 def _surface(x: Floats, y: Floats, z: Floats, record: StudyRecord, shown: theme.AxisRange) -> go.Contour:
+    from scipy.interpolate import griddata  # a third of a report's imports, where most need none of it
+
     # The lower envelope: the better one of neighbours in a cell, or pruned trials would hide the good ones.
     cells: dict[tuple[int, float], float] = {}
     for log_lr, log_batch, height in zip(x, y, z, strict=True):

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
 
 from lrtune.core.numpy_errors import own_errstate
 from lrtune.core.outcome import Outcome
@@ -74,7 +73,7 @@ def _ranks(closed: Sequence[TrialRecord], record: StudyRecord) -> Floats:
     middle = float(np.median(completed)) if completed else -math.inf
     pruned = np.array([trial.outcome is Outcome.PRUNED for trial in closed], dtype=bool)
     scores[pruned] = np.maximum(scores[pruned], middle)
-    return np.asarray(stats.rankdata(scores), dtype=np.float64)
+    return np.asarray(pd.Series(scores).rank(), dtype=np.float64)
 
 
 def _cells(values: Sequence[object]) -> Ints:

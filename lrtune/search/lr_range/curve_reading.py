@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import median_filter
+from numpy.lib.stride_tricks import sliding_window_view
 
 from lrtune.core.numpy_errors import own_errstate
 from lrtune.errors import InputError
@@ -181,7 +181,7 @@ def _prepared(lrs: Numbers, losses: Numbers) -> _CleanSweep:
     # The median of the differences of normal noise is 0.954 standard deviations; of the first half, before all moves.
     first = y[held][: max(CONFIG.fewest_losses, len(y) // 2)]
     noise = float(np.median(np.abs(np.diff(first))) / 0.954)
-    quiet[held] = median_filter(y[held], size=5, mode="mirror")
+    quiet[held] = np.median(sliding_window_view(np.pad(y[held], 2, mode="reflect"), 5), axis=1)
     ceiling = start + CONFIG.ceiling * max(start - float(quiet[held].min()), noise)
     return _CleanSweep(x=x, quiet=quiet, clean=np.minimum(quiet, ceiling), start=start, noise=noise)
 

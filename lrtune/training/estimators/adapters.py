@@ -87,7 +87,8 @@ class EstimatorStepper:
 
     def losses(self, table: TrainingArrays) -> float:
         """The mean loss on some rows."""
-        return mean(self.adapter.criterion.rows(self.estimator, table.X, table.target), self.adapter.weights(table))
+        rows = [self.adapter.criterion.rows(self.estimator, piece.X, piece.target) for piece in table.pieces()]
+        return mean(rows[0] if len(rows) == 1 else np.concatenate(rows), self.adapter.weights(table))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +13,60 @@ from scipy import sparse
 
 from lrtune.errors import DataError
 
-__all__ = ["Array", "TrainingArrays", "digest", "features", "held_out", "length", "rows_of", "targets", "weights"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "Array",
+    "IndexedRows",
+    "TrainingArrays",
+    "digest",
+    "features",
+    "held_out",
+    "length",
+    "rows_of",
+    "targets",
+    "weights",
+]
 
 Array: TypeAlias = npt.NDArray[Any]
 
 MOST_CLASSES = 0.5  # classes per row, above which numbers are values and not classes
 FEWEST_ROWS = 4
+COPIED_WHOLE = 2**26
+"""Bytes of a table up to which its parts are copies; those of a larger one are numbers of its rows."""
+
+PIECE = 2**24
+"""Bytes of the pieces in which many rows are evaluated or hashed."""
+
+
+class IndexedRows:
+    """Rows of an array by their numbers: they are copied when they are taken, and only those.
+
+    Parameters
+    ----------
+    table
+        The array, of shape (m, d).
+    rows
+        Numbers of the rows, shape (n,).
+    """
+
+    __slots__ = ("_rows", "_table", "dtype", "shape")
+
+    def __init__(self, table: Array, rows: npt.NDArray[np.int64]) -> None:
+        self._table, self._rows = table, rows
+        self.shape, self.dtype = (len(rows), *table.shape[1:]), table.dtype
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, rows: Any) -> Array:
+        taken: Array = self._table[self._rows[rows]]
+        return taken
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:  # noqa: FBT001 -- NumPy's protocol
+        del copy
+        return np.asarray(self._table[self._rows], dtype=dtype)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +76,7 @@ class TrainingArrays:
     Attributes
     ----------
     X
-        Features, shape (n, d): a C-contiguous float array, or a CSR matrix.
+        Features, shape (n, d): a C-contiguous float array, a CSR matrix, or :class:`IndexedRows` of a large array.
     y
         Targets as the estimator is given them, shape (n,) or (n, outputs).
     target
@@ -50,6 +98,16 @@ class TrainingArrays:
         weight = None if self.weight is None else self.weight[rows]
         return TrainingArrays(X=self.X[rows], y=self.y[rows], target=self.target[rows], weight=weight)
 
+    def pieces(self) -> Iterator[TrainingArrays]:
+        """All of the rows, a few at a time where they are many."""
+        count = len(self)
+        few = count if _is_sparse(self.X) else PIECE // max(1, self.X.dtype.itemsize * math.prod(self.X.shape[1:])) or 1
+        if few >= count and not isinstance(self.X, IndexedRows):
+            yield self
+            return
+        for begin in range(0, count, few):
+            yield self.take(slice(begin, begin + few))
+
 
 def _is_sparse(X: Any) -> bool:  # noqa: N803 -- scikit-learn's name
     return bool(sparse.issparse(X))  # a type guard of an abstract class, which has no tocsr
@@ -69,11 +127,14 @@ def length(data: Any, what: str) -> int:
         raise DataError(msg) from None
 
 
-def rows_of(data: Any, rows: npt.NDArray[np.int64]) -> Any:
-    """Those rows of a frame, a matrix or an array."""
+def rows_of(data: Any, rows: npt.NDArray[np.int64], *, copied: bool) -> Any:
+    """Those rows of a frame, a matrix or an array; of a large array only their numbers, unless it must be `copied`."""
     if hasattr(data, "iloc"):
         return data.iloc[rows]
-    return (data.tocsr() if _is_sparse(data) else _array(data, "X"))[rows]
+    if _is_sparse(data):
+        return data.tocsr()[rows]
+    plain = _array(data, "X")
+    return plain[rows] if copied or plain.nbytes <= COPIED_WHOLE else IndexedRows(plain, rows)
 
 
 def features(X: Any, *, what: str = "X") -> Any:  # noqa: N803 -- scikit-learn's name
@@ -81,6 +142,8 @@ def features(X: Any, *, what: str = "X") -> Any:  # noqa: N803 -- scikit-learn's
 
     DataError, with column and row of the first fault, where they are no table of finite numbers.
     """
+    if isinstance(X, IndexedRows):  # of an array that has been checked
+        return X
     if _is_sparse(X):
         return _sparse(X, what)
     if _is_frame(X):
@@ -302,8 +365,10 @@ def _chunks(part: Any) -> list[Any]:
     if part is None:
         return [b"none"]
     if _is_sparse(part):
-        matrix = part.tocsr(copy=True)
-        matrix.sum_duplicates()
+        matrix = part.tocsr()
+        if not matrix.has_canonical_format:
+            matrix = matrix.copy()
+            matrix.sum_duplicates()
         return [
             str(matrix.shape).encode(),
             *(
@@ -319,4 +384,4 @@ def _chunks(part: Any) -> list[Any]:
     head = f"{plain.shape} {plain.dtype}".encode()
     if plain.dtype.kind == "O":
         return [head, "\x1f".join(repr(value) for value in plain.flat).encode("utf-8", "surrogatepass")]
-    return [head, np.ascontiguousarray(plain).tobytes()]
+    return [head, np.ascontiguousarray(plain).reshape(-1).view(np.uint8)]

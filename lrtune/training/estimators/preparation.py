@@ -59,7 +59,11 @@ def prepared(
         first, second, stratified = arrays.held_out(codes, len(y), fraction, seed)
         if classifier and not stratified:
             notices.append("the held-out part is not stratified: some class has too few rows for it")
-        parts = [(arrays.rows_of(X, r), y[r], None if weight is None else weight[r]) for r in (first, second)]
+        copied = pipeline is not None  # its steps may ask anything of an array
+        parts = [
+            (arrays.rows_of(X, rows_, copied=copied), y[rows_], None if weight is None else weight[rows_])
+            for rows_ in (first, second)
+        ]
     else:
         parts = [(X, y, weight), _given(valid, classifier=classifier, outputs=outputs)]
     (train_x, train_y, train_w), (valid_x, valid_y, valid_w) = parts

@@ -17,7 +17,7 @@ from sklearn import config_context
 
 from lrtune.core.outcome import Outcome
 from lrtune.errors import InputError
-from lrtune.training.estimators.arrays import TrainingArrays
+from lrtune.training.estimators.arrays import IndexedRows, TrainingArrays
 from lrtune.training.estimators.inner_steps import Epoch
 from lrtune.training.estimators.state import load_fitted, save_fitted
 from lrtune.training.global_state import GlobalState
@@ -113,7 +113,8 @@ class EstimatorTask:
     def score(self, name: str, estimator: Any) -> float:
         """A score on the held-out part."""
         extra = {} if self.valid.weight is None else {"sample_weight": self.valid.weight}
-        return float(self.scorers[name](estimator, self.valid.X, self.valid.y, **extra))
+        table = np.asarray(self.valid.X) if isinstance(self.valid.X, IndexedRows) else self.valid.X
+        return float(self.scorers[name](estimator, table, self.valid.y, **extra))
 
     def watched(self, schedule: Schedule) -> str:
         """What a metric-driven schedule is updated with: the held-out loss, or for `mode=max` the first score."""

@@ -31,6 +31,9 @@ ORDER = 0x0DE5  # separates the random stream of orders from the others of a see
 HASHED_WHOLE = 2**28
 """Bytes of a tensor up to which all of them are hashed; beyond it, evenly spaced samples up to that size."""
 
+HASHED_PIECES = 16
+"""Such samples are copied in so many pieces, one after the other."""
+
 SHUFFLED_WHOLE = (2**25, 2**28)
 """Bytes of data, on the host and on a GPU, up to which each epoch is a shuffled copy."""
 
@@ -199,12 +202,15 @@ def _hashed(tensors: Sequence[torch.Tensor]) -> str:
     digest = hashlib.sha256()
     sampled = False
     for tensor in tensors:
-        rows = tensor
+        digest.update(f"{_shape(tensor)}{tensor.dtype}".encode())
+        samples: Sequence[Any] = (slice(None),)
         if tensor.nbytes > HASHED_WHOLE:
             keep = max(2, int(len(tensor) * HASHED_WHOLE / tensor.nbytes))
-            rows = tensor[torch.from_numpy(np.linspace(0, len(tensor) - 1, keep).round().astype(np.int64))]
+            chosen = torch.from_numpy(np.linspace(0, len(tensor) - 1, keep).round().astype(np.int64))
+            samples = torch.tensor_split(chosen, HASHED_PIECES)
             sampled = True
-        digest.update(f"{_shape(tensor)}{tensor.dtype}".encode())
-        plain = rows.to("cpu").contiguous()
-        digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
+        for some in samples:
+            plain = tensor[some].to("cpu").contiguous()
+            if plain.numel():
+                digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
     return f"sha256 {'of evenly spaced samples ' if sampled else ''}{digest.hexdigest()[:16]}"

@@ -29,6 +29,7 @@ from lrtune.core.outcome import Outcome
 from lrtune.core.recipe import Recipe
 from lrtune.errors import DataError, InputError
 from lrtune.training import checkpoint
+from lrtune.training.estimators.arrays import IndexedRows
 from lrtune.training.estimators.run import EstimatorTask
 from lrtune.training.estimators.trainer import SklearnTrainer
 
@@ -206,6 +207,30 @@ def test_held_out_numbers_are_those_of_scikit_learn() -> None:
     assert values["valid_loss"] == pytest.approx(-values["neg_log_loss"])
     assert report.point.samples == 60
     assert report.point.epoch == 2
+
+
+@pytest.mark.parametrize("estimator", [SGDClassifier(), MLPClassifier((4,))])
+def test_a_large_array_is_read_by_the_numbers_of_its_rows(estimator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = load_iris(return_X_y=True)
+    weight = np.linspace(1.0, 2.0, len(y)) if isinstance(estimator, SGDClassifier) else None
+    recipe, made = Recipe(lr=0.01, epochs=2), []
+    for most, piece in ((10**9, 10**9), (0, 1000)):  # bytes; a row has 32
+        monkeypatch.setattr("lrtune.training.estimators.arrays.COPIED_WHOLE", most)
+        monkeypatch.setattr("lrtune.training.estimators.arrays.PIECE", piece)
+        trainer = SklearnTrainer(estimator, X, y, metrics=["accuracy"], sample_weight=weight)
+        run, values = trainer.start([recipe]), []
+        while run.alive:
+            values += [report.point.values for report in run.advance(3)]
+        made.append((trainer, [*values, {"untrained": trainer.baseline(recipe, "train_loss").untrained}]))
+    (copied, one), (indexed, other) = made
+    rows = indexed.task.train.X
+    assert isinstance(rows, IndexedRows)
+    assert np.shares_memory(rows._table, X)
+    assert np.array_equal(np.asarray(rows), copied.task.train.X)
+    assert len(list(indexed.task.valid.pieces())) == 2
+    assert len(one) == len(other) == 4
+    for before, now in zip(one, other, strict=True):
+        assert now == pytest.approx(before, rel=1e-12)
 
 
 def test_users_estimator_is_never_changed() -> None:

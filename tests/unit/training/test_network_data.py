@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import os
 import signal
@@ -352,6 +353,11 @@ class TestBaseline:
         assert (baseline.untrained, baseline.chance) == (None, None)
 
 
+def _digest(x: torch.Tensor, hashed: torch.Tensor) -> str:
+    head = f"{' x '.join(map(str, x.shape))}{x.dtype}".encode()
+    return hashlib.sha256(head + hashed.numpy().tobytes()).hexdigest()[:16]
+
+
 class TestFingerprint:
     def test_it_tells_data_models_and_losses_apart(self) -> None:
         x, y = blobs()
@@ -362,6 +368,13 @@ class TestFingerprint:
         assert make(model=plain).fingerprint()["model"] != first["model"]
         assert make(loss="l1").fingerprint()["loss"] != first["loss"]
         assert "70 x 6:float32" in first["data"]
+
+    def test_data_is_hashed_piece_by_piece_as_if_it_were_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        x = torch.arange(600.0).reshape(100, 6)
+        assert TensorSource([x], "x").describe().endswith(_digest(x, x))
+        monkeypatch.setattr("lrtune.training.networks.data.HASHED_WHOLE", 800)
+        chosen = np.linspace(0, 99, 33).round().astype(int)
+        assert TensorSource([x], "x").describe().endswith(_digest(x, x[chosen]))
 
     def test_large_data_is_sampled_and_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("lrtune.training.networks.data.HASHED_WHOLE", 400)
