@@ -1,4 +1,4 @@
-"""Sessions: ``nox -s tests``, ``lint``, ``types``, ``docs``, ``bench``, ``minimums``, ``faults``, ``search`` and more."""
+"""Sessions: ``nox -s tests``, ``lint``, ``types``, ``docs``, ``bench``, ``minimums``, ``faults``, and more."""
 
 from __future__ import annotations
 

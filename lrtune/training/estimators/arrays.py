@@ -60,6 +60,11 @@ class IndexedRows:
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that a copy of them would take."""
+        return int(self.dtype.itemsize) * math.prod(self.shape)
+
     def __getitem__(self, rows: Any) -> Array:
         taken: Array = self._table[self._rows[rows]]
         return taken
