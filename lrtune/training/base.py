@@ -70,7 +70,8 @@ class Report:
 class Run(Protocol):
     """Training in progress, of one recipe or many.
 
-    It may have a method ``setup()``: how its first member was set up beyond its recipe, a :data:`Setup`.
+    It may have a method ``setup()``: how its first member was set up beyond its recipe, a :data:`Setup`. And one called
+    ``model()``: it hands over the first member's trained model, just before the run is closed.
     """
 
     @property
@@ -124,6 +125,7 @@ class Trainer(Protocol):
     """Starts runs of recipes.
 
     It may have an attribute ``optimizer``: a name, from which follows how the learning rate scales with the batch size.
+    And a method ``refit(recipe, ...)``: a model trained anew under a recipe, with nothing held out.
     """
 
     @property

@@ -8,7 +8,7 @@ is stopped at the step at which its loss diverged. A member trains one recipe; :
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -50,9 +50,18 @@ class Member(abc.ABC):
     def setup(self) -> Setup:
         """How it was set up beyond its recipe."""
 
+    def finish(self) -> None:
+        """Training is complete; what keeps its model until the run is closed says so here."""
+        self.end()
+
     def end(self) -> None:
         """Free everything; may be called twice."""
         self.done = True
+
+    def model(self) -> Any:
+        """What :meth:`MemberRun.model` hands over."""
+        msg = "a run of this trainer hands over no model"
+        raise InputError(msg)
 
     def suspend(self) -> None:  # noqa: B027 -- most have nothing to do
         """Move what lies on a device to the host."""
@@ -108,13 +117,20 @@ class MemberRun(Generic[M]):
                 member.end()
                 raise
             if found[-1].outcome is not None:
-                member.end()
+                (member.finish if found[-1].outcome is Outcome.COMPLETED else member.end)()
             reports += found
         return reports
 
     def setup(self) -> Setup:
         """How the first member was set up beyond its recipe."""
         return self.members[0].setup()
+
+    def model(self) -> Any:
+        """The first member's model itself, as it was trained: a fitted estimator, or a module on the CPU in eval mode.
+
+        It is handed over: the run is closed next. InputError where the trainer has none to hand over.
+        """
+        return self.members[0].model()
 
     def drop(self, members: Iterable[int], /) -> None:
         """End these members."""
@@ -203,6 +219,10 @@ class MinibatchMember(Member):
 
     def check(self) -> None:
         """Raise TrainingStopped where the model is no longer finite; called at the end of each advance."""
+
+    def finish(self) -> None:
+        """What was learned stays, to be saved or handed over, until the run is closed."""
+        self.done = True
 
     def advance(self, steps: int, *, evaluate: bool) -> Sequence[Report]:
         """Train by up to `steps` minibatches; one report."""

@@ -110,6 +110,8 @@ def train(paused: PausedRun, recipe: Recipe, until: float, monitor: SegmentMonit
     chunk, started = FIRST_CHUNK, time.monotonic()
     saved_at = started
     patience = min(CHUNK_SECONDS, monitor.settings.checkpoint_every)
+    if paused.curve.last is not None and (over := _patience(paused, monitor)) is not None:
+        return over  # it was saved complete, and the process died before that was written to the study
     while paused.step < target:
         boundary = min((paused.step // steps_per_epoch + 1) * steps_per_epoch, target)
         steps = max(1, min(chunk, boundary - paused.step))

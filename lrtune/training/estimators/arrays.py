@@ -13,7 +13,18 @@ from scipy import sparse
 
 from lrtune.errors import DataError
 
-__all__ = ["Array", "TrainingArrays", "digest", "features", "held_out", "length", "rows_of", "targets", "weights"]
+__all__ = [
+    "FEWEST_ROWS",
+    "Array",
+    "TrainingArrays",
+    "digest",
+    "features",
+    "held_out",
+    "length",
+    "rows_of",
+    "targets",
+    "weights",
+]
 
 Array: TypeAlias = npt.NDArray[Any]
 
