@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         StudyFileError,
         UserCodeError,
     )
+    from lrtune.integrations.learning_rate_search import LearningRateSearchCV
     from lrtune.search.lr_range.lr_range import RangeTest, range_test
     from lrtune.search.samplers.pruner import DivergencePruner
     from lrtune.study.comparison import Comparison, compare
@@ -45,6 +46,7 @@ __all__ = [
     "GeneratorTrainer",
     "InputError",
     "InterruptedSearchError",
+    "LearningRateSearchCV",
     "LockedError",
     "LrtuneError",
     "MismatchError",
@@ -75,6 +77,7 @@ _HOMES = {
     "core.recipe": ("Recipe",),
     "core.space": ("Space", "suggest"),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
+    "integrations.learning_rate_search": ("LearningRateSearchCV",),
     "search.lr_range.lr_range": ("RangeTest", "range_test"),
     "search.samplers.pruner": ("DivergencePruner",),
     "study.comparison": ("Comparison", "compare"),
