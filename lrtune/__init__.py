@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         UserCodeError,
     )
     from lrtune.integrations.learning_rate_search import LearningRateSearchCV
+    from lrtune.integrations.notebook import NotebookDisplay
     from lrtune.search.lr_range.lr_range import RangeTest, range_test
     from lrtune.search.samplers.pruner import DivergencePruner
     from lrtune.study.comparison import Comparison, compare
@@ -50,6 +51,7 @@ __all__ = [
     "LockedError",
     "LrtuneError",
     "MismatchError",
+    "NotebookDisplay",
     "Outcome",
     "Point",
     "RangeTest",
@@ -78,6 +80,7 @@ _HOMES = {
     "core.space": ("Space", "suggest"),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "integrations.learning_rate_search": ("LearningRateSearchCV",),
+    "integrations.notebook": ("NotebookDisplay",),
     "search.lr_range.lr_range": ("RangeTest", "range_test"),
     "search.samplers.pruner": ("DivergencePruner",),
     "study.comparison": ("Comparison", "compare"),

@@ -228,6 +228,12 @@ class Result:
 
         html.write(self._record(), path)
 
+    def _repr_html_(self) -> str | None:
+        """The answer and one figure, as notebooks show it; None of a result without its study."""
+        from lrtune.reporting.html.cell import cell
+
+        return None if self.study is None else cell(self._record())
+
     def text(self) -> str:
         """The answer in a few lines, for terminals and logs."""
         from lrtune.reporting import html

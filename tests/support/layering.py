@@ -88,7 +88,7 @@ LAYERS = (
         modules=("config", "integrations", "jobs"),
         others=("numpy",),
         guests={
-            "integrations": ("plotly", "optuna", "torch.utils.tensorboard", "mlflow", "sklearn", "scipy"),
+            "integrations": ("plotly", "optuna", "torch.utils.tensorboard", "mlflow", "sklearn", "scipy", "IPython"),
             "jobs": ("optuna", "apscheduler"),
         },
     ),
