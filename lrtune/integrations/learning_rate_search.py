@@ -20,7 +20,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import check_cv
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import Pipeline
-from sklearn.utils import check_random_state, check_X_y, indexable
+from sklearn.utils import check_random_state, check_X_y, column_or_1d, indexable
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.multiclass import check_classification_targets
 
@@ -219,6 +219,26 @@ class LearningRateSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn 
             seed=seed,
         )
 
+    def set_callbacks(self, *callbacks: Any) -> Self:
+        """Refused: a search has none of the tasks that scikit-learn's callbacks are told of.
+
+        Raises
+        ------
+        InputError
+            If any are given.
+        """
+        if callbacks:
+            msg = f"{type(self).__name__} calls no callbacks; a search of lrtune.tune is watched by its observer"
+            raise InputError(msg)
+        return self
+
+    def __sklearn_tags__(self) -> Any:
+        """The estimator's, but for several labels a row, which cannot be learned."""
+        tags = super().__sklearn_tags__()
+        if tags.classifier_tags is not None:
+            tags.classifier_tags.multi_label = False
+        return tags
+
     def __getstate__(self) -> dict[str, Any]:
         """Without what a result holds only to train on: the trainer and its table."""
         state: dict[str, Any] = super().__getstate__()
@@ -263,6 +283,8 @@ class LearningRateSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn 
         )
         if classifies:
             check_classification_targets(targets)
+        if targets.ndim > 1 and targets.shape[1] == 1:
+            targets = column_or_1d(targets, warn=True)
         return (X if hasattr(X, "iloc") else checked), targets  # a frame's names are learned too
 
     def _seed(self) -> int:

@@ -12,14 +12,16 @@ import pytest
 from scipy import sparse
 from sklearn import config_context
 from sklearn.base import clone
+from sklearn.callback import ProgressBar
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
-from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.exceptions import ConvergenceWarning, DataConversionWarning, NotFittedError
 from sklearn.linear_model import SGDClassifier, SGDRegressor
 from sklearn.metrics import get_scorer, make_scorer, mean_absolute_error
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, StratifiedKFold, cross_val_score
-from sklearn.neural_network import MLPClassifier
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import check_is_fitted
 
@@ -302,6 +304,27 @@ def test_a_split_by_number_is_stratified() -> None:
 def test_what_cannot_be_used_is_said(options: dict[str, Any], fit: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         LearningRateSearchCV(SGDClassifier(), **options).fit(*SCALED, **fit)
+
+
+def test_callbacks_and_labels_that_it_does_not_take() -> None:
+    with pytest.raises(InputError, match="calls no callbacks"):
+        LearningRateSearchCV(SGDClassifier()).set_callbacks(ProgressBar())
+    tags = get_tags(LearningRateSearchCV(MLPClassifier([4])))
+    assert tags.estimator_type == "classifier"
+    assert get_tags(MLPClassifier()).classifier_tags.multi_label
+    assert not tags.classifier_tags.multi_label
+    with pytest.raises(ValueError, match="1d array"):
+        LearningRateSearchCV(MLPClassifier([4])).fit(IRIS[0], np.eye(3)[IRIS[1]])
+
+
+def test_several_targets_and_one_column_of_them() -> None:
+    x, y = load_diabetes(return_X_y=True)
+    two = LearningRateSearchCV(MLPRegressor(hidden_layer_sizes=[4]), **QUICK).fit(x, np.column_stack([y, -y]))
+    assert two.predict(x).shape == (442, 2)
+    with pytest.warns(DataConversionWarning):
+        assert LearningRateSearchCV(MLPRegressor(hidden_layer_sizes=[4]), **QUICK).fit(x, y[:, None]).predict(
+            x
+        ).shape == (442,)
 
 
 def test_folds_have_no_model_of_the_search() -> None:
