@@ -69,14 +69,14 @@ class Winner:
         try:
             state = self._state()
         except CheckpointError as error:
-            msg = f"the trained model is not there any more: {error}; {ANEW}"
+            msg = f"the trained model was not kept, or is gone: {error}; {ANEW}"
             raise InputError(msg) from error
         if self.study is not None and (state.get("study"), state.get("recipe")) != (self.study, self.recipe.to_json()):
             msg = f"{self.kept} is of another study or recipe; {ANEW}"
             raise InputError(msg)
         run = self.trainer.start([self.recipe])
         try:
-            run.restore(state["run"])
+            run.restore(state.get("run") or {})
             return handed_over(run)
         finally:
             run.close()

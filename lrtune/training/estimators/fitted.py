@@ -24,13 +24,13 @@ OWN = frozenset({"shuffle", "class_weight", "verbose", "max_epochs", "train_spli
 def recipe_parameters(adapter: EstimatorAdapter, recipe: Recipe, given: Any, rows: int) -> dict[str, Any]:
     """What to set on the user's estimator for its own ``fit`` to train as the recipe says, by parameter.
 
-    The learning rate is the recipe's, which a schedule multiplies; ``max_iter`` are its epochs, and a multilayer
-    perceptron's ``batch_size`` the `rows` of a minibatch.
+    The learning rate is the recipe's, which a schedule multiplies; ``max_iter``, or skorch's ``max_epochs``, are its
+    epochs, and ``batch_size`` the `rows` of a minibatch, of what has such a parameter.
     """
     settings = adapter.setup(recipe, given)["settings"]
     found = {name: value for name, value in settings.items() if name not in OWN} | {adapter.rate: recipe.lr}
     parameters = given.get_params(deep=False)
-    counted = {"max_iter": recipe.epochs} | ({"batch_size": rows} if adapter.optimizer_attribute else {})
+    counted = {"max_iter": recipe.epochs, "max_epochs": recipe.epochs, "batch_size": rows}
     return found | {name: value for name, value in counted.items() if name in parameters}
 
 

@@ -141,7 +141,7 @@ def test_a_search_that_goes_on_replaces_the_winner(tmp_path: Path) -> None:
     assert second.best_recipe != first.best_recipe
     assert len(files(tmp_path)) == 1
     assert not np.array_equal(second.best_estimator().predict_proba(X), before)
-    with pytest.raises(InputError, match=r"not there any more.*train it anew: result.refit"):
+    with pytest.raises(InputError, match=r"was not kept, or is gone.*train it anew: result.refit"):
         first.best_estimator()
     assert np.array_equal(first.refit(X, Y).predict(X).shape, (150,))
 
@@ -168,7 +168,7 @@ def test_a_stored_studys_winner_is_found_again(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="belongs to another run"):
         read_again.best_estimator(SklearnTrainer(ESTIMATORS["sgd"], X[:100], Y[:100] % 2))
     shutil.rmtree(folder)
-    with pytest.raises(InputError, match=r"not there any more: .*; train it anew: result.refit"):
+    with pytest.raises(InputError, match=r"was not kept, or is gone: .*; train it anew: result.refit"):
         result.best_estimator()
 
 
@@ -227,6 +227,6 @@ def test_a_winner_that_cannot_be_written_costs_nothing_else(tmp_path: Path) -> N
     result = tune(Full(ESTIMATORS["sgd"], X, Y), SPACE, epochs=2, budget=1.0, storage=tmp_path / "s.db")
     assert result.best_recipe is not None
     assert any("is not kept" in warning for warning in result.warnings)
-    with pytest.raises(InputError, match="not there any more"):
+    with pytest.raises(InputError, match="was not kept, or is gone"):
         result.best_estimator()
     assert result.refit(X, Y).coef_.shape == (3, 4)
