@@ -62,6 +62,14 @@ def hosts(session: nox.Session) -> None:
 
 
 @nox.session
+def notebook(session: nox.Session) -> None:
+    """A real notebook: its kernel, the live display, and the page that it makes."""
+    _install(session, "test")
+    session.install("ipykernel", "nbclient", "nbconvert")
+    session.run("pytest", "-n", "0", "-m", "notebook", "tests/integration/test_notebook.py", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Every rule of ruff, and its formatter."""
     _install(session, "dev")

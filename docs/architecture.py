@@ -60,6 +60,7 @@ checkpoint folder a paused run's state; the Optuna study everything that must ou
 | Which learning rate is the answer, its band and its edge? | `search/freeze_thaw/answer` |
 | What is written when a trial is paused? | `study/trials` (its record) and `study/engine/run_cache` (its checkpoint) |
 | What does a checkpoint file hold? | `training/checkpoint` |
+| Which trained models are kept, and where is the winner's? | `study/engine/search_state`, `study/winner` |
 | May a stored study be continued? | `study/resume` |
 | Who trains a trial right now, and is that process alive? | `workers/lease`, `study/trials` |
 | Does an action fit into the budget? | `study/engine/scheduler` for every strategy |

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
         UserCodeError,
     )
     from lrtune.integrations.hugging_face.trainer import HuggingFaceTrainer
+    from lrtune.integrations.learning_rate_search import LearningRateSearchCV
+    from lrtune.integrations.notebook import NotebookDisplay
     from lrtune.search.lr_range.lr_range import RangeTest, range_test
     from lrtune.search.samplers.pruner import DivergencePruner
     from lrtune.study.comparison import Comparison, compare
@@ -47,9 +49,11 @@ __all__ = [
     "HuggingFaceTrainer",
     "InputError",
     "InterruptedSearchError",
+    "LearningRateSearchCV",
     "LockedError",
     "LrtuneError",
     "MismatchError",
+    "NotebookDisplay",
     "Outcome",
     "Point",
     "RangeTest",
@@ -78,6 +82,8 @@ _HOMES = {
     "core.space": ("Space", "suggest"),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "integrations.hugging_face.trainer": ("HuggingFaceTrainer",),
+    "integrations.learning_rate_search": ("LearningRateSearchCV",),
+    "integrations.notebook": ("NotebookDisplay",),
     "search.lr_range.lr_range": ("RangeTest", "range_test"),
     "search.samplers.pruner": ("DivergencePruner",),
     "study.comparison": ("Comparison", "compare"),

@@ -6,7 +6,7 @@ import io
 import math
 from typing import TYPE_CHECKING
 
-from lrtune.cli import formatting
+from lrtune.study import progress_text
 
 if TYPE_CHECKING:
     from lrtune.jobs.state import JobRun
@@ -28,13 +28,13 @@ def text(status: JobStatus) -> str:
     if state.running is not None:
         lines.append(f"running  {state.running.study}, since {state.running.started}, or interrupted since")
     if (answer := state.answer) is not None:
-        band = "" if answer.band is None else f", {formatting.band(answer.band)} is as good"
+        band = "" if answer.band is None else f", {progress_text.band(answer.band)} is as good"
         lines.append(f"answer   lr {answer.lr:.3g}{band}")
     missed = f" ({status.task.missed} missed)" if status.task.missed else ""
     lines.append(f"next     {f'due now{missed}, then ' if status.due else ''}{status.next}")
     rates = [math.log10(row.lr) for row in rows if row.status == "done" and row.lr is not None]
     if len(rates) > 1:
-        lines.append(f"lr       {formatting.sparkline(rates)}  (log scale)")
+        lines.append(f"lr       {progress_text.sparkline(rates)}  (log scale)")
     return "\n".join(lines) + ("\n\n" + _table(rows) if rows else "")
 
 
@@ -63,7 +63,7 @@ def _cells(row: JobRun) -> list[str]:
         row.period,
         (row.verdict or "searched") if done else row.status,
         f"{row.lr:.3g}" if done and row.lr is not None else "",
-        formatting.band(row.band) if done and row.band else "",
+        progress_text.band(row.band) if done and row.band else "",
         f"{row.value:.4g}" if row.value is not None else "",
         f"{row.cost:.2f}" if row.number else "",
         str(row.missed or ""),

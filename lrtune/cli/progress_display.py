@@ -8,10 +8,10 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from lrtune.cli import formatting
 from lrtune.cli.console import note
 from lrtune.cli.trial_log import trial_log
 from lrtune.core.redaction import redact
+from lrtune.study import progress_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Display", "watching"]
 
-SHOWN_RUNS = 4
-BAR = 30
 REDRAWS = 4  # a second
 
 
@@ -59,7 +57,7 @@ def _on_terminal() -> bool:
 def _line(progress: Progress) -> None:
     """One plain line for an event."""
     if progress.event:
-        note(f"[{formatting.clock(progress.elapsed)}] {progress.spent:.2f}  {_printable(progress.event)}")
+        note(f"[{progress_text.clock(progress.elapsed)}] {progress.spent:.2f}  {_printable(progress.event)}")
 
 
 def _printable(text: str) -> str:
@@ -101,42 +99,7 @@ class Display:
         table.add_column(style="dim", no_wrap=True)
         table.add_column(overflow="ellipsis", no_wrap=True)
         ascii_only = not console.encoding.lower().startswith("utf")
-        for name, shown in _rows(self._progress, time.monotonic() - self._at, ascii_only=ascii_only):
+        for name, shown in progress_text.rows(self._progress, time.monotonic() - self._at, ascii_only=ascii_only):
             style = "bold" if name == "best" else "yellow" if name == "warning" else ""
             table.add_row(name, Text(_printable(shown), style=style))
         yield table
-
-
-def _rows(progress: Progress, since: float, *, ascii_only: bool) -> Iterator[tuple[str, str]]:
-    """A name and a text for each line."""
-    yield "lrtune", progress.name
-    yield "cost", f"{_bar(progress, ascii_only=ascii_only)}{progress.spending}"
-    spent, left = formatting.clock(progress.elapsed + since), progress.seconds_left
-    yield "time", spent if left is None else f"{spent}, about {formatting.clock(max(0.0, left - since))} left"
-    if progress.best is not None:
-        value = "" if progress.best_value is None else f"{progress.metric} {progress.best_value:.4g} at "
-        yield "best", f"{value}{formatting.recipe(progress.best)}"
-        curve = [value for _, value in progress.best_curve]
-        if len(curve) > 1:
-            line = formatting.sparkline(curve, ascii_only=ascii_only)
-            yield "curve", f"{curve[0]:.4g} {line} {curve[-1]:.4g}  epoch {progress.best_curve[-1][0]:g}"
-    if progress.band is not None:
-        yield "band", f"{formatting.band(progress.band)} look as good"
-    for run in progress.training[:SHOWN_RUNS]:
-        yield f"trial {run.number}", f"{formatting.recipe(run.recipe)}, epoch {run.trained:g} to {run.until:g}"
-    if len(progress.training) > SHOWN_RUNS:
-        yield "", f"and {len(progress.training) - SHOWN_RUNS} more"
-    if progress.counts:
-        yield "trials", formatting.counts(progress)
-    for warning in progress.warnings[-2:]:
-        yield "warning", warning
-
-
-def _bar(progress: Progress, *, ascii_only: bool) -> str:
-    limits = ((progress.spent, progress.budget), (progress.machine_time, progress.machine_budget))
-    shares = [spent / limit for spent, limit in limits if limit]
-    if not shares:
-        return ""
-    full = min(BAR, round(BAR * max(shares)))
-    on, off = ("#", ".") if ascii_only else ("█", "░")
-    return f"{on * full}{off * (BAR - full)} "

@@ -7,11 +7,12 @@ is, in words, is the verdict of :mod:`lrtune.reporting.diagnosis.study_verdict`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrtune.core.outcome import Ending, Outcome
 from lrtune.core.recipe import Recipe
-from lrtune.errors import SearchError
+from lrtune.errors import InputError, SearchError
 from lrtune.search.freeze_thaw.answer import Edge
 
 if TYPE_CHECKING:
@@ -22,9 +23,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lrtune.core.curve import Direction
+    from lrtune.study.winner import Winner
+    from lrtune.training.base import Trainer
 
 __all__ = ["Edge", "Result"]
 
+NOT_TRAINED = "no trial was trained to its end, so there is no model: give the search a larger budget"
+NO_TRAINER = "this result does not know what trained it: give the trainer, and to Result.from_json the study"
 GROUPS = tuple(dict.fromkeys(outcome.group for outcome in Outcome))
 
 
@@ -57,6 +62,8 @@ class Result:
         One sentence each.
     study
         The Optuna study: everything of Optuna's works on it.
+    winner
+        The best run's last state, for :meth:`best_estimator` and :meth:`best_model`; None of a result read from JSON.
     """
 
     name: str
@@ -76,6 +83,7 @@ class Result:
     noise: float | None = None
     machine_time: float | None = None
     study: optuna.Study | None = field(default=None, compare=False, repr=False)
+    winner: Winner | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """The answer as plain JSON values: the content of ``result.json``."""
@@ -135,6 +143,79 @@ class Result:
             error.result = self
             raise error
 
+    def best_estimator(
+        self, trainer: Trainer | None = None, *, checkpoints: str | os.PathLike[str] | None = None
+    ) -> Any:
+        """The winner as it ended in the search: a fitted scikit-learn estimator with the recipe's parameters.
+
+        A Pipeline where the trainer was given one. It was trained on the training part; :meth:`refit` trains on all.
+
+        Parameters
+        ----------
+        trainer
+            The trainer, where the result was read from JSON with its study; else the search's own.
+        checkpoints
+            The folder of saved runs, where the search was given one and the result was read from JSON.
+
+        Raises
+        ------
+        lrtune.errors.InputError
+            If the trainer is none of scikit-learn's, its runs cannot be saved, or the checkpoint is gone.
+        """
+        return self._model(trainer, checkpoints, "best_estimator", "get_params", "best_model")
+
+    def best_model(self, trainer: Trainer | None = None, *, checkpoints: str | os.PathLike[str] | None = None) -> Any:
+        """The winner as it ended in the search: a PyTorch module on the CPU, in eval mode.
+
+        Parameters and errors are those of :meth:`best_estimator`.
+        """
+        return self._model(trainer, checkpoints, "best_model", "state_dict", "best_estimator")
+
+    def refit(self, *data: Any, trainer: Trainer | None = None, **options: Any) -> Any:
+        """A model trained anew under the best recipe, with nothing held out.
+
+        ``refit(X, y, sample_weight=None)`` in scikit-learn, on all these rows; ``refit(train_data=None)`` in PyTorch,
+        on the trainer's own training data where none is given. What is returned is as of :meth:`best_estimator` and
+        :meth:`best_model`.
+
+        Raises
+        ------
+        lrtune.errors.InputError
+            If the trainer has no model to give, as a generator function, or the data cannot be used.
+        lrtune.errors.SearchError
+            If training diverges on these data.
+        """
+        from lrtune.study.winner import refit
+
+        used = self.winner.trainer if trainer is None and self.winner is not None else trainer
+        if self.best_recipe is None or used is None:
+            raise InputError(NOT_TRAINED if self.best_recipe is None else NO_TRAINER)
+        return refit(used, self.best_recipe, *data, **options)
+
+    def _model(self, trainer: Trainer | None, checkpoints: Any, asked: str, has: str, other: str) -> Any:
+        model = self._winner(trainer, checkpoints).model()
+        if not hasattr(model, has):
+            msg = f"{asked}() is of another library than {type(model).__name__}; use result.{other}()"
+            raise InputError(msg)
+        return model
+
+    def _winner(self, trainer: Trainer | None, checkpoints: str | os.PathLike[str] | None) -> Winner:
+        """The winner: the search's own, or found in the study's folder of checkpoints for a trainer."""
+        if self.winner is not None:
+            return self.winner
+        if self.best_recipe is None or trainer is None or self.study is None:
+            raise InputError(NOT_TRAINED if self.best_recipe is None else NO_TRAINER)
+        from lrtune.study.resume import lasting_folder
+        from lrtune.study.trials.study_reader import IDENTITY
+        from lrtune.study.winner import Winner
+
+        given, study = None if checkpoints is None else Path(checkpoints), self.study
+        folder, best = lasting_folder(study.study_name, study._storage, given), self._record().best  # noqa: SLF001 -- Optuna gives it no public name
+        if folder is None or best is None:
+            msg = "it is not known where this study's checkpoints lie: say so, checkpoints=FOLDER"
+            raise InputError(msg)
+        return Winner.of(trainer, best.recipe, best.number, study=study.user_attrs.get(IDENTITY), folder=folder)
+
     def trials(self) -> pd.DataFrame:
         """One row a trial."""
         from lrtune.reporting import tables
@@ -152,6 +233,12 @@ class Result:
         from lrtune.reporting import html
 
         html.write(self._record(), path)
+
+    def _repr_html_(self) -> str | None:
+        """The answer and one figure, as notebooks show it; None of a result without its study."""
+        from lrtune.reporting.html.cell import cell
+
+        return None if self.study is None else cell(self._record())
 
     def text(self) -> str:
         """The answer in a few lines, for terminals and logs."""

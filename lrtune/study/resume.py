@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lrtune.study.settings import Settings
     from lrtune.training.base import Trainer
 
-__all__ = ["checkpoint_folder", "exists", "open_study", "seed_warning"]
+__all__ = ["checkpoint_folder", "exists", "lasting_folder", "open_study", "seed_warning"]
 
 SCHEMA = 1
 """Version of what lrtune stores in a study."""
@@ -139,13 +139,21 @@ def seed_warning(stored: Mapping[str, Any], settings: Settings) -> list[str]:
     return [f"the study was begun with seed {begun}: what was trained before keeps it, beside the new {settings.seed}"]
 
 
+def lasting_folder(name: str, storage: BaseStorage, checkpoints: Path | None = None) -> Path | None:
+    """Where a study's checkpoints stay: the folder given, or one beside the storage's file; None where nothing stays.
+
+    The name is the study's.
+    """
+    if checkpoints is not None:
+        return checkpoints.absolute()  # the training code may change the working directory
+    file = file_of(storage)
+    return None if file is None else file.with_name(f"{file.stem}-checkpoints") / safe_filename(name)
+
+
 @contextlib.contextmanager
 def checkpoint_folder(settings: Settings, storage: BaseStorage) -> Iterator[Path]:
     """The folder given, one beside the storage's file, or a temporary one; an empty one is removed at the end."""
-    folder, file = settings.checkpoints, file_of(storage)
-    folder = None if folder is None else folder.absolute()  # the training code may change the working directory
-    if folder is None and file is not None:
-        folder = file.with_name(f"{file.stem}-checkpoints") / safe_filename(settings.name)
+    folder = lasting_folder(settings.name, storage, settings.checkpoints)
     if folder is None:
         with passing_folder() as passing:
             yield passing

@@ -14,6 +14,7 @@ from lrtune.core.directions import contradiction, known_direction
 from lrtune.core.divergence import Baseline
 from lrtune.core.names import valid_name
 from lrtune.core.numpy_errors import own_errstate
+from lrtune.core.outcome import Outcome
 from lrtune.core.space import Space
 from lrtune.errors import InputError
 from lrtune.search.registry import DEFAULT, make
@@ -22,13 +23,14 @@ from lrtune.study.engine.finalize import finalize
 from lrtune.study.engine.loop import run_search
 from lrtune.study.engine.run_cache import RunCache
 from lrtune.study.engine.search_state import SearchState
-from lrtune.study.resume import checkpoint_folder, exists, open_study, seed_warning
+from lrtune.study.resume import checkpoint_folder, exists, lasting_folder, open_study, seed_warning
 from lrtune.study.settings import Settings
 from lrtune.study.trials.active_searches import ActiveSearches
 from lrtune.study.trials.recovery import worker_lease
 from lrtune.study.trials.study_reader import BASELINE, IDENTITY, RANGE, SETTINGS, SPACE
 from lrtune.study.trials.trial_store import TrialStore
 from lrtune.study.warm_start import prior_from
+from lrtune.study.winner import Winner
 from lrtune.training.subprocess.trainer import isolating
 from lrtune.workers.pool import WorkerContext
 
@@ -193,7 +195,18 @@ def conduct(
         stack.enter_context(state.active_searches.during(state.with_study_lock))
         with contextlib.closing(state.run_cache):
             finished = run_search(state)
-        return finalize(state, finished)
+        return _with_winner(finalize(state, finished), state, trainer, folder)
+
+
+def _with_winner(result: Result, state: SearchState, trainer: Trainer, folder: Path) -> Result:
+    """The result with its trained model: in memory where the folder of checkpoints goes when the search ends."""
+    done = (t.record for t in state.trials if t.record.outcome is Outcome.COMPLETED)
+    number = next((record.number for record in done if record.recipe == result.best_recipe), None)
+    if result.best_recipe is None or number is None:
+        return result
+    winner = Winner.of(trainer, result.best_recipe, number, study=state.run_cache.study, folder=folder)
+    passing = lasting_folder(state.settings.name, state.trial_store.storage, state.settings.checkpoints) is None
+    return dataclasses.replace(result, winner=winner.loaded() if passing else winner)
 
 
 def _search_state(

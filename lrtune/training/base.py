@@ -71,7 +71,8 @@ class Report:
 class Run(Protocol):
     """Training in progress, of one recipe or many.
 
-    It may have a method ``setup()``: how its first member was set up beyond its recipe, a :data:`Setup`.
+    It may have a method ``setup()``: how its first member was set up beyond its recipe, a :data:`Setup`. And one called
+    ``model()``: it hands over the first member's trained model, just before the run is closed.
     """
 
     @property
@@ -139,6 +140,7 @@ class Trainer(Protocol):
     ``stack_speedup(recipe: Recipe, members: int, /) -> float``
         How many times faster so many runs like that one train side by side than one by one, in steps of a member a
         second; measured once on a few steps of models that are thrown away. 1.0 where they are not trained so.
+    And a method ``refit(recipe, ...)``: a model trained anew under a recipe, with nothing held out.
     """
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 from functools import partial
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -53,9 +53,18 @@ class Member(abc.ABC):
     def setup(self) -> Setup:
         """How it was set up beyond its recipe."""
 
+    def finish(self) -> None:
+        """Training is complete; what keeps its model until the run is closed says so here."""
+        self.end()
+
     def end(self) -> None:
         """Free everything; may be called twice."""
         self.done = True
+
+    def model(self) -> Any:
+        """What :meth:`MemberRun.model` hands over."""
+        msg = "a run of this trainer hands over no model"
+        raise InputError(msg)
 
     def suspend(self) -> None:  # noqa: B027 -- most have nothing to do
         """Move what lies on a device to the host."""
@@ -77,9 +86,15 @@ class Member(abc.ABC):
             self.interrupted = True
             self.end()
             raise
-        if found[-1].outcome is not None:
-            self.end()
+        self.conclude(found[-1].outcome)
         return found
+
+    def conclude(self, outcome: Outcome | None) -> None:
+        """What follows a report: nothing while it can go on."""
+        if outcome is Outcome.COMPLETED:
+            self.finish()
+        elif outcome is not None:
+            self.end()
 
 
 M = TypeVar("M", bound=Member)
@@ -122,6 +137,13 @@ class MemberRun(Generic[M]):
     def setup(self) -> Setup:
         """How the first member was set up beyond its recipe."""
         return self.members[0].setup()
+
+    def model(self) -> Any:
+        """The first member's model itself, as it was trained: a fitted estimator, or a module on the CPU in eval mode.
+
+        It is handed over: the run is closed next. InputError where the trainer has none to hand over.
+        """
+        return self.members[0].model()
 
     def drop(self, members: Iterable[int], /) -> None:
         """End these members."""
@@ -210,6 +232,10 @@ class MinibatchMember(Member):
 
     def check(self) -> None:
         """Raise TrainingStopped where the model is no longer finite; called at the end of each advance."""
+
+    def finish(self) -> None:
+        """What was learned stays, to be saved or handed over, until the run is closed."""
+        self.done = True
 
     def advance(self, steps: int, *, evaluate: bool) -> Sequence[Report]:
         """Train by up to `steps` minibatches; one report."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 PROGRAMS = sorted((ROOT / "docs" / "tutorial").glob("*.py"))
 SAID = {
+    "learning_rate_search": r"eta0 0\.\d+.*\nthree folds: 0\.9.*\ngrid: .*'l[12]'.* accuracy 0\.9",
     "own_loop": r"learning rate 0\.\d+, loss 0\.0",
     "optuna_objective": r"[1-9]\d* pruned, 0 failed",
     "pytorch": r"the same answer: True\n\d+ trials in digits\.db",
@@ -31,7 +32,7 @@ def test_a_program_of_the_tutorial_runs(program: Path, tmp_path: Path) -> None:
     assert re.search(SAID[program.stem], done.stdout), done.stdout
 
 
-def test_the_page_shows_every_program() -> None:
-    page = (ROOT / "docs" / "tutorial.md").read_text()
-    shown = re.findall(r'--8<-- "tutorial/(\w+)\.py"', page)
+def test_the_pages_show_every_program() -> None:
+    pages = "".join(page.read_text() for page in (ROOT / "docs").rglob("*.md"))
+    shown = re.findall(r'--8<-- "tutorial/(\w+)\.py"', pages)
     assert sorted(shown) == [program.stem for program in PROGRAMS] == sorted(SAID)

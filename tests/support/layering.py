@@ -88,7 +88,7 @@ LAYERS = (
         modules=("config", "integrations", "jobs"),
         others=("numpy",),
         guests={
-            "integrations": ("plotly", "optuna", "torch", "mlflow", "transformers"),
+            "integrations": ("plotly", "optuna", "torch", "mlflow", "transformers", "sklearn", "scipy", "IPython"),
             "jobs": ("optuna", "apscheduler"),
         },
     ),

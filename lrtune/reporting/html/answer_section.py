@@ -10,11 +10,14 @@ from lrtune.reporting.html.lr_axis import lr_axis
 from lrtune.reporting.snippets import snippet
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lrtune.core.records import StudyRecord
     from lrtune.reporting.answer_text import AnswerText
+    from lrtune.reporting.diagnosis import Finding
     from lrtune.reporting.snippets import Kind
 
-__all__ = ["answer_section"]
+__all__ = ["answer_section", "toned"]
 
 CALM = {FindingKind.CLEAR, FindingKind.LIKELY, FindingKind.WARMUP_WIDENS, FindingKind.SCHEDULE_IRRELEVANT}
 TABS: dict[Kind, str] = {
@@ -30,11 +33,16 @@ def answer_section(record: StudyRecord, answer: AnswerText) -> dict[str, Any]:
     """Values of the template: the answer, its findings with their CSS class, why the search stopped, and the code."""
     return {
         "answer": answer,
-        "findings": [("calm" if found.kind in CALM else "grave", found) for found in answer.findings],
+        "findings": toned(answer.findings),
         "stopped": str(record.result.get("stopped_because") or "it has not stopped yet"),
         "paste": _paste(record),
         "axis": lr_axis(record),
     }
+
+
+def toned(findings: Sequence[Finding]) -> list[tuple[str, Finding]]:
+    """Findings with their CSS class."""
+    return [("calm" if found.kind in CALM else "grave", found) for found in findings]
 
 
 def _paste(record: StudyRecord) -> list[dict[str, Any]]:

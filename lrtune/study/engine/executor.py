@@ -239,13 +239,16 @@ def _write_trained(
 ) -> None:
     """Write the trial with its segment, unless another worker has taken it over."""
     store, cache, number = state.trial_store, state.run_cache, trial.number
+    record = _extended(state, trial, paused, result, segment)
     if result.outcome is not None:
+        if paused is not None and number in state.finalists(record):
+            cache.save_completed(number, paused)
         _close(paused)
     live = paused if result.outcome is None else None
     saved = live is not None and cache.suspend(number, live)
     after = dataclasses.replace(
         trial,
-        record=_extended(state, trial, paused, result, segment),
+        record=record,
         claim=None,
         saved=saved,
         owner=store.me if live is not None and not saved else None,
@@ -259,12 +262,14 @@ def _write_trained(
             state.warnings.append(f"trial {number} was taken over while this process slept")
             cache.forget(number)
             return
+        kept = state.finalists()
         if after.record.outcome is None:
             written = store.report(after)
         else:
             written = stored if stored is not None and stored.closed else store.end(after)
-            cache.forget(number)
         state.replace(written)
+        for ended in ({number, *kept} if after.record.outcome is not None else kept) - state.finalists():
+            cache.forget(ended)
         notify(state, line(written, state.settings))
 
     state.with_study_lock(write)

@@ -49,7 +49,10 @@ def _end(state: SearchState, finished: Finished) -> tuple[Result, Alike | None]:
         (_prune_open if state.active_searches.alone() else _release_own)(state)
         same = state.alike()
     same = same if same is not None and same.sure else None
-    result = _result(state, finished, same)
+    result, best = _result(state, finished, same)
+    if not finished.interrupted and best is not None and state.active_searches.alone():
+        for number in state.finalists() - {best}:
+            state.run_cache.forget(number)
     state.trial_store.set_attributes({RESULT: result.to_json()})
     state.active_searches.leave()
     return result, same
@@ -106,14 +109,15 @@ def _limits(state: SearchState) -> str:
     return " or ".join(name for name, limit in given.items() if limit is not None) or "the budget"
 
 
-def _result(state: SearchState, finished: Finished, same: Alike | None) -> Result:
+def _result(state: SearchState, finished: Finished, same: Alike | None) -> tuple[Result, int | None]:
+    """The answer, and the number of the trial that it is."""
     trials, settings = state.trials, state.settings
     found = answer(state.context())
     best = next((t.record for t in trials if found.best is not None and t.number == found.best), None)
     # where the learning rate changes nothing, no end of the range is near, and the range was widened for nothing
     warnings = [*state.all_warnings(), *found.warnings] if same is None else [*state.warnings, str(same)]
     epochs = settings.spent * settings.epochs + sum(trial.record.trained for trial in trials)
-    return Result(
+    result = Result(
         name=settings.name,
         metric=settings.metric,
         direction=settings.direction,
@@ -132,3 +136,4 @@ def _result(state: SearchState, finished: Finished, same: Alike | None) -> Resul
         warnings=tuple(dict.fromkeys([*state.space.warnings, *state.trainer.notices, *warnings])),
         study=state.trial_store.study,
     )
+    return result, found.best

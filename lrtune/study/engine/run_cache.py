@@ -3,6 +3,9 @@
 A run that can be saved is written to disk whenever it is paused (where the study has a folder), so that a killed
 process loses at most the segment it was training. The checkpoint holds the curve too.
 
+The state in which a completed run ended is kept too, of the few best ones (:meth:`.SearchState.finalists`), and in the
+end of the best alone: :mod:`lrtune.study.winner` takes the trained model from it.
+
 Studies may share a folder. A checkpoint holds the identity of its study (drawn when the study was made) and its recipe,
 and is never used for others. The data and model of a study cannot change under one identity:
 :func:`lrtune.study.tuning.tune` refuses that.
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from lrtune.core.recipe import Recipe
     from lrtune.training.base import Run, State, Trainer
 
-__all__ = ["PausedRun", "RunCache"]
+__all__ = ["PausedRun", "RunCache", "checkpoint_path"]
 
 NAMED = 12
 """Digits of a study's identity in the file names of its checkpoints."""
@@ -135,7 +138,7 @@ class RunCache:
 
     def save(self, number: int, paused: PausedRun) -> bool:
         """Write a run's checkpoint, where runs are saved; whether it was written."""
-        if not self.saving:
+        if self.folder is None or not self.trainer.saves:
             return False
         state = paused.run.state()
         if state is None:
@@ -143,8 +146,19 @@ class RunCache:
         whole: dict[str, Any] = {"run": state, "curve": paused.curve.to_json(), "step": paused.step}
         if self.study is not None:
             whole |= {"study": self.study, "recipe": paused.run.recipes[0].to_json()}
-        self._sizes[number] = checkpoint.save(self._path(number), whole)
+        self._sizes[number] = checkpoint.save(checkpoint_path(self.folder, number, self.study), whole)
         return True
+
+    def save_completed(self, number: int, paused: PausedRun) -> None:
+        """Write the state in which a completed run ended; where it cannot be had, its result counts all the same."""
+        saved = False
+        try:
+            saved = self.save(number, paused)
+        except Exception as error:  # noqa: BLE001 -- a full disk, a process that has died, a trainer of the user's
+            self.warn(f"the trained model of trial {number} is not kept: {error}")
+        if not saved:
+            self._remove(number)  # one of a pause is no trained model
+        self._sizes.pop(number, None)
 
     def saved(self, number: int) -> bool:
         """Whether that trial has a checkpoint."""
@@ -206,7 +220,12 @@ class RunCache:
         if self.folder is None:
             msg = "there is no folder for checkpoints"
             raise ValueError(msg)
-        return self.folder / (f"{number}.npz" if self.study is None else f"{number}-{self.study[:NAMED]}.npz")
+        return checkpoint_path(self.folder, number, self.study)
+
+
+def checkpoint_path(folder: Path, number: int, study: str | None) -> Path:
+    """The file of a trial's run; `study` is the study's identity, None for one of an earlier version of lrtune."""
+    return folder / (f"{number}.npz" if study is None else f"{number}-{study[:NAMED]}.npz")
 
 
 def _steps(curve: Curve) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import heapq
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from lrtune.core.divergence import Baseline
     from lrtune.core.effect import Alike
     from lrtune.core.recipe import Recipe
+    from lrtune.core.records import TrialRecord
     from lrtune.search.base import Strategy
     from lrtune.study.engine.run_cache import RunCache
     from lrtune.study.events import Observer
@@ -45,6 +47,8 @@ MEASURED = 8
 
 MOST_PRICE = 0.75
 """Price of a run beside others above which none is trained so: what is saved would not be worth the runs' detours."""
+FINALISTS = 3
+"""Completed trials of which the trained models are kept: a repeat under another seed may change which is the best."""
 
 FINEST_SHARE = 0.02
 """Share of a full training that is the shortest segment worth asking for, where an epoch is longer than that."""
@@ -134,12 +138,20 @@ class SearchState:
         self.active_searches.renew()
         self.trials = self.trial_store.recover(self.trial_store.trials())
         closed = {trial.number for trial in self.trials if trial.closed}
-        self.run_cache.keep({trial.number for trial in self.trials} - closed, closed)
+        self.run_cache.keep({trial.number for trial in self.trials} - closed, closed - self.finalists())
 
     def replace(self, trial: StoredTrial) -> None:
         """Take a trial in place of the one with its number, or as a new one."""
         kept = [other for other in self.trials if other.number != trial.number]
         self.trials = sorted([*kept, trial], key=lambda other: other.number)
+
+    def finalists(self, *more: TrialRecord) -> set[int]:
+        """Numbers of the completed trials, `more` among them, that may be the answer: their trained models are kept."""
+        sign = 1.0 if self.settings.direction == "minimize" else -1.0
+        records = [*(trial.record for trial in self.trials), *more]
+        done = [record for record in records if record.outcome is Outcome.COMPLETED]
+        valued = [(sign * record.value, record.number) for record in done if record.value is not None]
+        return {number for _, number in heapq.nsmallest(FINALISTS, valued)}
 
     @property
     def widened(self) -> bool:

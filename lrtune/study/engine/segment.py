@@ -159,8 +159,7 @@ def train(run: Run, lanes: Sequence[Lane], monitor: SegmentMonitor, price: float
     saved_at = started
     patience = min(CHUNK_SECONDS, monitor.settings.checkpoint_every)
     for lane in lanes:
-        if lane.paused.step >= lane.target:
-            lane.result = _at_target(lane)
+        lane.result = _ended_before(lane, monitor)
     while training := [(member, lane) for member, lane in enumerate(lanes) if lane.result is None]:
         steps = min(max(1, min(chunk, lane.boundary - lane.paused.step)) for _, lane in training)
         measured = {member for member, lane in training if lane.paused.step + steps == lane.boundary}
@@ -184,6 +183,12 @@ def train(run: Run, lanes: Sequence[Lane], monitor: SegmentMonitor, price: float
                     if lane.result is None:
                         monitor.save(lane.number, lane.paused)
                 saved_at = time.monotonic()
+
+
+def _ended_before(lane: Lane, monitor: SegmentMonitor) -> SegmentResult | None:
+    """How a lane has ended already: it was saved complete, and the process died before that was written."""
+    over = None if lane.paused.curve.last is None else _patience(lane.paused, monitor)
+    return _at_target(lane) if over is None and lane.paused.step >= lane.target else over
 
 
 def _at_target(lane: Lane) -> SegmentResult:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
+    "FEWEST_ROWS",
     "Array",
     "IndexedRows",
     "TrainingArrays",
@@ -63,7 +64,7 @@ class IndexedRows:
     @property
     def nbytes(self) -> int:
         """Bytes that a copy of them would take."""
-        return int(self.dtype.itemsize) * math.prod(self.shape)
+        return int(self.dtype.itemsize * math.prod(self.shape))
 
     def __getitem__(self, rows: Any) -> Array:
         taken: Array = self._table[self._rows[rows]]

@@ -22,13 +22,14 @@ __all__ = ["prepared"]
 
 
 class PreparedData(NamedTuple):
-    """How the estimator is trained, both parts, the table's rows and columns, and notices."""
+    """How the estimator is trained, both parts, the table's rows and columns, notices, and the fitted earlier steps."""
 
     adapter: EstimatorAdapter
     train: TrainingArrays
     valid: TrainingArrays
     shape: tuple[int, int]
     notices: list[str]
+    steps: Pipeline | None
 
 
 def prepared(
@@ -71,13 +72,12 @@ def prepared(
         msg = f"y holds {train_y.dtype} and the held-out y {valid_y.dtype}; classes must be of one kind"
         raise DataError(msg)
     adapter = adapter_for(estimator, rate, np.concatenate([train_y, valid_y]))
-    train_x, valid_x = _transformed(pipeline, train_x, train_y, valid_x)
+    train_x, valid_x, steps = _transformed(pipeline, train_x, train_y, valid_x)
     if train_x.shape[1] != valid_x.shape[1]:
         msg = f"X has {train_x.shape[1]} columns and the held-out X {valid_x.shape[1]}; they must be the same"
         raise DataError(msg)
-    return PreparedData(
-        adapter, _table(adapter, train_x, train_y, train_w), _table(adapter, valid_x, valid_y, valid_w), shape, notices
-    )
+    train, held_out = _table(adapter, train_x, train_y, train_w), _table(adapter, valid_x, valid_y, valid_w)
+    return PreparedData(adapter, train, held_out, shape, notices, steps)
 
 
 def _given(valid: Any, *, classifier: bool, outputs: bool) -> tuple[Any, Array, Array | None]:
@@ -106,10 +106,10 @@ def _width(X: Any) -> int:  # noqa: N803 -- scikit-learn's name
         return 1
 
 
-def _transformed(pipeline: Pipeline | None, train: Any, y: Array, valid: Any) -> tuple[Any, Any]:
-    """Both parts as numbers, by the pipeline's earlier steps where there are any."""
+def _transformed(pipeline: Pipeline | None, train: Any, y: Array, valid: Any) -> tuple[Any, Any, Any]:
+    """Both parts as numbers, by the pipeline's earlier steps where there are any, and those fitted."""
     if pipeline is None:
-        return arrays.features(train), arrays.features(valid, what="the held-out X")
+        return arrays.features(train), arrays.features(valid, what="the held-out X"), None
     steps = cloned(pipeline)
     try:
         train, valid = steps.fit_transform(train, y), steps.transform(valid)
@@ -117,7 +117,7 @@ def _transformed(pipeline: Pipeline | None, train: Any, y: Array, valid: Any) ->
         msg = f"the earlier steps of the pipeline cannot take this table ({first_line(error)}); mend one of them"
         raise DataError(msg) from error
     what = "X after the pipeline's earlier steps"
-    return arrays.features(train, what=what), arrays.features(valid, what=what)
+    return arrays.features(train, what=what), arrays.features(valid, what=what), steps
 
 
 def _table(adapter: EstimatorAdapter, X: Any, y: Array, weight: Array | None) -> TrainingArrays:  # noqa: N803 -- scikit-learn's name

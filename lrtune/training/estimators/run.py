@@ -18,6 +18,7 @@ from sklearn import config_context
 from lrtune.core.outcome import Outcome
 from lrtune.errors import InputError
 from lrtune.training.estimators.arrays import IndexedRows, TrainingArrays
+from lrtune.training.estimators.fitted import finished, last_step, recipe_parameters
 from lrtune.training.estimators.inner_steps import Epoch
 from lrtune.training.estimators.state import load_fitted, save_fitted
 from lrtune.training.global_state import GlobalState
@@ -60,7 +61,8 @@ def quiet() -> Iterator[None]:
 class EstimatorTask:
     """What is trained, on what, and how it is scored: the same for all runs of a trainer.
 
-    `batch_size` are the rows of a minibatch where the recipe does not say.
+    `batch_size` are the rows of a minibatch where the recipe does not say; `steps` the fitted earlier steps of a
+    Pipeline, or None; `given` the estimator as the user made it; `columns` the names of a frame's columns, or None.
     """
 
     adapter: EstimatorAdapter
@@ -68,6 +70,9 @@ class EstimatorTask:
     valid: TrainingArrays
     scorers: Mapping[str, Any]
     batch_size: int
+    given: Any
+    steps: Any
+    columns: Any
 
     def rows_per_step(self, recipe: Recipe) -> int:
         """Rows of a minibatch, at most those of the training part."""
@@ -192,6 +197,12 @@ class EstimatorMember(MinibatchMember):
     def evaluate(self) -> dict[str, float]:
         """The held-out loss and all scores."""
         return self.task.evaluate(self._training)
+
+    def model(self) -> Any:
+        """The estimator with the recipe's parameters, at the end of its fitted Pipeline where it has one."""
+        task = self.task
+        parameters = recipe_parameters(task.adapter, self.recipe, last_step(task.given), self.rows)
+        return finished(self._training.estimator, parameters, task.given, task.steps, task.columns)
 
     def end(self) -> None:
         """Free the estimator."""

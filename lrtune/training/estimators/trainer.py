@@ -30,10 +30,12 @@ from lrtune.training.estimators import arrays
 from lrtune.training.estimators.adapter_factory import takes_weights
 from lrtune.training.estimators.adapters import EstimatorAdapter, EstimatorStepper, SGDAdapter, cloned
 from lrtune.training.estimators.compiled_sgd import untouched
+from lrtune.training.estimators.fitted import column_names
 from lrtune.training.estimators.inner_steps import difference
 from lrtune.training.estimators.preparation import prepared
 from lrtune.training.estimators.run import REFUSALS, EstimatorMember, EstimatorTask, quiet
 from lrtune.training.estimators.state import UnsavableError, save_fitted
+from lrtune.training.final import trained_model
 from lrtune.training.member import MemberRun
 from lrtune.training.out_of_memory import first_line
 
@@ -136,8 +138,16 @@ class SklearnTrainer:
             rate=learning_rate_parameter,
         )
         self.task = EstimatorTask(
-            adapter=data.adapter, train=data.train, valid=data.valid, scorers=scorers, batch_size=default
+            adapter=data.adapter,
+            train=data.train,
+            valid=data.valid,
+            scorers=scorers,
+            batch_size=default,
+            given=estimator,
+            steps=data.steps,
+            columns=None if data.steps is not None else column_names(X),
         )
+        self._rate = learning_rate_parameter
         rows, columns = data.shape
         self._data = f"{rows} x {columns}, sha256 {arrays.digest(X, y, sample_weight, *(valid or ()))[:16]}"
         self._notices = [*data.adapter.notices, *data.notices]
@@ -234,6 +244,32 @@ class SklearnTrainer:
         members = [EstimatorMember(number, recipe, task, self._setup) for number, recipe in enumerate(recipes)]
         identity = {"format": FORMAT, "work": self.fingerprint(), "recipes": [recipe.to_json() for recipe in recipes]}
         return MemberRun(members, identity if self.saves else None)
+
+    def refit(self, recipe: Recipe, X: Any, y: Any, *, sample_weight: Any = None) -> Any:  # noqa: N803 -- scikit-learn's name
+        """A fitted estimator trained anew under a recipe on all these rows, with nothing held out.
+
+        Its earlier steps, where it is a Pipeline, are fitted on all of them too. A metric-driven schedule is updated
+        with what these rows themselves give.
+
+        Raises
+        ------
+        DataError
+            If the table cannot be learned from.
+        SearchError
+            If training diverges.
+        """
+        whole = (X, y) if sample_weight is None else (X, y, sample_weight)
+        anew = SklearnTrainer(
+            self._estimator,
+            X,
+            y,
+            valid=whole,
+            sample_weight=sample_weight,
+            metrics=self.task.scorers,
+            learning_rate_parameter=self._rate,
+            batch_size=self.task.batch_size,
+        )
+        return trained_model(anew, recipe)
 
     def _setup(self, recipe: Recipe) -> Setup:
         """How a run of a recipe is set up beyond it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -11,7 +11,7 @@ from lrtune.core.outcome import Outcome
 from lrtune.errors import InputError
 from lrtune.training.member import MinibatchMember, TrainingStopped
 from lrtune.training.networks.amp import autocast, free_memory
-from lrtune.training.networks.averaged_weights import at_averaged_weights
+from lrtune.training.networks.averaged_weights import at_averaged_weights, has_averaged_weights
 from lrtune.training.networks.build import LiveModel, NetworkSettings, build_live, setup_of_live
 from lrtune.training.networks.evaluation import measure
 from lrtune.training.networks.nested import decoded, encoded, length
@@ -23,6 +23,8 @@ from lrtune.training.networks.weights import load_weights, save_weights
 from lrtune.training.out_of_memory import first_line, is_out_of_memory
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from lrtune.core.recipe import Recipe
     from lrtune.training.base import Setup, State
 
@@ -225,6 +227,20 @@ class NetworkMember(MinibatchMember):
             self.live = None
             free_memory(self.settings.device)
 
+    def finish(self) -> None:
+        """The model stays until the run is closed; worker processes end."""
+        super().finish()
+        if self.live is not None:
+            self.live.feed.release()
+
+    def model(self) -> nn.Module:
+        """The module on the CPU in eval mode, at the averaged weights where the optimizer has such."""
+        live = self.running()
+        if has_averaged_weights(live.stepper.optimizer):
+            cast("Any", live.stepper.optimizer).eval()
+        live.stepper.zero_grad()
+        return live.model.to(HOST).eval()
+
     def suspend(self) -> None:
         """Move to the host what lies on the device; end worker processes."""
         live = self.live
@@ -275,13 +291,15 @@ class NetworkMember(MinibatchMember):
             msg = f"the state is of another recipe ({saved['recipe']}) than {self.recipe.to_json()}"
             raise InputError(msg)
         self.end()
-        if saved["done"]:
+        if "model" not in saved:
+            if saved["done"]:
+                return
+            self.reset()
+            self.done = False
+            self._build()  # memory ran out as it was made
             return
         self.reset()
-        self.done = False
-        if "model" not in saved:  # memory ran out as it was made
-            self._build()
-            return
+        self.done = bool(saved["done"])
         self.step, self.samples = int(saved["step"]), int(saved["samples"])
         self.loss_sum, self.loss_weight = saved["total"], saved["count"]
         self.eval_size = saved["eval_size"]

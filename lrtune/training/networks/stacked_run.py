@@ -65,8 +65,7 @@ class SideBySide:
             return member.advance_or_end(left, evaluate=evaluate)
         else:
             found = member.reported(partial(member.measured, evaluate=evaluate))
-        if found[-1].outcome is not None:
-            member.end()
+        member.conclude(found[-1].outcome)
         return found
 
     def _train(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from lrtune.core.recipe import Recipe
 from lrtune.errors import DataError, InputError, RecipeError
 from lrtune.training.base import Baseline
+from lrtune.training.final import trained_model
 from lrtune.training.member import MemberRun
 from lrtune.training.networks.amp import checked_precision, chosen_device
 from lrtune.training.networks.build import NetworkSettings, described
@@ -261,6 +264,24 @@ class TorchTrainer:
         undefined = untrained is not None and not math.isfinite(untrained)
         chance = None if self._settings.objective.custom_forward else chance_of(self._settings, metric)
         return Baseline(untrained=None if undefined else untrained, chance=chance, undefined=undefined)
+
+    def refit(self, recipe: Recipe, train_data: Any = None) -> nn.Module:
+        """A module trained anew under a recipe, on other training data where they are given; on the CPU in eval mode.
+
+        Nothing is held out, so a metric-driven schedule is updated with the training loss.
+
+        Raises
+        ------
+        DataError
+            If there is no training on these data.
+        SearchError
+            If training diverges.
+        """
+        anew = copy.copy(self)
+        source = self._settings.train if train_data is None else source_of(train_data, "train_data")
+        anew._settings = dataclasses.replace(self._settings, train=source, valid=None)  # noqa: SLF001 -- a copy of self
+        module: nn.Module = trained_model(anew, recipe)
+        return module
 
     def fingerprint(self) -> Mapping[str, str]:
         """Data (hashed where it is tensors), model (class and shapes) and loss."""

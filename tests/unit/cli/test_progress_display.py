@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from lrtune.cli import formatting
 from lrtune.cli.progress_display import Display, watching
 from lrtune.core.recipe import Recipe
 from lrtune.search.base import TrialView
+from lrtune.study import progress_text
 from lrtune.study.events import Progress
 
 NONE = np.array([])
@@ -116,9 +116,9 @@ def test_the_time_left_follows_the_pace_and_the_limits(changes: dict[str, object
 @settings(deadline=None)
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=300), st.booleans())
 def test_a_sparkline_is_one_line_of_at_most_40(values: list[float], ascii_only: bool) -> None:
-    line = formatting.sparkline(values, ascii_only=ascii_only)
+    line = progress_text.sparkline(values, ascii_only=ascii_only)
     assert len(line) <= 40
-    assert set(line) <= set(formatting.ASCII_BLOCKS if ascii_only else formatting.BLOCKS) | {" "}
+    assert set(line) <= set(progress_text.ASCII_BLOCKS if ascii_only else progress_text.BLOCKS) | {" "}
     if len(values) <= 40 and any(map(math.isfinite, values)):
         assert [character == " " for character in line] == [not math.isfinite(value) for value in values]
 
@@ -126,10 +126,10 @@ def test_a_sparkline_is_one_line_of_at_most_40(values: list[float], ascii_only: 
 @settings(deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=40, unique=True))
 def test_a_sparkline_has_its_ends_where_the_values_have(values: list[float]) -> None:
-    line = formatting.sparkline(values)
-    assert line[values.index(min(values))] == formatting.BLOCKS[0]
-    assert line[values.index(max(values))] == formatting.BLOCKS[-1]
+    line = progress_text.sparkline(values)
+    assert line[values.index(min(values))] == progress_text.BLOCKS[0]
+    assert line[values.index(max(values))] == progress_text.BLOCKS[-1]
 
 
 def test_clocks() -> None:
-    assert [formatting.clock(seconds) for seconds in (0.9, 65, 3725)] == ["0:00", "1:05", "1:02:05"]
+    assert [progress_text.clock(seconds) for seconds in (0.9, 65, 3725)] == ["0:00", "1:05", "1:02:05"]

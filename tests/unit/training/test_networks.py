@@ -521,7 +521,9 @@ class TestMemory:
             assert end == "raise"
         if end == "drop":
             run.drop([0])
-        if end == "close":
+        if end == "finish":
+            assert any(ref() is not None for ref in seen), "a run trained to its end keeps its model until it is closed"
+        if end in {"close", "finish"}:
             run.close()
         gc.collect()
         assert seen

@@ -1,4 +1,4 @@
-"""Numbers and recipes as short texts for a terminal."""
+"""The progress of a search as short texts, for live displays on a terminal and in a notebook."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from lrtune.core.recipe import Recipe
     from lrtune.study.events import Progress
 
-__all__ = ["band", "clock", "counts", "recipe", "sparkline"]
+__all__ = ["band", "clock", "counts", "recipe", "rows", "sparkline"]
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 ASCII_BLOCKS = "_.-=+*#@"
 HOUR = 3600
+SHOWN_RUNS = 4
+BAR = 30
 
 
 def clock(seconds: float) -> str:
@@ -66,3 +68,41 @@ def sparkline(values: Sequence[float], width: int = 40, *, ascii_only: bool = Fa
         return "".join(blocks[0] if math.isfinite(value) else " " for value in values)
     top = len(blocks) - 1
     return "".join(blocks[round((v - low) / span * top)] if math.isfinite(v) else " " for v in values)
+
+
+def rows(progress: Progress, since: float, *, ascii_only: bool) -> Iterator[tuple[str, str]]:
+    """A name and a text for each line of a live display.
+
+    `since` are the seconds that have passed since the snapshot; `ascii_only` is for terminals without Unicode.
+    """
+    yield "lrtune", progress.name
+    yield "cost", f"{_bar(progress, ascii_only=ascii_only)}{progress.spending}"
+    spent, left = clock(progress.elapsed + since), progress.seconds_left
+    yield "time", spent if left is None else f"{spent}, about {clock(max(0.0, left - since))} left"
+    if progress.best is not None:
+        value = "" if progress.best_value is None else f"{progress.metric} {progress.best_value:.4g} at "
+        yield "best", f"{value}{recipe(progress.best)}"
+        curve = [value for _, value in progress.best_curve]
+        if len(curve) > 1:
+            line = sparkline(curve, ascii_only=ascii_only)
+            yield "curve", f"{curve[0]:.4g} {line} {curve[-1]:.4g}  epoch {progress.best_curve[-1][0]:g}"
+    if progress.band is not None:
+        yield "band", f"{band(progress.band)} look as good"
+    for run in progress.training[:SHOWN_RUNS]:
+        yield f"trial {run.number}", f"{recipe(run.recipe)}, epoch {run.trained:g} to {run.until:g}"
+    if len(progress.training) > SHOWN_RUNS:
+        yield "", f"and {len(progress.training) - SHOWN_RUNS} more"
+    if progress.counts:
+        yield "trials", counts(progress)
+    for warning in progress.warnings[-2:]:
+        yield "warning", warning
+
+
+def _bar(progress: Progress, *, ascii_only: bool) -> str:
+    limits = ((progress.spent, progress.budget), (progress.machine_time, progress.machine_budget))
+    shares = [spent / limit for spent, limit in limits if limit]
+    if not shares:
+        return ""
+    full = min(BAR, round(BAR * max(shares)))
+    on, off = ("#", ".") if ascii_only else ("█", "░")
+    return f"{on * full}{off * (BAR - full)} "
