@@ -15,6 +15,7 @@ import numpy as np
 from scipy import sparse
 from scipy.special import expit
 
+from lrtune.training.estimators.losses import means
 from lrtune.training.estimators.run import EstimatorMember, quiet
 from lrtune.training.member import MemberRun
 
@@ -47,13 +48,13 @@ GRADIENTS: Mapping[str, Callable[[Array, Array, float], Array]] = {
     "hinge": lambda value, sign, _: np.where(value * sign <= 1.0, -sign, 0.0),
     "perceptron": lambda value, sign, _: np.where(value * sign <= 0.0, -sign, 0.0),
     "squared_hinge": lambda value, sign, _: -2.0 * sign * np.maximum(0.0, 1.0 - value * sign),
-    "log_loss": lambda value, share, _: expit(value) - share,
+    "log_loss": lambda value, share, _: np.subtract(expit(value, out=value), share, out=value),
     "squared_error": lambda value, target, _: value - target,
     "huber": lambda value, target, epsilon: np.clip(value - target, -epsilon, epsilon),
     "epsilon_insensitive": lambda value, target, epsilon: np.sign(value - target) * (np.abs(value - target) > epsilon),
     "squared_epsilon_insensitive": _squared_insensitive,
 }
-"""Derivatives of the losses by the decision value, by scikit-learn's names."""
+"""Derivatives of the losses by the decision value, by scikit-learn's names; the value may be overwritten."""
 
 BOUNDED = {"hinge", "perceptron", "log_loss", "huber", "epsilon_insensitive"}
 
@@ -151,8 +152,9 @@ class _Stack:
         )
         self.gradient, self.epsilon = GRADIENTS[first.loss], float(getattr(first, "epsilon", 0.0))
         self.bounded, self.moves = first.loss in BOUNDED, bool(first.fit_intercept)
+        self.shrinks = bool(self.alpha.any())
         self.shares = first.loss == "log_loss"  # whose targets are 0 and 1
-        self.rows = 0
+        self.rows, self.scales = 0, np.empty((0, 0))
 
     def train(self, part: TrainingArrays, rates: Array, rows: int) -> Iterator[list[tuple[float, float] | ValueError]]:
         """Train by the minibatches of `part` at `rates` (members, minibatches); of each member what it finds."""
@@ -168,13 +170,12 @@ class _Stack:
             finite = np.isfinite(self.weights).all(axis=1) & np.isfinite(self.intercepts)
             sound.append(finite.reshape(len(self.members), -1).all(axis=1))
         self.rows += len(part)
-        bounds = [(begin, min(begin + rows, len(part))) for begin in range(0, len(part), rows)]
         for member in range(len(self.members)):
             own = decisions[:, member * self.columns : (member + 1) * self.columns]
             losses = criterion.losses(own if self.columns > 1 else own[:, 0], part.target)
             yield [
-                (float(losses[begin:end].mean()), float(end - begin)) if fine[member] else ValueError(OVERFLOWED)
-                for (begin, end), fine in zip(bounds, sound, strict=True)
+                (loss, float(min(rows, len(part) - begin))) if fine[member] else ValueError(OVERFLOWED)
+                for loss, begin, fine in zip(means(losses, rows), range(0, len(part), rows), sound, strict=True)
             ]
 
     def _update(self, X: Array, targets: Array, rates: Array) -> Array:  # noqa: N803 -- scikit-learn's name
@@ -184,23 +185,33 @@ class _Stack:
         """
         products, between = X @ self.weights.T, X @ X.T
         before = products + self.intercepts
-        scales = np.cumprod(np.broadcast_to(1.0 - rates * self.alpha, targets.shape), axis=0)
-        updates, scale = np.empty_like(targets), np.ones_like(rates)
+        scales = self._scales(rates, len(X))
+        updates, scale, value = np.empty_like(targets), None, np.empty_like(rates)
         factors = -rates / scales
         for row, product in enumerate(products):
-            value = product if not row else between[row, :row] @ updates[:row] + product
-            value = value * scale
+            np.dot(between[row, :row], updates[:row], out=value)
+            value += product
+            if scale is not None:
+                value *= scale
             value += self.intercepts
             gradient = self.gradient(value, targets[row], self.epsilon)
             if not self.bounded:
                 gradient = np.clip(gradient, -LARGEST_GRADIENT, LARGEST_GRADIENT)
             np.multiply(gradient, factors[row], out=updates[row])
             if self.moves:
-                self.intercepts -= gradient * rates
-            scale = scales[row]
+                gradient *= rates
+                self.intercepts -= gradient
+            scale = scales[row] if self.shrinks else None
         self.weights += updates.T @ X
-        self.weights *= scale[:, np.newaxis]
+        self.weights *= scales[-1][:, np.newaxis]
         return before  # type: ignore[no-any-return]  # of Any
+
+    def _scales(self, rates: Array, rows: int) -> Array:
+        """What the penalty leaves of the vectors after each row, shape (rows, vectors)."""
+        shrink = 1.0 - rates * self.alpha
+        if rows != len(self.scales) or not np.array_equal(shrink, self.scales[0]):
+            self.scales = np.cumprod(np.broadcast_to(shrink, (rows, len(shrink))), axis=0)
+        return self.scales
 
     def finish(self, steps: int) -> None:
         """Give the estimators what they have learned."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from lrtune.training.estimators.compiled_sgd import LinearModel, Piece, Place
-from lrtune.training.estimators.losses import mean
+from lrtune.training.estimators.losses import mean, means
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -126,11 +126,8 @@ def _told(
     criterion, weights = cast("DecisionLoss", stepper.adapter.criterion), stepper.adapter.weights(part)
     losses = criterion.losses(decisions if decisions.shape[1] > 1 else decisions[:, 0], part.target)
     if weights is None:
-        rows = bounds[0][1] if bounds else len(part)
-        full = len(part) // rows * rows  # the last minibatch may be a smaller one
-        means = losses[:full].reshape(-1, rows).mean(axis=1).tolist()
-        means += [float(losses[full:].mean())] if full < len(part) else []
-        return [(loss, float(end - begin)) for loss, (begin, end) in zip(means, bounds, strict=False)]
+        found = means(losses, bounds[0][1] if bounds else len(part))
+        return [(loss, float(end - begin)) for loss, (begin, end) in zip(found, bounds, strict=False)]
     told = []
     for begin, end in bounds:
         counts = part.weight is None or part.weight[begin:end].any()

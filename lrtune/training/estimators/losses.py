@@ -33,7 +33,7 @@ from scipy.special import xlogy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Criterion", "DecisionLoss", "Elementwise", "Labels", "Probability", "mean", "named"]
+__all__ = ["Criterion", "DecisionLoss", "Elementwise", "Labels", "Probability", "mean", "means", "named"]
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 
@@ -221,3 +221,10 @@ def mean(losses: Floats, weight: Floats | None) -> float:
         return float(losses.mean())
     total = float(weight.sum())
     return float(losses @ weight) / total if total > 0 else float("nan")
+
+
+def means(losses: Floats, rows: int) -> list[float]:
+    """The mean of each `rows` losses in a row; the last ones may be fewer."""
+    full = len(losses) // rows * rows
+    found: list[float] = losses[:full].reshape(-1, rows).mean(axis=1).tolist()
+    return [*found, float(losses[full:].mean())] if full < len(losses) else found
