@@ -15,7 +15,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from lrtune.errors import DataError, InputError
 from lrtune.training.estimators.adapters import EstimatorAdapter, MLPAdapter, SGDAdapter, cloned
 from lrtune.training.estimators.backpropagation import NetworkSteps
-from lrtune.training.estimators.compiled_sgd import LinearSteps
+from lrtune.training.estimators.linear_steps import LinearSteps
 from lrtune.training.estimators.losses import Criterion, DecisionLoss, Elementwise, Labels, Probability, named
 
 if TYPE_CHECKING:

@@ -9,28 +9,20 @@ from __future__ import annotations
 import copy
 import importlib
 from functools import partial
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
 from sklearn.base import is_classifier
 
-from lrtune.training.estimators.losses import mean
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from lrtune.training.base import State
-    from lrtune.training.estimators.adapters import EstimatorStepper
     from lrtune.training.estimators.arrays import Array, TrainingArrays
-    from lrtune.training.estimators.inner_steps import Epoch
-    from lrtune.training.estimators.losses import DecisionLoss
 
-__all__ = ["LinearSteps", "untouched"]
+__all__ = ["LinearModel", "Piece", "Place", "untouched"]
 
-CELL = 32  # minibatches of an epoch that are gathered, and may be trained, in one go
-CELL_BYTES = 2**23  # at most, of their rows and of the coefficients before each of them
 SPARSE_DECAY = 0.01  # of the intercept's step where X is sparse
 NEVER = float("-inf")  # the tolerance at which the compiled loop does not stop early
 SMALLEST_SCALE = {64: 1e-9, 32: 1e-6}  # below it the compiled loop multiplies the scale into the weights
@@ -38,120 +30,6 @@ NONE, L2 = 0, 2  # of scikit-learn's penalties, those that do not count over the
 PASSIVE = ("pa1", "pa2")
 
 # ruff: noqa: SLF001 -- this is the module where scikit-learn's private parts stand
-
-
-class LinearSteps:
-    """Trains linear models as ``partial_fit`` does.
-
-    Minibatches in a row at one learning rate, as a constant schedule has them, are one *piece* of up to `CELL` of them:
-    it is trained as one ``partial_fit`` of all its rows would, bit for bit, and the compiled loop tells the
-    coefficients before each minibatch, whose loss is thus that before its update. Any other minibatch is a piece of its
-    own. Where pieces begin depends on the recipe and the table alone: a run that was paused within one trains it again
-    from its beginning, so that pauses change no bit, where a cut would (through the penalty, whose factor is multiplied
-    in at the end of a call).
-    """
-
-    def __init__(self) -> None:
-        self._places: dict[int, _Place] = {}
-        self._cut: State | None = None
-        """Where the piece began within which training was paused, and the model there."""
-
-    def state(self) -> State | None:
-        """What :meth:`restore` takes; None unless training was paused within a piece."""
-        return self._cut
-
-    def restore(self, saved: State | None) -> None:
-        """Continue within a piece."""
-        self._cut = saved
-
-    def train(
-        self, stepper: EstimatorStepper, data: TrainingArrays, epoch: Epoch, begin: int, end: int
-    ) -> Iterator[tuple[float, float]]:
-        """Train by minibatches; the losses of a cell are computed at once, before any of them is yielded."""
-        model = _Model(stepper.estimator, data)
-        numbers = (data.X.data if model.sparse else data.X).nbytes * epoch.rows // len(data)
-        cell = max(1, min(CELL, CELL_BYTES // max(1, model.nbytes, numbers)))
-        while begin < end:
-            stop = min(end, begin - begin % cell + cell)
-            told, error = self._cell(stepper, model, data, epoch, wanted=range(begin, stop), cell=cell)
-            yield from told
-            if error is not None:
-                raise error
-            begin = stop
-
-    def _cell(
-        self,
-        stepper: EstimatorStepper,
-        model: _Model,
-        data: TrainingArrays,
-        epoch: Epoch,
-        *,
-        wanted: range,
-        cell: int,
-    ) -> tuple[list[tuple[float, float]], ValueError | None]:
-        """Losses and weights of minibatches of one cell, as far as there was no overflow; and the overflow."""
-
-        def joined(position: int) -> bool:
-            """Whether the minibatch is trained in one piece with the one before it."""
-            same = model.joins and position % cell and (position + 1) * epoch.rows <= len(data)
-            return bool(same) and epoch.rates[position] == epoch.rates[position - 1]
-
-        begun = -1 if self._cut is None else int(self._cut["first"])
-        first = wanted.start
-        while first != begun and joined(first):
-            first -= 1
-        if self._cut is not None and first == begun:
-            model.load(self._cut)
-        else:
-            first = wanted.start
-        pieces = [p for p in range(first, wanted.stop) if p == first or not joined(p)]
-        continued = wanted.stop < len(epoch.rates) and joined(wanted.stop) and model.whole
-        self._cut = None
-
-        part = data.take(epoch.batch(first, wanted.stop))
-        bounds = list(pairwise([*range(0, len(part), epoch.rows), len(part)]))
-        signs, decisions = model.signs(part), np.zeros((len(part), model.columns))
-        if model.sparse:
-            self._places.clear()  # they read the rows of one cell
-        error, trained = None, 0
-        for begin, end in pairwise([*pieces, wanted.stop]):
-            if continued and end == wanted.stop:
-                self._cut = model.saved(begin)
-            batches = bounds[begin - first : end - first]
-            place = self._place(model, part.X, batches[0][1] - batches[0][0])
-            done, error = place.train(model, _Piece(part, signs, batches, epoch.rates[begin], decisions))
-            trained += done
-            if error is not None:
-                break
-        stepper.adapter.set_rate(stepper.estimator, epoch.rates[first + max(trained, 1) - 1], epoch.rows)
-        stepper.estimator.t_ = model.t
-        told = _told(stepper, part, decisions, bounds[:trained])
-        return told[wanted.start - first :], error
-
-    def _place(self, model: _Model, X: Any, rows: int) -> _Place:  # noqa: N803 -- scikit-learn's name
-        if rows not in self._places:
-            self._places[rows] = _Place(model, X, rows)
-        return self._places[rows]
-
-
-def _told(
-    stepper: EstimatorStepper, part: TrainingArrays, decisions: Array, bounds: Sequence[tuple[int, int]]
-) -> list[tuple[float, float]]:
-    """Mean loss and weight of each minibatch; NaN where all its given weights are zero."""
-    criterion, weights = cast("DecisionLoss", stepper.adapter.criterion), stepper.adapter.weights(part)
-    losses = criterion.losses(decisions if decisions.shape[1] > 1 else decisions[:, 0], part.target)
-    if weights is None:
-        rows = bounds[0][1] if bounds else len(part)
-        full = len(part) // rows * rows  # the last minibatch may be a smaller one
-        means = losses[:full].reshape(-1, rows).mean(axis=1).tolist()
-        means += [float(losses[full:].mean())] if full < len(part) else []
-        return [(loss, float(end - begin)) for loss, (begin, end) in zip(means, bounds, strict=False)]
-    told = []
-    for begin, end in bounds:
-        counts = part.weight is None or part.weight[begin:end].any()
-        loss = mean(losses[begin:end], weights[begin:end]) if counts else float("nan")
-        told.append((loss, float(weights[begin:end].sum())))
-    return told
 
 
 def untouched(estimator: Any) -> dict[str, Any] | None:
@@ -167,7 +45,7 @@ def untouched(estimator: Any) -> dict[str, Any] | None:
     return copy.deepcopy(learned) | zeros | {"t_": 1.0}
 
 
-class _Piece(NamedTuple):
+class Piece(NamedTuple):
     """Rows and their targets, shape (columns, n); which minibatches of them are trained, and at what learning rate.
 
     `decisions`, shape (n, columns), takes the decision values before each update.
@@ -180,7 +58,7 @@ class _Piece(NamedTuple):
     decisions: Array
 
 
-class _Model:
+class LinearModel:
     """The numbers of a linear model that has begun, as ``partial_fit`` keeps them, and what the compiled loop takes."""
 
     def __init__(self, estimator: Any, data: TrainingArrays) -> None:
@@ -238,7 +116,7 @@ class _Model:
         return found
 
     def call(
-        self, column: int, intercepts: tuple[float, float], place: _Place, rate: float, watch: _Watch | None
+        self, column: int, intercepts: tuple[float, float], place: Place, rate: float, watch: _Watch | None
     ) -> Any:
         """The compiled loop over the rows in place, once, or as often as `watch` puts in others."""
         stop = (False, None, 1, 1) if watch is None else (True, watch, 1, watch.times)
@@ -266,7 +144,7 @@ class _Model:
             self.average,
         )
 
-    def update(self, place: _Place, rate: float) -> None:
+    def update(self, place: Place, rate: float) -> None:
         """One pass over the rows in place; ValueError where it overflows."""
         estimator = self.estimator
         intercepts = estimator._standard_intercept if self.average else estimator.intercept_
@@ -318,13 +196,13 @@ class _Model:
         return found[rows - 1 :: rows]
 
 
-class _Place:
+class Place:
     """Where the compiled loop reads a minibatch of so many rows, and the targets of each column.
 
     Dense rows are copied in; of sparse ones, those of the cell that `X` is, where they begin.
     """
 
-    def __init__(self, model: _Model, X: Any, rows: int) -> None:  # noqa: N803 -- scikit-learn's name
+    def __init__(self, model: LinearModel, X: Any, rows: int) -> None:  # noqa: N803 -- scikit-learn's name
         kinds, dtype = importlib.import_module("sklearn.utils._seq_dataset"), X.dtype
         self.sparse = model.sparse
         self.y, self.weight = np.empty((model.columns, rows), dtype=dtype), np.ones(rows, dtype=dtype)
@@ -353,7 +231,7 @@ class _Place:
             self.product(row, column)
         return found.T
 
-    def train(self, model: _Model, piece: _Piece) -> tuple[int, ValueError | None]:
+    def train(self, model: LinearModel, piece: Piece) -> tuple[int, ValueError | None]:
         """Train a piece and note the decision values before each update: how many it trained, and an overflow."""
         (begin, end), given = piece.batches[0], piece.part.weight
         if given is not None:
@@ -378,7 +256,7 @@ class _Place:
 class _Watch:
     """Called by the compiled loop after each minibatch of a piece, to note what it has learned and put in the next."""
 
-    def __init__(self, place: _Place, model: _Model, piece: _Piece) -> None:
+    def __init__(self, place: Place, model: LinearModel, piece: Piece) -> None:
         self.place, self.model, self.piece = place, model, piece
         self.times, self.number = len(piece.batches), 0
         self.begin, self.end = piece.batches[0][0], piece.batches[-1][1]

@@ -33,7 +33,7 @@ from scipy.special import xlogy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Criterion", "DecisionLoss", "Elementwise", "Labels", "Probability", "mean", "named"]
+__all__ = ["Criterion", "DecisionLoss", "Elementwise", "Labels", "Probability", "mean", "means", "named"]
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 
@@ -110,9 +110,12 @@ class DecisionLoss:
 
     def losses(self, decision: Floats, target: Any) -> Floats:
         """Losses of rows from their decision values, shape (n, classes), or (n,) where there is one value a row."""
-        if self.classes > 2:  # noqa: PLR2004 -- one column for two classes
-            return self.loss(self._signs(target), decision).sum(axis=1)  # type: ignore[no-any-return]  # scikit-learn is untyped
-        return self.loss(self._signs(target) if self.classes else target, decision)
+        losses = self.loss(self.targets(target), decision)
+        return losses.sum(axis=1) if self.classes > 2 else losses  # noqa: PLR2004 -- one column for two classes
+
+    def targets(self, target: Any) -> Floats:
+        """What decisions are compared with: values, or signs of classes, shape (n, classes), for two classes (n,)."""
+        return self._signs(target) if self.classes else np.asarray(target)
 
     def _decision(self, estimator: Any, X: Any) -> Floats:  # noqa: N803 -- scikit-learn's name
         if not self.direct:
@@ -218,3 +221,10 @@ def mean(losses: Floats, weight: Floats | None) -> float:
         return float(losses.mean())
     total = float(weight.sum())
     return float(losses @ weight) / total if total > 0 else float("nan")
+
+
+def means(losses: Floats, rows: int) -> list[float]:
+    """The mean of each `rows` losses in a row; the last ones may be fewer."""
+    full = len(losses) // rows * rows
+    found: list[float] = losses[:full].reshape(-1, rows).mean(axis=1).tolist()
+    return [*found, float(losses[full:].mean())] if full < len(losses) else found

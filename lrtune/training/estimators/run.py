@@ -17,7 +17,7 @@ from sklearn import config_context
 
 from lrtune.core.outcome import Outcome
 from lrtune.errors import InputError
-from lrtune.training.estimators.arrays import IndexedRows, TrainingArrays
+from lrtune.training.estimators.arrays import Array, IndexedRows, TrainingArrays
 from lrtune.training.estimators.fitted import finished, last_step, recipe_parameters
 from lrtune.training.estimators.inner_steps import Epoch
 from lrtune.training.estimators.state import load_fitted, save_fitted
@@ -135,6 +135,8 @@ class EstimatorMember(MinibatchMember):
         self.rows = task.rows_per_step(recipe)
         self.stepper: EstimatorStepper | None = task.adapter.stepper(recipe)
         self._order: tuple[int, Any] = (-1, None)
+        self.prepared: Iterator[tuple[float, float]] | None = None
+        """Losses and weights of the next minibatches where it has been trained by them already, with others."""
 
     @property
     def estimator(self) -> Any:
@@ -178,9 +180,9 @@ class EstimatorMember(MinibatchMember):
     def train(self, epoch: int, begin: int, end: int) -> None:
         """Train on the minibatches of an epoch from position `begin` to `end`."""
         data = self.task.train
-        if self._order[0] != epoch:
-            self._order = (epoch, np.random.default_rng([self.recipe.seed, epoch]).permutation(len(data)))
-        steps = self._training.train(data, Epoch(self._order[1], self.rows, self.rates(epoch)), begin, end)
+        steps = self.prepared
+        if steps is None:
+            steps = self._training.train(data, Epoch(self.order(epoch), self.rows, self.rates(epoch)), begin, end)
         before, rows, draws = epoch * len(data), len(data), self.task.adapter.draws
         for position in range(begin, end):
             self.step += 1  # the step at which something is found is the step that found it
@@ -189,6 +191,13 @@ class EstimatorMember(MinibatchMember):
                 loss, weight = next(steps)
             if weight > 0:
                 self.record(loss, weight)
+
+    def order(self, epoch: int) -> Array:
+        """The order of the rows in an epoch."""
+        if self._order[0] != epoch:
+            rows = len(self.task.train)
+            self._order = (epoch, np.random.default_rng([self.recipe.seed, epoch]).permutation(rows))
+        return self._order[1]  # type: ignore[no-any-return]  # of Any
 
     def _seeded(self) -> AbstractContextManager[None]:
         """The global generators seeded by recipe and step, for an estimator that may draw from them."""

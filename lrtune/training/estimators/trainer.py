@@ -32,11 +32,11 @@ from lrtune.training.estimators.adapters import EstimatorAdapter, EstimatorStepp
 from lrtune.training.estimators.compiled_sgd import untouched
 from lrtune.training.estimators.fitted import column_names
 from lrtune.training.estimators.inner_steps import difference
+from lrtune.training.estimators.linear_stack import EstimatorRun
 from lrtune.training.estimators.preparation import prepared
 from lrtune.training.estimators.run import REFUSALS, EstimatorMember, EstimatorTask, quiet
 from lrtune.training.estimators.state import UnsavableError, save_fitted
 from lrtune.training.final import trained_model
-from lrtune.training.member import MemberRun
 from lrtune.training.out_of_memory import first_line
 
 if TYPE_CHECKING:
@@ -92,6 +92,12 @@ class SklearnTrainer:
     update. ``valid_loss`` is the estimator's own loss, see :mod:`lrtune.training.estimators.losses`. In both rows
     count by their class where the estimator has a ``class_weight``. A metric-driven schedule (``plateau``) is updated
     with the held-out loss at the end of each epoch, or with the first metric for ``mode=max``.
+
+    scikit-learn's own linear models and perceptrons are trained by what lies beneath ``partial_fit``, without its fixed
+    cost; by ``partial_fit``, with a notice, where that is found to train otherwise. A linear model's minibatches at one
+    learning rate, up to 32 in a row, are as one ``partial_fit`` of all their rows, which equals one for each but for
+    rounding. Recipes that are started together, with the same seed, batch size and epochs, are trained together where
+    that is cheaper: as each alone, but for rounding.
 
     Raises
     ------
@@ -229,7 +235,7 @@ class SklearnTrainer:
         """Settings that have been replaced, one sentence each."""
         return tuple(self._notices)
 
-    def start(self, recipes: Sequence[Recipe], /) -> MemberRun[EstimatorMember]:
+    def start(self, recipes: Sequence[Recipe], /) -> EstimatorRun:
         """Start a run of copies of the estimator, one for each recipe.
 
         Raises
@@ -243,7 +249,7 @@ class SklearnTrainer:
                 self._notices.append(PER_ROW)
         members = [EstimatorMember(number, recipe, task, self._setup) for number, recipe in enumerate(recipes)]
         identity = {"format": FORMAT, "work": self.fingerprint(), "recipes": [recipe.to_json() for recipe in recipes]}
-        return MemberRun(members, identity if self.saves else None)
+        return EstimatorRun(members, identity if self.saves else None)
 
     def refit(self, recipe: Recipe, X: Any, y: Any, *, sample_weight: Any = None) -> Any:  # noqa: N803 -- scikit-learn's name
         """A fitted estimator trained anew under a recipe on all these rows, with nothing held out.
