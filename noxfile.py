@@ -1,4 +1,4 @@
-"""Sessions: ``nox -s tests``, ``lint``, ``types``, ``docs``, ``bench``, ``minimums``, ``faults``, ``search`` and more."""
+"""Sessions: ``nox -s tests``, ``lint``, ``types``, ``docs``, ``bench``, ``minimums``, ``faults``, ``hosts`` ..."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def faults(session: nox.Session) -> None:
 def hosts(session: nox.Session) -> None:
     """The trainers of other frameworks, on the real packages: large, and so apart from the suite."""
     _install(session, "test", *HOSTS)
-    session.run("pytest", "-n", "2", "-m", "hosts", *(session.posargs or ["tests/hosts"]), env=ONE_THREAD)
+    session.run("pytest", "-n", "2", "-m", "hosts", *(session.posargs or ["tests"]), env=ONE_THREAD)
 
 
 @nox.session
