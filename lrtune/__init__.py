@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         StudyFileError,
         UserCodeError,
     )
-    from lrtune.integrations.hugging_face.trainer import HuggingFaceTrainer
+    from lrtune.integrations.hugging_face_trainer.trainer import HuggingFaceTrainer
     from lrtune.search.lr_range.lr_range import RangeTest, range_test
     from lrtune.search.samplers.pruner import DivergencePruner
     from lrtune.study.comparison import Comparison, compare
@@ -77,7 +77,7 @@ _HOMES = {
     "core.recipe": ("Recipe",),
     "core.space": ("Space", "suggest"),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
-    "integrations.hugging_face.trainer": ("HuggingFaceTrainer",),
+    "integrations.hugging_face_trainer.trainer": ("HuggingFaceTrainer",),
     "search.lr_range.lr_range": ("RangeTest", "range_test"),
     "search.samplers.pruner": ("DivergencePruner",),
     "study.comparison": ("Comparison", "compare"),

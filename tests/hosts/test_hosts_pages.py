@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from layering import ROOT
 
-from lrtune.integrations.hugging_face.arguments import REFUSED, REPLACED
+from lrtune.integrations.hugging_face_trainer.arguments import REFUSED, REPLACED
 
 if TYPE_CHECKING:
     from pathlib import Path

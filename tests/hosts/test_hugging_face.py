@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from lrtune.integrations.hugging_face.run import HuggingFaceMember
+    from lrtune.integrations.hugging_face_trainer.run import HuggingFaceMember
     from lrtune.training.member import MemberRun
 
 pytestmark = pytest.mark.hosts
@@ -129,6 +129,22 @@ def test_what_is_reported(tmp_path: Path) -> None:
     assert set(report.point.values) == {"train_loss", "eval_a_loss", "eval_b_loss"}
     (report,) = started(lambda: trainer(tmp_path, eval_dataset=None)).advance(1, evaluate=False)
     assert set(report.point.values) == {"train_loss"}
+
+
+@pytest.mark.parametrize(
+    ("held_out", "schedule", "watched"),
+    [
+        (VALID, "plateau", "valid_loss"),
+        (VALID, "plateau(mode=max)", "eval_accuracy"),
+        (None, "plateau", "train_loss"),
+        ({"a": VALID}, "plateau", "train_loss"),
+        ({"a": VALID}, "plateau(mode=max)", "eval_a_accuracy"),
+    ],
+)
+def test_what_a_plateau_is_updated_with(held_out: Any, schedule: str, watched: str, tmp_path: Path) -> None:
+    run = started(lambda: trainer(tmp_path, eval_dataset=held_out, compute_metrics=accuracy), schedule=schedule)
+    run.advance(7)
+    assert run.members[0].watched() == watched
 
 
 def test_samples_and_steps_with_accumulation(tmp_path: Path) -> None:
