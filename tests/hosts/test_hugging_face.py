@@ -120,6 +120,37 @@ def test_it_trains_as_the_trainer_itself(
     assert reports[-1].point.values["eval_loss"] == pytest.approx(plain.evaluate()["eval_loss"], rel=1e-6)
 
 
+def test_it_trains_as_a_torch_trainer_from_the_same_seed(tmp_path: Path) -> None:
+    """On whole batches, where the order of the samples decides nothing but the rounding of sums."""
+
+    def loss(model: Any, batch: Any) -> Any:
+        return model(**batch).loss
+
+    options = {"per_device_train_batch_size": 44, "weight_decay": 0.01}
+    ours = lrtune.HuggingFaceTrainer(lambda: trainer(tmp_path, model=model(**STEADY), options=options))
+    theirs = lrtune.TorchTrainer(
+        model=lambda: model(**STEADY),
+        train_data=TRAIN,
+        valid_data=VALID,
+        loss=loss,
+        optimizer="adamw",
+        param_groups=lambda model: [
+            {"params": [p for name, p in model.named_parameters() if ("bias" in name or "Norm" in name) is plain]}
+            | {"weight_decay": 0.0 if plain else 0.01}
+            for plain in (False, True)
+        ],
+        clip_norm=1.0,
+        batch_size=44,
+    )
+    recipe = Recipe(lr=1e-2, epochs=12, seed=7, schedule="linear", warmup=0.2)
+    curves = [
+        [(report.point.lr, report.point.values["train_loss"], report.point.values["valid_loss"]) for report in reports]
+        for reports in ([run.advance(1)[0] for _ in range(12)] for run in (t.start([recipe]) for t in (ours, theirs)))
+    ]
+    for mine, other in zip(*curves, strict=True):
+        assert mine == pytest.approx(other, rel=1e-4)
+
+
 def test_what_is_reported(tmp_path: Path) -> None:
     (report,) = started(lambda: trainer(tmp_path, compute_metrics=accuracy)).advance(1)
     assert set(report.point.values) == {"train_loss", "valid_loss", "eval_loss", "eval_accuracy"}
