@@ -58,7 +58,7 @@ def faults(session: nox.Session) -> None:
 def hosts(session: nox.Session) -> None:
     """The trainers of other frameworks, on the real packages: large, and so apart from the suite."""
     _install(session, "test", *HOSTS)
-    session.run("pytest", "-n", "2", "-m", "hosts", *(session.posargs or ["tests/hosts"]), env=ONE_THREAD)
+    session.run("pytest", "-n", "2", "-m", "hosts", *(session.posargs or ["tests"]), env=ONE_THREAD)
 
 
 @nox.session

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         StudyFileError,
         UserCodeError,
     )
-    from lrtune.integrations.hugging_face.trainer import HuggingFaceTrainer
+    from lrtune.integrations.hugging_face_trainer.trainer import HuggingFaceTrainer
     from lrtune.integrations.learning_rate_search import LearningRateSearchCV
     from lrtune.integrations.notebook import NotebookDisplay
     from lrtune.search.lr_range.lr_range import RangeTest, range_test
@@ -81,7 +81,7 @@ _HOMES = {
     "core.recipe": ("Recipe",),
     "core.space": ("Space", "suggest"),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
-    "integrations.hugging_face.trainer": ("HuggingFaceTrainer",),
+    "integrations.hugging_face_trainer.trainer": ("HuggingFaceTrainer",),
     "integrations.learning_rate_search": ("LearningRateSearchCV",),
     "integrations.notebook": ("NotebookDisplay",),
     "search.lr_range.lr_range": ("RangeTest", "range_test"),

@@ -1,6 +1,6 @@
 """Run studies and write what they found beside them: result.json, figure.svg, and the answer in each README.
 
-    python studies/record.py                  # all five
+    python studies/record.py                  # all six
     python studies/record.py digits-sgd       # one
     python studies/record.py --out lrtune-out digits-sgd    # from what is there already; trains nothing
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lrtune.core.records import StudyRecord, TrialRecord
 
 HERE = Path(__file__).parent
-STUDIES = ("digits-sgd", "digits-mlp", "diabetes-sgd-regressor", "breast-cancer-csv", "python-lm")
+STUDIES = ("digits-sgd", "digits-mlp", "diabetes-sgd-regressor", "breast-cancer-csv", "python-lm", "hf-bert")
 WIDTH, HEIGHT = 720, 360
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 40, 46
 BLUE, RED, GREY = "#2563eb", "#dc2626", "#6b7280"

@@ -77,7 +77,7 @@ def test_the_lines_to_paste_are_those_that_are_written() -> None:
     page = (DOCS / "howto" / "paste.md").read_text()
     recipe = lrtune.Recipe(lr=0.0642, epochs=30, batch_size=64, schedule="cosine", warmup=0.1, optimizer="adamw")
     assert snippet(recipe).strip() in page
-    assert set(KINDS) == {"torch", "sklearn", "generator"}
+    assert set(KINDS) == {"torch", "sklearn", "generator", "transformers"}
 
 
 def _toml() -> list[tuple[str, str]]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from lrtune.integrations.hugging_face.run import HuggingFaceMember
+    from lrtune.integrations.hugging_face_trainer.run import HuggingFaceMember
     from lrtune.training.member import MemberRun
 
 pytestmark = pytest.mark.hosts
@@ -120,6 +120,37 @@ def test_it_trains_as_the_trainer_itself(
     assert reports[-1].point.values["eval_loss"] == pytest.approx(plain.evaluate()["eval_loss"], rel=1e-6)
 
 
+def test_it_trains_as_a_torch_trainer_from_the_same_seed(tmp_path: Path) -> None:
+    """On whole batches, where the order of the samples decides nothing but the rounding of sums."""
+
+    def loss(model: Any, batch: Any) -> Any:
+        return model(**batch).loss
+
+    options = {"per_device_train_batch_size": 44, "weight_decay": 0.01}
+    ours = lrtune.HuggingFaceTrainer(lambda: trainer(tmp_path, model=model(**STEADY), options=options))
+    theirs = lrtune.TorchTrainer(
+        model=lambda: model(**STEADY),
+        train_data=TRAIN,
+        valid_data=VALID,
+        loss=loss,
+        optimizer="adamw",
+        param_groups=lambda model: [
+            {"params": [p for name, p in model.named_parameters() if ("bias" in name or "Norm" in name) is plain]}
+            | {"weight_decay": 0.0 if plain else 0.01}
+            for plain in (False, True)
+        ],
+        clip_norm=1.0,
+        batch_size=44,
+    )
+    recipe = Recipe(lr=1e-2, epochs=12, seed=7, schedule="linear", warmup=0.2)
+    curves = [
+        [(report.point.lr, report.point.values["train_loss"], report.point.values["valid_loss"]) for report in reports]
+        for reports in ([run.advance(1)[0] for _ in range(12)] for run in (t.start([recipe]) for t in (ours, theirs)))
+    ]
+    for mine, other in zip(*curves, strict=True):
+        assert mine == pytest.approx(other, rel=1e-4)
+
+
 def test_what_is_reported(tmp_path: Path) -> None:
     (report,) = started(lambda: trainer(tmp_path, compute_metrics=accuracy)).advance(1)
     assert set(report.point.values) == {"train_loss", "valid_loss", "eval_loss", "eval_accuracy"}
@@ -129,6 +160,22 @@ def test_what_is_reported(tmp_path: Path) -> None:
     assert set(report.point.values) == {"train_loss", "eval_a_loss", "eval_b_loss"}
     (report,) = started(lambda: trainer(tmp_path, eval_dataset=None)).advance(1, evaluate=False)
     assert set(report.point.values) == {"train_loss"}
+
+
+@pytest.mark.parametrize(
+    ("held_out", "schedule", "watched"),
+    [
+        (VALID, "plateau", "valid_loss"),
+        (VALID, "plateau(mode=max)", "eval_accuracy"),
+        (None, "plateau", "train_loss"),
+        ({"a": VALID}, "plateau", "train_loss"),
+        ({"a": VALID}, "plateau(mode=max)", "eval_a_accuracy"),
+    ],
+)
+def test_what_a_plateau_is_updated_with(held_out: Any, schedule: str, watched: str, tmp_path: Path) -> None:
+    run = started(lambda: trainer(tmp_path, eval_dataset=held_out, compute_metrics=accuracy), schedule=schedule)
+    run.advance(7)
+    assert run.members[0].watched() == watched
 
 
 def test_samples_and_steps_with_accumulation(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,6 +27,7 @@ STUDIES = ROOT / "studies"
 NAMES = sorted(path.parent.name for path in STUDIES.glob("*/study.toml"))
 SWEPT = sorted(path.parent.name for path in STUDIES.glob("*/sweep.csv"))
 LONGEST = 60_000  # bytes of a figure
+HOSTED = {"hf-bert": "transformers"}
 SMALL = {"python-lm": ["--epochs", "1", "--budget", "1"]}
 FAST = ["--epochs", "3", "--budget", "2"]
 
@@ -56,11 +58,19 @@ def said(study: str, folder: Path, *options: str) -> dict[str, Any]:
     return told
 
 
-def test_all_five_are_here() -> None:
-    assert NAMES == ["breast-cancer-csv", "diabetes-sgd-regressor", "digits-mlp", "digits-sgd", "python-lm"]
+def test_all_six_are_here() -> None:
+    assert NAMES == ["breast-cancer-csv", "diabetes-sgd-regressor", "digits-mlp", "digits-sgd", "hf-bert", "python-lm"]
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n == "python-lm" else ()) for n in NAMES])
+def marked(name: str) -> Any:
+    """The study's name; a long one is slow, one of a host runs where that is installed."""
+    host = HOSTED.get(name)
+    missing = pytest.mark.skipif(host is not None and find_spec(host) is None, reason=f"{host} is not installed")
+    slow = [pytest.mark.slow] if name == "python-lm" else []
+    return pytest.param(name, marks=[pytest.mark.hosts, missing] if host else slow)
+
+
+@pytest.mark.parametrize("name", [marked(name) for name in NAMES])
 def test_a_study_runs_as_it_stands(name: str, first: Callable[[str], tuple[Path, dict[str, Any]]]) -> None:
     folder, told = first(name)
     study = read_study(STUDIES / name / "study.toml")
@@ -128,8 +138,8 @@ def test_an_answer_is_as_good_as_the_dense_sweep(name: str) -> None:
     assert f"> {line}" in (STUDIES / name / "README.md").read_text()
 
 
-def test_the_four_that_must_be_are_swept() -> None:
-    assert SWEPT == ["diabetes-sgd-regressor", "digits-mlp", "digits-sgd", "python-lm"]
+def test_the_five_that_must_be_are_swept() -> None:
+    assert SWEPT == ["diabetes-sgd-regressor", "digits-mlp", "digits-sgd", "hf-bert", "python-lm"]
 
 
 def test_regret_is_nothing_at_the_best_and_one_at_knowing_nothing() -> None:

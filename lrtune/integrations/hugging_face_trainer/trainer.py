@@ -9,8 +9,8 @@ from weakref import WeakSet
 
 from lrtune.core.recipe import Recipe
 from lrtune.errors import InputError
-from lrtune.integrations.hugging_face.live import HuggingFaceSettings
-from lrtune.integrations.hugging_face.run import HuggingFaceMember
+from lrtune.integrations.hugging_face_trainer.live import HuggingFaceSettings
+from lrtune.integrations.hugging_face_trainer.run import HuggingFaceMember
 from lrtune.training.base import Baseline
 from lrtune.training.member import MemberRun
 from lrtune.training.networks.amp import chosen_device
@@ -37,7 +37,7 @@ class HuggingFaceTrainer:
         lrtune sets learning rate, epochs, seed and batch size in a copy of its ``TrainingArguments``, and replaces
         schedule and warmup by the recipe's; a batch size above ``per_device_train_batch_size`` is
         accumulated from micro-batches. Nothing is written into ``output_dir``. What has no effect in a search is a
-        notice, see :mod:`lrtune.integrations.hugging_face.arguments`.
+        notice, see :mod:`lrtune.integrations.hugging_face_trainer.arguments`.
 
     Raises
     ------

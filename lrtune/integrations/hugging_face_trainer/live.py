@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lrtune.errors import DataError, InputError, RecipeError
-from lrtune.integrations.hugging_face.arguments import check_arguments, own_arguments, remove_callbacks
+from lrtune.integrations.hugging_face_trainer.arguments import check_arguments, own_arguments, remove_callbacks
 from lrtune.training.callables import call_with
 from lrtune.training.networks.data_loaders import LoaderFeed
 from lrtune.training.networks.nested import length

@@ -9,7 +9,7 @@ import torch
 
 from lrtune.core.outcome import Outcome
 from lrtune.errors import InputError
-from lrtune.integrations.hugging_face.live import HuggingFaceSettings, LiveTrainer, build_live
+from lrtune.integrations.hugging_face_trainer.live import HuggingFaceSettings, LiveTrainer, build_live
 from lrtune.training.member import MinibatchMember, TrainingStopped
 from lrtune.training.networks.amp import free_memory
 from lrtune.training.networks.nested import decoded, encoded
@@ -64,8 +64,15 @@ class HuggingFaceMember(MinibatchMember):
         return self.live
 
     def watched(self) -> str:
-        """Name of the value by which a metric-driven schedule is updated."""
-        return "train_loss" if self._running().trainer.eval_dataset is None else "valid_loss"
+        """What a metric-driven schedule is updated with: the held-out loss, or for `mode=max` the first other metric.
+
+        Where there is none, as of several held-out parts, the training loss.
+        """
+        values = self._evaluated[1]
+        if not self.schedule.minimizes:
+            return next((name for name in values if not name.endswith("loss")), "train_loss")
+        held_out = self._running().trainer.eval_dataset
+        return "valid_loss" if "valid_loss" in values or not isinstance(held_out, dict | None) else "train_loss"
 
     def stopped(self, error: Exception) -> TrainingStopped | None:
         """Out of memory is an outcome."""
