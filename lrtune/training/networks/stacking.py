@@ -52,6 +52,7 @@ class Stacking:
         self._settings, self._mode = settings, mode
         self._kinds: dict[Hashable, int] = {}
         self._kind_of: WeakKeyDictionary[NetworkMember, tuple[LiveModel | None, int]] = WeakKeyDictionary()
+        self._known_recipes: dict[Recipe, int | None] = {}
         self._refused: set[int] = set()
         self._possible: set[int] = set()
         self._speedups: dict[tuple[int, int], float] = {}
@@ -106,18 +107,25 @@ class Stacking:
         """Member-steps a second of so many stacked over one by one; 1 where they are not stacked."""
         if self._mode is False or members < 2 or why_not_settings(self._settings):  # noqa: PLR2004 -- nobody to share with
             return 1.0
-        trial = NetworkMember(0, _trial_of(recipe, 0), self._settings)
-        try:
-            kind = self._kind(trial)
-        except UnstackableError as refusal:
-            self._notify(str(refusal))
-            return 1.0
-        finally:
-            trial.end()
-        if not self._can(kind, recipe):
+        kind = self._kind_of_recipe(recipe)
+        if kind is None or not self._can(kind, recipe):
             return 1.0
         found = self._speedup(kind, recipe, members)
         return found if self._mode is True or found >= CLEARLY else 1.0
+
+    def _kind_of_recipe(self, recipe: Recipe) -> int | None:
+        """The number of what models of such a recipe have in common; None where they cannot be stacked."""
+        like = dataclasses.replace(_trial_of(recipe, 0), seed=0)
+        if like not in self._known_recipes:
+            trial = NetworkMember(0, like, self._settings)
+            try:
+                self._known_recipes[like] = self._kind(trial)
+            except UnstackableError as refusal:
+                self._notify(str(refusal))
+                self._known_recipes[like] = None
+            finally:
+                trial.end()
+        return self._known_recipes[like]
 
     def refuse(self, members: Sequence[NetworkMember], why: str) -> None:
         """Train members of this kind one by one from now on."""

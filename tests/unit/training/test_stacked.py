@@ -15,12 +15,13 @@ from trainer_contract import BowlContract, SavingContract, TrainerContract, trai
 
 from lrtune.core.recipe import Recipe
 from lrtune.errors import InputError
+from lrtune.training.base import Run
 from lrtune.training.networks import stacking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from lrtune.training.base import Report, Run, Trainer
+    from lrtune.training.base import Report, Trainer
 
 TOLERANCE = 1e-5
 FOUR = (
@@ -170,6 +171,7 @@ class TestTogether:
 
         joint = trainer.together(runs)
         assert joint is not None
+        assert isinstance(joint, Run)
         assert tuple(joint.recipes) == tuple(recipes)
         advance(joint, (0, 1, 2))
         assert len({next(iter(storage(run))) for run in runs}) == 1
