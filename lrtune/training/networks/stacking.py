@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from lrtune.training.networks.run import NetworkMember
-from lrtune.training.networks.stack import Stack
+from lrtune.training.networks.stack import Stack, reason_of
 from lrtune.training.networks.stackable import UnstackableError, key_of, why_not_settings
 
 if TYPE_CHECKING:
@@ -142,9 +142,9 @@ class Stacking:
             try:
                 self._compare(recipe)
                 self._possible.add(kind)
-            except UnstackableError as refusal:
+            except Exception as error:  # noqa: BLE001 -- alone it may go well, and if not, the error comes again
                 self._refused.add(kind)
-                self._notify(str(refusal))
+                self._notify(str(reason_of(error)))
         return kind not in self._refused
 
     def _compare(self, recipe: Recipe) -> None:
