@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from lrtune.core.recipe import Recipe
 
 __all__ = [
+    "FUSED_ON_CPU",
+    "FUSED_SAFE",
     "RATIO",
     "Groups",
     "OptimizerSpec",

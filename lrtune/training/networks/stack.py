@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     Batch: TypeAlias = tuple[torch.Tensor, ...]
 
-__all__ = ["Stack"]
+__all__ = ["Stack", "reason_of"]
 
 
 class Stack:
@@ -112,7 +112,7 @@ class Stack:
                         break
         except Exception as error:
             segment.read()
-            raise _why(error) from error
+            raise reason_of(error) from error
         finally:
             self.tensors.after(taken, table)
             for member, generator in zip(members, generators, strict=False):  # none where nothing is drawn
@@ -234,7 +234,8 @@ def _counts(member: NetworkMember, batch: Batch, shared: bool, row: int) -> bool
     return member.running().stepper.has_loss(batch[-1] if shared else batch[-1][row])
 
 
-def _why(error: Exception) -> UnstackableError:
+def reason_of(error: Exception) -> UnstackableError:
+    """Why runs are not stacked, where an error came of it."""
     if is_out_of_memory(error):
         return UnstackableError(f"memory ran out for several at once ({first_line(error)})")
     return refusal(error)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import functools
 import types
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from lrtune.training.networks.data import TensorSource
 from lrtune.training.networks.stacked_optimizer import STATE, why_not_stacked
@@ -29,6 +31,7 @@ __all__ = ["UnstackableError", "attributes", "difference", "hooked", "key_of", "
 
 TENSORS = frozenset({"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"})
 CODE = (types.BuiltinFunctionType, types.ModuleType, type, torch.dtype, torch.device)
+HOOKS = frozenset({"_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"})
 DEEPEST = 8
 
 
@@ -96,16 +99,16 @@ def attributes(model: nn.Module) -> dict[str, Any]:
     """All that a model's modules hold beside parameters, buffers and modules, by name."""
     found: dict[str, Any] = {}
     for path, module in model.named_modules():
-        found[path] = type(module)
+        found[path] = type_before_parametrizations(module)  # a parametrized module has a class of its own
         for name, value in vars(module).items():
-            if name not in TENSORS:
+            if name not in TENSORS and "state_dict" not in name:
                 found[f"{path}.{name}".removeprefix(".")] = value
     return found
 
 
 def hooked(model: nn.Module) -> bool:
     """Whether a model's modules or parameters have hooks, which would not be called."""
-    held = (value for name, value in attributes(model).items() if "_hooks" in name.rpartition(".")[2])
+    held = (value for name, value in attributes(model).items() if name.rpartition(".")[2] in HOOKS)
     return any(held) or any(parameter._backward_hooks for parameter in model.parameters())  # noqa: SLF001 -- no public name
 
 
@@ -116,11 +119,13 @@ def difference(first: dict[str, Any], second: dict[str, Any]) -> str:
     return next((name or "class" for name, value in first.items() if not _alike(value, second[name])), "")
 
 
-def _alike(one: Any, two: Any, depth: int = 0) -> bool:  # noqa: C901, PLR0911 -- a table of types
+def _alike(one: Any, two: Any, depth: int = 0) -> bool:  # noqa: C901, PLR0911, PLR0912 -- a table of types
     if one is two:
         return True
     if type(one) is not type(two) or depth > DEEPEST:
         return False
+    if isinstance(one, torch.nn.Parameter | weakref.ref):  # a second way to what is registered
+        return True
     if isinstance(one, torch.Tensor):
         return one.shape == two.shape and torch.equal(one, two)
     if isinstance(one, np.ndarray):
@@ -141,5 +146,8 @@ def _alike(one: Any, two: Any, depth: int = 0) -> bool:  # noqa: C901, PLR0911 -
     if isinstance(one, torch.nn.Module):  # its parameters are compared where it is registered
         return difference(attributes(one), attributes(two)) == ""
     if isinstance(one, CODE) or not hasattr(one, "__dict__"):
-        return bool(one == two)
+        try:
+            return bool(one == two)
+        except (RuntimeError, TypeError, ValueError):
+            return False
     return _alike(vars(one), vars(two), depth + 1)

@@ -18,6 +18,7 @@ __all__ = ["StackedAttention"]
 
 SAMPLES_HEADS_PLACES_WIDTH = 4
 QUERY_KEY_VALUE = 3
+OPTIONS = ("attn_mask", "dropout_p", "is_causal")
 
 
 class StackedAttention(TorchFunctionMode):
@@ -26,8 +27,11 @@ class StackedAttention(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
         options = kwargs or {}
-        if function is functional.scaled_dot_product_attention and _is_fused(*args, **options):
-            return _Attention.apply(*args, options.get("is_causal", False), options.get("scale"))[0]  # type: ignore[no-untyped-call]
+        if function is functional.scaled_dot_product_attention:
+            tensors, more = args[:QUERY_KEY_VALUE], dict(zip(OPTIONS, args[QUERY_KEY_VALUE:], strict=False)) | options
+            if _is_fused(*tensors, **more):
+                found: torch.Tensor = _Attention.apply(*tensors, more.get("is_causal", False), more.get("scale"))[0]  # type: ignore[no-untyped-call]
+                return found
         return function(*args, **options)
 
 

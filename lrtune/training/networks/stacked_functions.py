@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -89,7 +90,9 @@ class StackedFunctions:
         """For batches of these shapes; where they are not shared each tensor is of shape (members, samples, ...)."""
         before, outside = attributes(self._model), _outside()
         try:
-            found = self._training(batch, shared=shared)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", message=".*performance drop.*")  # vmap then loops over the models
+                found = self._training(batch, shared=shared)
         except Exception as error:
             raise refusal(error) from error
         odd = difference(before, attributes(self._model))

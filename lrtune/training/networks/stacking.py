@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from lrtune.training.networks.run import NetworkMember
-from lrtune.training.networks.stack import Stack
+from lrtune.training.networks.stack import Stack, reason_of
 from lrtune.training.networks.stackable import UnstackableError, key_of, why_not_settings
 
 if TYPE_CHECKING:
@@ -28,7 +28,11 @@ LIKE = 1e-4
 """Largest difference of gradients, as a share of their norm, and of losses that rounding is taken to make."""
 
 STEPS, ROUNDS = 8, 5
-"""Steps of one timing, and timings of each side, which take turns; the fastest count."""
+"""At most so many steps of one timing, and timings of each side, which take turns; the fastest count."""
+
+BRIEF, ENOUGH, LONG = 0.02, 0.5, 0.05
+"""Seconds: one timing of several models need not be longer; no further one begins; a step of one model that leaves
+nothing to gain, since little of it is overhead: then nothing is measured, and no memory taken for several."""
 
 TRIAL_LR = 1e-6
 
@@ -48,6 +52,7 @@ class Stacking:
         self._settings, self._mode = settings, mode
         self._kinds: dict[Hashable, int] = {}
         self._kind_of: WeakKeyDictionary[NetworkMember, tuple[LiveModel | None, int]] = WeakKeyDictionary()
+        self._known_recipes: dict[Recipe, int | None] = {}
         self._refused: set[int] = set()
         self._possible: set[int] = set()
         self._speedups: dict[tuple[int, int], float] = {}
@@ -102,18 +107,25 @@ class Stacking:
         """Member-steps a second of so many stacked over one by one; 1 where they are not stacked."""
         if self._mode is False or members < 2 or why_not_settings(self._settings):  # noqa: PLR2004 -- nobody to share with
             return 1.0
-        trial = NetworkMember(0, _trial_of(recipe, 0), self._settings)
-        try:
-            kind = self._kind(trial)
-        except UnstackableError as refusal:
-            self._notify(str(refusal))
-            return 1.0
-        finally:
-            trial.end()
-        if not self._can(kind, recipe):
+        kind = self._kind_of_recipe(recipe)
+        if kind is None or not self._can(kind, recipe):
             return 1.0
         found = self._speedup(kind, recipe, members)
         return found if self._mode is True or found >= CLEARLY else 1.0
+
+    def _kind_of_recipe(self, recipe: Recipe) -> int | None:
+        """The number of what models of such a recipe have in common; None where they cannot be stacked."""
+        like = dataclasses.replace(_trial_of(recipe, 0), seed=0)
+        if like not in self._known_recipes:
+            trial = NetworkMember(0, like, self._settings)
+            try:
+                self._known_recipes[like] = self._kind(trial)
+            except UnstackableError as refusal:
+                self._notify(str(refusal))
+                self._known_recipes[like] = None
+            finally:
+                trial.end()
+        return self._known_recipes[like]
 
     def refuse(self, members: Sequence[NetworkMember], why: str) -> None:
         """Train members of this kind one by one from now on."""
@@ -130,9 +142,9 @@ class Stacking:
             try:
                 self._compare(recipe)
                 self._possible.add(kind)
-            except UnstackableError as refusal:
+            except Exception as error:  # noqa: BLE001 -- alone it may go well, and if not, the error comes again
                 self._refused.add(kind)
-                self._notify(str(refusal))
+                self._notify(str(reason_of(error)))
         return kind not in self._refused
 
     def _compare(self, recipe: Recipe) -> None:
@@ -173,38 +185,46 @@ class Stacking:
 
     def _measure(self, recipe: Recipe, members: int) -> float:
         single = NetworkMember(0, _trial_of(recipe, 0), self._settings)
-        several = [NetworkMember(0, _trial_of(recipe, seed), self._settings) for seed in range(members)]
-        steps = min(STEPS, single.per_epoch)
+        several: list[NetworkMember] = []
+        times: list[tuple[float, float]] = []
+
+        def alone(steps: int) -> None:
+            single.step = 0
+            single.train(0, 0, steps)
+
         try:
-            stack = Stack(several)
-
-            def together() -> None:
-                for member in several:
-                    member.step = 0
-                stack.train(steps, dict.fromkeys(several, -1))
-
-            def alone() -> None:
-                single.step = 0
-                single.train(0, 0, steps)
-
-            best = [float("inf"), float("inf")]
             with single.stream.active(all_libraries=single.running().user_code):
-                for number in range(ROUNDS + 1):
-                    times = [self._timed(alone), self._timed(together)]
-                    best = [min(pair) for pair in zip(best, times, strict=True)] if number else best
+                if min(self._timed(alone, 1) for _ in range(2)) > LONG:
+                    return 1.0
+                several += [NetworkMember(0, _trial_of(recipe, seed), self._settings) for seed in range(members)]
+                stack = Stack(several)
+
+                def together(steps: int) -> None:
+                    for member in several:
+                        member.step = 0
+                    stack.train(steps, dict.fromkeys(several, -1))
+
+                brief = min(self._timed(together, 1) for _ in range(2))
+                steps = max(1, min(STEPS, single.per_epoch, int(BRIEF / brief)))
+                begin = time.perf_counter()
+                while len(times) < ROUNDS and (not times or time.perf_counter() - begin < ENOUGH):
+                    times.append((self._timed(alone, steps), self._timed(together, steps)))
         except UnstackableError:
             return 1.0
         finally:
             for member in (single, *several):
                 member.end()
-        return members * best[0] / best[1]
+        return members * min(one for one, _ in times) / min(all_of_them for _, all_of_them in times)
 
-    def _timed(self, function: Callable[[], None]) -> float:
-        begin = time.perf_counter()
-        function()
-        if self._settings.device.type == "cuda":
+    def _timed(self, function: Callable[[int], None], steps: int) -> float:
+        """Seconds; of this process's CPU where one thread does all, since other programs count in time by the clock."""
+        on_gpu = self._settings.device.type == "cuda"
+        clock = time.perf_counter if on_gpu or torch.get_num_threads() > 1 else time.process_time
+        begin = clock()
+        function(steps)
+        if on_gpu:
             torch.cuda.synchronize(self._settings.device)
-        return time.perf_counter() - begin
+        return clock() - begin
 
 
 def _trial_of(recipe: Recipe, seed: int) -> Recipe:

@@ -15,12 +15,13 @@ from trainer_contract import BowlContract, SavingContract, TrainerContract, trai
 
 from lrtune.core.recipe import Recipe
 from lrtune.errors import InputError
+from lrtune.training.base import Run
 from lrtune.training.networks import stacking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from lrtune.training.base import Report, Run, Trainer
+    from lrtune.training.base import Report, Trainer
 
 TOLERANCE = 1e-5
 FOUR = (
@@ -109,10 +110,37 @@ class Attending(nn.Module):
         return self.out(seen.transpose(1, 2).flatten(1))
 
 
+def convolving() -> nn.Module:
+    """Running averages of two dimensions, and weights that are not trained."""
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 2, FEATURES // 2)),
+        nn.Conv2d(1, 4, 2, padding=1).requires_grad_(False),  # noqa: FBT003 -- PyTorch's signature
+        nn.BatchNorm2d(4),
+        nn.PReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.LazyLinear(CLASSES),
+    )
+
+
+class Tied(nn.Module):
+    """Two layers with the same weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.out = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, CLASSES)
+        self.two.weight = self.one.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.tanh(self.two(torch.relu(self.one(x)))))
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {"model": Attending},
+        {"model": convolving},
+        {"model": Tied},
         {"optimizer": "sgd"},
         {"optimizer": "nesterov", "clip_norm": 0.1},
         {"optimizer": "momentum", "layer_decay": 0.5},
@@ -170,6 +198,7 @@ class TestTogether:
 
         joint = trainer.together(runs)
         assert joint is not None
+        assert isinstance(joint, Run)
         assert tuple(joint.recipes) == tuple(recipes)
         advance(joint, (0, 1, 2))
         assert len({next(iter(storage(run))) for run in runs}) == 1
@@ -313,6 +342,21 @@ class Sparse(nn.Module):
         return self.table((x > 0).sum(1) % 5)
 
 
+class Recurrent(nn.Module):
+    """A layer that keeps its weights in a list, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.out = nn.GRU(1, 4, batch_first=True), nn.Linear(4, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.layer(x.unsqueeze(-1))[0][:, -1])
+
+
+def normed() -> nn.Module:
+    return nn.utils.parametrizations.spectral_norm(plain())
+
+
 def hooked() -> nn.Module:
     model = plain()
     model.register_forward_hook(lambda _module, _args, output: output * 2)
@@ -344,6 +388,8 @@ def weighted(output: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, 
         ({"optimizer": "adam", "optimizer_options": {"amsgrad": True}}, "option amsgrad"),
         ({"optimizer": "adam", "optimizer_options": {"eps": 0.0}}, "option eps"),
         ({"model": Sparse}, "gradients are sparse"),
+        ({"model": Recurrent}, "the model changes layer._flat_weights"),
+        ({"model": normed}, "torch.func refuses"),
         ({"compile": {"backend": "eager"}, "model": plain}, "compiled"),
         ({"optimizer_options": {"momentum": 0.5, "dampening": 0.5}}, "option dampening"),
         ({"loss": nn.CrossEntropyLoss(weight=torch.ones(CLASSES))}, "class weights"),
