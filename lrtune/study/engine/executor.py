@@ -260,7 +260,9 @@ def _write_trained(
         stored = None
         if not store.holds_claim(trial) and (stored := store.already_written(after)) is None:
             state.warnings.append(f"trial {number} was taken over while this process slept")
-            cache.forget(number)
+            state.refresh()
+            if number not in state.finalists():  # whose trained model the other worker has saved
+                cache.forget(number)
             return
         kept = state.finalists()
         if after.record.outcome is None:

@@ -278,6 +278,8 @@ def _patience(paused: PausedRun, monitor: SegmentMonitor) -> SegmentResult | Non
     if patience is None:
         return None
     epochs, values = paused.curve.of(monitor.settings.metric)
+    if not len(values):
+        return None
     best = values.argmin() if monitor.settings.direction == "minimize" else values.argmax()
     if epochs[-1] - epochs[int(best)] < patience:
         return None
