@@ -97,16 +97,13 @@ class OptimizeCommand:
         from lrtune.config.study_file import read_study
 
         study, start = read_study(self.study, self.given, lr_needed=not self.range_test), here()
-        if place.forked and not place.index:  # the others have done so
-            with contextlib.suppress(Exception, SystemExit):  # they come again, where they are explained
-                load_ahead(self.study, self.given)
-        from lrtune.cli.archive_study import set_aside
-        from lrtune.storage import open_storage
-
         shown = self.out or default_out(study.settings.name)
         out = start / shown
         where = stored_at(self.storage, study.storage, study.folder, shown)
-        with stops() as flag, own_stdout(), _trainer(study, place) as trainer:
+        with stops() as flag, own_stdout(), self._trainer(study, place) as trainer:
+            from lrtune.cli.archive_study import set_aside
+            from lrtune.storage import open_storage
+
             os.chdir(start)  # the user's code may have gone elsewhere while it was loaded
             make_folder(shown)
             fresh = self.fresh and place.index == 0 and not place.deaths  # a replacement resumes what is there
@@ -129,6 +126,18 @@ class OptimizeCommand:
             say(result.text())
             say(f"\nreport   {shown / REPORT}\nresult   {shown / RESULT}\nThe same command again goes on from here.")
         result.demand_effect()
+
+    def _trainer(self, study: StudyFile, place: WorkerContext) -> contextlib.AbstractContextManager[Trainer]:
+        """The trainer, for the block; isolated with `isolate`, so that a range test is too."""
+        if place.forked and not place.index:  # the others have done so
+            with contextlib.suppress(Exception, SystemExit):  # they come again, where they are explained
+                load_ahead(self.study, self.given)
+        from lrtune.study.tuning import as_trainer
+        from lrtune.training.subprocess.trainer import isolating
+
+        settings = study.settings
+        made = as_trainer(study.make_trainer(), settings.metric)
+        return isolating(made, wanted=settings.isolate, stall_timeout=settings.stall_timeout, place=place)
 
     def _search(
         self,
@@ -218,16 +227,6 @@ class OptimizeCommand:
 
         place = located(self.like, name=None, storage=None, out=None)
         return load(place.storage, place.name)
-
-
-def _trainer(study: StudyFile, place: WorkerContext) -> contextlib.AbstractContextManager[Trainer]:
-    """The trainer, for the block; isolated with `isolate`, so that a range test is too."""
-    from lrtune.study.tuning import as_trainer
-    from lrtune.training.subprocess.trainer import isolating
-
-    settings = study.settings
-    made = as_trainer(study.make_trainer(), settings.metric)
-    return isolating(made, wanted=settings.isolate, stall_timeout=settings.stall_timeout, place=place)
 
 
 def _write(result: Result, out: Path) -> None:

@@ -6,10 +6,11 @@ Processor time (user and system, of the process and its children), median of sev
 
 - *command*: ``lrtune optimize`` of the study, from nothing.
 - *libraries*: a process that imports scikit-learn's linear models and data sets, Optuna and pandas.
+- *and a file*: the same process, which then makes an Optuna study in an SQLite file.
 - *fit*: the estimator's own ``fit`` on the same rows, over as many epochs as the command trained each recipe.
 - *trainings*: the same recipes through lrtune's trainer, as far as the command trained them, with its evaluations.
 
-The ratio is command / (libraries + fit). The second one leaves the trainings out on both sides. ``import lrtune`` and
+The ratio is command / (libraries + fit). The others leave the trainings out on both sides. ``import lrtune`` and
 ``lrtune --help`` are printed beside the interpreter's own start.
 """
 
@@ -46,9 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     dashboard = "installed, and its note is written" if find_spec("optuna_dashboard") else "not installed"
     print(f"optuna-dashboard is {dashboard}")
     whole = median(one["command"] / (one["libraries"] + one["fit"]) for one in rounds)
-    rest = median((one["command"] - one["trainings"]) / one["libraries"] for one in rounds)
     print(f"command / (libraries + fit): {whole:.2f} (median of {len(rounds)})")
-    print(f"(command - trainings) / libraries: {rest:.2f}")
+    for name in ("libraries", "and a file"):
+        rest = median((one["command"] - one["trainings"]) / one[name] for one in rounds)
+        print(f"(command - trainings) / {name}: {rest:.2f}")
 
 
 def measured(study: Path) -> dict[str, float]:
@@ -61,9 +63,12 @@ def measured(study: Path) -> dict[str, float]:
             check=True,
             capture_output=True,
         )
+        stored = f"{LIBRARIES}; optuna.create_study(storage='sqlite:///{folder}/plain.db')"
+        file = spent("-W", "ignore", "-c", stored)
     return {
         "command": command,
         "libraries": spent("-c", LIBRARIES),
+        "and a file": file,
         **json.loads(inner.stdout),
         "python": spent("-c", ""),
         "import": spent("-c", "import lrtune"),
@@ -74,7 +79,7 @@ def measured(study: Path) -> dict[str, float]:
 def spent(*arguments: str) -> float:
     """Processor time of a Python process and of its children."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)  # noqa: S603 -- own commands
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603 -- own commands
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
