@@ -1,4 +1,4 @@
-"""Sessions: ``nox -s tests``, ``lint``, ``types``, ``docs``, ``bench``, ``minimums``, ``faults``, ``search``."""
+"""Sessions of nox: tests, hosts, lint, types, docs, bench, minimums, faults, search; each says what it does."""
 
 from __future__ import annotations
 
@@ -25,6 +25,15 @@ def tests(session: nox.Session) -> None:
     """The suite, with branch coverage."""
     _install(session, "test")
     session.run("pytest", "-n", "2", "--cov", "--cov-report=term", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def hosts(session: nox.Session) -> None:
+    """The trainers of Keras on each of its backends, of skorch and of Lightning, with the real packages."""
+    session.install("-c", "constraints.txt", "-e", ".[test,keras,skorch,lightning]", "jax", "tensorflow-cpu")
+    for backend in ("torch", "tensorflow", "jax"):
+        tests = ["tests/hosts"] if backend == "torch" else ["tests/hosts/test_keras.py"]
+        session.run("pytest", "-n", "2", *tests, *session.posargs, env={**ONE_THREAD, "KERAS_BACKEND": backend})
 
 
 @nox.session

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         StudyFileError,
         UserCodeError,
     )
+    from lrtune.integrations.keras_trainer.trainer import KerasTrainer
     from lrtune.search.lr_range.lr_range import RangeTest, range_test
     from lrtune.search.samplers.pruner import DivergencePruner
     from lrtune.study.comparison import Comparison, compare
@@ -45,6 +46,7 @@ __all__ = [
     "GeneratorTrainer",
     "InputError",
     "InterruptedSearchError",
+    "KerasTrainer",
     "LockedError",
     "LrtuneError",
     "MismatchError",
@@ -75,6 +77,7 @@ _HOMES = {
     "core.recipe": ("Recipe",),
     "core.space": ("Space", "suggest"),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
+    "integrations.keras_trainer.trainer": ("KerasTrainer",),
     "search.lr_range.lr_range": ("RangeTest", "range_test"),
     "search.samplers.pruner": ("DivergencePruner",),
     "study.comparison": ("Comparison", "compare"),

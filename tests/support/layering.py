@@ -88,7 +88,7 @@ LAYERS = (
         modules=("config", "integrations", "jobs"),
         others=("numpy",),
         guests={
-            "integrations": ("plotly", "optuna", "torch.utils.tensorboard", "mlflow"),
+            "integrations": ("plotly", "optuna", "torch", "mlflow", "keras", "ml_dtypes", "lightning"),
             "jobs": ("optuna", "apscheduler"),
         },
     ),
