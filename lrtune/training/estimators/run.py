@@ -18,7 +18,6 @@ from sklearn import config_context
 from lrtune.core.outcome import Outcome
 from lrtune.errors import InputError
 from lrtune.training.estimators.arrays import TrainingArrays
-from lrtune.training.estimators.state import load_fitted, save_fitted
 from lrtune.training.global_state import GlobalState
 from lrtune.training.member import MinibatchMember, TrainingStopped
 from lrtune.training.out_of_memory import first_line, is_out_of_memory
@@ -207,7 +206,9 @@ class EstimatorMember(MinibatchMember):
             "loss_weight": self.loss_weight,
             "guard": dict(self.guard.state()),
             "schedule": dict(self.schedule.state()),
-            "learned": save_fitted(self.estimator) if self.stepper is not None and self.stepper.begun else None,
+            "learned": self.task.adapter.saved(self.estimator)
+            if self.stepper is not None and self.stepper.begun
+            else None,
         }
 
     def restore(self, saved: State | None) -> None:
@@ -226,4 +227,4 @@ class EstimatorMember(MinibatchMember):
         self.stepper = self.task.adapter.stepper(self.recipe)
         if saved["learned"] is not None:  # numbers are put into an estimator that has seen a minibatch
             self.stepper = self.task.untrained(self.recipe) or self.task.stepped(self.recipe, self.recipe.lr)
-            load_fitted(saved["learned"], self.estimator)
+            self.task.adapter.load(saved["learned"], self.estimator)
