@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         UserCodeError,
     )
     from lrtune.integrations.keras_trainer.trainer import KerasTrainer
+    from lrtune.integrations.lightning_trainer.trainer import LightningTrainer
     from lrtune.search.lr_range.lr_range import RangeTest, range_test
     from lrtune.search.samplers.pruner import DivergencePruner
     from lrtune.study.comparison import Comparison, compare
@@ -47,6 +48,7 @@ __all__ = [
     "InputError",
     "InterruptedSearchError",
     "KerasTrainer",
+    "LightningTrainer",
     "LockedError",
     "LrtuneError",
     "MismatchError",
@@ -78,6 +80,7 @@ _HOMES = {
     "core.space": ("Space", "suggest"),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "integrations.keras_trainer.trainer": ("KerasTrainer",),
+    "integrations.lightning_trainer.trainer": ("LightningTrainer",),
     "search.lr_range.lr_range": ("RangeTest", "range_test"),
     "search.samplers.pruner": ("DivergencePruner",),
     "study.comparison": ("Comparison", "compare"),
