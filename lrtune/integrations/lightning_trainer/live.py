@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from lrtune.training.base import State
 
-__all__ = ["Abandoned", "Batches", "LiveFit", "quiet"]
+__all__ = ["NEVER", "Abandoned", "Batches", "LiveFit", "callback_of", "quiet"]
 
 T = TypeVar("T")
 NEVER = 10**9  # epochs between two evaluations of Lightning's own
