@@ -32,7 +32,7 @@ def hosts(session: nox.Session) -> None:
     """The trainers of Keras on each of its backends, of skorch and of Lightning, with the real packages."""
     session.install("-c", "constraints.txt", "-e", ".[test,keras,skorch,lightning]", "jax", "tensorflow-cpu")
     for backend in ("torch", "tensorflow", "jax"):
-        tests = ["tests/hosts"] if backend == "torch" else ["tests/hosts/test_keras.py"]
+        tests = ["tests/hosts"] if backend == "torch" else ["tests/hosts/test_keras.py", "tests/hosts/test_pauses.py"]
         session.run("pytest", "-n", "2", *tests, *session.posargs, env={**ONE_THREAD, "KERAS_BACKEND": backend})
 
 

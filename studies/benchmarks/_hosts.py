@@ -55,6 +55,4 @@ def compare(name: str, fit: Callable[[bool], None], trainer: Any) -> None:
         ratios = [ours / theirs for ours, theirs in zip(seconds["lrtune"], seconds["fit"], strict=True)]
         what = "100 evaluations each" if evaluate else "no evaluation"
         spent = ", ".join(f"{way} {median(taken):.2f} s" for way, taken in seconds.items())
-        print(
-            f"{name}, {what}: {spent} of CPU; lrtune / fit {median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
-        )
+        print(f"{name}, {what}: {spent} of CPU; lrtune / fit {median(ratios):.3f} (lowest {min(ratios):.3f})")
