@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import math
 import os
 import signal
 import sqlite3
@@ -58,8 +57,8 @@ def reports(folder: Path) -> int:
         return 0
 
 
-@pytest.fixture(scope="module")
-def torchs() -> lrtune.Result:
+def torchs(lr: float) -> float:
+    """The held-out loss of TorchTrainer at a learning rate: the same model, data and optimizer; mean of three seeds."""
     pixels, labels = load_digits(return_X_y=True)
     x, y = torch.tensor(pixels / 16, dtype=torch.float32), torch.tensor(labels)
     trainer = lrtune.TorchTrainer(
@@ -68,17 +67,16 @@ def torchs() -> lrtune.Result:
         valid_data=(x[1300:], y[1300:]),
         optimizer="adam",
     )
-    return lrtune.tune(trainer, {"lr": (1e-5, 1.0)}, epochs=4, budget=2.5, seed=0)
+    run = trainer.start([lrtune.Recipe(lr=lr, epochs=4, seed=seed) for seed in range(3)])
+    return sum(report.point.values["valid_loss"] for report in run.advance(10**6)) / 3
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_a_program_answers_as_torch_does_and_again_after_sigkill(
-    name: str, tmp_path: Path, torchs: lrtune.Result
-) -> None:
+def test_a_program_answers_as_torch_does_and_again_after_sigkill(name: str, tmp_path: Path) -> None:
     whole = answer(started(name, tmp_path / "whole"))
-    # The same model, data and optimizer under other random numbers: a third of a decade, and a quarter of the loss.
-    assert abs(math.log10(whole[0] / torchs.best_recipe.lr)) < 0.5
-    assert whole[1] == pytest.approx(torchs.best_value, rel=0.25)
+    # Seeds alone move the loss by up to a fifth around its mean: 0.30 to 0.44 at a learning rate of 0.0186.
+    assert whole[1] == pytest.approx(torchs(whole[0]), rel=0.3)
+    assert torchs(whole[0]) < 1.5 * min(torchs(lr) for lr in (0.003, 0.01, 0.03))
 
     folder = tmp_path / "killed"
     process = started(name, folder)
