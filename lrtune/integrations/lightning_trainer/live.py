@@ -26,7 +26,7 @@ __all__ = ["NEVER", "Abandoned", "Batches", "LiveFit", "callback_of", "quiet"]
 
 T = TypeVar("T")
 NEVER = 10**9  # epochs between two evaluations of Lightning's own
-LOGGER = "lightning.pytorch"
+LOGGERS = tuple(f"lightning.{part}.utilities.rank_zero" for part in ("pytorch", "fabric"))
 SEVERAL = "configure_optimizers must return one optimizer (got {}); lrtune sets the learning rate of one"
 
 
@@ -39,16 +39,18 @@ def quiet() -> Iterator[None]:
     """Without Lightning's tips and its word that it has stopped, which it says for every run."""
     from lightning.fabric.utilities.warnings import PossibleUserWarning
 
-    logger = logging.getLogger(LOGGER)
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [logger.disabled for logger in loggers]
+    for logger in loggers:
+        logger.disabled = True  # another level would clear the caches of all loggers, which takes a millisecond
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PossibleUserWarning)
             warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # of PyTorch about Lightning 2.6
             yield
     finally:
-        logger.setLevel(before)
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
 
 
 class Batches:

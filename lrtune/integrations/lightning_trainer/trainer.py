@@ -104,7 +104,7 @@ class LightningTrainer:
                 msg = f"LightningTrainer takes no {name}: {OURS[name]}; leave it out"
                 raise InputError(msg)
         self._make_module, self._make_data, self._batch_size = make_module, make_data, batch_size
-        self._cached: tuple[Any, ...] | None = None
+        self._cached: tuple[Any, Any, int] | None = None
         self._notices: dict[str, None] = {}
         self._task = LightningTask(
             module=self._module,
@@ -165,15 +165,15 @@ class LightningTrainer:
 
     def _data(self, recipe: Recipe) -> RunData:
         """The data of a recipe; made once where the function does not ask for a recipe or a batch size."""
-        train, valid = self._parts(recipe)
-        default = self._batch_size
+        train, valid, default = self._parts(recipe)
         return RunData(feed=train.feed(recipe, default, HOST), per_epoch=train.steps(recipe, default), valid=valid)
 
-    def _parts(self, recipe: Recipe) -> tuple[Any, Any]:
+    def _parts(self, recipe: Recipe) -> tuple[Any, Any, int]:
+        """The source of batches, the held-out part as Lightning takes it, and the batch size by default."""
         required, named = wanted(self._make_data)
         fixed = not required and not {"recipe", "batch_size"} & named
         if fixed and self._cached is not None:
-            return self._cached[0], self._cached[1]
+            return self._cached
         with RngStream(recipe.seed).active():
             size = recipe.batch_size or self._batch_size
             made = call_with(self._make_data, recipe=recipe, batch_size=size)
@@ -187,10 +187,11 @@ class LightningTrainer:
                 f"(got {type(made).__name__})"
             )
             raise InputError(msg)
-        train, valid = source_of(made[0], "the train part"), self._held_out(made[1])
+        train, default = _train_part(made[0], self._batch_size)
+        parts = train, self._held_out(made[1]), default
         if fixed:
-            self._cached = (train, valid)
-        return train, valid
+            self._cached = parts
+        return parts
 
     def _held_out(self, given: Any) -> Any:
         """What Lightning evaluates: the user's own loaders, or one that gives the batches of a source."""
@@ -212,7 +213,7 @@ class LightningTrainer:
             "library": "lightning",
             "module": reference(self._make_module),
             "steps": recipe.epochs * self.steps_per_epoch(recipe),
-            "batch_size": recipe.batch_size or self._batch_size,
+            "batch_size": recipe.batch_size or self._parts(recipe)[2],
             "accumulate": self._task.accumulate,
             "optimizer": reference(self._kind if optimizer is None else type(optimizer)),
             "options": options,
@@ -254,6 +255,26 @@ class LightningTrainer:
         finally:
             member.end()
         return found
+
+
+def _train_part(given: Any, default: int) -> tuple[Any, int]:
+    """The source of batches, and their size by default.
+
+    The tensors of a shuffling DataLoader over a TensorDataset are taken by index: lrtune orders them anyway, and to
+    collate them sample by sample takes as long as the step of a small model.
+    """
+    from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset, default_collate
+
+    if (
+        type(given) is DataLoader
+        and type(given.dataset) is TensorDataset
+        and type(given.sampler) is RandomSampler
+        and type(given.batch_sampler) is BatchSampler
+        and given.collate_fn is default_collate
+        and not (given.drop_last or given.sampler.replacement or given.sampler._num_samples)  # noqa: SLF001 -- no other
+    ):
+        return source_of(given.dataset, "the train part"), given.batch_size or default
+    return source_of(given, "the train part"), default
 
 
 class _Ordered:
