@@ -1,4 +1,4 @@
-"""Sessions: ``nox -s tests``, ``lint``, ``types``, ``docs``, ``bench``, ``minimums``, ``faults``, and more."""
+"""Sessions of nox: tests, hosts, lint, types, docs, bench, minimums, faults, search; each says what it does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ nox.options.reuse_existing_virtualenvs = True
 
 HERE = Path(__file__).parent
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-HOSTS = ("transformers",)
+HOSTS = ("transformers", "keras", "skorch", "lightning")
 """Extras that bring a framework in which people train."""
 
 LOWER_BOUND = re.compile(r"^(?P<name>[A-Za-z0-9_.-]+)(\[[^]]*\])?>=(?P<version>[0-9.]+)")
@@ -28,6 +28,16 @@ def tests(session: nox.Session) -> None:
     """The suite, with branch coverage."""
     _install(session, "test")
     session.run("pytest", "-n", "2", "--cov", "--cov-report=term", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def hosts(session: nox.Session) -> None:
+    """The trainers of other frameworks, Keras's on each backend, with the real packages: large, and so apart."""
+    session.install("-c", "constraints.txt", "-e", f".[test,{','.join(HOSTS)}]", "jax", "tensorflow-cpu")
+    for backend in ("torch", "tensorflow", "jax"):
+        chosen = ["tests"] if backend == "torch" else ["tests/hosts/test_keras.py", "tests/hosts/test_pauses.py"]
+        environment = {**ONE_THREAD, "KERAS_BACKEND": backend}
+        session.run("pytest", "-n", "2", "-m", "hosts", *(session.posargs or chosen), env=environment)
 
 
 @nox.session
@@ -52,13 +62,6 @@ def faults(session: nox.Session) -> None:
     environment = {**ONE_THREAD, "LRTUNE_FAULTS_LOG": str(log)}
     session.run("pytest", "-m", "faults", *paths, env=environment, success_codes=[0, 1])
     session.run("python", str(HERE / "tests" / "faults" / "table.py"), str(log))
-
-
-@nox.session
-def hosts(session: nox.Session) -> None:
-    """The trainers of other frameworks, on the real packages: large, and so apart from the suite."""
-    _install(session, "test", *HOSTS)
-    session.run("pytest", "-n", "2", "-m", "hosts", *(session.posargs or ["tests"]), env=ONE_THREAD)
 
 
 @nox.session

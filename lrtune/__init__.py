@@ -28,7 +28,9 @@ if TYPE_CHECKING:
         UserCodeError,
     )
     from lrtune.integrations.hugging_face_trainer.trainer import HuggingFaceTrainer
+    from lrtune.integrations.keras_trainer.trainer import KerasTrainer
     from lrtune.integrations.learning_rate_search import LearningRateSearchCV
+    from lrtune.integrations.lightning_trainer.trainer import LightningTrainer
     from lrtune.integrations.notebook import NotebookDisplay
     from lrtune.search.lr_range.lr_range import RangeTest, range_test
     from lrtune.search.samplers.pruner import DivergencePruner
@@ -49,7 +51,9 @@ __all__ = [
     "HuggingFaceTrainer",
     "InputError",
     "InterruptedSearchError",
+    "KerasTrainer",
     "LearningRateSearchCV",
+    "LightningTrainer",
     "LockedError",
     "LrtuneError",
     "MismatchError",
@@ -84,6 +88,8 @@ _HOMES = {
     "integrations.hugging_face_trainer.trainer": ("HuggingFaceTrainer",),
     "integrations.learning_rate_search": ("LearningRateSearchCV",),
     "integrations.notebook": ("NotebookDisplay",),
+    "integrations.keras_trainer.trainer": ("KerasTrainer",),
+    "integrations.lightning_trainer.trainer": ("LightningTrainer",),
     "search.lr_range.lr_range": ("RangeTest", "range_test"),
     "search.samplers.pruner": ("DivergencePruner",),
     "study.comparison": ("Comparison", "compare"),

@@ -88,7 +88,10 @@ LAYERS = (
         modules=("config", "integrations", "jobs"),
         others=("numpy",),
         guests={
-            "integrations": ("plotly", "optuna", "torch", "mlflow", "transformers", "sklearn", "scipy", "IPython"),
+            "integrations": (
+                *("plotly", "optuna", "mlflow", "IPython", "sklearn", "scipy"),
+                *("torch", "transformers", "keras", "ml_dtypes", "lightning"),
+            ),
             "jobs": ("optuna", "apscheduler"),
         },
     ),

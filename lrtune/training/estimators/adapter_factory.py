@@ -17,6 +17,7 @@ from lrtune.training.estimators.adapters import EstimatorAdapter, MLPAdapter, SG
 from lrtune.training.estimators.backpropagation import NetworkSteps
 from lrtune.training.estimators.linear_steps import LinearSteps
 from lrtune.training.estimators.losses import Criterion, DecisionLoss, Elementwise, Labels, Probability, named
+from lrtune.training.estimators.skorch_nets import SKORCH, SkorchAdapter, without_owned_callbacks
 
 if TYPE_CHECKING:
     from lrtune.training.estimators.arrays import Array
@@ -25,8 +26,6 @@ __all__ = ["adapter_for", "many_outputs", "takes_weights"]
 
 LIKELY = ("learning_rate", "learning_rate_init", "eta0", "eta", "lr", "step_size")
 MARGIN = ("pa1", "pa2")  # passive-aggressive: the step is what the margin asks for, and eta0 bounds it
-SKORCH = {"module", "max_epochs", "train_split", "iterator_train", "batch_size"}
-"""Parameters of skorch's networks, whose ``partial_fit`` trains for ``max_epochs`` on what it gets."""
 MOVING = ("optimal", "invscaling", "adaptive")  # schedules of scikit-learn's own
 
 
@@ -91,10 +90,10 @@ def adapter_for(estimator: Any, rate: str | None, y: Array) -> EstimatorAdapter:
             notices=notices,
             inner=LinearSteps if _scikit_learns(template) else None,
         )
-    rate = _named_rate(template, rate)
-    return EstimatorAdapter(
-        template=template, rate=rate, criterion=_criterion(template, classes), classes=classes, notices=notices
-    )
+    skorch = hasattr(template, "train_step") and set(template.get_params(deep=False)) >= SKORCH
+    kind = SkorchAdapter if skorch else EstimatorAdapter
+    rate = _named_rate(template, "lr" if skorch and rate is None else rate)
+    return kind(template=template, rate=rate, criterion=_criterion(template, classes), classes=classes, notices=notices)
 
 
 def _scikit_learns(template: Any) -> bool:
@@ -126,7 +125,9 @@ def many_outputs(estimator: Any) -> bool:
 
 
 def takes_weights(estimator: Any) -> bool:
-    """Whether ``partial_fit`` takes ``sample_weight``."""
+    """Whether ``partial_fit`` takes ``sample_weight``; a network of skorch's hands it on to its module."""
+    if set(estimator.get_params(deep=False)) >= SKORCH:
+        return False
     parameters = inspect.signature(estimator.partial_fit).parameters
     return "sample_weight" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
@@ -197,6 +198,7 @@ def _owned(template: Any, name: str, classes: Array | None, y: Array) -> list[st
         notices.append(
             f"max_epochs, train_split and batch_size of {name} have been set aside; a minibatch of lrtune's is one step"
         )
+        notices += without_owned_callbacks(template)
     if "shuffle" in parameters:
         template.shuffle = False  # the run shuffles, once an epoch, from the recipe's seed
     if classes is not None and isinstance(parameters.get("class_weight"), str):

@@ -18,13 +18,14 @@ from sklearn.base import BaseEstimator, clone
 
 from lrtune.errors import RecipeError
 from lrtune.training.estimators.losses import Criterion, mean
+from lrtune.training.estimators.state import load_fitted, save_fitted
 from lrtune.training.setups import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lrtune.core.recipe import Recipe
-    from lrtune.training.base import Setup
+    from lrtune.training.base import Setup, State
     from lrtune.training.estimators.arrays import Array, TrainingArrays
     from lrtune.training.estimators.inner_steps import Epoch, InnerSteps
 
@@ -131,6 +132,23 @@ class EstimatorAdapter:
     def name(self) -> str:
         """The estimator's name."""
         return type(self.template).__name__
+
+    @property
+    def solver(self) -> str:
+        """The name of the optimizer: an estimator's own solver, else stochastic gradient descent."""
+        return str(getattr(self.template, "solver", "sgd"))
+
+    def member(self, *given: Any) -> Any:
+        """One in training, of another kind than most; None for most."""
+        del given
+
+    def saved(self, estimator: Any) -> State:
+        """What an estimator has learned; UnsavableError if it cannot be written as numbers."""
+        return save_fitted(estimator)
+
+    def load(self, saved: State, estimator: Any) -> None:
+        """Give an estimator that has seen a minibatch what another had learned; InputError if it does not fit."""
+        load_fitted(saved, estimator)
 
     @property
     def class_weight(self) -> dict[Any, float] | None:

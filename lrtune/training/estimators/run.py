@@ -20,7 +20,6 @@ from lrtune.errors import InputError
 from lrtune.training.estimators.arrays import Array, IndexedRows, TrainingArrays
 from lrtune.training.estimators.fitted import finished, last_step, recipe_parameters
 from lrtune.training.estimators.inner_steps import Epoch
-from lrtune.training.estimators.state import load_fitted, save_fitted
 from lrtune.training.global_state import GlobalState
 from lrtune.training.member import MinibatchMember, TrainingStopped
 from lrtune.training.out_of_memory import first_line, is_out_of_memory
@@ -228,7 +227,9 @@ class EstimatorMember(MinibatchMember):
             "loss_weight": self.loss_weight,
             "guard": dict(self.guard.state()),
             "schedule": dict(self.schedule.state()),
-            "learned": save_fitted(self.estimator) if self.stepper is not None and self.stepper.begun else None,
+            "learned": self.task.adapter.saved(self.estimator)
+            if self.stepper is not None and self.stepper.begun
+            else None,
             "piece": None if self.stepper is None or self.stepper.inner is None else self.stepper.inner.state(),
         }
 
@@ -249,6 +250,6 @@ class EstimatorMember(MinibatchMember):
         if saved["learned"] is not None:  # numbers are put into an estimator that has seen a minibatch
             if not self.stepper.begun:
                 self.stepper = self.task.untrained(self.recipe) or self.task.stepped(self.recipe, self.recipe.lr)
-            load_fitted(saved["learned"], self.estimator)
+            self.task.adapter.load(saved["learned"], self.estimator)
         if self.stepper.inner is not None:
             self.stepper.inner.restore(saved.get("piece"))  # a state of old has none

@@ -168,7 +168,7 @@ class SklearnTrainer:
             raise DataError(msg)
         stepper = task.untrained(ANY_RECIPE) or self._stepped(SMALL_LR)
         try:
-            save_fitted(stepper.estimator)
+            task.adapter.saved(stepper.estimator)
             self._check_rate()
         except UnsavableError as error:
             self.saves = False
@@ -222,7 +222,7 @@ class SklearnTrainer:
     @property
     def optimizer(self) -> str:
         """A multilayer perceptron's own solver, else stochastic gradient descent."""
-        return str(getattr(self.task.adapter.template, "solver", "sgd"))
+        return self.task.adapter.solver
 
     @property
     def directions(self) -> Mapping[str, Direction]:
@@ -247,7 +247,8 @@ class SklearnTrainer:
         for recipe in recipes:
             if recipe.batch_size is not None and isinstance(task.adapter, SGDAdapter) and PER_ROW not in self._notices:
                 self._notices.append(PER_ROW)
-        members = [EstimatorMember(number, recipe, task, self._setup) for number, recipe in enumerate(recipes)]
+        parts = [(number, recipe, task, self._setup) for number, recipe in enumerate(recipes)]
+        members = [task.adapter.member(*given) or EstimatorMember(*given) for given in parts]
         identity = {"format": FORMAT, "work": self.fingerprint(), "recipes": [recipe.to_json() for recipe in recipes]}
         return EstimatorRun(members, identity if self.saves else None)
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from lrtune.training.base import Run
     from lrtune.training.networks.data_loaders import Source
 
-__all__ = ["TorchTrainer"]
+__all__ = ["TorchTrainer", "source_of"]
 
 KIND = "torch-1"
 NOMINAL = Recipe(lr=1e-3)  # where any recipe will do: the held-out part, the model's shapes

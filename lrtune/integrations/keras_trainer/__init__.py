@@ -1,0 +1,1 @@
+"""Trains Keras 3 models on any of its backends: :class:`.trainer.KerasTrainer`."""

@@ -1,0 +1,1 @@
+"""Trains Lightning modules by Lightning's own Trainer: :class:`.trainer.LightningTrainer`."""
