@@ -1,4 +1,4 @@
-"""Sessions: ``nox -s tests``, ``lint``, ``types``, ``docs``, ``bench``, ``minimums``, ``faults``, ``search``."""
+"""Sessions of ``nox -s``: tests, lint, types, docs, bench, minimums, faults, search, hosts."""
 
 from __future__ import annotations
 
@@ -49,6 +49,20 @@ def faults(session: nox.Session) -> None:
     environment = {**ONE_THREAD, "LRTUNE_FAULTS_LOG": str(log)}
     session.run("pytest", "-m", "faults", *paths, env=environment, success_codes=[0, 1])
     session.run("python", str(HERE / "tests" / "faults" / "table.py"), str(log))
+
+
+@nox.session
+def hosts(session: nox.Session) -> None:
+    """The lines to paste, and ``lrtune explain``, in the real packages; writes docs/hosts.md."""
+    _install(session, "test")
+    session.install("-c", "constraints.txt", "-r", str(HERE / "tests" / "hosts" / "requirements.txt"))
+    # These ask for a torchvision, a torch or a CUDA compiler that their schedules do without.
+    session.install("--no-deps", "-r", str(HERE / "tests" / "hosts" / "without-dependencies.txt"))
+    session.run(
+        "pytest",
+        *("-n0", "-m", "slow or not slow", "tests/hosts", *session.posargs),
+        env={**ONE_THREAD, "LRTUNE_WRITE_HOSTS": "1"},
+    )
 
 
 @nox.session

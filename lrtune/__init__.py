@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         StudyFileError,
         UserCodeError,
     )
+    from lrtune.reporting.explain import AppliedSchedule, schedule_of
+    from lrtune.reporting.snippets import snippet
     from lrtune.search.lr_range.lr_range import RangeTest, range_test
     from lrtune.search.samplers.pruner import DivergencePruner
     from lrtune.study.comparison import Comparison, compare
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from lrtune.training.networks.trainer import TorchTrainer
 
 __all__ = [
+    "AppliedSchedule",
     "Comparison",
     "Curve",
     "DataError",
@@ -65,6 +68,8 @@ __all__ = [
     "__version__",
     "compare",
     "range_test",
+    "schedule_of",
+    "snippet",
     "suggest",
     "tune",
 ]
@@ -75,6 +80,8 @@ _HOMES = {
     "core.recipe": ("Recipe",),
     "core.space": ("Space", "suggest"),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
+    "reporting.explain": ("AppliedSchedule", "schedule_of"),
+    "reporting.snippets": ("snippet",),
     "search.lr_range.lr_range": ("RangeTest", "range_test"),
     "search.samplers.pruner": ("DivergencePruner",),
     "study.comparison": ("Comparison", "compare"),

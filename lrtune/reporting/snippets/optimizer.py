@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from lrtune.core.recipe import Recipe
 
-__all__ = ["TORCH_OPTIMIZERS", "optimizer_lines"]
+__all__ = ["TORCH_OPTIMIZERS", "optimizer_lines", "torch_optimizer"]
 
 TORCH_OPTIMIZERS = (
     *("Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "ASGD"),
@@ -183,8 +183,21 @@ def _blocks(recipe: Recipe) -> list[str]:
     ]
 
 
+def torch_optimizer(recipe: Recipe) -> tuple[str, dict[str, Any]] | None:
+    """The class of ``torch.optim`` and its options; None where it is none, several, or of several learning rates."""
+    name, options = _read(recipe.optimizer or "")
+    kind, options = _options(recipe, name, options)
+    return None if not kind or "others" in options or recipe.layer_decay not in {None, 1} else (kind, options)
+
+
 def _call(recipe: Recipe, name: str, options: Mapping[str, Any]) -> tuple[str, str]:
     """The class of that name and its options as source; an empty class where it is none of PyTorch's."""
+    kind, options = _options(recipe, name, options)
+    return kind, "".join(f", {option}={value!r}" for option, value in options.items())
+
+
+def _options(recipe: Recipe, name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The class and its options, those of the recipe included."""
     known = {kind.lower(): kind for kind in TORCH_OPTIMIZERS}
     kind = SHORT.get(name) or known.get(name, "")
     options = dict(options)
@@ -198,7 +211,7 @@ def _call(recipe: Recipe, name: str, options: Mapping[str, Any]) -> tuple[str, s
         options["nesterov"] = False  # as the trainer: without momentum it is plain descent
     if recipe.weight_decay is not None and kind not in WITHOUT_DECAY:
         options["weight_decay"] = recipe.weight_decay
-    return kind, "".join(f", {option}={value!r}" for option, value in options.items())
+    return kind, options
 
 
 def _read(optimizer: str) -> tuple[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from lrtune.training.setups import PAIRS
@@ -9,7 +10,7 @@ from lrtune.training.setups import PAIRS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["arguments", "as_source", "identifier", "imported", "one_line", "spaced"]
+__all__ = ["arguments", "as_source", "assigned", "identifier", "imported", "one_line", "spaced"]
 
 
 def as_source(value: Any) -> str:
@@ -32,6 +33,22 @@ def as_source(value: Any) -> str:
 def arguments(options: Mapping[str, Any]) -> str:
     """Options as ``", name=value"`` for each."""
     return "".join(f", {identifier(name)}={as_source(value)}" for name, value in options.items())
+
+
+def assigned(name: str, call: str, *, width: int = 100) -> list[str]:
+    """``name = call``, the outermost arguments of the call on lines of their own where it is long."""
+    whole = f"{name} = {call}"
+    opened = re.match(r"[\w.]*[(\[{]", call)
+    if len(whole) <= width or opened is None:
+        return [whole]
+    parts, depth = [""], 0
+    for letter in call[opened.end() : -1]:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [f"{name} = {opened[0]}", *(f"    {part.strip()}," for part in parts), call[-1]]
 
 
 def identifier(name: str) -> str:

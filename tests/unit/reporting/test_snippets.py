@@ -246,7 +246,7 @@ def test_the_head_says_it_in_words() -> None:
 
 
 def test_bad_ones_are_refused() -> None:
-    with pytest.raises(InputError, match="kind must be one of torch, sklearn, generator"):
+    with pytest.raises(InputError, match="host must be one of torch, transformers"):
         snippet(recipe(), "jax")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="did you mean cosine"):
         snippet(recipe(schedule="cosin"))

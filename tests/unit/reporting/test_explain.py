@@ -1,0 +1,249 @@
+"""What a schedule is read as: the rates are those that are set, and the recipe gives the same ones."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import lrtune
+from lrtune.errors import InputError
+from lrtune.reporting.explain.recognize import EXACT
+from lrtune.reporting.explain.remarks import remarks
+from lrtune.schedules import for_recipe, multipliers
+
+STEPS = 97
+SPECS = [
+    "constant",
+    "linear",
+    "linear(floor=0.2)",
+    "cosine",
+    "cosine(floor=0.1)",
+    "polynomial(power=3, floor=0.05)",
+    "step",
+    "step(every=0.1, factor=0.7)",
+    "multistep(at=[0.25, 0.5, 0.9], factor=0.3)",
+    "exponential",
+    "inverse_sqrt",
+    "wsd",
+    "wsd(decay=0.4, floor=0.1, shape=cosine)",
+    "wsd(shape=sqrt)",
+    "onecycle",
+    "onecycle(up=0.45, start=0.2, shape=linear)",
+    "cosine_restarts",
+    "cosine_restarts(cycles=4, growth=2)",
+    "cyclical",
+]
+
+
+def optimizer(lr: float = 0.1, **options: Any) -> torch.optim.SGD:
+    return torch.optim.SGD(torch.nn.Linear(2, 1).parameters(), lr=lr, **options)
+
+
+def stepped(scheduler: Any, steps: int) -> list[float]:
+    rates = []
+    for _ in range(steps):
+        rates.append(scheduler.optimizer.param_groups[0]["lr"])
+        scheduler.optimizer.step()
+        scheduler.step()
+    return rates
+
+
+def lr_scheduler(name: str, **options: Any) -> Any:
+    return getattr(torch.optim.lr_scheduler, name)(optimizer(), **options)
+
+
+def chained() -> Any:
+    warm = torch.optim.lr_scheduler
+    made = optimizer()
+    parts = [warm.LinearLR(made, 1e-12, 1.0, 10), warm.CosineAnnealingLR(made, STEPS - 10)]
+    return warm.SequentialLR(made, parts, [10])
+
+
+TORCH = {
+    "cosine": (lambda: lr_scheduler("CosineAnnealingLR", T_max=STEPS), "cosine", 0.0),
+    "polynomial": (lambda: lr_scheduler("PolynomialLR", total_iters=STEPS, power=2.0), "polynomial", 0.0),
+    "linear": (
+        lambda: lr_scheduler("LinearLR", start_factor=1.0, end_factor=0.25, total_iters=STEPS),
+        "linear(floor=0.25)",
+        0.0,
+    ),
+    "multistep": (
+        lambda: lr_scheduler("MultiStepLR", milestones=[33, 65]),
+        "step",
+        0.0,
+    ),
+    "lambda": (lambda: lr_scheduler("LambdaLR", lr_lambda=lambda t: min(t / 9.7, 1)), "constant", 0.1),
+    "sequential": (chained, "cosine", 10.0),
+}
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_a_scheduler_is_read_at_every_update_and_left_alone(name: str) -> None:
+    make, spec, warmup = TORCH[name]
+    scheduler = make()
+    before = copy.deepcopy(scheduler.state_dict()), copy.deepcopy(scheduler.optimizer.state_dict())
+    found = lrtune.schedule_of(scheduler, steps=STEPS)
+    assert (scheduler.state_dict(), scheduler.optimizer.state_dict()) == before
+    assert found.rates.tolist() == stepped(scheduler, STEPS)
+    assert found.recipe is not None
+    assert (found.recipe.schedule, found.recipe.lr, found.recipe.optimizer) == (spec, 0.1, "sgd")
+    assert found.recipe.warmup == pytest.approx(warmup)
+
+
+def test_the_length_is_what_the_scheduler_says() -> None:
+    assert lrtune.schedule_of(lr_scheduler("CosineAnnealingLR", T_max=50)).steps == 50
+    assert lrtune.schedule_of(lr_scheduler("OneCycleLR", max_lr=0.1, total_steps=60)).steps == 60
+    assert lrtune.schedule_of(chained()).steps == STEPS
+    with pytest.raises(InputError, match="how many updates"):
+        lrtune.schedule_of(lr_scheduler("ExponentialLR", gamma=0.9))
+    with pytest.raises(InputError, match="ends after 61 updates"):
+        lrtune.schedule_of(lr_scheduler("OneCycleLR", max_lr=0.1, total_steps=60), steps=63)
+
+
+def test_the_parameters_are_not_copied() -> None:
+    weights = torch.nn.Parameter(torch.zeros(3))
+    weights.__deepcopy__ = None  # type: ignore[attr-defined]  # a copy of it would raise
+    made = torch.optim.Adam([weights], lr=0.1)
+    weights.grad = torch.ones(3)
+    made.step()
+    scheduler = torch.optim.lr_scheduler.StepLR(made, 10)
+    assert lrtune.schedule_of(scheduler, steps=20).rates.tolist() == pytest.approx([0.1] * 10 + [0.01] * 10)
+    assert made.state[weights]["step"] == 1
+
+
+def test_a_scheduler_that_moves_the_momentum_says_so() -> None:
+    found = lrtune.schedule_of(
+        torch.optim.lr_scheduler.OneCycleLR(optimizer(momentum=0.9), max_lr=0.1, total_steps=STEPS)
+    )
+    assert any("moves the momentum too" in remark for remark in found.remarks)
+
+
+def test_a_plateau_is_read_by_its_options() -> None:
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer(), factor=0.5, patience=3, min_lr=0.001)
+    found = lrtune.schedule_of(scheduler, steps=10)
+    assert found.recipe is not None
+    assert found.recipe.schedule == "plateau(factor=0.5, patience=3, floor=0.01)"
+
+
+@pytest.mark.parametrize("interval", ["step", "epoch"])
+def test_what_lightning_is_given_is_read(interval: str) -> None:
+    scheduler = lr_scheduler("StepLR", step_size=2)
+    given = {"optimizer": scheduler.optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
+    found = lrtune.schedule_of(given, steps=40, every=10)
+    assert found.rates.tolist() == pytest.approx([0.1] * 20 + [0.01] * 20)
+    assert any("once an epoch" in remark for remark in found.remarks) == (interval == "epoch")
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 10])
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_function_of_the_step_is_recognized(spec: str, warmup: float) -> None:
+    """From its rates alone, at 97 updates, of which a tenth is no whole number."""
+    schedule = for_recipe(lrtune.Recipe(lr=3e-4, schedule=spec, warmup=warmup), STEPS)
+    found = lrtune.schedule_of(lambda step: 3e-4 * schedule(float(step) / STEPS), steps=STEPS)
+    assert found.recipe is not None
+    assert (found.recipe.schedule, found.recipe.lr) == (spec, pytest.approx(3e-4, rel=1e-5))
+    assert found.recipe.warmup == pytest.approx(warmup)
+    again = found.recipe.lr * multipliers(for_recipe(found.recipe, STEPS), STEPS)
+    np.testing.assert_allclose(again, found.rates, rtol=0, atol=EXACT * 3e-4)
+
+
+@settings(max_examples=25)
+@given(st.lists(st.floats(0, 10, width=32), min_size=2, max_size=60))
+def test_any_rates_have_a_nearest_recipe_and_a_true_deviation(rates: list[float]) -> None:
+    found = lrtune.schedule_of(lambda step: rates[int(step)], steps=len(rates))
+    assert found.rates.tolist() == rates
+    near = found.nearest
+    again = near.lr * multipliers(for_recipe(near, len(rates)), len(rates))
+    assert np.max(np.abs(again - found.rates)) / near.lr == pytest.approx(found.deviation, rel=0.02, abs=EXACT)
+
+
+def test_what_is_a_recipe_stays_one() -> None:
+    recipe = lrtune.Recipe(lr=0.1, schedule="cosine", warmup=0.1, batch_size=64, weight_decay=0.1)
+    found = lrtune.schedule_of(recipe, steps=STEPS)
+    assert found.recipe == recipe
+    assert lrtune.schedule_of({"best": {**recipe.to_json(), "value": 1.0}}, steps=STEPS).recipe == recipe
+    assert lrtune.schedule_of("cosine", steps=STEPS, lr=0.2).rates[0] == 0.2
+
+
+def test_accumulation_that_counts_micro_batches_is_drawn_by_updates() -> None:
+    found = lrtune.schedule_of(lambda t: max(1 - float(t) / 100, 0.1), steps=100, accumulate=4)
+    assert found.rates[:3].tolist() == pytest.approx([0.97, 0.93, 0.89])
+    assert any("because accumulation counts micro-batches, 4 to an update" in remark for remark in found.remarks)
+    assert any(remark.startswith("the last 78 % run at the end value, 0.1") for remark in found.remarks)
+
+
+def test_the_log_of_a_trainer_is_read_of_old_and_new_versions() -> None:
+    recipe = lrtune.Recipe(lr=0.1, schedule="linear", warmup=0.1)
+    rates = 0.1 * multipliers(for_recipe(recipe, 100), 101)
+    for late in (0, 1):  # version 4 logged the rate of the next update
+        at = range(5, 96, 5)
+        log = [{"step": step, "loss": 1.0, "learning_rate": rates_of(recipe, step - 1 + late)} for step in at]
+        found = lrtune.schedule_of({"log_history": log, "max_steps": 100})
+        assert found.recipe is not None
+        assert (found.recipe.schedule, found.recipe.warmup, len(found.rates)) == ("linear", 0.1, len(at))
+    assert len(rates) == 101
+
+
+def rates_of(recipe: lrtune.Recipe, step: int) -> float:
+    return float(recipe.lr * for_recipe(recipe, 100)(step / 100))
+
+
+ODD = {
+    "the first 2 updates are at zero and change no weight": [0, 0, 0.5, 1, 0.5],
+    "update 0 is at zero and changes no weight": [0, 1, 0.5],
+    "the peak is never reached: at most 90 % of it, at update 1": [0.8, 0.9, 0.7],
+    "it rises to 150 % of the learning rate that it was given, at update 1": [1, 1.5, 1],
+    "ends at 40 % of the peak": [1, 0.8, 0.6, 0.5],
+    "ends at its peak": [0.2, 0.6, 1],
+    "jumps up from 0.1 to 1 at update 3": [1, 0.5, 0.1, 1, 0.5],
+    "it never changes": [1, 1, 1],
+    "the learning rate is zero at every update: nothing is learned": [0, 0],
+    "the rate of update 1 is not finite": [1, float("nan")],
+    "1 update is below zero, first update 2": [1, 0.5, -0.1],
+    "rises again from update 4 on": [1, 0.5, 0.2, 0.1, 0.15, 0.22, 0.25],
+}
+
+
+@pytest.mark.parametrize("remark", ODD)
+def test_what_is_odd_is_said(remark: str) -> None:
+    assert remark in remarks(np.array(ODD[remark], dtype=float), peak=1.0)
+
+
+@pytest.mark.parametrize("spec", ["linear", "cosine", "onecycle", "wsd", "step", "polynomial"])
+def test_nothing_odd_is_said_of_a_plain_schedule(spec: str) -> None:
+    said = lrtune.schedule_of(spec, steps=1000, lr=1.0).remarks
+    assert [remark for remark in said if not remark.startswith("ends at 1 %")] == []
+
+
+@pytest.mark.parametrize(
+    ("used", "told"),
+    [
+        (3, "a schedule is needed"),
+        ({"a": 1}, "a configuration with one of"),
+        ({"lr_scheduler_type": "cosines"}, "lr_scheduler_type is one of"),
+        ({"lr_scheduler_type": "warmup_stable_decay"}, "num_decay_steps"),
+        ({"lr_scheduler_type": "linear", "learning_rate": "fast"}, "cannot be read"),
+        ({"scheduler": {"type": "WarmupDecayLR"}}, "needs total_num_steps"),
+        ({"scheduler": {"type": "Cosine", "params": {}}}, "DeepSpeed has the schedulers"),
+        ({"scheduler": {"type": "WarmupLR", "params": {}}}, "lr of the optimizer is missing"),
+        ({"log_history": []}, "holds no learning rate"),
+        ({"best": None}, "no best recipe"),
+        (lambda _: 1 / 0, "fails as a function of the step"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(used: Any, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        lrtune.schedule_of(used, steps=10)
+
+
+@pytest.mark.parametrize("name", ["steps", "every", "accumulate"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "3"])
+def test_counts_are_whole_numbers(name: str, value: Any) -> None:
+    with pytest.raises(InputError, match=f"{name} must be a whole number"):
+        lrtune.schedule_of("cosine", **{"steps": 10, name: value})
