@@ -1,7 +1,7 @@
 """Every line of the table of calls, in the real packages: the rate of every update against lrtune's own.
 
 ``nox -s hosts`` installs the packages, runs this, and writes ``docs/hosts.md`` from what was measured. A host that is
-missing skips.
+missing skips; PyTorch's and scikit-learn's lines are tried in tests/unit/reporting/test_snippets.py too.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from lrtune.schedules import for_recipe, multipliers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the packages warn of themselves
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # the packages warn of themselves
 
-LIGHT = ("torch", "sklearn")  # in the usual run; the others are in nox -s hosts
 LR = 0.3
 EXACT = 2e-6  # of the peak; some compute in float32
 SHORT, LONG = 97, 1000
@@ -81,7 +80,7 @@ def deviation(host: str, recipe: lrtune.Recipe, steps: int, *, total: int | None
     return float(np.max(np.abs(rates - want)) / recipe.lr)
 
 
-@pytest.fixture(params=[pytest.param(host, marks=() if host in LIGHT else pytest.mark.slow) for host in DRIVERS])
+@pytest.fixture(params=DRIVERS)
 def host(request: pytest.FixtureRequest) -> str:
     try:
         ready(request.param)
@@ -121,7 +120,6 @@ def test_where_a_warmup_is_rounded_it_is_off_by_what_the_lines_say(host: str) ->
     assert off <= (0.05 if "round(" in code.partition("json_scheduler")[0] else EXACT)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("spec", NEAR["deepspeed"])
 def test_json_alone_is_off_by_what_is_said(spec: str) -> None:
     try:
@@ -136,7 +134,6 @@ def test_json_alone_is_off_by_what_is_said(spec: str) -> None:
         assert off == pytest.approx(NEAR["deepspeed"][spec].off[said], rel=0.01)
 
 
-@pytest.mark.slow
 def test_transformers_trainer_does_what_the_arguments_say(tmp_path: Path) -> None:
     """The scheduler that a Trainer makes of the arguments, where the warmup is of whole updates."""
     transformers = pytest.importorskip("transformers")

@@ -9,6 +9,7 @@ from lrtune.errors import InputError
 from lrtune.reporting.diagnosis import FindingKind
 from lrtune.reporting.html.lr_axis import lr_axis
 from lrtune.reporting.snippets import TITLES, Kind, snippet
+from lrtune.reporting.snippets.optimizer import portable
 
 if TYPE_CHECKING:
     from lrtune.core.records import StudyRecord
@@ -37,8 +38,9 @@ def _paste(record: StudyRecord) -> list[dict[str, Any]]:
         return []
     used = best.setup.get("library")
     kinds = [kind for kind in TITLES if kind != "generator" or kind == used]
-    codes = []
+    codes, told = [], portable(best.recipe, best.setup)
     for kind in sorted(kinds, key=lambda kind: kind != used):
         with contextlib.suppress(InputError):
-            codes.append((kind, snippet(best.recipe, cast(Kind, kind), setup=best.setup if kind == used else None)))
+            recipe, setup = (best.recipe, best.setup) if kind == used else (told, None)
+            codes.append((kind, snippet(recipe, cast(Kind, kind), setup=setup)))
     return [{"kind": kind, "name": TITLES[kind], "code": code, "open": not n} for n, (kind, code) in enumerate(codes)]

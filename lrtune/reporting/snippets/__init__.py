@@ -12,6 +12,7 @@ from lrtune.core.recipe import Recipe
 from lrtune.errors import InputError
 from lrtune.reporting.snippets import frameworks, hosts
 from lrtune.reporting.snippets.generator_function import generator_lines
+from lrtune.reporting.snippets.optimizer import portable
 from lrtune.reporting.snippets.pytorch import network_lines
 from lrtune.reporting.snippets.scikit_learn import estimator_lines
 from lrtune.schedules import Schedule, Warmup, describe, parse
@@ -133,8 +134,11 @@ def snippet(
         msg = "snippet: the search found no recipe, for no trial completed; search on, or give a recipe"
         raise InputError(msg)
     known = setup if setup is not None else found.best_setup
-    used = host or known.get("library", "torch")
-    return _snippet(found.best_recipe, used, total_steps, known if known.get("library") == used else {})
+    trained = str(known.get("library", ""))
+    used = host or (trained if trained in KINDS else "torch")
+    if known.get("library") == used:
+        return _snippet(found.best_recipe, used, total_steps, known)
+    return _snippet(portable(found.best_recipe, known), used, total_steps, {})
 
 
 def _snippet(recipe: Recipe, host: str, total_steps: int | None, setup: Mapping[str, Any]) -> str:

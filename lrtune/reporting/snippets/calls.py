@@ -349,11 +349,16 @@ def _values(recipe: Recipe, schedule: Schedule, options: Mapping[str, Any]) -> d
         "first_lr": "lr" if schedule(0.0) == 1 else f"{schedule(0.0)!r} * lr",
     }
     if isinstance(schedule, Step | MultiStep):
-        at = _drops(schedule)
-        if len(at) > MOST_PARTS:
+        if isinstance(schedule, Step):
+            drops = math.ceil(1 / schedule.every - ROUNDING) - 1
+            at, values["milestones"] = f"{schedule.every!r} * drop", f"for drop in range(1, {drops + 1})"
+        else:
+            drops = len(schedule.at)
+            at, values["milestones"] = "at", f"for at in {list(schedule.at)!r}"
+        if drops > MOST_PARTS:
             return None
-        values["milestones"] = f"[math.ceil(at * {rest} - 1e-6) for at in {at!r}]"
-        values["values"] = f"[lr * {schedule.factor!r} ** drops for drops in range({len(at) + 1})]"
+        values["milestones"] = f"[math.ceil({at} * {rest} - 1e-6) {values['milestones']}]"
+        values["values"] = f"[lr * {schedule.factor!r} ** drops for drops in range({drops + 1})]"
     if "decay" in options:
         values["stable"] = repr(1 - options["decay"])
     if "up" in options and "start" in options:
@@ -363,11 +368,3 @@ def _values(recipe: Recipe, schedule: Schedule, options: Mapping[str, Any]) -> d
             "final": repr(options["start"] / options["end"]) if options["end"] else "math.inf",
         }
     return values
-
-
-def _drops(schedule: Step | MultiStep) -> list[float]:
-    """The fractions of the run at which it drops."""
-    if isinstance(schedule, MultiStep):
-        return list(schedule.at)
-    count = math.ceil(1 / schedule.every - ROUNDING) - 1
-    return [schedule.every * drop for drop in range(1, count + 1)]

@@ -70,6 +70,7 @@ def transformers_lines(
     options.append(f"lr_scheduler_type={name}")
     options += [f"lr_scheduler_kwargs={kwargs}"] if kwargs != "{}" else []
     warmup = ", warmup_steps" if recipe.warmup else ", 0"
+    specific = f", scheduler_specific_kwargs={kwargs}" if kwargs != "{}" else ""
     lines = list(plan.before)
     if not any("total_steps" in line for line in lines):
         lines.append(f"total_steps = {total_steps or f'{recipe.epochs} * len(train_loader)'}")
@@ -83,7 +84,7 @@ def transformers_lines(
     lines += [
         *([] if made else _unmade(recipe, "optim")),
         "# The same in a loop of your own, exact at every step; scheduler.step() after every optimizer.step():",
-        f"scheduler = get_scheduler({name}, optimizer{warmup}, total_steps, scheduler_specific_kwargs={kwargs})",
+        *assigned("scheduler", f"get_scheduler({name}, optimizer{warmup}, total_steps{specific})"),
     ]
     return with_imports(["from transformers import TrainingArguments, get_scheduler", *plan.imports], lines)
 

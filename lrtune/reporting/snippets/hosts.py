@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -239,8 +238,8 @@ def deepspeed_lines(recipe: Recipe, schedule: Schedule, total_steps: int | None,
     config = [f'    "train_batch_size": {recipe.batch_size},'] if recipe.batch_size is not None else []
     if found is not None:
         decay = {"weight_decay": 0.01} if found[0] == "AdamW" else {}  # PyTorch's; DeepSpeed's own is zero
-        kind, options = found[0], json.dumps({"lr": recipe.lr, **decay, **found[1]}).replace("true", "True")
-        config.append(f'    "optimizer": {{"type": "{kind}", "params": {options.replace("false", "False")}}},')
+        options = ", ".join(f'"{name}": {value!r}' for name, value in {"lr": recipe.lr, **decay, **found[1]}.items())
+        config.append(f'    "optimizer": {{"type": "{found[0]}", "params": {{{options}}}}},')
     lines = [*plan.before, "config = {", *config, "}"]
     if plan.call is not None:
         return with_imports(plan.imports, [*lines, "# deepspeed.initialize(model=model, config=config)"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from lrtune.reporting.snippets.source import arguments, as_source, imported, one_line, spaced
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 
     from lrtune.core.recipe import Recipe
 
-__all__ = ["TORCH_OPTIMIZERS", "optimizer_lines", "torch_optimizer"]
+__all__ = ["TORCH_OPTIMIZERS", "optimizer_lines", "portable", "torch_optimizer"]
 
 TORCH_OPTIMIZERS = (
     *("Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "ASGD"),
@@ -181,6 +183,22 @@ def _blocks(recipe: Recipe) -> list[str]:
         "for group in groups:",
         '    group["lr"] = group.pop("lr_ratio", 1.0) * lr',
     ]
+
+
+def portable(recipe: Recipe, setup: Mapping[str, Any]) -> Recipe:
+    """The recipe with what a run of PyTorch's says of its optimizer and batch size, for the code of other hosts.
+
+    An optimizer that is not one of PyTorch's alone, or trains groups at rates of their own, stays unsaid.
+    """
+    if recipe.batch_size is None and isinstance(setup.get("batch_size"), int):
+        recipe = dataclasses.replace(recipe, batch_size=setup["batch_size"])
+    with contextlib.suppress(AttributeError, LookupError, TypeError, ValueError):  # damaged
+        (made,) = setup["optimizers"]
+        kind, options = made["optimizer"], arguments(made["options"]).removeprefix(", ")
+        plain = made["groups"] == ALL and kind["module"] == "torch.optim" and kind["name"] in TORCH_OPTIMIZERS
+        if plain and recipe.optimizer is None:
+            recipe = dataclasses.replace(recipe, optimizer=f"{kind['name'].lower()}({options})")
+    return recipe
 
 
 def torch_optimizer(recipe: Recipe) -> tuple[str, dict[str, Any]] | None:

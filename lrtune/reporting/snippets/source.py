@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["arguments", "as_source", "assigned", "identifier", "imported", "one_line", "spaced"]
 
+WIDTH = 100
+
 
 def as_source(value: Any) -> str:
     """A value of :func:`lrtune.training.setups.plain` as Python; lists were tuples.
@@ -35,20 +37,30 @@ def arguments(options: Mapping[str, Any]) -> str:
     return "".join(f", {identifier(name)}={as_source(value)}" for name, value in options.items())
 
 
-def assigned(name: str, call: str, *, width: int = 100) -> list[str]:
-    """``name = call``, the outermost arguments of the call on lines of their own where it is long."""
-    whole = f"{name} = {call}"
-    opened = re.match(r"[\w.]*[(\[{]", call)
-    if len(whole) <= width or opened is None:
-        return [whole]
+def assigned(name: str, call: str) -> list[str]:
+    """``name = call``, the arguments of long calls on lines of their own."""
+    return _broken(f"{name} = {call}", "")
+
+
+def _broken(text: str, indent: str) -> list[str]:
+    opened = re.match(r"[\w.=: \"]*[(\[{]", text)
+    if len(indent + text) <= WIDTH or opened is None or text[-1] not in ")]}":
+        return [indent + text]
     parts, depth = [""], 0
-    for letter in call[opened.end() : -1]:
+    for letter in text[opened.end() : -1]:
         depth += (letter in "([{") - (letter in ")]}")
+        if depth < 0:  # the bracket that it begins with is closed before its end
+            return [indent + text]
         if letter == "," and not depth:
             parts.append("")
         else:
             parts[-1] += letter
-    return [f"{name} = {opened[0]}", *(f"    {part.strip()}," for part in parts), call[-1]]
+    inner = []
+    comma = "," if len(parts) > 1 else ""  # none after a comprehension
+    for part in parts:
+        lines = _broken(part.strip(), f"{indent}    ")
+        inner += [*lines[:-1], lines[-1] + comma]
+    return [indent + opened[0], *inner, indent + text[-1]]
 
 
 def identifier(name: str) -> str:
