@@ -232,7 +232,8 @@ def _places(scheduler: Any) -> list[str]:
 
 def _cycled(scheduler: Any, group: Mapping[str, Any]) -> list[str]:
     """Momentum that moves too: lrtune's schedules leave it alone."""
-    if not getattr(scheduler, "cycle_momentum", False):
+    parts = (scheduler, *getattr(scheduler, "_schedulers", ()))
+    if not any(getattr(part, "cycle_momentum", False) for part in parts):
         return []
     name = "beta1" if "betas" in group else "momentum"
     return [f"it moves the {name} too, which lrtune's schedules leave alone: cycle_momentum=False switches that off"]
@@ -244,10 +245,11 @@ def _of_group(optimizer: Any) -> dict[str, Any]:
     fields: dict[str, Any] = {"optimizer": kind if kind.isidentifier() else None}
     if isinstance(group.get("weight_decay"), int | float):
         fields["weight_decay"] = float(group["weight_decay"])
-    if isinstance(group.get("momentum"), int | float):
-        fields["momentum"] = float(group["momentum"])
-    elif "betas" in group:
-        fields["momentum"] = float(group["betas"][0])
+    made = optimizer.defaults  # OneCycleLR and CyclicLR move those of the group
+    if isinstance(made.get("momentum"), int | float):
+        fields["momentum"] = float(made["momentum"])
+    elif "betas" in made:
+        fields["momentum"] = float(made["betas"][0])
     return fields
 
 

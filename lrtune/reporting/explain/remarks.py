@@ -20,6 +20,7 @@ SMALL = 1e-9  # of the highest rate: zero, or no change
 REACHED = 0.999  # of the peak
 JUMP = 0.1  # of the highest rate, in one update
 ENDED = 0.05  # of the run at one value
+LONGER = 2  # than the longest part at one value before: else it goes in steps
 LOW = 1e-3  # of the highest rate
 
 
@@ -91,17 +92,16 @@ def _end(rates: Floats, accumulate: int) -> Iterator[str]:
         yield "it never changes"
         return
     last = int(changed[-1]) + 1
-    flat = (steps - last) / steps
+    tail, before = steps - last, int(np.max(np.diff([0, *(changed + 1)])))  # updates at one rate
     share = float(rates[-1]) / most if most > 0 else math.nan
-    drops = len(changed) <= steps / 20  # in steps: between two it is flat anyway
-    if flat >= ENDED and not drops and share < REACHED:
+    if tail >= max(ENDED * steps, LONGER * before + 1) and share < REACHED:
         why = ""
         if accumulate > 1 and last <= steps / accumulate + 1:
             why = f" because accumulation counts micro-batches, {accumulate} to an update"
-        yield f"the last {_percent(flat)} run at the end value, {rates[-1]:.3g}{why}"
+        yield f"the last {_percent(tail / steps)} run at the end value, {rates[-1]:.3g}{why}"
     end = max(2 * float(rates[-1]) - float(rates[-2]), 0.0) / most  # where the next update would be
     if LOW < min(share, end) < REACHED:
-        yield f"ends at {_percent(min(share, end))} of the peak"
+        yield f"ends at {_percent(share)} of the peak"
     elif share >= REACHED:
         yield "ends at its peak"
 

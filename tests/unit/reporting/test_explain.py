@@ -118,10 +118,12 @@ def test_the_parameters_are_not_copied() -> None:
 
 
 def test_a_scheduler_that_moves_the_momentum_says_so() -> None:
-    found = lrtune.schedule_of(
-        torch.optim.lr_scheduler.OneCycleLR(optimizer(momentum=0.9), max_lr=0.1, total_steps=STEPS)
-    )
+    made = optimizer(momentum=0.9)
+    found = lrtune.schedule_of(torch.optim.lr_scheduler.OneCycleLR(made, max_lr=0.1, total_steps=STEPS))
     assert any("moves the momentum too" in remark for remark in found.remarks)
+    assert made.param_groups[0]["momentum"] == 0.95
+    assert found.nearest.momentum == 0.9
+    assert str(found).startswith("torch OneCycleLR, 97 updates\n")
 
 
 def test_a_plateau_is_read_by_its_options() -> None:
@@ -199,7 +201,8 @@ ODD = {
     "update 0 is at zero and changes no weight": [0, 1, 0.5],
     "the peak is never reached: at most 90 % of it, at update 1": [0.8, 0.9, 0.7],
     "it rises to 150 % of the learning rate that it was given, at update 1": [1, 1.5, 1],
-    "ends at 40 % of the peak": [1, 0.8, 0.6, 0.5],
+    "ends at 50 % of the peak": [1, 0.8, 0.6, 0.5],
+    "the last 60 % run at the end value, 0.5": [1, 0.75, 0.5, 0.5, 0.5],
     "ends at its peak": [0.2, 0.6, 1],
     "jumps up from 0.1 to 1 at update 3": [1, 0.5, 0.1, 1, 0.5],
     "it never changes": [1, 1, 1],
@@ -218,7 +221,8 @@ def test_what_is_odd_is_said(remark: str) -> None:
 @pytest.mark.parametrize("spec", ["linear", "cosine", "onecycle", "wsd", "step", "polynomial"])
 def test_nothing_odd_is_said_of_a_plain_schedule(spec: str) -> None:
     said = lrtune.schedule_of(spec, steps=1000, lr=1.0).remarks
-    assert [remark for remark in said if not remark.startswith("ends at 1 %")] == []
+    assert [remark for remark in said if remark != "ends at 1 % of the peak"] == []
+    assert bool(said) == (spec == "step")
 
 
 @pytest.mark.parametrize(
