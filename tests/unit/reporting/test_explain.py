@@ -173,6 +173,71 @@ def test_what_is_a_recipe_stays_one() -> None:
     assert lrtune.schedule_of("cosine", steps=STEPS, lr=0.2).rates[0] == 0.2
 
 
+RECORDED: dict[str, tuple[dict[str, Any], list[float]]] = {
+    "linear": ({}, [0.0, 3e-05, 0.00015, 0.00027, 0.0003, 0.000168965517, 3.44827586e-06]),
+    "cosine": ({}, [0.0, 3e-05, 0.00015, 0.00027, 0.0003, 0.000179595502, 9.77856915e-08]),
+    "cosine_with_restarts": ({"num_cycles": 3}, [0.0, 3e-05, 0.00015, 0.00027, 0.0003, 0.00023417806, 8.79306427e-07]),
+    "polynomial": ({"power": 2.0}, [0.0, 3e-05, 0.00015, 0.00027, 0.0003, 9.52327652e-05, 1.39622143e-07]),
+    "constant": ({}, [0.0003, 0.0003, 0.0003, 0.0003, 0.0003, 0.0003, 0.0003]),
+    "constant_with_warmup": ({}, [0.0, 3e-05, 0.00015, 0.00027, 0.0003, 0.0003, 0.0003]),
+    "inverse_sqrt": ({}, [0.0, 3e-05, 0.00015, 0.00027, 0.0003, 0.000136930639, 9.68245837e-05]),
+    "cosine_with_min_lr": ({"min_lr": 1e-05}, [0.0, 3e-05, 0.00015, 0.00027, 0.0003, 0.000183608986, 1.00945262e-05]),
+    "cosine_warmup_with_min_lr": (
+        {"min_lr_rate": 0.1},
+        [3e-05, 6e-05, 0.00018, 0.0003, 0.000299911993, 0.00018684057, 3e-05],
+    ),
+    "warmup_stable_decay": (
+        {"num_decay_steps": 20, "warmup_type": "cosine", "decay_type": "1-sqrt", "min_lr_ratio": 0.1},
+        [3e-05, 3.66073703e-05, 0.000165, 0.00029339263, 0.0003, 0.0003, 3.68365527e-05],
+    ),
+    "WarmupLR": ({"warmup_num_steps": 10}, [0.0, 0.0, 0.000209691001, 0.000286272753, 0.0003, 0.0003, 0.0003]),
+    "WarmupDecayLR": (
+        {"total_num_steps": 97, "warmup_max_lr": 0.0003, "warmup_num_steps": 10, "warmup_min_lr": 1e-05},
+        [1e-05, 1e-05, 0.000212701301, 0.000286730328, 0.0003, 0.000176666667, 1.66666667e-05],
+    ),
+    "WarmupCosineLR": (
+        {"total_num_steps": 97, "warmup_num_steps": 10, "warmup_type": "linear"},
+        [0.0, 0.0, 0.00012, 0.00024, 0.00027, 0.000179607543, 1.27775913e-07],
+    ),
+    "OneCycle": (
+        {
+            "cycle_min_lr": 3e-05,
+            "cycle_max_lr": 0.0003,
+            "cycle_first_step_size": 30,
+            "cycle_second_step_size": 40,
+            "decay_step_size": 5,
+            "decay_lr_rate": 0.5,
+        },
+        [3e-05, 3.9e-05, 7.5e-05, 0.000111, 0.00012, 0.0001785, 8.33333333e-06],
+    ),
+    "LRRangeTest": (
+        {"lr_range_test_min_lr": 0.0003, "lr_range_test_step_size": 9, "lr_range_test_staircase": True},
+        [0.0003, 0.0003, 0.0003, 0.0006, 0.0006, 0.0018, 0.0033],
+    ),
+}
+"""What transformers 5.24.0 and DeepSpeed 0.19.8 set at updates 0, 1, 5, 9, 10, 48 and 96 of 97, of a rate of 3e-4, by
+their options; those of transformers with warmup_steps=0.1. Recorded; ``tests/hosts`` compares every update."""
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_a_configuration_is_read_without_the_package(name: str) -> None:
+    options, rates = RECORDED[name]
+    if name[0].isupper():
+        used: dict[str, Any] = {"optimizer": {"params": {"lr": 3e-4}}, "scheduler": {"type": name, "params": options}}
+    else:
+        used = {
+            "learning_rate": 3e-4,
+            "lr_scheduler_type": name,
+            "lr_scheduler_kwargs": options,
+            "warmup_steps": 0.1,
+            "per_device_train_batch_size": 8,
+            "gradient_accumulation_steps": 4,
+        }
+    found = lrtune.schedule_of(used, steps=STEPS)
+    assert found.rates[[0, 1, 5, 9, 10, 48, 96]].tolist() == pytest.approx(rates, rel=1e-7, abs=1e-13)
+    assert found.nearest.batch_size == (None if name[0].isupper() else 32)
+
+
 def test_accumulation_that_counts_micro_batches_is_drawn_by_updates() -> None:
     found = lrtune.schedule_of(lambda t: max(1 - float(t) / 100, 0.1), steps=100, accumulate=4)
     assert found.rates[:3].tolist() == pytest.approx([0.97, 0.93, 0.89])
