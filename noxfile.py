@@ -73,6 +73,20 @@ def notebook(session: nox.Session) -> None:
 
 
 @nox.session
+def snippets(session: nox.Session) -> None:
+    """The lines to paste, and ``lrtune explain``, in the real packages; writes docs/hosts.md."""
+    _install(session, "test")
+    session.install("-c", "constraints.txt", "-r", str(HERE / "tests" / "hosts" / "requirements.txt"))
+    # These ask for a torchvision, a torch or a CUDA compiler that their schedules do without.
+    session.install("--no-deps", "-r", str(HERE / "tests" / "hosts" / "without-dependencies.txt"))
+    session.run(
+        "pytest",
+        *("-n0", "-m", "slow", "tests/hosts/test_pasted.py", "tests/hosts/test_explained.py", *session.posargs),
+        env={**ONE_THREAD, "LRTUNE_WRITE_HOSTS": "1"},
+    )
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Every rule of ruff, and its formatter."""
     _install(session, "dev")

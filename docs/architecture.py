@@ -65,6 +65,8 @@ checkpoint folder a paused run's state; the Optuna study everything that must ou
 | Who trains a trial right now, and is that process alive? | `workers/lease`, `study/trials` |
 | Does an action fit into the budget? | `study/engine/scheduler` for every strategy |
 | What does the verdict say? | `reporting/diagnosis/study_verdict` |
+| Which call of which framework gives a schedule? | `reporting/snippets/calls` |
+| What is odd about a schedule that somebody uses? | `reporting/explain/remarks` |
 | Which options has a search? | `study/settings`, for Python calls, files and the command line |
 | When does a job search again? | `jobs/drift_strategy`, by the test of `jobs/drift` |
 | When does a search end? | `study/engine` for the limits, the strategy for the rest |

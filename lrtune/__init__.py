@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from lrtune.integrations.learning_rate_search import LearningRateSearchCV
     from lrtune.integrations.lightning_trainer.trainer import LightningTrainer
     from lrtune.integrations.notebook import NotebookDisplay
+    from lrtune.reporting.explain import AppliedSchedule, schedule_of
+    from lrtune.reporting.snippets import snippet
     from lrtune.search.lr_range.lr_range import RangeTest, range_test
     from lrtune.search.samplers.pruner import DivergencePruner
     from lrtune.study.comparison import Comparison, compare
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from lrtune.training.networks.trainer import TorchTrainer
 
 __all__ = [
+    "AppliedSchedule",
     "Comparison",
     "Curve",
     "DataError",
@@ -75,6 +78,8 @@ __all__ = [
     "__version__",
     "compare",
     "range_test",
+    "schedule_of",
+    "snippet",
     "suggest",
     "tune",
 ]
@@ -90,6 +95,8 @@ _HOMES = {
     "integrations.notebook": ("NotebookDisplay",),
     "integrations.keras_trainer.trainer": ("KerasTrainer",),
     "integrations.lightning_trainer.trainer": ("LightningTrainer",),
+    "reporting.explain": ("AppliedSchedule", "schedule_of"),
+    "reporting.snippets": ("snippet",),
     "search.lr_range.lr_range": ("RangeTest", "range_test"),
     "search.samplers.pruner": ("DivergencePruner",),
     "study.comparison": ("Comparison", "compare"),

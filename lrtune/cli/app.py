@@ -19,7 +19,7 @@ __all__ = ["COMMANDS", "app", "main", "run"]
 
 USAGE = 2
 
-COMMANDS = ("optimize", "compare", "range_test", "report", "dashboard", "job", "storage")
+COMMANDS = ("optimize", "compare", "range_test", "explain", "report", "dashboard", "job", "storage")
 """The modules of the commands. Each has a function ``register(app)``, and imports nothing heavy at its top."""
 
 app = typer.Typer(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-__all__ = ["load", "load_trainer"]
+__all__ = ["load", "load_made", "load_trainer"]
 
 
 def load_trainer(reference: str, folder: Path, *, where: str = "trainer") -> Any:
@@ -77,6 +77,21 @@ def load(reference: str, folder: Path, *, where: str) -> Any:
             raise StudyFileError(msg)
         found = getattr(found, part)
     return found
+
+
+def load_made(reference: str, folder: Path, *, where: str) -> Any:
+    """What :func:`load` finds; of a function without arguments what it returns.
+
+    Raises
+    ------
+    StudyFileError
+        If there is no such thing, or the user's code cannot be loaded or fails.
+    """
+    found = load(reference, folder, where=where)
+    if not (inspect.isfunction(found) or inspect.isclass(found)) or _required(found):
+        return found
+    with _users_code(f"{where}: {reference!r} failed"):
+        return found()
 
 
 def _file(path: Path, where: str) -> ModuleType:

@@ -130,6 +130,12 @@ class Result:
             study=study,
         )
 
+    @property
+    def best_setup(self) -> Mapping[str, Any]:
+        """How the best run was set up beyond its recipe; empty where that is not known, as without the study."""
+        best = None if self.study is None else self._record().best
+        return {} if best is None else best.setup
+
     def demand_effect(self) -> None:
         """Raise where the learning rate has no effect, as the command does with exit code 3.
 

@@ -13,7 +13,7 @@ from layering import PACKAGE, ROOT
 import lrtune
 from lrtune.config.study_file import read_study
 from lrtune.jobs.job_file import read_job
-from lrtune.reporting.snippets import KINDS, snippet
+from lrtune.reporting.snippets import KINDS, TITLES, snippet
 from lrtune.schedules import SCHEDULES
 from lrtune.study.result import Result
 
@@ -77,7 +77,8 @@ def test_the_lines_to_paste_are_those_that_are_written() -> None:
     page = (DOCS / "howto" / "paste.md").read_text()
     recipe = lrtune.Recipe(lr=0.0642, epochs=30, batch_size=64, schedule="cosine", warmup=0.1, optimizer="adamw")
     assert snippet(recipe).strip() in page
-    assert set(KINDS) == {"torch", "sklearn", "generator", "transformers"}
+    assert set(KINDS) == set(TITLES)
+    assert all(title in page for title in TITLES.values() if title != "Your function")
 
 
 def _toml() -> list[tuple[str, str]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import contextlib
+from typing import TYPE_CHECKING, Any, cast
 
 from lrtune.errors import InputError
 from lrtune.reporting.diagnosis import FindingKind
 from lrtune.reporting.html.lr_axis import lr_axis
-from lrtune.reporting.snippets import snippet
+from lrtune.reporting.snippets import TITLES, Kind, snippet
+from lrtune.reporting.snippets.optimizer import portable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,18 +17,10 @@ if TYPE_CHECKING:
     from lrtune.core.records import StudyRecord
     from lrtune.reporting.answer_text import AnswerText
     from lrtune.reporting.diagnosis import Finding
-    from lrtune.reporting.snippets import Kind
 
 __all__ = ["answer_section", "toned"]
 
 CALM = {FindingKind.CLEAR, FindingKind.LIKELY, FindingKind.WARMUP_WIDENS, FindingKind.SCHEDULE_IRRELEVANT}
-TABS: dict[Kind, str] = {
-    "torch": "PyTorch",
-    "sklearn": "scikit-learn",
-    "generator": "Your function",
-    "transformers": "Your Trainer, as PyTorch",
-}
-ANYWHERE = ("torch", "sklearn")  # libraries whose code can be written from a recipe alone, whoever trained it
 
 
 def answer_section(record: StudyRecord, answer: AnswerText) -> dict[str, Any]:
@@ -46,18 +40,15 @@ def toned(findings: Sequence[Finding]) -> list[tuple[str, Finding]]:
 
 
 def _paste(record: StudyRecord) -> list[dict[str, Any]]:
-    """The recipe as code, a tab for each library, open at the one that it was trained with.
-
-    Empty where the schedule cannot be written as code.
-    """
+    """The recipe as code, a tab for each host, the one that it was trained with first; those that can be written."""
     best = record.best
     if best is None:
         return []
     used = best.setup.get("library")
-    kinds = [kind for kind in TABS if kind in ANYWHERE or kind == used]
-    opened = used if used in kinds else kinds[0]
-    try:
-        codes = [(kind, snippet(best.recipe, kind, setup=best.setup if kind == used else None)) for kind in kinds]
-    except InputError:
-        return []
-    return [{"kind": kind, "name": TABS[kind], "code": code, "open": kind == opened} for kind, code in codes]
+    kinds = [kind for kind in TITLES if kind != "generator" or kind == used]
+    codes, told = [], portable(best.recipe, best.setup)
+    for kind in sorted(kinds, key=lambda kind: kind != used):
+        with contextlib.suppress(InputError):
+            recipe, setup = (best.recipe, best.setup) if kind == used else (told, None)
+            codes.append((kind, snippet(recipe, cast(Kind, kind), setup=setup)))
+    return [{"kind": kind, "name": TITLES[kind], "code": code, "open": not n} for n, (kind, code) in enumerate(codes)]

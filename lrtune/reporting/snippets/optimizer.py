@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from lrtune.reporting.snippets.source import arguments, as_source, imported, one_line, spaced
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 
     from lrtune.core.recipe import Recipe
 
-__all__ = ["TORCH_OPTIMIZERS", "optimizer_lines"]
+__all__ = ["TORCH_OPTIMIZERS", "optimizer_lines", "portable", "torch_optimizer"]
 
 TORCH_OPTIMIZERS = (
     *("Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "ASGD"),
@@ -183,8 +185,37 @@ def _blocks(recipe: Recipe) -> list[str]:
     ]
 
 
+def portable(recipe: Recipe, setup: Mapping[str, Any]) -> Recipe:
+    """The recipe with what a run of PyTorch's says of its optimizer and batch size, for the code of other hosts.
+
+    An optimizer that is not one of PyTorch's alone, or trains groups at rates of their own, stays unsaid.
+    """
+    if recipe.batch_size is None and isinstance(setup.get("batch_size"), int):
+        recipe = dataclasses.replace(recipe, batch_size=setup["batch_size"])
+    with contextlib.suppress(AttributeError, LookupError, TypeError, ValueError):  # damaged
+        (made,) = setup["optimizers"]
+        kind, options = made["optimizer"], arguments(made["options"]).removeprefix(", ")
+        plain = made["groups"] == ALL and kind["module"] == "torch.optim" and kind["name"] in TORCH_OPTIMIZERS
+        if plain and recipe.optimizer is None:
+            recipe = dataclasses.replace(recipe, optimizer=f"{kind['name'].lower()}({options})")
+    return recipe
+
+
+def torch_optimizer(recipe: Recipe) -> tuple[str, dict[str, Any]] | None:
+    """The class of ``torch.optim`` and its options; None where it is none, several, or of several learning rates."""
+    name, options = _read(recipe.optimizer or "")
+    kind, options = _options(recipe, name, options)
+    return None if not kind or "others" in options or recipe.layer_decay not in {None, 1} else (kind, options)
+
+
 def _call(recipe: Recipe, name: str, options: Mapping[str, Any]) -> tuple[str, str]:
     """The class of that name and its options as source; an empty class where it is none of PyTorch's."""
+    kind, options = _options(recipe, name, options)
+    return kind, "".join(f", {option}={value!r}" for option, value in options.items())
+
+
+def _options(recipe: Recipe, name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The class and its options, those of the recipe included."""
     known = {kind.lower(): kind for kind in TORCH_OPTIMIZERS}
     kind = SHORT.get(name) or known.get(name, "")
     options = dict(options)
@@ -198,7 +229,7 @@ def _call(recipe: Recipe, name: str, options: Mapping[str, Any]) -> tuple[str, s
         options["nesterov"] = False  # as the trainer: without momentum it is plain descent
     if recipe.weight_decay is not None and kind not in WITHOUT_DECAY:
         options["weight_decay"] = recipe.weight_decay
-    return kind, "".join(f", {option}={value!r}" for option, value in options.items())
+    return kind, options
 
 
 def _read(optimizer: str) -> tuple[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from lrtune.training.setups import PAIRS
@@ -9,7 +10,9 @@ from lrtune.training.setups import PAIRS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["arguments", "as_source", "identifier", "imported", "one_line", "spaced"]
+__all__ = ["arguments", "as_source", "assigned", "identifier", "imported", "one_line", "spaced"]
+
+WIDTH = 100
 
 
 def as_source(value: Any) -> str:
@@ -32,6 +35,32 @@ def as_source(value: Any) -> str:
 def arguments(options: Mapping[str, Any]) -> str:
     """Options as ``", name=value"`` for each."""
     return "".join(f", {identifier(name)}={as_source(value)}" for name, value in options.items())
+
+
+def assigned(name: str, call: str) -> list[str]:
+    """``name = call``, the arguments of long calls on lines of their own."""
+    return _broken(f"{name} = {call}", "")
+
+
+def _broken(text: str, indent: str) -> list[str]:
+    opened = re.match(r"[\w.=: \"]*[(\[{]", text)
+    if len(indent + text) <= WIDTH or opened is None or text[-1] not in ")]}":
+        return [indent + text]
+    parts, depth = [""], 0
+    for letter in text[opened.end() : -1]:
+        depth += (letter in "([{") - (letter in ")]}")
+        if depth < 0:  # the bracket that it begins with is closed before its end
+            return [indent + text]
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    inner = []
+    comma = "," if len(parts) > 1 else ""  # none after a comprehension
+    for part in parts:
+        lines = _broken(part.strip(), f"{indent}    ")
+        inner += [*lines[:-1], lines[-1] + comma]
+    return [indent + opened[0], *inner, indent + text[-1]]
 
 
 def identifier(name: str) -> str:

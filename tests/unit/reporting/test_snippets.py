@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from layering import ROOT
 from sklearn.linear_model import SGDClassifier, SGDRegressor
 from sklearn.neural_network import MLPRegressor
 
 from lrtune.core.recipe import Recipe
 from lrtune.errors import InputError
-from lrtune.reporting.snippets import snippet
+from lrtune.reporting.snippets import KINDS, TITLES, snippet
+from lrtune.reporting.snippets.calls import CALLS
 from lrtune.reporting.snippets.optimizer import TORCH_OPTIMIZERS
 from lrtune.reporting.snippets.schedule import FORMULAS, imports, multiplier, steps
 from lrtune.schedules import SCHEDULES, for_recipe, parse
@@ -246,7 +248,7 @@ def test_the_head_says_it_in_words() -> None:
 
 
 def test_bad_ones_are_refused() -> None:
-    with pytest.raises(InputError, match="kind must be one of torch, sklearn, generator"):
+    with pytest.raises(InputError, match="host must be one of torch, transformers"):
         snippet(recipe(), "jax")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="did you mean cosine"):
         snippet(recipe(schedule="cosin"))
@@ -286,3 +288,38 @@ def test_an_optimizer_that_reads_its_learning_rate_once_follows_the_schedule_of_
     assert "scale_updates(optimizers[1])\n" in snippet(recipe(optimizer='muon(others="rprop")', warmup=0.1))
     assert "scale_updates" not in snippet(recipe(optimizer="rprop"))
     assert "# optimizer: muon(others=3)" in snippet(recipe(optimizer="muon(others=3)"))
+
+
+def test_a_schedule_that_follows_a_metric_is_refused_where_none_is_heard() -> None:
+    with pytest.raises(InputError, match="follows a metric"):
+        snippet(recipe(schedule="plateau"), "keras")
+
+
+@pytest.mark.parametrize("warmup", WARMUPS)
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_host_has_lines_that_compile(spec: str, warmup: float) -> None:
+    """What they do is tried in the real packages: tests/hosts."""
+    for host in KINDS:
+        for optimizer in ("sgd(momentum=0.9, nesterov=True)", 'muon(others="adamw")'):
+            what = recipe(schedule=spec, warmup=warmup, optimizer=optimizer, weight_decay=0.1)
+            code = snippet(what, host, total_steps=TOTAL)  # type: ignore[arg-type]
+            compile(code, host, "exec")
+            assert repr(what.lr) in code
+            assert host == "generator" or all(len(line) <= 160 for line in code.splitlines())
+
+
+def test_every_call_is_of_a_schedule_and_a_host_that_there_are() -> None:
+    assert set(CALLS) <= set(KINDS)
+    assert all(set(calls) <= set(SCHEDULES) for calls in CALLS.values())
+
+
+def test_the_page_of_hosts_has_every_call() -> None:
+    """It is written by ``nox -s hosts``; a call that it does not know has not been measured."""
+    rows = [line.strip("| ").split(" | ") for line in (ROOT / "docs" / "hosts.md").read_text().splitlines()]
+    head = next(row for row in rows if row[0] == "host")
+    table = {row[0]: dict(zip(head, row, strict=True)) for row in rows if len(row) == len(head)}
+    for host, title in TITLES.items():
+        for spec in head[2:]:
+            calls = CALLS.get(host, {}).get(spec, ())
+            kind = "own" if any(call.warm for call in calls) else "own\\*" if calls else "fn"
+            assert host == "generator" or table[title][spec].split()[0] == kind, (host, spec)
