@@ -2,8 +2,9 @@
 
 The multilayer perceptron of studies/digits-mlp (64-64) under SGD with momentum and AdamW at batches of 32 and 512, and
 the transformer of studies/python-lm. Rounds alternate between the sides; the ratio is that of the fastest round of
-each, since other programs only ever slow a round down. A round has the evaluation of the held-out part that an epoch
-ends with, and each member has a learning rate of its own. ``auto`` is what stack="auto" measures of itself.
+each, since other programs only ever slow a round down. With one thread it is CPU time, else time by the clock. A round
+has the evaluation of the held-out part that an epoch ends with, and each member has a learning rate of its own.
+``auto`` is what stack="auto" measures of itself.
 
 On a GPU also: the peak of memory over K times that of one run (weights, optimizer, activations).
 
@@ -69,11 +70,12 @@ class Side:
 
     def seconds(self) -> float:
         """Of one round, for each member."""
-        begin = time.perf_counter()
+        clock = time.process_time if self._device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+        begin = clock()
         self.run.advance(self.steps)
         if self._device == "cuda":
             torch.cuda.synchronize()
-        return (time.perf_counter() - begin) / self.count
+        return (clock() - begin) / self.count
 
 
 def peak(task: str, count: int, *, stack: bool, **options: Any) -> int:

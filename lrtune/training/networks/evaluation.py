@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lrtune.training.networks.loss import Batch, Metric, Objective
+    from lrtune.training.networks.torch_losses import TorchLoss
 
 __all__ = ["measure", "measure_each"]
 
@@ -78,8 +79,7 @@ def measure(
 
 def measure_each(
     results: Callable[[Batch], Sequence[torch.Tensor]],
-    members: int,
-    objective: Objective,
+    loss: TorchLoss,
     metrics: Mapping[str, Accuracy],
     batches: Iterable[Batch],
 ) -> list[dict[str, float]]:
@@ -87,21 +87,25 @@ def measure_each(
 
     `results` gives the losses of a batch, of shape (members,), and of each metric the counts, of shape (members, ...).
     """
-    means = [_MeanLoss(objective, str) for _ in range(members)]
+    losses: list[torch.Tensor] = []
+    divisors: list[float] = []
     counts: list[list[torch.Tensor]] = []
     for batch in batches:
-        losses, *counted = results(batch)
-        target, samples = inputs_and_target(batch)[1], max(1, length(batch))
-        for mean, loss in zip(means, losses, strict=True):
-            mean.add(LossResult(loss, None, target, None), samples)
+        found, *counted = results(batch)
+        divisor = loss.divisor(inputs_and_target(batch)[1])
+        losses.append(found.double())
+        divisors.append(1.0 if divisor is None else float(divisor))
         counts.append(counted)
+    weights = torch.tensor(divisors, dtype=torch.float64, device=losses[0].device).unsqueeze(1)
+    total = torch.where(weights == 0, 0, torch.stack(losses) * weights).sum(0)  # where nothing counts the loss is NaN
+    means = total if loss.module.reduction == "sum" else total / weights.sum()
     shares = {
         name: [metric.value(row) for row in torch.stack([counted[place] for counted in counts]).sum(0).tolist()]
         for place, (name, metric) in enumerate(metrics.items())
     }
     return [
-        {"valid_loss": mean.value(), **{name: values[row] for name, values in shares.items()}}
-        for row, mean in enumerate(means)
+        {"valid_loss": mean, **{name: values[row] for name, values in shares.items()}}
+        for row, mean in enumerate(means.tolist())
     ]
 
 

@@ -13,6 +13,7 @@ import torch
 
 from lrtune.training.member import TrainingStopped
 from lrtune.training.networks.accuracy import Accuracy
+from lrtune.training.networks.data import TensorSource
 from lrtune.training.networks.evaluation import measure_each
 from lrtune.training.networks.nested import length
 from lrtune.training.networks.run import CHECK_EVERY, READ_EVERY
@@ -64,7 +65,8 @@ class Stack:
         self._inputs = [*self.tensors.parts, *self.tensors.held.values()]
         self._training: dict[Hashable, TrainingProgram] = {}
         self._evaluation: dict[Hashable, Program] = {}
-        self._evaluates = self.settings.objective.torch_loss is not None
+        self._evaluates = True
+        self._samples = self.settings.train.batch_size(members[0].recipe, self.settings.batch_size)
 
     def holds(self, members: Sequence[NetworkMember]) -> bool:
         """Whether it is of these members, and what they train is still here."""
@@ -156,7 +158,10 @@ class Stack:
         metrics = self.settings.metrics
         counted = {name: metric for name, metric in metrics.items() if isinstance(metric, Accuracy)}
         sizes = {member.eval_size for member in self.members} | {self.settings.eval_batch_size}
-        if self.settings.valid is None or len(counted) < len(metrics) or len(sizes) > 1 or not self._evaluates:
+        loss = self.settings.objective.torch_loss
+        if self.settings.valid is None or loss is None or not self._evaluates:
+            return
+        if len(counted) < len(metrics) or len(sizes) > 1 or not isinstance(self.settings.valid, TensorSource):
             return
         if all(member.is_evaluated for member in self.members):
             return
@@ -170,10 +175,12 @@ class Stack:
                 self._evaluation[key] = self._functions.evaluation(batch, list(counted.values()))
             return self._evaluation[key](*self._inputs, *batch)
 
-        batches = self.settings.valid.ordered(self.settings.eval_batch_size, self.settings.device)
+        # A batch for each has no more samples than one has alone, or than they are trained on.
+        size = max(self._samples, self.settings.eval_batch_size // len(self.members))
+        batches = self.settings.valid.ordered(size, self.settings.device)
         try:
             with torch.no_grad():
-                found = measure_each(results, len(self.members), self.settings.objective, counted, batches)
+                found = measure_each(results, loss, counted, batches)
         except Exception:  # noqa: BLE001 -- what is wrong is said by the member's own evaluation
             self._evaluates = False
             return
