@@ -38,6 +38,7 @@ def results(draw: st.DrawFn) -> Result:
         stopped_because="the budget is used",
         ending=draw(st.sampled_from(Ending)),
         warnings=tuple(draw(st.lists(st.text(), max_size=3))),
+        machine_time=draw(st.none() | st.integers(0, 100).map(lambda n: n / 8)),
     )
 
 
@@ -52,7 +53,7 @@ def test_the_json_has_what_is_promised(result: Result) -> None:
     data = result.to_json()
     assert set(data) == {
         *("study", "metric", "direction", "best", "band", "edge", "cost", "epochs_trained"),
-        *("trials", "stopped_because", "ending", "warnings", "probability", "noise"),
+        *("trials", "stopped_because", "ending", "warnings", "probability", "noise", "machine_time"),
     }
     assert set(data["trials"]) == GROUPS
     assert set(data["edge"]) == {"lr", "low", "high"}

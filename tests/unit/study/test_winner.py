@@ -100,7 +100,8 @@ def test_a_module_trained_anew_on_other_data() -> None:
     same, more = result.refit(), result.refit((INPUTS, CLASSES))
     ended = result.best_model()
     for name, tensor in ended.state_dict().items():
-        assert torch.equal(tensor, same.state_dict()[name]), "the same data, recipe and seed"
+        # within rounding: in the search it may have been trained beside others
+        assert torch.allclose(tensor, same.state_dict()[name], atol=1e-5), "the same data, recipe and seed"
     assert not more.training
     assert not torch.equal(more[0].weight, same[0].weight)
     with torch.no_grad():
