@@ -31,7 +31,7 @@ def blocks(*languages: str) -> Iterator[tuple[str, str]]:
 
 PROGRAMS = list(blocks("python"))
 LONG = re.compile(r"compare\(|Tracker|Notes")  # those take seconds
-NEEDED = {"Notes": "optuna_dashboard", "MLflow": "mlflow", "TensorBoard": "tensorboard"}
+NEEDED = {"Notes": "optuna_dashboard", "MLflow": "mlflow", "TensorBoard": "tensorboard", "import keras": "keras"}
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,7 @@ user's. A run trains in minibatches and can be paused after any of them.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import re
-from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +15,6 @@ import numpy as np
 import sklearn
 from sklearn.base import BaseEstimator
 from sklearn.dummy import DummyClassifier, DummyRegressor
-from sklearn.metrics import get_scorer, get_scorer_names
 from sklearn.metrics._scorer import _BaseScorer
 from sklearn.pipeline import Pipeline
 
@@ -35,19 +32,19 @@ from lrtune.training.estimators.inner_steps import difference
 from lrtune.training.estimators.linear_stack import EstimatorRun
 from lrtune.training.estimators.preparation import prepared
 from lrtune.training.estimators.run import REFUSALS, EstimatorMember, EstimatorTask, quiet
+from lrtune.training.estimators.scorers import LOSSES, scorers_of
 from lrtune.training.estimators.state import UnsavableError, save_fitted
 from lrtune.training.final import trained_model
 from lrtune.training.out_of_memory import first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from lrtune.core.curve import Direction
     from lrtune.training.base import Setup
 
 __all__ = ["SklearnTrainer"]
 
-LOSSES = ("train_loss", "valid_loss")
 DEFAULT_BATCH = 32
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 PER_ROW = "linear models of scikit-learn update after each row: batch_size only sets how often the schedule moves"
@@ -130,7 +127,7 @@ class SklearnTrainer:
         self._pipeline, last = _parts(estimator)
         self._estimator = estimator
         default = _batch_size(batch_size, last)
-        scorers = _scorers(metrics)
+        scorers = scorers_of(metrics)
         self._split = "given" if valid is not None else f"{valid_fraction:g} of the rows, seed {split_seed}"
         data = prepared(
             X,
@@ -371,31 +368,6 @@ def _batch_size(given: int | None, estimator: Any) -> int:
         raise InputError(msg)
     own = getattr(estimator, "batch_size", None)
     return given or (own if isinstance(own, int) and own > 0 else DEFAULT_BATCH)
-
-
-def _scorers(metrics: Iterable[str] | Mapping[str, Any]) -> dict[str, Any]:
-    """Scorers by the names under which they are reported."""
-    if isinstance(metrics, str) or not isinstance(metrics, Iterable):
-        msg = (
-            f"metrics is a list of names or a mapping of names to scorers (got {metrics!r}); write metrics=['accuracy']"
-        )
-        raise InputError(msg)
-    given = metrics if isinstance(metrics, Mapping) else dict(zip(*[list(metrics)] * 2, strict=True))
-    for name in given:
-        if not isinstance(name, str):
-            msg = f"a scorer of your own needs a name (got {name!r} without one); write metrics={{'score': ...}}"
-            raise InputError(msg)
-    return {name: _scorer(scorer) for name, scorer in given.items() if name not in LOSSES}
-
-
-def _scorer(name: Any) -> Any:
-    try:
-        return get_scorer(name)
-    except (ValueError, TypeError):
-        near = difflib.get_close_matches(str(name), [*LOSSES, *get_scorer_names()], n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "see sklearn.metrics.get_scorer_names()"
-        msg = f"the metric {name!r} is none of train_loss, valid_loss and scikit-learn's scorers; {hint}"
-        raise InputError(msg) from None
 
 
 def _described(estimator: Any, adapter: EstimatorAdapter) -> str:
