@@ -33,13 +33,14 @@ def beside(beliefs: Beliefs, budget: Budget, candidates: Sequence[Observation]) 
     longest = max((run.trial.until or 0.0) - run.trained for run in joined)
     planned = context.spent + sum(1 - (run.trial.until or 0.0) / budget.length for run in joined)
     price = context.beside_price if context.by_time else 1.0
+    reserve = context.to_finish if beliefs.observed.completed else 1 + context.to_finish  # the first may yet diverge
     ends = beliefs.draws(candidates)
     gain = np.maximum(0, ends[:, known].min(axis=1, keepdims=True) - ends).mean(axis=0)
     found: list[tuple[float, int, float]] = []
     for j, run in enumerate(candidates):
         remaining, until = budget.remaining(run), min(budget.after(run.trained), budget.round(run.trained + longest))
         free = run.trial.open and not run.completed and context.can_join(run.trial.recipe) and until > run.trained
-        if free and budget.affords(budget.price(run, until) + context.to_finish):
+        if free and budget.affords(budget.price(run, until) + reserve):
             worth = gain[j] / max(price * remaining, CONFIG.least_price)
             found += [(worth, j, until)] if worth > _least(context, planned + remaining) else []
     if not found:
