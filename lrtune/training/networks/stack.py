@@ -88,10 +88,9 @@ class Stack:
         cannot be taken, or memory ran out: the members stand at the step before it and can go on one by one.
         """
         members = self.members
-        epochs = [member.step // member.per_epoch for member in members]
-        begin = members[0].step % members[0].per_epoch
+        places = [divmod(member.step, member.per_epoch) for member in members]
         due = {(-member.step - 1) % CHECK_EVERY for member in members}
-        table = [m.rates(epoch)[begin : begin + steps] for m, epoch in zip(members, epochs, strict=True)]
+        table = [m.rates(epoch)[at : at + steps] for m, (epoch, at) in zip(members, places, strict=True)]
         rates = torch.tensor(table, dtype=self.tensors.weights.dtype).T.contiguous().unsqueeze(-1)
         rates = rates.to(self.tensors.weights.device)
         generators: list[torch.Generator] = []
@@ -100,7 +99,7 @@ class Stack:
         taken = 0
         try:
             for offset in range(steps):
-                batch, shared = self._batch(epochs, begin + offset)
+                batch, shared = self._batch(places, offset)
                 with torch.no_grad():
                     losses = self._step(batch, rates[offset], generators, shared=shared)
                 taken += 1
@@ -121,13 +120,16 @@ class Stack:
                 member.stream.advance(generator)
         return segment.stopped
 
-    def _batch(self, epochs: Sequence[int], position: int) -> tuple[Batch, bool]:
-        """The members' batches, and whether it is one for all; else each tensor is of shape (members, samples, ...)."""
-        found: dict[tuple[int, int], Any] = {}
-        keys = [(member.recipe.seed, epoch) for member, epoch in zip(self.members, epochs, strict=True)]
+    def _batch(self, places: Sequence[tuple[int, int]], offset: int) -> tuple[Batch, bool]:
+        """The members' batches, and whether it is one for all; else each tensor is of shape (members, samples, ...).
+
+        Each member's is so many steps after its place, an epoch and a position in it.
+        """
+        found: dict[tuple[int, int, int], Any] = {}
+        keys = [(m.recipe.seed, epoch, at + offset) for m, (epoch, at) in zip(self.members, places, strict=True)]
         for live, key in zip(self._lives, keys, strict=True):
             if key not in found:
-                found[key] = live.feed.batch(key[1], position)
+                found[key] = live.feed.batch(*key[1:])
         if len(found) == 1:
             return tuple(found[keys[0]]), True
         return tuple(torch.stack(parts) for parts in zip(*(found[key] for key in keys), strict=True)), False

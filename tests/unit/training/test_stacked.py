@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from networks import CLASSES, FEATURES, Noisy, blobs, bowl_trainer, make, plain
+from networks import CLASSES, FEATURES, SAMPLES, Noisy, blobs, bowl_trainer, make, plain
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
@@ -237,6 +237,21 @@ class TestTogether:
         alone = [*run.advance(3), *run.advance(2), *curves(run, steps=5)[0]]
         assert place
         assert alike(alone, found)
+
+    @pytest.mark.parametrize("samples", [64, SAMPLES])  # whole batches, which members need not reach together, or not
+    def test_those_at_other_steps_have_batches_and_rates_of_their_own(self, samples: int) -> None:
+        recipes = [Recipe(lr=0.05 * n, epochs=4, seed=n, schedule="cosine") for n in (1, 1, 2)]
+        trainer = make(stack=True, train_data=blobs(samples))
+        runs = [trainer.start([recipe]) for recipe in recipes]
+        found = [[*run.advance(ahead)] for run, ahead in zip(runs, (1, 6, 11), strict=True)]
+        joint = trainer.together(runs)
+        assert joint is not None
+        while joint.alive:
+            for report in joint.advance(1):
+                found[report.member].append(report)
+        for recipe, ahead, reports in zip(recipes, (1, 6, 11), found, strict=True):
+            run = make(train_data=blobs(samples)).start([recipe])
+            assert alike([*run.advance(ahead), *curves(run, steps=1)[0]], reports)
 
     def test_an_exception_of_the_user_leaves_no_state(self) -> None:
         def metric(outputs: Any, targets: Any) -> float:
