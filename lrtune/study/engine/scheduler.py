@@ -42,8 +42,10 @@ MOST_TOGETHER = 16
 """Runs that are trained as one stacked model: more of them add time wherever it was measured."""
 
 PRICES = {0.05: 0.03, 0.6: 0.25}
-"""What a strategy is told a run costs beside others, by the most that was measured: a few values, so that the same search
-makes the same decisions again although no two measurements are equal. More than all: nothing is trained beside others."""
+"""What a strategy is told a run costs beside others, by the most that was measured for it; above all, none joins.
+
+A few values, so that the same search decides the same again although no two measurements are equal.
+"""
 
 HOPELESS_TRIALS = 10
 """Trials after which any search ends if all of them diverged."""
