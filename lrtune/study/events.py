@@ -33,7 +33,8 @@ class Progress:
     machine_budget
         The limit on `machine_time`; None where there is none.
     spent, machine_time
-        Full trainings so far; and the time of so many runs alone that they took, less where runs trained side by side.
+        Full trainings so far; and the time of so many runs alone that they took, less where runs trained side by side;
+        None where that is not known.
     elapsed
         Seconds since this call began.
     counts
@@ -59,7 +60,7 @@ class Progress:
     trials_limit: int | None = None
     machine_budget: float | None = None
     spent: float = 0.0
-    machine_time: float = 0.0
+    machine_time: float | None = None
     elapsed: float = 0.0
     counts: Mapping[str, int] = field(default_factory=dict)
     best: Recipe | None = None
@@ -76,8 +77,9 @@ class Progress:
         """``"1.25 of 4 full trainings, in the time of 0.80"``; the time only where it differs, or is limited."""
         limit, most = ("" if one is None else f" of {one:g}" for one in (self.budget, self.machine_budget))
         shown = f"{self.spent:.2f}{limit} full trainings"
-        faster = self.machine_budget is not None or self.spent - self.machine_time >= SHOWN
-        return f"{shown}, in the time of {self.machine_time:.2f}{most}" if faster else shown
+        if self.machine_time is None or (self.machine_budget is None and self.spent - self.machine_time < SHOWN):
+            return shown
+        return f"{shown}, in the time of {self.machine_time:.2f}{most}"
 
     @property
     def seconds_left(self) -> float | None:
@@ -85,7 +87,7 @@ class Progress:
         finished = sum(count for group, count in self.counts.items() if group != "open")
         guesses = [
             self._at_pace(self.spent, self.budget),
-            self._at_pace(self.machine_time, self.machine_budget),
+            self._at_pace(self.machine_time or 0.0, self.machine_budget),
             self._at_pace(finished, self.trials_limit),
         ]
         if self.timeout is not None:

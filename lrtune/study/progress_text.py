@@ -99,7 +99,7 @@ def rows(progress: Progress, since: float, *, ascii_only: bool) -> Iterator[tupl
 
 
 def _bar(progress: Progress, *, ascii_only: bool) -> str:
-    limits = ((progress.spent, progress.budget), (progress.machine_time, progress.machine_budget))
+    limits = ((progress.spent, progress.budget), (progress.machine_time or 0.0, progress.machine_budget))
     shares = [spent / limit for spent, limit in limits if limit]
     if not shares:
         return ""

@@ -65,7 +65,7 @@ class Stacking:
         """Those that can be trained as one, and for which it pays; all others go one by one."""
         if self._mode is False or len(members) < 2:  # noqa: PLR2004 -- nobody to share with
             return []
-        why = why_not_settings(self._settings)
+        why = self._why_not()
         if why:
             self._notify(why)
             return []
@@ -76,6 +76,16 @@ class Stacking:
             except UnstackableError as refusal:
                 self._notify(str(refusal))
         return [group for group in found.values() if self.pays(group)]
+
+    def _why_not(self) -> str:
+        """Why no runs are stacked; ``""`` where some may be.
+
+        A function of the user's is recorded as tensor operations and not called again: a loss that counts its calls, or
+        reads a variable, would stand still. What it does is for the user to know.
+        """
+        own = self._settings.objective.torch_loss is None
+        careful = "the loss is a function of your own, which may do more than tensors show: stack=True stacks it"
+        return why_not_settings(self._settings) or (careful if own and self._mode == "auto" else "")
 
     def _kind(self, member: NetworkMember) -> int:
         """The number of what it has in common with others, found out once for each model; UnstackableError."""
@@ -105,7 +115,7 @@ class Stacking:
 
     def speedup(self, recipe: Recipe, members: int) -> float:
         """Member-steps a second of so many stacked over one by one; 1 where they are not stacked."""
-        if self._mode is False or members < 2 or why_not_settings(self._settings):  # noqa: PLR2004 -- nobody to share with
+        if self._mode is False or members < 2 or self._why_not():  # noqa: PLR2004 -- nobody to share with
             return 1.0
         kind = self._kind_of_recipe(recipe)
         if kind is None or not self._can(kind, recipe):

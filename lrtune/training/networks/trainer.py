@@ -106,7 +106,8 @@ class TorchTrainer:
         False: never, and each run is then the same bit for bit however many there are. Runs may differ in learning
         rate, schedule, warmup, momentum, weight decay, seed and length. It needs tensors in memory as `train_data`,
         SGD, Adam or AdamW, and a model that :func:`torch.func.vmap` takes; dropout only of ``nn.Dropout`` on the CPU.
-        Whatever is not possible goes one by one, and a notice says why.
+        Whatever is not possible goes one by one, and a notice says why. What is stacked is recorded as tensor
+        operations and not called again, so a model must do nothing else; a loss function of your own needs True.
     compile
         Whether to compile the model with ``torch.compile``, or its options, such as ``{"mode": ...}``.
 

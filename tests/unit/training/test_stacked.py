@@ -280,6 +280,25 @@ class TestTogether:
 
 
 class TestChoice:
+    def test_auto_leaves_a_loss_of_the_users_own_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        calls = []
+
+        def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            calls.append(len(calls))  # as one that anneals something would
+            return functional.cross_entropy(output, target)
+
+        monkeypatch.setattr(stacking, "CLEARLY", 0.0)
+        careful, told = make(stack="auto", model=plain, loss=loss), make(stack=True, model=plain, loss=loss)
+        assert careful.stack_speedup(FOUR[0], 4) == 1.0
+        run = careful.start(FOUR[:2])
+        run.advance(3)
+        assert len(storage(run)) == 2
+        assert any("function of your own" in notice for notice in careful.notices)
+        assert len(calls) >= 6
+        run = told.start(FOUR[2:])
+        run.advance(3)
+        assert len(storage(run)) == 1
+
     def test_auto_stacks_only_where_it_is_measured_to_pay(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for least, stacked in ((float("inf"), False), (0.0, True)):
             monkeypatch.setattr(stacking, "CLEARLY", least)
