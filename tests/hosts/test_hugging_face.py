@@ -13,6 +13,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import torch
+from open_tab import open_tab
 from tiny_bert import TRAIN, VALID, WORDS, accuracy, model, trainer
 from torch.utils.data import Dataset
 from trainer_contract import SavingContract, TrainerContract, train
@@ -436,8 +437,10 @@ def test_a_study_from_the_trainer(tmp_path: Path) -> None:
     result = lrtune.tune(holder, space, epochs=3, budget=2.0, seed=0)
     assert result.best_value is not None
     assert result.best_value < 0.8
-    result.report(tmp_path / "report.html")
-    assert "adamw" in (tmp_path / "report.html").read_text().lower()
+    host, code = open_tab(result, tmp_path)
+    assert host == "transformers"
+    assert "optim='adamw_torch_fused'," in code
+    assert f"per_device_train_batch_size={result.best_recipe.batch_size}," in code
 
 
 class Same(Dataset[Any]):

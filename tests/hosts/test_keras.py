@@ -11,6 +11,7 @@ import pytest
 
 keras = pytest.importorskip("keras", reason="Keras is not installed; nox -s hosts installs it")
 
+from open_tab import open_tab
 from trainer_contract import BowlContract, SavingContract, TrainerContract, refused, train
 
 import lrtune
@@ -315,3 +316,17 @@ def test_the_pasted_lines_train_as_the_search_did(spec: str, warmup: float, micr
         want = recipe.lr * multipliers(for_recipe(recipe, 10), 10)
         assert rates.seen == pytest.approx(list(want), abs=1e-6)
     assert model.evaluate(*valid, verbose=0) == pytest.approx(report.point.values["valid_loss"], rel=1e-4)
+
+
+def test_the_report_of_a_study_opens_with_its_lines(tmp_path: Path) -> None:
+    result = lrtune.tune(
+        make(make_model=lambda: mlp(optimizer=keras.optimizers.SGD(momentum=0.5))),
+        {"lr": (1e-3, 0.1)},
+        epochs=2,
+        budget=1.5,
+        seed=0,
+    )
+    host, code = open_tab(result, tmp_path)
+    assert host == "keras"
+    assert code == lrtune.snippet(result)
+    assert "momentum=0.5" in code

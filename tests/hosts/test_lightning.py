@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from networks import blobs, mlp
+from open_tab import open_tab
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
@@ -339,3 +340,14 @@ def test_the_pasted_lines_train_as_the_search_did(spec: str, warmup: float) -> N
     assert {**made, "changes_lr": False, "groups": None} == {**was, "groups": None}
     assert [group["ratio"] for group in made["groups"]] == pytest.approx([group["ratio"] for group in was["groups"]])
     assert found["val_loss"] == pytest.approx(report.point.values["valid_loss"], rel=1e-5)
+
+
+def test_the_report_of_a_study_opens_with_its_lines(tmp_path: Path) -> None:
+    given = make(make_module=Grouped, gradient_clip_val=0.5)
+    result = lrtune.tune(given, {"lr": (1e-3, 0.1)}, epochs=2, budget=1.5, seed=0)
+    host, code = open_tab(result, tmp_path)
+    assert host == "lightning"
+    assert code == lrtune.snippet(result)
+    assert "gradient_clip_val=0.5," in code
+    assert "betas=(0.8, 0.95)" in code
+    assert "* lr}" in code

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ import pytest
 skorch = pytest.importorskip("skorch", reason="skorch is not installed; nox -s hosts installs it")
 
 import torch
+from open_tab import open_tab
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 from skorch.callbacks import Callback, EarlyStopping, EpochScoring, GradientNormClipping, LRScheduler
@@ -25,6 +26,9 @@ import lrtune
 from lrtune.core.recipe import Recipe
 from lrtune.errors import DataError
 from lrtune.training.estimators.trainer import SklearnTrainer
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.hosts
 
@@ -198,3 +202,17 @@ def test_the_pasted_lines_train_as_the_search_did(spec: str, warmup: float, *, s
     with torch.no_grad():
         loss = functional.mse_loss(model.forward(held), torch.as_tensor(target))
     assert float(loss) / 2 == pytest.approx(report.point.values["valid_loss"], rel=1e-5)  # as scikit-learn halves it
+
+
+def test_the_report_of_a_study_opens_with_its_lines(tmp_path: Path) -> None:
+    result = lrtune.tune(
+        SklearnTrainer(classifier(verbose=0), *blobs(), batch_size=24),
+        {"lr": (1e-3, 0.1)},
+        epochs=2,
+        budget=1.5,
+        seed=0,
+    )
+    host, code = open_tab(result, tmp_path)
+    assert host == "sklearn"
+    assert code == lrtune.snippet(result)
+    assert "batch_size=24," in code

@@ -108,7 +108,7 @@ def compiled_lines(recipe: Recipe, schedule: Schedule, total_steps: int | None, 
     lines += assigned("optimizer", f"{kind}({rate}{arguments(options)})")
     if found is None:
         lines += spaced(_callback(int(options.get("gradient_accumulation_steps", 1))))
-    lines.append(f"# model.compile(optimizer, ...) with your loss and metrics; {fit})")
+    lines += ["# model.compile(optimizer, ...) with your loss and metrics", f"# {fit})"]
     return with_imports(needed, lines)
 
 

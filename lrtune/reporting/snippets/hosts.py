@@ -152,7 +152,7 @@ def lightning_lines(recipe: Recipe, schedule: Schedule, total_steps: int | None,
 def _trained_optimizer(recipe: Recipe, setup: Mapping[str, Any]) -> list[str]:
     """The optimizer as the run had it, of a module ``self``."""
     made, _ = optimizer_lines(recipe, setup, moves=True)
-    return [*(["model = self"] if any("model." in line for line in made) else []), f"lr = {recipe.lr!r}", *made]
+    return [*(["model = self"] if any("model." in line for line in made) else []), *made]
 
 
 def timm_lines(recipe: Recipe, schedule: Schedule, total_steps: int | None, setup: Mapping[str, Any]) -> list[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lrtune.reporting.snippets.schedule import imports, multiplier, plateau_class, steps
-from lrtune.reporting.snippets.source import arguments, as_source, spaced
+from lrtune.reporting.snippets.source import arguments, as_source, assigned, spaced
 from lrtune.schedules import Plateau
+from lrtune.schedules.decays import Constant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,24 +28,28 @@ def chosen_step(setup: Mapping[str, Any]) -> list[str]:
 
 
 def network_lines(recipe: Recipe, schedule: Schedule, total_steps: int | None, setup: Mapping[str, Any]) -> list[str]:
-    """The net's settings, and a callback that sets the learning rate before each step."""
+    """The net's settings, and a callback that sets the learning rate before each step where it moves."""
     rows = int(setup["batch_size"])
     heard = isinstance(schedule, Plateau)
-    lines = [f"lr = {recipe.lr!r}", *chosen_step(setup)]
+    own = {name: value for name, value in setup["settings"].items() if name != "train_split"}
+    settings = arguments({"lr": recipe.lr, **own, "batch_size": rows, "max_epochs": recipe.epochs})
+    settings += f"{'' if heard else ', train_split=None'}, iterator_train__shuffle=True"
+    told = "train_split holds out the rows that plateau hears of" if heard else "on the rows to train on"
+    after = [
+        f"owned = {OWNED!r}  # what a search leaves out",
+        "callbacks = [one for one in model.callbacks or [] if not any(name in str(one) for name in owned)]",
+        *assigned("model", f"model.set_params({settings.removeprefix(', ')})"),
+    ]
+    fit = f"# model.fit({'steps.fit_transform(X, y)' if setup['pipeline'] else 'X'}, y); {told}"
+    if isinstance(schedule, Constant) and not recipe.warmup:
+        return [*chosen_step(setup), *after, "model.set_params(callbacks=callbacks)", fit]
+    lines = chosen_step(setup)
     lines += [f"batches = range(0, len(y), {rows})"] if total_steps is None else []
     lines += steps(recipe, total_steps, "batches", setup)
     if isinstance(schedule, Plateau):
         lines += [*spaced(plateau_class(recipe, schedule, "update")), "plateau = Plateau()"]
     lines += [*spaced(multiplier(recipe, schedule)), *spaced(_callback(recipe, setup, heard=heard))]
-    settings = arguments({"lr": recipe.lr, **setup["settings"], "batch_size": rows, "max_epochs": recipe.epochs})
-    lines += [
-        f"owned = {OWNED!r}  # what a search leaves out",
-        "callbacks = [one for one in model.callbacks or [] if not any(name in str(one) for name in owned)]",
-        f"model.set_params({settings.removeprefix(', ')})",
-        f"model.set_params({'' if heard else 'train_split=None, '}iterator_train__shuffle=True)",
-        'model.set_params(callbacks=[*callbacks, ("learning_rate", LearningRate())])',
-        f"# model.fit({'steps.fit_transform(X, y)' if setup['pipeline'] else 'X'}, y), on the rows to train on",
-    ]
+    lines += [*after, 'model.set_params(callbacks=[*callbacks, ("learning_rate", LearningRate())])', fit]
     return [*imports(schedule), "from skorch.callbacks import Callback", "", *lines]
 
 
