@@ -124,9 +124,9 @@ def _best(file: Path, name: str | None, storage: str | None, out: Path | None) -
 
 def _text(found: AppliedSchedule) -> str:
     from lrtune.cli.chart import area
-    from lrtune.cli.formatting import recipe
     from lrtune.reporting.explain.remarks import highest
     from lrtune.schedules import describe, parse
+    from lrtune.study.progress_text import recipe
 
     top = highest(found.rates)
     encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from lrtune.core.outcome import Outcome
     from lrtune.core.recipe import Recipe
 
-__all__ = ["Baseline", "Report", "Run", "Setup", "State", "Trainer", "stack_speedup", "together"]
+__all__ = ["Baseline", "Report", "Run", "Setup", "State", "Trainer", "beside_others", "stack_speedup", "together"]
 
 State: TypeAlias = dict[str, Any]
 """What a checkpoint holds: dicts with string keys, lists, str, int, float, bool, None, bytes and numpy
@@ -136,7 +136,8 @@ class Trainer(Protocol):
         closed on its own, and then has what the joint run has trained. A member that diverges or completes ends as
         usual, in both. To drop one takes it out of the joint run only, and to close that takes all of them out: no
         member ends, and none is freed. The joint run has no state of its own. None where these runs cannot be trained
-        side by side, or where that does not pay: the caller advances them one by one.
+        side by side, or where that does not pay: the caller advances them one by one. Where some may be trained one by
+        one all the same, its ``sizes`` tell how many the last advance trained as one with each other member.
     ``stack_speedup(recipe: Recipe, members: int, /) -> float``
         How many times faster so many runs like that one train side by side than one by one, in steps of a member a
         second; measured once on a few steps of models that are thrown away. 1.0 where they are not trained so.
@@ -175,9 +176,24 @@ class Trainer(Protocol):
 
 
 def together(trainer: Trainer, runs: Sequence[Run]) -> Run | None:
-    """A run that trains several runs side by side, see :class:`Trainer`; None where this trainer cannot."""
+    """A run that trains several runs side by side, see :class:`Trainer`; None where this trainer cannot.
+
+    Also None where the training code raises: the same happens when a run is trained alone, and is dealt with there.
+    """
     method: Callable[[Sequence[Run]], Run | None] | None = getattr(trainer, "together", None)
-    return None if method is None else method(runs)
+    try:
+        return None if method is None else method(runs)
+    except Exception:  # noqa: BLE001 -- user code may raise anything
+        return None
+
+
+def beside_others(run: Run, members: Sequence[int]) -> Mapping[int, int]:
+    """Of each member that the last advance trained as one with others, how many they were, see :class:`Trainer`.
+
+    A run that does not say has trained all of `members` so.
+    """
+    sizes: Mapping[int, int] | None = getattr(run, "sizes", None)
+    return dict.fromkeys(members, len(members)) if sizes is None else sizes
 
 
 def stack_speedup(trainer: Trainer, recipe: Recipe, members: int) -> float:

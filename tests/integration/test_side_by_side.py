@@ -44,14 +44,14 @@ def trainer(kind: type[lrtune.TorchTrainer] = Stacking, **options: Any) -> lrtun
     rng = np.random.default_rng(0)
     inputs = rng.standard_normal((160, 6)).astype(np.float32)
     classes = (inputs[:, 0] + 0.5 * inputs[:, 1] > 0).astype(np.int64)
-    return kind(
-        model=lambda: nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 2)),
-        train_data=(inputs[:128], classes[:128]),
-        valid_data=(inputs[128:], classes[128:]),
-        optimizer_options={"momentum": 0.9},
-        stack=True,
-        **options,
-    )
+    given: dict[str, Any] = {
+        "model": lambda: nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 2)),
+        "train_data": (inputs[:128], classes[:128]),
+        "valid_data": (inputs[128:], classes[128:]),
+        "optimizer_options": {"momentum": 0.9},
+        "stack": True,
+    }
+    return kind(**given | options)
 
 
 def searched(made: lrtune.TorchTrainer, **options: Any) -> tuple[lrtune.Result, StudyRecord]:
@@ -154,6 +154,60 @@ def test_what_is_raised_side_by_side_is_tried_alone() -> None:
     assert result.best_recipe is not None
     assert not any(trial.outcome_key in {"failed", "out_of_memory"} for trial in record.records)
     assert result.machine_time == pytest.approx(result.cost)
+
+
+class Unwilling(Stacking):
+    """One that turns out not to train runs side by side: in one way or the other, they are trained in turn."""
+
+    why: Exception | None = None
+
+    def together(self, runs: Sequence[Run], /) -> Any:
+        del runs
+        if self.why is not None:
+            raise self.why
+
+
+@pytest.mark.parametrize("why", [None, RuntimeError("CUDA out of memory")])
+def test_where_it_turns_out_impossible_they_are_trained_in_turn(why: Exception | None) -> None:
+    made = trainer(Unwilling)
+    made.why = why  # type: ignore[attr-defined]  # of the class above
+    result, record = searched(made)
+    assert result.machine_time == pytest.approx(result.cost)
+    assert not any(trial.outcome_key in {"failed", "out_of_memory"} for trial in record.records)
+
+
+class Interrupted(nn.Sequential):
+    """A model in whose 61st call Ctrl-C is pressed: the first of several that are trained in turn has begun."""
+
+    calls, at = 0, 61
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        type(self).calls += 1
+        if type(self).calls == self.at:
+            raise KeyboardInterrupt
+        output: torch.Tensor = super().forward(inputs)
+        return output
+
+
+def test_ctrl_c_ends_those_that_are_trained_in_turn_too(tmp_path: Path) -> None:
+    made, storage = trainer(Unwilling, model=lambda: Interrupted(nn.Linear(6, 2))), str(tmp_path / "study.db")
+    with pytest.raises(KeyboardInterrupt):
+        searched(made, storage=storage)
+    assert Interrupted.calls == Interrupted.at
+    result, record = searched(made, storage=storage)
+    assert result.best_recipe is not None
+    assert all(trial.outcome is not None for trial in record.records)
+
+
+def test_time_is_saved_only_where_runs_were_stacked() -> None:
+    """A smaller last batch must come for all at once: members elsewhere in the epoch are trained one by one."""
+    made = trainer(batch_size=10)
+    runs = [made.start([lrtune.Recipe(lr=lr, epochs=EPOCHS)]) for lr in (0.01, 0.02, 0.03)]
+    runs[0].advance(5)
+    joint: Any = made.together(runs)
+    joint.advance(2)
+    assert joint.sizes == {1: 2, 2: 2}
+    joint.close()
 
 
 def test_a_grid_is_trained_side_by_side() -> None:

@@ -55,12 +55,12 @@ def execute(state: SearchState, trials: Sequence[StoredTrial]) -> BaseException 
     jobs = [_Job(trial=trial, claim=_claim_of(trial)) for trial in trials]
     with _training(state):
         for job in jobs:
-            _guarded(state, [job], lambda job=job: _prepare(state, job))  # type: ignore[misc]  # bound at once
-        ready = [job for job in jobs if job.lane is not None and job.result is None]
-        _train(state, ready)
+            _in_turn(state, jobs, job, lambda job=job: _prepare(state, job))  # type: ignore[misc]  # bound at once
+        if _error(jobs) is None:
+            _train(state, [job for job in jobs if job.lane is not None and job.result is None])
     for job in jobs:
         _write(state, job)
-    return next((job.result.error for job in jobs if job.result is not None and job.result.error is not None), None)
+    return _error(jobs)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,6 +86,18 @@ def _claim_of(trial: StoredTrial) -> Claim:
         msg = f"trial {trial.number} is not claimed"
         raise ValueError(msg)
     return trial.claim
+
+
+def _error(jobs: Sequence[_Job]) -> BaseException | None:
+    """What ends the search, if anything does."""
+    return next((job.result.error for job in jobs if job.result is not None and job.result.error is not None), None)
+
+
+def _in_turn(state: SearchState, jobs: Sequence[_Job], job: _Job, act: Callable[[], None]) -> None:
+    """Do something for one of several jobs, guarded, unless one of them has ended the search."""
+    job.clock, job.at = time.monotonic(), time.time()
+    if _error(jobs) is None:
+        _guarded(state, [job], act)
 
 
 def _guarded(state: SearchState, jobs: Sequence[_Job], act: Callable[[], None]) -> bool:
@@ -137,8 +149,7 @@ def _train(state: SearchState, jobs: Sequence[_Job]) -> None:
     run = together(state.trainer, [lane.paused.run for lane in lanes]) if len(lanes) > 1 else None
     if run is None:
         for job, lane in zip(jobs, lanes, strict=True):
-            job.clock, job.at = time.monotonic(), time.time()
-            _guarded(state, [job], lambda lane=lane: train(lane.paused.run, [lane], monitor))  # type: ignore[misc]
+            _in_turn(state, jobs, job, lambda lane=lane: train(lane.paused.run, [lane], monitor))  # type: ignore[misc]
     else:
         price = state.beside_price(lanes[0].recipe)
         _guarded(state, jobs, lambda: train(run, lanes, monitor, price))
@@ -147,8 +158,8 @@ def _train(state: SearchState, jobs: Sequence[_Job]) -> None:
 
 
 def _write(state: SearchState, job: _Job) -> None:
-    """Write what came of a trial."""
-    trial, result, lane = job.trial, job.result or SegmentResult(), job.lane
+    """Write what came of a trial; one that was not reached, because another ended the search, is put back."""
+    trial, result, lane = job.trial, job.result or SegmentResult(apart=True), job.lane
     if result.death is not None:
         trial = after_worker_death(trial, result.death)
         result = job.result = dataclasses.replace(result, outcome=trial.record.outcome)

@@ -41,6 +41,12 @@ IDLE_ROUNDS = 600
 MOST_TOGETHER = 16
 """Runs that are trained as one stacked model: more of them add time wherever it was measured."""
 
+PRICES = {0.05: 0.03, 0.6: 0.25}
+"""What a strategy is told a run costs beside others, by the most that was measured for it; above all, none joins.
+
+A few values, so that the same search decides the same again although no two measurements are equal.
+"""
+
 HOPELESS_TRIALS = 10
 """Trials after which any search ends if all of them diverged."""
 
@@ -98,7 +104,8 @@ def company(state: SearchState, first: StoredTrial) -> list[StoredTrial]:
     """
     if not getattr(state.strategy, "joins", False) or first.claim is None or first.claim.repaid_epochs:
         return [first]
-    price = state.beside_price(first.record.recipe)
+    measured = state.beside_price(first.record.recipe)
+    price = next((level for most, level in PRICES.items() if measured <= most), 1.0)
     return [first] if price >= 1 else state.with_study_lock(lambda: _joined(state, first, price))
 
 

@@ -45,8 +45,6 @@ T = TypeVar("T")
 MEASURED = 8
 """Runs that are trained together to measure what one costs beside others."""
 
-MOST_PRICE = 0.75
-"""Price of a run beside others above which none is trained so: what is saved would not be worth the runs' detours."""
 FINALISTS = 3
 """Completed trials of which the trained models are kept: a repeat under another seed may change which is the best."""
 
@@ -272,7 +270,7 @@ class SearchState:
         if key not in self.prices:
             speedup = stack_speedup(self.trainer, recipe, MEASURED)
             price = (MEASURED / speedup - 1) / (MEASURED - 1)
-            self.prices[key] = round(price, 3) if price <= MOST_PRICE else 1.0
+            self.prices[key] = round(price, 3)
             self.with_study_lock(lambda: self.trial_store.set_attributes({BESIDE: self.prices}))
         return self.prices[key]
 

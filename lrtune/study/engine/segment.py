@@ -11,6 +11,7 @@ from lrtune.core.divergence import Baseline, judge
 from lrtune.core.outcome import Outcome
 from lrtune.core.tracebacks import users_own
 from lrtune.errors import InputError, UserCodeError
+from lrtune.training.base import beside_others
 from lrtune.workers.process import DiedError, RemoteError
 
 if TYPE_CHECKING:
@@ -166,12 +167,13 @@ def train(run: Run, lanes: Sequence[Lane], monitor: SegmentMonitor, price: float
         began = time.monotonic()
         reports = run.advance(steps, evaluate=bool(measured))
         chunk = _next_chunk(chunk, steps, time.monotonic() - began, patience)
+        sizes = beside_others(run, [member for member, _ in training])
         for member, lane in training:
             before = lane.paused.step
             lane.paused.step += steps
             own = [report for report in reports if report.member == member]
             lane.result = _take(lane, own, monitor, evaluate=member in measured)
-            lane.saved_steps += (lane.paused.step - before) * (1 - price) * (1 - 1 / len(training))
+            lane.saved_steps += (lane.paused.step - before) * (1 - price) * (1 - 1 / sizes.get(member, 1))
         monitor.progressed()
         _limit(training, monitor, time.monotonic() - started)
         ended = [member for member, lane in training if lane.result is not None]

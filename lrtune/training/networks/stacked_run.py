@@ -29,6 +29,8 @@ class SideBySide:
     def __init__(self, stacking: Stacking) -> None:
         self._stacking = stacking
         self._stacks: list[Stack] = []
+        self.sizes: dict[NetworkMember, int] = {}
+        """Of each member that the last advance trained as one with others, how many they were."""
 
     def advance(self, members: Sequence[NetworkMember], steps: int, *, evaluate: bool) -> Sequence[Sequence[Report]]:
         """The reports of each member, after up to `steps` steps of its own."""
@@ -36,9 +38,12 @@ class SideBySide:
         targets = {member: min(member.step + steps, member.total_steps) for member in members}
         stopped: dict[NetworkMember, TrainingStopped] = {}
         kept: list[Stack] = []
+        self.sizes = {}
         for group in groups:
             try:
-                kept += self._train(group, targets, stopped)
+                stacks = self._train(group, targets, stopped)
+                kept += stacks
+                self.sizes |= dict.fromkeys(group, len(group)) if stacks else {}
             except BaseException:
                 for member in group:
                     member.interrupted = True
@@ -140,6 +145,12 @@ class JointRun:
     def alive(self) -> tuple[int, ...]:
         """Numbers of the members that can continue here."""
         return tuple(n for n, member in enumerate(self._members) if n not in self._left and not member.done)
+
+    @property
+    def sizes(self) -> dict[int, int]:
+        """Of each member that the last advance trained as one with others, how many they were."""
+        known = self._together.sizes
+        return {number: known[member] for number, member in enumerate(self._members) if member in known}
 
     def advance(self, steps: int, /, *, evaluate: bool = True) -> list[Report]:
         """Train every member alive by up to `steps` steps."""

@@ -209,7 +209,8 @@ class Stacking:
                 begin = time.perf_counter()
                 while len(times) < ROUNDS and (not times or time.perf_counter() - begin < ENOUGH):
                     times.append((self._timed(alone, steps), self._timed(together, steps)))
-        except UnstackableError:
+        except Exception as error:  # noqa: BLE001 -- alone it may go well, and if not, the error comes again
+            self._notify(str(reason_of(error)))
             return 1.0
         finally:
             for member in (single, *several):

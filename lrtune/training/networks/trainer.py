@@ -163,7 +163,7 @@ class TorchTrainer:
                 _positive(name, number)
         if isinstance(optimizer, str):
             parsed(optimizer)
-        if stack not in (True, False, "auto"):
+        if not isinstance(stack, bool) and stack != "auto":
             msg = f'stack must be "auto", True or False (got {stack!r})'
             raise InputError(msg)
         where = chosen_device(device)

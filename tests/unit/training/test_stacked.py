@@ -297,9 +297,10 @@ class TestChoice:
         assert trainer.together([trainer.start([recipe]) for recipe in FOUR]) is None
         assert trainer.stack_speedup(FOUR[0], 16) == 1.0
 
-    def test_anything_else_is_refused(self) -> None:
+    @pytest.mark.parametrize("stack", ["yes", 0, 1, None])
+    def test_anything_else_is_refused(self, stack: Any) -> None:
         with pytest.raises(InputError, match='stack must be "auto", True or False'):
-            make(stack="yes")
+            make(stack=stack)
 
     def test_a_measurement_leaves_no_trace(self) -> None:
         trainer = make(stack=True)
