@@ -37,9 +37,9 @@ State: TypeAlias = dict[str, Any]
 arrays of numbers, nested at will. Never a pickle, never an object."""
 
 Setup: TypeAlias = dict[str, Any]
-"""How a run was set up beyond its recipe, as plain JSON. ``library`` is ``"torch"``, ``"sklearn"``, ``"generator"`` or
-``"transformers"``, a key of :data:`lrtune.reporting.snippets.KINDS`; the rest is read by the code that writes snippets
-for that library."""
+"""How a run was set up beyond its recipe, as plain JSON. ``library`` is ``"torch"``, ``"sklearn"``, ``"generator"``,
+``"transformers"``, ``"keras"`` or ``"lightning"``, a key of :data:`lrtune.reporting.snippets.KINDS`; the rest is read
+by the code that writes snippets for that library."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

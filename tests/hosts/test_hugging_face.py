@@ -13,7 +13,9 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import torch
+from open_tab import open_tab
 from tiny_bert import TRAIN, VALID, WORDS, accuracy, model, trainer
+from torch.utils.data import Dataset
 from trainer_contract import SavingContract, TrainerContract, train
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, default_data_collator
 
@@ -21,7 +23,9 @@ import lrtune
 from lrtune.core.outcome import Outcome
 from lrtune.core.recipe import Recipe
 from lrtune.errors import DataError, InputError, RecipeError
+from lrtune.schedules import for_recipe, multipliers
 from lrtune.training import checkpoint
+from lrtune.training.networks.optimizer_setup import optimizer_setup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -433,5 +437,73 @@ def test_a_study_from_the_trainer(tmp_path: Path) -> None:
     result = lrtune.tune(holder, space, epochs=3, budget=2.0, seed=0)
     assert result.best_value is not None
     assert result.best_value < 0.8
-    result.report(tmp_path / "report.html")
-    assert "adamw" in (tmp_path / "report.html").read_text().lower()
+    host, code = open_tab(result, tmp_path)
+    assert host == "transformers"
+    assert "optim='adamw_torch_fused'," in code
+    assert f"per_device_train_batch_size={result.best_recipe.batch_size}," in code
+
+
+class Same(Dataset[Any]):
+    """One text many times, so that the order does not count."""
+
+    def __len__(self) -> int:
+        return len(TRAIN)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        del index
+        return TRAIN[0]
+
+
+class Rates(TrainerCallback):
+    """Notes the learning rate of every step."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        del args, state, control
+        self.seen.append(given["optimizer"].param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["its own optimizer", "an optimizer of the user's"])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"schedule": "constant"},
+        {"schedule": "cosine", "warmup": 2},
+        {"schedule": "linear(floor=0.2)"},
+        {"schedule": "cosine", "warmup": 0.3},
+        {"schedule": "wsd"},
+        {"schedule": "onecycle"},
+    ],
+    ids=str,
+)
+def test_the_pasted_arguments_train_as_the_search_did(tmp_path: Path, schedule: dict[str, Any], *, given: bool) -> None:
+    """The rate of every step, the optimizer's options, and the loss in the end."""
+    options = {"weight_decay": 0.1, "adam_beta2": 0.98, "max_grad_norm": 0.5, "label_smoothing_factor": 0.2}
+    recipe = Recipe(lr=3e-2, epochs=2, batch_size=16, **schedule)
+
+    def parts() -> dict[str, Any]:
+        torch.manual_seed(7)
+        net = model(**STEADY)
+        own = torch.optim.SGD(net.parameters(), lr=recipe.lr, momentum=0.8) if given else None
+        return {"model": net, "train_dataset": Same(), "optimizers": (own, None)}
+
+    run = lrtune.HuggingFaceTrainer(lambda: trainer(tmp_path, options=options, **parts())).start([recipe])
+    setup = json.loads(json.dumps(run.setup()))
+    (report,) = run.advance(10**6)
+    code = lrtune.snippet(recipe, "transformers", setup=setup)
+    names: dict[str, Any] = {}
+    exec(code, names)  # noqa: S102 -- what a person pastes
+    rates = Rates()
+    names["args"].output_dir, names["args"].dataloader_pin_memory = str(tmp_path), False
+    kind = names.get("ScheduledTrainer", Trainer)
+    pasted = kind(args=names["args"], eval_dataset=VALID, callbacks=[rates], **parts())
+    pasted.train()
+    steps = setup["steps"]
+    assert rates.seen == pytest.approx(list(recipe.lr * multipliers(for_recipe(recipe, steps), steps)), abs=1e-12)
+    for group in pasted.optimizer.param_groups:
+        group["lr_ratio"] = 1.0
+    made = optimizer_setup(pasted.model, pasted.optimizer.optimizer)
+    assert [one["options"] for one in made] == [one["options"] for one in setup["optimizers"]]
+    assert pasted.evaluate()["eval_loss"] == pytest.approx(report.point.values["valid_loss"], rel=1e-5)

@@ -11,13 +11,15 @@ import pytest
 
 keras = pytest.importorskip("keras", reason="Keras is not installed; nox -s hosts installs it")
 
+from open_tab import open_tab
 from trainer_contract import BowlContract, SavingContract, TrainerContract, refused, train
 
+import lrtune
 from lrtune.core.outcome import Outcome
 from lrtune.core.recipe import Recipe
 from lrtune.errors import InputError
 from lrtune.integrations.keras_trainer.trainer import KerasTrainer
-from lrtune.schedules import for_recipe
+from lrtune.schedules import for_recipe, multipliers
 from lrtune.training import checkpoint
 
 if TYPE_CHECKING:
@@ -270,3 +272,61 @@ def test_the_setup_is_plain_json() -> None:
     setup = json.loads(json.dumps(run.setup()))
     assert (setup["library"], setup["optimizer"]["name"], setup["steps"]) == ("keras", "Adam", 5)
     assert setup["options"]["beta_1"] == 0.9
+
+
+class Rates(keras.callbacks.Callback):
+    """Notes the learning rate of every batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[float] = []
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        del batch, logs
+        self.seen.append(float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)))
+
+
+@pytest.mark.parametrize("micro", [None, 2])
+@pytest.mark.parametrize("spec", ["constant", "cosine", "linear(floor=0.2)", "onecycle"])
+@pytest.mark.parametrize("warmup", [0, 0.3])
+def test_the_pasted_lines_train_as_the_search_did(spec: str, warmup: float, micro: int | None) -> None:
+    """The optimizer's configuration, and the loss in the end; rows are alike, so that their order does not count."""
+    x, y = (np.repeat(part[:1], 70, axis=0) for part in blobs())
+    valid = blobs(30, seed=1)
+
+    def compiled(optimizer: Any = None) -> Any:
+        dense = keras.layers.Dense(CLASSES, kernel_initializer=keras.initializers.GlorotUniform(seed=1))
+        model = keras.Sequential([keras.layers.Input((FEATURES,)), dense])
+        own = keras.optimizers.SGD(0.5, momentum=0.8, clipnorm=0.1, gradient_accumulation_steps=micro)
+        model.compile(optimizer or own, keras.losses.SparseCategoricalCrossentropy(from_logits=True), **QUICK)
+        return model
+
+    recipe = Recipe(lr=0.1, epochs=2, batch_size=15, schedule=spec, warmup=warmup, weight_decay=0.01)
+    run = make(make_model=compiled, train_data=(x, y), valid_data=valid).start([recipe])
+    setup = json.loads(json.dumps(run.setup()))
+    (report,) = run.advance(10**6)
+    names: dict[str, Any] = {"x": x}
+    exec(lrtune.snippet(recipe, "keras", setup=setup), names)  # noqa: S102 -- what a person pastes
+    model, rates = compiled(names["optimizer"]), Rates()
+    own = [names["LearningRate"]()] if "LearningRate" in names else []
+    model.fit(x, y, batch_size=15, epochs=2, callbacks=[*own, rates], verbose=0)
+    got = {name: value for name, value in names["optimizer"].get_config().items() if name in setup["options"]}
+    assert {**got, "weight_decay": pytest.approx(0.01), "clipnorm": pytest.approx(0.1)} == setup["options"]
+    if own and micro is None:
+        want = recipe.lr * multipliers(for_recipe(recipe, 10), 10)
+        assert rates.seen == pytest.approx(list(want), abs=1e-6)
+    assert model.evaluate(*valid, verbose=0) == pytest.approx(report.point.values["valid_loss"], rel=1e-4)
+
+
+def test_the_report_of_a_study_opens_with_its_lines(tmp_path: Path) -> None:
+    result = lrtune.tune(
+        make(make_model=lambda: mlp(optimizer=keras.optimizers.SGD(momentum=0.5))),
+        {"lr": (1e-3, 0.1)},
+        epochs=2,
+        budget=1.5,
+        seed=0,
+    )
+    host, code = open_tab(result, tmp_path)
+    assert host == "keras"
+    assert code == lrtune.snippet(result)
+    assert "momentum=0.5" in code

@@ -11,19 +11,25 @@ import pytest
 pytest.importorskip("lightning", reason="Lightning is not installed; nox -s hosts installs it")
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from networks import blobs, mlp
+from open_tab import open_tab
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 from trainer_contract import BowlContract, SavingContract, TrainerContract, refused, train
 
+import lrtune
 from lrtune.core.outcome import Outcome
 from lrtune.core.recipe import Recipe
 from lrtune.errors import InputError
+from lrtune.integrations.lightning_trainer.live import quiet
+from lrtune.integrations.lightning_trainer.member import QUIET
 from lrtune.integrations.lightning_trainer.trainer import LightningTrainer
+from lrtune.schedules import for_recipe, multipliers
 from lrtune.training import checkpoint
+from lrtune.training.networks.optimizer_setup import optimizer_setup
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -274,5 +280,74 @@ def test_the_setup_is_plain_json() -> None:
     run = make().start([Recipe(lr=0.1)])
     run.advance(1)
     setup = json.loads(json.dumps(run.setup()))
-    assert (setup["library"], setup["optimizer"]["name"], setup["steps"]) == ("lightning", "Adam", 5)
+    assert (setup["library"], setup["steps"]) == ("lightning", 5)
+    assert setup["optimizers"][0]["optimizer"] == {"name": "Adam", "module": "torch.optim"}
     run.close()
+
+
+class Grouped(LightningModule):
+    """Its output learns at a tenth of the rate; all batches are alike where the rows are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(7)
+        self.net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+        self.rates: list[float] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        del batch_idx
+        return functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", self.training_step(batch, batch_idx))
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        self.rates.append(optimizer.param_groups[0]["lr"])
+
+    def configure_optimizers(self) -> Any:
+        groups = [{"params": self.net[0].parameters()}, {"params": self.net[2].parameters(), "lr": 0.01}]
+        return torch.optim.AdamW(groups, lr=0.1, betas=(0.8, 0.95), weight_decay=0.3)
+
+
+@pytest.mark.parametrize("spec", ["constant", "cosine", "onecycle"])
+@pytest.mark.parametrize("warmup", [0, 0.3])
+def test_the_pasted_lines_train_as_the_search_did(spec: str, warmup: float) -> None:
+    """The rate of every step, the optimizer's options and groups, and the loss in the end."""
+    rows = tuple(part[:1].repeat_interleave(70, dim=0) for part in blobs())
+    valid = DataLoader(TensorDataset(*blobs(30, seed=1)), batch_size=30)
+    options = {"gradient_clip_val": 0.05, "accumulate_grad_batches": 2}
+    recipe = Recipe(lr=0.03, epochs=2, batch_size=10, schedule=spec, warmup=warmup)
+    run = make(make_module=Grouped, make_data=lambda: (rows, valid), **options).start([recipe])
+    setup = json.loads(json.dumps(run.setup()))
+    (report,) = run.advance(10**6)
+    names: dict[str, Any] = {}
+    with quiet():
+        exec(lrtune.snippet(recipe, "lightning", setup=setup), names)  # noqa: S102 -- what a person pastes
+    pasted, trainer = (
+        type("Pasted", (Grouped,), {"configure_optimizers": names["configure_optimizers"]})(),
+        names["trainer"],
+    )
+    quietly = {name: getattr(trainer, name) for name in ("gradient_clip_val", "accumulate_grad_batches", "max_epochs")}
+    assert quietly == {**options, "max_epochs": 2}
+    trainer = Trainer(**quietly, **QUIET, accelerator="cpu")
+    with quiet():
+        trainer.fit(pasted, DataLoader(TensorDataset(*rows), batch_size=10))
+        (found,) = trainer.validate(pasted, valid, verbose=False)
+    assert pasted.rates == pytest.approx(list(recipe.lr * multipliers(for_recipe(recipe, 8), 8)), abs=1e-12)
+    for group in trainer.optimizers[0].param_groups:
+        group["lr_ratio"] = group["initial_lr"] / recipe.lr
+    (made,), (was,) = optimizer_setup(pasted, trainer.optimizers[0]), setup["optimizers"]
+    assert {**made, "changes_lr": False, "groups": None} == {**was, "groups": None}
+    assert [group["ratio"] for group in made["groups"]] == pytest.approx([group["ratio"] for group in was["groups"]])
+    assert found["val_loss"] == pytest.approx(report.point.values["valid_loss"], rel=1e-5)
+
+
+def test_the_report_of_a_study_opens_with_its_lines(tmp_path: Path) -> None:
+    given = make(make_module=Grouped, gradient_clip_val=0.5)
+    result = lrtune.tune(given, {"lr": (1e-3, 0.1)}, epochs=2, budget=1.5, seed=0)
+    host, code = open_tab(result, tmp_path)
+    assert host == "lightning"
+    assert code == lrtune.snippet(result)
+    assert "gradient_clip_val=0.5," in code
+    assert "betas=(0.8, 0.95)" in code
+    assert "* lr}" in code

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pytest
@@ -12,15 +12,23 @@ import pytest
 skorch = pytest.importorskip("skorch", reason="skorch is not installed; nox -s hosts installs it")
 
 import torch
+from open_tab import open_tab
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import Normalizer, StandardScaler
 from skorch.callbacks import Callback, EarlyStopping, EpochScoring, GradientNormClipping, LRScheduler
+from skorch.dataset import Dataset
+from skorch.helper import predefined_split
 from torch import nn
+from torch.nn import functional
 from trainer_contract import BowlContract, SavingContract, TrainerContract, refused
 
+import lrtune
 from lrtune.core.recipe import Recipe
 from lrtune.errors import DataError
 from lrtune.training.estimators.trainer import SklearnTrainer
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.hosts
 
@@ -138,3 +146,73 @@ def test_what_a_network_cannot_do_is_refused() -> None:
     refused(SklearnTrainer(classifier(), *blobs()), Recipe(lr=0.1, momentum=0.5), "cannot take momentum")
     with pytest.raises(DataError, match="takes no sample_weight"):
         SklearnTrainer(classifier(), *blobs(), sample_weight=np.ones(96))
+
+
+class Rates(Callback):
+    """Notes the learning rates of every step."""
+
+    seen: ClassVar[list[list[float]]] = []
+
+    def on_batch_end(self, net: Any, *, training: bool, **given: Any) -> None:
+        del given
+        if training:
+            self.seen.append([group["lr"] for group in net.optimizer_.param_groups])
+
+
+@pytest.mark.parametrize("spec", ["constant", "cosine", "onecycle", "plateau(patience=0)"])
+@pytest.mark.parametrize("warmup", [0, 0.3])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_the_pasted_lines_train_as_the_search_did(spec: str, warmup: float, *, scaled: bool) -> None:
+    """The rates of every step, and the loss in the end; rows are alike, so that their order does not count."""
+    X = np.repeat(blobs()[0][:1], 72, axis=0)
+    y = np.full((72, 1), 0.5, "float32")
+    held = blobs(30, seed=1)[0]
+    target = held[:, :1]
+
+    class Alike(nn.Sequential):
+        def __init__(self) -> None:
+            torch.manual_seed(7)
+            super().__init__(nn.Linear(FEATURES, 8), nn.Tanh(), nn.Linear(8, 1))
+
+    def net() -> Any:
+        callbacks = [("clip", GradientNormClipping(0.05)), LRScheduler("StepLR", step_size=1), ("rates", Rates())]
+        options = {"optimizer__param_groups": [("0.*", {"lr": 0.005})], "optimizer__weight_decay": 0.1}
+        made = skorch.NeuralNetRegressor(Alike, lr=0.1, callbacks=callbacks, verbose=0, **options)
+        return make_pipeline(Normalizer(), made) if scaled else made
+
+    recipe = Recipe(lr=0.1, epochs=3, batch_size=20, schedule=spec, warmup=warmup, momentum=0.8)
+    run = SklearnTrainer(net(), X, y, valid=(held, target)).start([recipe])
+    setup = json.loads(json.dumps(run.setup()))
+    Rates.seen.clear()
+    (report,) = run.advance(10**6)
+    before = list(Rates.seen)
+    names: dict[str, Any] = {"model": net(), "y": y}
+    exec(lrtune.snippet(recipe, "sklearn", setup=setup), names)  # noqa: S102 -- what a person pastes
+    model, steps = names["model"], names.get("steps")
+    if steps is not None:
+        X = steps.fit_transform(X, y)
+        held = steps.transform(held)
+    if spec.startswith("plateau"):
+        model.set_params(train_split=predefined_split(Dataset(held, target)))
+    Rates.seen.clear()
+    model.fit(X, y)
+    assert len(before) == len(Rates.seen) == 12
+    np.testing.assert_allclose(Rates.seen, before, atol=1e-12)
+    assert model.optimizer_.param_groups[0]["momentum"] == 0.8
+    with torch.no_grad():
+        loss = functional.mse_loss(model.forward(held), torch.as_tensor(target))
+    assert float(loss) / 2 == pytest.approx(report.point.values["valid_loss"], rel=1e-5)  # as scikit-learn halves it
+
+
+def test_the_report_of_a_study_opens_with_its_lines(tmp_path: Path) -> None:
+    result = lrtune.tune(
+        SklearnTrainer(classifier(verbose=0), *blobs(), batch_size=24),
+        {"lr": (1e-3, 0.1)},
+        epochs=2,
+        budget=1.5,
+        seed=0,
+    )
+    host, code = open_tab(result, tmp_path)
+    assert host == "sklearn"
+    assert code == lrtune.snippet(result)
+    assert "batch_size=24," in code

@@ -17,6 +17,7 @@ from lrtune.training.networks.optimizer_setup import optimizer_setup
 from lrtune.training.networks.optimizer_state import load_optimizer, move_optimizer, save_optimizer
 from lrtune.training.networks.weights import load_weights, save_weights
 from lrtune.training.out_of_memory import first_line, is_out_of_memory
+from lrtune.training.setups import reference
 
 if TYPE_CHECKING:
     from lrtune.core.recipe import Recipe
@@ -31,6 +32,7 @@ HOST = torch.device("cpu")
 SETTINGS = (
     *("per_device_train_batch_size", "gradient_accumulation_steps", "optim", "optim_args", "weight_decay"),
     *("adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "label_smoothing_factor", "bf16", "fp16"),
+    *("neftune_noise_alpha", "dataloader_drop_last"),
 )
 """Arguments that a snippet for transformers needs."""
 
@@ -140,8 +142,9 @@ class HuggingFaceMember(MinibatchMember):
     def setup(self) -> Setup:
         """How it was set up beyond its recipe; empty where memory ran out as it was made.
 
-        What a PyTorch run has, with ``library`` as ``"transformers"`` and, as ``arguments``, the ``TrainingArguments``
-        that a program needs to train the same beside the recipe.
+        What a PyTorch run has, with ``library`` as ``"transformers"``; as ``arguments``, the ``TrainingArguments``
+        that a program needs to train the same beside the recipe; as ``trainer``, the class of the Trainer; and as
+        ``own_optimizer`` whether it was given its optimizer.
         """
         if self.live is None:
             return {}
@@ -149,7 +152,8 @@ class HuggingFaceMember(MinibatchMember):
         values = {name: getattr(args, name, None) for name in SETTINGS}
         return {
             "library": "transformers",
-            "trainer": type(self.live.trainer).__name__,
+            "trainer": reference(type(self.live.trainer)),
+            "own_optimizer": self.live.own_optimizer,
             "arguments": {name: getattr(value, "value", value) for name, value in values.items()},
             "optimizers": optimizer_setup(self.live.trainer.model, self.live.optimizer),
             "steps": self.total_steps,

@@ -95,8 +95,15 @@ class KerasMember(MinibatchMember):
             yield self._running()
 
     def setup(self) -> Setup:
-        """How it was set up beyond its recipe."""
+        """How it was set up beyond its recipe; the model is made, if it was not yet, and waits for its first step."""
         live = self.live
+        if live is None and not self.done:
+            try:
+                with self.active() as live:
+                    pass
+            except Exception as error:
+                if self.stopped(error) is None:
+                    raise
         return self.task.setup(None if live is None else live.model, self.recipe)
 
     def watched(self) -> str:

@@ -222,6 +222,7 @@ class KerasTrainer:
             "model": reference(self._make),
             "steps": recipe.epochs * self.steps_per_epoch(recipe),
             "batch_size": self._task.train.batch_size(recipe, self._task.batch_size),
+            "arrays": not isinstance(self._task.train, BatchSource),
             "optimizer": reference(self._kind),
             "options": _options(self._config if model is None else _inner(model).get_config()),
         }

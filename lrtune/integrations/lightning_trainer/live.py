@@ -198,6 +198,9 @@ class LiveFit:
 
     def set_up(self) -> None:
         """Before the first batch: one optimizer, no scheduler, and what was saved."""
+        from lrtune.training.networks.optimizer_setup import optimizer_setup
+        from lrtune.training.networks.optimizers import RATIO
+
         trainer = self.trainer
         if trainer.world_size > 1:
             msg = f"LightningTrainer trains on one device (got {trainer.world_size}); leave devices and strategy out"
@@ -208,16 +211,18 @@ class LiveFit:
         trainer.lr_scheduler_configs.clear()
         optimizer = trainer.optimizers[0]
         base = optimizer.defaults.get("lr") or 1.0
-        self._ratios: list[float] = [group.get("initial_lr", group["lr"]) / base for group in optimizer.param_groups]
+        for group in optimizer.param_groups:
+            group[RATIO] = group.get("initial_lr", group["lr"]) / base
+        self.optimizers = optimizer_setup(self.module, optimizer)
         if self._saved is not None:
             self._load(self._saved)
             self._saved = None
 
     def set_rate(self) -> None:
         """The learning rate of the next batch; groups keep their ratios."""
-        rate = self.rate()
-        for group, ratio in zip(self.trainer.optimizers[0].param_groups, self._ratios, strict=True):
-            group["lr"] = rate * ratio
+        from lrtune.training.networks.optimizers import apply_lr
+
+        apply_lr(self.trainer.optimizers[0], self.rate())
 
     def finish(self) -> None:
         """After the last epoch: wait, so that the trained model can be measured and saved."""

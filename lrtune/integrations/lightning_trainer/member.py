@@ -17,6 +17,7 @@ from lrtune.training.out_of_memory import first_line, is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     from lrtune.core.recipe import Recipe
     from lrtune.training.base import Setup, State
@@ -50,7 +51,7 @@ class LightningTask:
     data: Callable[[Recipe], RunData]
     options: Mapping[str, Any]
     loss: str
-    setup: Callable[[Any, Recipe], Setup]
+    setup: Callable[[LiveFit, Recipe], Setup]
     notices: dict[str, None] = field(default_factory=dict)
 
     @property
@@ -129,8 +130,19 @@ class LightningMember(MinibatchMember):
         self.record(sum(losses) / len(losses))
 
     def setup(self) -> Setup:
-        """How it was set up beyond its recipe."""
-        return self.task.setup(None if self.live is None else self.live.trainer.optimizers[0], self.recipe)
+        """How it was set up beyond its recipe; the fit begins, if it had not yet, and waits for its first step."""
+        if self.live is None and not self.done:
+            try:
+                with self._begun(), quiet():
+                    self.running()
+            except Exception as error:
+                if self.stopped(error) is None:
+                    raise
+        return {} if self.live is None else self.task.setup(self.live, self.recipe)
+
+    def _begun(self) -> AbstractContextManager[object]:
+        """The random numbers with which a fit begins: its own, or where it goes on none of those that were saved."""
+        return (self._stream if self._saved is None else RngStream(self.recipe.seed)).active()
 
     def watched(self) -> str:
         """Name of the value by which a metric-driven schedule is updated."""
@@ -148,8 +160,8 @@ class LightningMember(MinibatchMember):
     def train_to(self, target: int, *, evaluate: bool) -> dict[str, float]:
         """Train up to a step with the member's own random numbers; its losses must be finite."""
         if self.live is None and self._saved is not None:
-            with RngStream(self.recipe.seed).active(), quiet():
-                self.running()  # takes none of the numbers that have been saved
+            with self._begun(), quiet():
+                self.running()
         with self._stream.active(), quiet():
             values = super().train_to(target, evaluate=evaluate)
         for name, value in values.items():

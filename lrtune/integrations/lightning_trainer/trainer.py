@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from lrtune.training.setups import plain, reference
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from lrtune.integrations.lightning_trainer.live import LiveFit
     from lrtune.training.base import Setup
 
 __all__ = ["LightningTrainer"]
@@ -200,23 +202,21 @@ class LightningTrainer:
             return given
         return _Ordered(source_of(given, "the held-out part"), 512)
 
-    def _setup(self, optimizer: Any, recipe: Recipe) -> Setup:
-        """How a run of a recipe is set up beyond it, as plain JSON."""
-        options: dict[str, Any] = {}
-        for name, value in {} if optimizer is None else optimizer.defaults.items():
-            try:
-                options[name] = plain(value)
-            except TypeError:
-                continue
-        options.pop("lr", None)
+    def _setup(self, live: LiveFit, recipe: Recipe) -> Setup:
+        """How a run of a recipe is set up beyond it, as JSON; ``objects`` are options that are no plain values."""
+        given: dict[str, Any] = {}
+        for name, value in self._task.options.items():
+            with contextlib.suppress(TypeError):
+                given[name] = plain(value)
         return {
             "library": "lightning",
             "module": reference(self._make_module),
             "steps": recipe.epochs * self.steps_per_epoch(recipe),
             "batch_size": recipe.batch_size or self._parts(recipe)[2],
             "accumulate": self._task.accumulate,
-            "optimizer": reference(self._kind if optimizer is None else type(optimizer)),
-            "options": options,
+            "optimizers": live.optimizers,
+            "trainer": given,
+            "objects": [name for name in self._task.options if name not in given],
         }
 
     def steps_per_epoch(self, recipe: Recipe, /) -> int:
@@ -245,12 +245,12 @@ class LightningTrainer:
         try:
             with RngStream(0).active(), quiet():
                 live = member.running()
-                self._kind = type(live.trainer.optimizers[0])
-                self._optimizer = self._kind.__name__.lower()
+                kind = type(live.trainer.optimizers[0]).__name__
+                self._optimizer = kind.lower()
                 found = {
                     "data": self._parts(NOMINAL)[0].describe(),
                     "model": described(live.module),
-                    "optimizer": self._kind.__name__,
+                    "optimizer": kind,
                 }
         finally:
             member.end()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lrtune.reporting.snippets.hosts import LAMBDA, planned, with_imports
+from lrtune.reporting.snippets.as_trained import compiled_lines, trainer_lines
+from lrtune.reporting.snippets.hosts import LAMBDA, made_of, planned, with_imports
 from lrtune.reporting.snippets.optimizer import torch_optimizer
 from lrtune.reporting.snippets.source import assigned, spaced
 
@@ -50,7 +51,8 @@ def transformers_lines(
     recipe: Recipe, schedule: Schedule, total_steps: int | None, setup: Mapping[str, Any]
 ) -> list[str]:
     """``TrainingArguments``, and the same schedule for a loop of one's own."""
-    del setup
+    if setup:
+        return trainer_lines(recipe, schedule, total_steps, setup)
     plan = planned("transformers", recipe, schedule, total_steps)
     made = _made("transformers", recipe, "")
     options = [f"learning_rate={recipe.lr!r}", f"num_train_epochs={recipe.epochs}"]
@@ -60,7 +62,7 @@ def transformers_lines(
     if plan.call is None:
         lines = [
             *plan.before,
-            *_arguments(options),
+            *made_of("args", "TrainingArguments", options),
             *([] if made else [*_unmade(recipe, "optim")]),
             f"scheduler = {LAMBDA}  # its optimizer: yours, made with lr",
             "# Trainer(model, args, ..., optimizers=(optimizer, scheduler)): it has no such schedule by name",
@@ -76,7 +78,7 @@ def transformers_lines(
         lines.append(f"total_steps = {total_steps or f'{recipe.epochs} * len(train_loader)'}")
     if recipe.warmup:
         options.append(f"warmup_steps={recipe.warmup!r}")
-    lines += _arguments(options)
+    lines += made_of("args", "TrainingArguments", options)
     if 0 < recipe.warmup < 1:
         lines.append(
             "# The Trainer rounds a fraction up to whole steps: off by at most 100 / steps of warmup % of the peak."
@@ -89,13 +91,10 @@ def transformers_lines(
     return with_imports(["from transformers import TrainingArguments, get_scheduler", *plan.imports], lines)
 
 
-def _arguments(options: list[str]) -> list[str]:
-    return ["args = TrainingArguments(", *(f"    {option}," for option in options), ")"]
-
-
 def keras_lines(recipe: Recipe, schedule: Schedule, total_steps: int | None, setup: Mapping[str, Any]) -> list[str]:
     """A schedule of Keras's, or a callback that sets the learning rate."""
-    del setup
+    if setup:
+        return compiled_lines(recipe, schedule, total_steps, setup)
     plan = planned("keras", recipe, schedule, total_steps, batches="train_data")
     fit = f"# model.fit(train_data, epochs={recipe.epochs}"
     if plan.call is not None:

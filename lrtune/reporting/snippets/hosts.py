@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lrtune.reporting.snippets.calls import call_of, near
-from lrtune.reporting.snippets.optimizer import torch_optimizer
+from lrtune.reporting.snippets.optimizer import optimizer_lines, torch_optimizer
 from lrtune.reporting.snippets.schedule import imports, multiplier, steps
-from lrtune.reporting.snippets.source import assigned, one_line, spaced
+from lrtune.reporting.snippets.source import as_source, assigned, identifier, one_line, spaced
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +24,7 @@ __all__ = [
     "fastai_lines",
     "ignite_lines",
     "lightning_lines",
+    "made_of",
     "mmengine_lines",
     "planned",
     "timm_lines",
@@ -79,6 +80,11 @@ def with_imports(needed: Sequence[str], lines: Sequence[str]) -> list[str]:
     return [*plain, *named, "", *lines]
 
 
+def made_of(name: str, kind: str, options: Sequence[str]) -> list[str]:
+    """``name = kind(...)`` with each option on a line of its own."""
+    return [f"{name} = {kind}(", *(f"    {option}," for option in options), ")"]
+
+
 def torch_options(recipe: Recipe) -> tuple[str, str]:
     """The optimizer's class as source, and its options as ``", name=value"``; two empty texts where it is not one."""
     found = torch_optimizer(recipe)
@@ -116,16 +122,14 @@ def accelerate_lines(
 
 
 def lightning_lines(recipe: Recipe, schedule: Schedule, total_steps: int | None, setup: Mapping[str, Any]) -> list[str]:
-    """``configure_optimizers`` of a ``LightningModule``."""
-    del setup
+    """``configure_optimizers`` of a ``LightningModule``, and with a setup the options of the ``Trainer``."""
     plan = planned("lightning", recipe, schedule, total_steps)
     before = list(plan.before)
     if total_steps is None:
         place = next(n for n, line in enumerate(before) if line.startswith("total_steps"))
         before[place] = "total_steps = self.trainer.estimated_stepping_batches  # optimizer steps"
     body = [
-        before[0],
-        *_optimizer(recipe, "self"),
+        *([before[0], *_optimizer(recipe, "self")] if not setup else _trained_optimizer(recipe, setup)),
         *before[1:],
         f"scheduler = {LAMBDA}",
         'return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}',
@@ -134,9 +138,21 @@ def lightning_lines(recipe: Recipe, schedule: Schedule, total_steps: int | None,
         "def configure_optimizers(self):  # of your LightningModule",
         *(f"    {line}".rstrip() for line in body),
         "",
-        f"# Trainer(max_epochs={recipe.epochs})",
     ]
-    return with_imports(["import torch", *plan.imports], ["", *lines])
+    needed = ["import torch", *plan.imports]
+    if not setup:
+        return with_imports(needed, ["", *lines, f"# Trainer(max_epochs={recipe.epochs})"])
+    given = [f"{identifier(name)}={as_source(value)}" for name, value in setup["trainer"].items()]
+    lines += ["", *made_of("trainer", "Trainer", [f"max_epochs={recipe.epochs}", *given])]
+    if setup["objects"]:
+        lines.append(f"# and as you gave them: {', '.join(map(one_line, setup['objects']))}")
+    return with_imports(["from lightning.pytorch import Trainer", *needed], ["", *lines])
+
+
+def _trained_optimizer(recipe: Recipe, setup: Mapping[str, Any]) -> list[str]:
+    """The optimizer as the run had it, of a module ``self``."""
+    made, _ = optimizer_lines(recipe, setup, moves=True)
+    return [*(["model = self"] if any("model." in line for line in made) else []), *made]
 
 
 def timm_lines(recipe: Recipe, schedule: Schedule, total_steps: int | None, setup: Mapping[str, Any]) -> list[str]:

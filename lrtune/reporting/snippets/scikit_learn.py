@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lrtune.reporting.snippets.schedule import imports, multiplier, plateau_class, steps
+from lrtune.reporting.snippets.skorch import chosen_step, network_lines
 from lrtune.reporting.snippets.source import arguments, identifier, one_line
 from lrtune.schedules import Plateau
 from lrtune.schedules.decays import Constant
@@ -21,6 +22,8 @@ __all__ = ["estimator_lines"]
 def estimator_lines(recipe: Recipe, schedule: Schedule, total_steps: int | None, setup: Mapping[str, Any]) -> list[str]:
     """The estimator's settings, ``learn`` for one minibatch, and where the run is known ``fit`` for all of them."""
     constant = isinstance(schedule, Constant) and not recipe.warmup
+    if "module" in setup:
+        return network_lines(recipe, schedule, total_steps, setup)
     lines = [f"lr = {recipe.lr!r}", *_settings(setup)]
     if not constant:
         lines += steps(recipe, total_steps, "batches", setup)
@@ -47,11 +50,7 @@ def _settings(setup: Mapping[str, Any]) -> list[str]:
             '    model.set_params(learning_rate="constant")  # its other settings ignore or change the learning rate',
             "setattr(model, rate, lr)",
         ]
-    lines = []
-    if setup["pipeline"]:
-        lines = ["steps, model = model[:-1], model[-1]  # the Pipeline: learn() takes what its earlier steps make of X"]
-    elif setup["only_step"]:
-        lines = ["model = model[-1]  # of the Pipeline"]
+    lines = chosen_step(setup)
     options = arguments(setup["settings"]).removeprefix(", ")
     if options:
         lines.append(f"model.set_params({options})")

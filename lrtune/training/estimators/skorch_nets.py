@@ -112,6 +112,7 @@ class SkorchAdapter(EstimatorAdapter):
                     settings[name] = plain(value)
             except TypeError:
                 continue
+        settings.pop("callbacks", None)
         module = reference(self.template.module)
         return {"estimator": self.name, "rate": self.rate, "kept_by": None, "settings": settings, "module": module}
 
