@@ -66,10 +66,9 @@ class EstimatorRun(MemberRun[EstimatorMember]):
         """Train every member alive by up to `steps` steps; after an exception the run has no state to save."""
         alive = [self.members[number] for number in self.alive] if steps > 0 else []
         try:
-            with quiet():
-                for group in stackable(alive):
-                    with contextlib.suppress(MemoryError):  # then each for itself
-                        train_together(group, steps)
+            for group in stackable(alive):
+                with quiet(), contextlib.suppress(MemoryError):  # then each for itself
+                    train_together(group, steps)
             return super().advance(steps, evaluate=evaluate)
         except BaseException:  # KeyboardInterrupt, too
             self._interrupted = True
@@ -81,6 +80,8 @@ class EstimatorRun(MemberRun[EstimatorMember]):
 
 def stackable(members: Sequence[EstimatorMember]) -> list[list[EstimatorMember]]:
     """Members that may be trained together, by the rows that they read: groups of at least two."""
+    if len(members) < 2:  # noqa: PLR2004 -- nobody to share with
+        return []
     groups: dict[tuple[Any, ...], list[EstimatorMember]] = {}
     for member in members:
         if _fits(member):
