@@ -141,6 +141,9 @@ class Trainer(Protocol):
     ``stack_speedup(recipe: Recipe, members: int, /) -> float``
         How many times faster so many runs like that one train side by side than one by one, in steps of a member a
         second; measured once on a few steps of models that are thrown away. 1.0 where they are not trained so.
+    ``stacks_in_step``
+        An attribute: true where that holds of runs at the same step alone.
+
     And a method ``refit(recipe, ...)``: a model trained anew under a recipe, with nothing held out.
     """
 

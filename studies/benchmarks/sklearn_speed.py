@@ -1,19 +1,23 @@
 """What a training costs through ``SklearnTrainer`` against the estimator's own ``fit`` over as many epochs.
 
     python studies/benchmarks/sklearn_speed.py [--rounds 5] [--epochs 20] [--members 16]
+    python studies/benchmarks/sklearn_speed.py --shapes
 
 Both sides in one run, in seconds of CPU of one thread, median of the rounds. Ours holds a report, with its held-out
 loss, at the end of each epoch, as a search asks for; ``fit`` trains the same training part, shuffles it, and evaluates
-nothing. Last come the same models with many learning rates at once, against one of them.
+nothing. Last come the same models with many learning rates at once, against one of them. With ``--shapes``: how many
+times faster models of several shapes are at once than one by one, beside the rule that decides which go at once.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import time
 import warnings
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 from scipy import sparse
@@ -24,6 +28,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from threadpoolctl import threadpool_limits
 
 from lrtune.core.recipe import Recipe
+from lrtune.training.estimators import linear_stack
 from lrtune.training.estimators.trainer import SklearnTrainer
 
 if TYPE_CHECKING:
@@ -48,9 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--members", type=int, default=16)
     parser.add_argument("--only", default="", help="cases with this in their name")
+    parser.add_argument("--shapes", action="store_true")
     options = parser.parse_args(arguments)
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        if options.shapes:
+            for columns, features in SHAPES:
+                print(f"{columns} columns, {features} features: {'; '.join(compared(columns, features))}", flush=True)
+            return
         for case in cases():
             if options.only in case.name:
                 single(case, options.rounds, options.epochs)
@@ -142,6 +152,26 @@ def together(case: Case, rounds: int, epochs: int, members: int) -> None:
         ratios.append((cpu(lambda: trained(trainer, recipes)) / one, one))
     ratio, one = (median(column) for column in zip(*ratios, strict=True))
     print(f"{case.name}: {members} learning rates at once cost {ratio:.1f} trainings of one ({1e3 * one:.1f} ms)")
+
+
+SHAPES = ((1, 10), (1, 64), (1, 500), (3, 30), (10, 64), (10, 300), (10, 784), (30, 30))
+
+
+def compared(columns: int, features: int) -> list[str]:
+    """For 2 to 32 members, the measured speedup and that of the rule."""
+    rng = np.random.default_rng(0)
+    table, classes = rng.normal(size=(800, features)) / np.sqrt(features), rng.integers(max(2, columns), size=800)
+    trainer = SklearnTrainer(SGDClassifier(loss="log_loss", learning_rate="constant", eta0=1.0), table, classes)
+    found = []
+    for members in (2, 4, 8, 16, 32):
+        recipes = [Recipe(lr=float(lr), epochs=2) for lr in np.geomspace(1e-3, 1e-2, members)]
+        times = []
+        for least in (0.0, math.inf):  # all at once, one by one
+            with patch.object(linear_stack, "PAYS", least):
+                times.append(min(cpu(lambda: trained(trainer, recipes)) for _ in range(3)))  # noqa: B023 -- called here
+        rule = linear_stack.speedup(members, columns, features)
+        found.append(f"{members} members {times[1] / times[0]:.2f} (rule {rule:.2f})")
+    return found
 
 
 if __name__ == "__main__":

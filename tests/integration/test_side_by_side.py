@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import SGDClassifier
 from torch import nn
 
 import lrtune
@@ -54,7 +55,7 @@ def trainer(kind: type[lrtune.TorchTrainer] = Stacking, **options: Any) -> lrtun
     return kind(**given | options)
 
 
-def searched(made: lrtune.TorchTrainer, **options: Any) -> tuple[lrtune.Result, StudyRecord]:
+def searched(made: lrtune.TorchTrainer | lrtune.SklearnTrainer, **options: Any) -> tuple[lrtune.Result, StudyRecord]:
     result = lrtune.tune(made, SPACE, epochs=EPOCHS, **options)
     assert result.study is not None
     return result, read(result.study)
@@ -224,3 +225,19 @@ def test_it_works_on_a_gpu() -> None:
     assert result.machine_time is not None
     assert result.machine_time < result.cost
     torch.cuda.synchronize()
+
+
+def test_linear_models_are_trained_side_by_side_and_decided_by_shapes_alone() -> None:
+    rng = np.random.default_rng(0)
+    classes = np.arange(160) % 10
+    table = rng.standard_normal((160, 400)) / 20 + rng.standard_normal((10, 400))[classes] / 40
+
+    def found() -> tuple[lrtune.Result, StudyRecord]:
+        estimator = SGDClassifier(loss="log_loss", learning_rate="constant", eta0=1.0)
+        return searched(lrtune.SklearnTrainer(estimator, table, classes))
+
+    (result, record), (again, other) = found(), found()
+    assert result.machine_time is not None
+    assert result.machine_time < 0.9 * result.cost
+    assert (again.best_value, again.machine_time) == (result.best_value, result.machine_time)
+    assert [trial.curve for trial in other.records] == [trial.curve for trial in record.records]

@@ -111,12 +111,14 @@ def company(state: SearchState, first: StoredTrial) -> list[StoredTrial]:
 
 def _joined(state: SearchState, first: StoredTrial, price: float) -> list[StoredTrial]:
     state.trials = state.trial_store.trials()  # no refresh: it would give this worker's own claims back
-    found = [first]
+    found, in_step = [first], getattr(state.trainer, "stacks_in_step", False)
     while len(found) < MOST_TOGETHER and not state.should_stop():
         numbers = tuple(trial.number for trial in found)
         context = dataclasses.replace(state.context(), beside=numbers, beside_price=price)
         action = state.strategy.next(context)
         if not isinstance(action, Start | Continue) or (isinstance(action, Start) and state.exhausted):
+            break
+        if in_step and _trained(state, action) != first.trained_epochs:
             break
         try:
             trial = _claimed(state, action)
@@ -127,6 +129,12 @@ def _joined(state: SearchState, first: StoredTrial, price: float) -> list[Stored
         state.replace(trial)
         found.append(trial)
     return found
+
+
+def _trained(state: SearchState, action: Start | Continue) -> float:
+    """Epochs that the run has been trained which an action is about."""
+    numbers = {trial.number: trial.trained_epochs for trial in state.trials}
+    return numbers.get(action.number, 0.0) if isinstance(action, Continue) else 0.0
 
 
 def _asked(state: SearchState) -> Decision:

@@ -168,12 +168,12 @@ class EstimatorAdapter:
         """A fresh estimator for a recipe; RecipeError where the estimator cannot do what it asks for."""
         self.check(recipe)
         estimator = cloned(self.template)
-        parameters = estimator.get_params(deep=False)
+        parameters = estimator.get_params(deep=True)
         if "random_state" in parameters:
             # A number needs no saving. Seeding a generator takes 60 us a minibatch; unshuffled, it is drawn from once.
             seed = recipe.seed % MAX_SEED
             estimator.random_state = seed if self.draws else np.random.RandomState(seed)
-        for name, value in estimator.get_params(deep=True).items():
+        for name, value in parameters.items():
             if name.endswith("__random_state") and isinstance(value, np.random.RandomState):  # its state is not saved
                 estimator.set_params(**{name: recipe.seed % MAX_SEED})
         for name, value in self.changes(recipe).items():
@@ -185,9 +185,10 @@ class EstimatorAdapter:
 
     def check(self, recipe: Recipe) -> None:
         """Refuse what the estimator has no parameter for."""
-        parameters = self.template.get_params(deep=False)
         if recipe.optimizer is not None:
             self._check_optimizer(recipe)
+        asks = recipe.momentum or recipe.weight_decay is not None
+        parameters = self.template.get_params(deep=False) if asks else {}
         if recipe.momentum and "momentum" not in parameters:
             raise _refused(self.name, "momentum", recipe.momentum, "it has none; leave momentum out of the space")
         if recipe.weight_decay is not None and "alpha" not in parameters:

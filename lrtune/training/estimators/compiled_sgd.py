@@ -69,7 +69,6 @@ class LinearModel:
         self.classes = len(estimator.classes_) if is_classifier(estimator) else 0
         self.columns = self.classes if self.classes > 2 else 1  # noqa: PLR2004 -- one column for two classes
         self.average = int(estimator.average)
-        self.t = float(estimator.t_)
         passive = hasattr(estimator, "C")  # PassiveAggressiveClassifier and its kin, which give some by themselves
         name, rule = estimator.loss, getattr(estimator, "learning_rate", "")
         if passive:
@@ -85,11 +84,18 @@ class LinearModel:
         if self.classes:
             given = [float(weight) for weight in estimator._expanded_class_weight]
             self.weights = [(weight, 1.0) for weight in given] if self.columns > 1 else [(given[1], given[0])]
-        self.coef = np.atleast_2d(estimator._standard_coef if self.average else estimator.coef_)
-        self.averages = np.atleast_2d(estimator._average_coef) if self.average else [None] * self.columns
         self.joins = not self.average and data.weight is None and self.penalty in {NONE, L2}
         rounds = self.bits == 32 and self.columns > 1  # noqa: PLR2004 -- the intercepts, at the end of each call
         self.whole = rounds or (self.penalty == L2 and self.alpha > 0)
+        self._scales: dict[tuple[float, int, int], Array] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read again what the estimator has learned, which others may have changed."""
+        estimator = self.estimator
+        self.t = float(estimator.t_)
+        self.coef = np.atleast_2d(estimator._standard_coef if self.average else estimator.coef_)
+        self.averages = np.atleast_2d(estimator._average_coef) if self.average else [None] * self.columns
 
     @property
     def nbytes(self) -> int:
@@ -184,6 +190,11 @@ class LinearModel:
 
         It shrinks them for the penalty by a common factor, which it multiplies in when that has become small.
         """
+        if (rate, rows, times) not in self._scales:
+            self._scales = {(rate, rows, times): self._new_scales(rate, rows, times)}
+        return self._scales[rate, rows, times]
+
+    def _new_scales(self, rate: float, rows: int, times: int) -> Array:
         dtype = np.dtype(f"f{self.bits // 8}").type
         shrink = dtype(max(0.0, 1.0 - rate * self.alpha)) if self.penalty == L2 else dtype(1.0)
         found = np.multiply.accumulate(np.full(rows * times, shrink))

@@ -17,18 +17,19 @@ from scipy.special import expit
 
 from lrtune.training.estimators.losses import means
 from lrtune.training.estimators.run import EstimatorMember, quiet
-from lrtune.training.member import MemberRun
+from lrtune.training.member import JointRun, MemberRun, SideBySide
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from lrtune.training.base import Report
+    from lrtune.training.base import Report, Run
     from lrtune.training.estimators.arrays import Array, TrainingArrays
     from lrtune.training.estimators.losses import DecisionLoss
+    from lrtune.training.estimators.run import EstimatorTask
 
-__all__ = ["EstimatorRun", "stackable"]
+__all__ = ["LinearStacks", "expected", "joint", "stackable"]
 
-LEAST = 5_000  # numbers in all vectors, from which one pass of many is cheaper than many of one
+PAYS = 1.1  # speedup from which it is taken to pay
 LARGEST_GRADIENT = 1e12  # scikit-learn's MAX_DLOSS
 MOST_SHRINKAGE = 1.0  # of a penalty within a minibatch, as -log of the factor: more is left to the compiled loop
 CHUNK = 64  # minibatches whose losses are computed at once
@@ -59,34 +60,50 @@ GRADIENTS: Mapping[str, Callable[[Array, Array, float], Array]] = {
 BOUNDED = {"hinge", "perceptron", "log_loss", "huber", "epsilon_insensitive"}
 
 
-class EstimatorRun(MemberRun[EstimatorMember]):
-    """Estimators trained in turn, and those together that can be."""
+class LinearStacks(SideBySide[EstimatorMember]):
+    """Trains estimators in turn, and those together that can be."""
 
-    def advance(self, steps: int, /, *, evaluate: bool = True) -> list[Report]:
-        """Train every member alive by up to `steps` steps; after an exception the run has no state to save."""
-        alive = [self.members[number] for number in self.alive] if steps > 0 else []
+    def advance(self, members: Sequence[EstimatorMember], steps: int, *, evaluate: bool) -> Sequence[Sequence[Report]]:
+        """The reports of each of these members; after an exception none that was trained with others can go on."""
+        groups = stackable(members)
+        self.sizes = {}
         try:
-            with quiet():
-                for group in stackable(alive):
-                    with contextlib.suppress(MemoryError):  # then each for itself
-                        train_together(group, steps)
-            return super().advance(steps, evaluate=evaluate)
+            for group in groups:
+                with quiet(), contextlib.suppress(MemoryError):  # then each for itself
+                    train_together(group, steps)
+                    self.sizes |= dict.fromkeys(group, len(group))
+            return super().advance(members, steps, evaluate=evaluate)
         except BaseException:  # KeyboardInterrupt, too
-            self._interrupted = True
+            for member in (member for group in groups for member in group):
+                member.interrupted = True
+                member.end()
             raise
         finally:
-            for member in alive:
+            for member in members:
                 member.prepared = None
+
+
+def speedup(members: int, columns: int, features: int) -> float:
+    """Steps of a member a second, of so many linear models at once over one by one.
+
+    A rule by shapes, and no timing, so that a search decides the same on any machine. Its numbers are fitted to
+    what ``studies/benchmarks/sklearn_speed.py`` finds: the time of one model is proportional to its weights and 60 more
+    for each column, that of many at once to 2,500, and 25 and a tenth of the features more for each column.
+    """
+    vectors = members * columns
+    return vectors * (features + 60) / (2500 + vectors * (25 + 0.1 * features))
 
 
 def stackable(members: Sequence[EstimatorMember]) -> list[list[EstimatorMember]]:
     """Members that may be trained together, by the rows that they read: groups of at least two."""
+    if len(members) < 2:  # noqa: PLR2004 -- nobody to share with
+        return []
     groups: dict[tuple[Any, ...], list[EstimatorMember]] = {}
     for member in members:
         if _fits(member):
             recipe = member.recipe
             groups.setdefault((recipe.seed, recipe.epochs, member.rows, member.step), []).append(member)
-    return [group for group in groups.values() if len(group) > 1 and _numbers(group) >= LEAST]
+    return [group for group in groups.values() if _pays(group)]
 
 
 def _fits(member: EstimatorMember) -> bool:
@@ -108,8 +125,26 @@ def _fits(member: EstimatorMember) -> bool:
     )
 
 
-def _numbers(members: Sequence[EstimatorMember]) -> int:
-    return sum(int(member.estimator.coef_.size) for member in members)
+def expected(member: EstimatorMember, members: int) -> float:
+    """The speedup of so many members like this one; 1 where they go one by one."""
+    if members < 2 or not _fits(member):  # noqa: PLR2004 -- nobody to share with
+        return 1.0
+    found = speedup(members, *np.atleast_2d(member.estimator.coef_).shape)
+    return found if found >= PAYS else 1.0
+
+
+def _pays(group: Sequence[EstimatorMember]) -> bool:
+    return len(group) > 1 and speedup(len(group), *np.atleast_2d(group[0].estimator.coef_).shape) >= PAYS
+
+
+def joint(task: EstimatorTask, runs: Sequence[Run]) -> JointRun[EstimatorMember] | None:
+    """A run of the members of other runs of a task; None where no two of them would be trained together."""
+    given = [member for run in runs if isinstance(run, MemberRun) for member in run.members]
+    members = [member for member in given if isinstance(member, EstimatorMember) and member.task is task]
+    if len(members) < len(given) or not all(isinstance(run, MemberRun) for run in runs):
+        return None
+    able = stackable([member for member in members if not member.done])
+    return JointRun(members, LinearStacks()) if able else None
 
 
 def train_together(members: Sequence[EstimatorMember], steps: int) -> None:

@@ -37,6 +37,7 @@ class LinearSteps:
     """
 
     def __init__(self) -> None:
+        self._model: LinearModel | None = None
         self._places: dict[int, Place] = {}
         self._cut: State | None = None
         """Where the piece began within which training was paused, and the model there."""
@@ -53,7 +54,11 @@ class LinearSteps:
         self, stepper: EstimatorStepper, data: TrainingArrays, epoch: Epoch, begin: int, end: int
     ) -> Iterator[tuple[float, float]]:
         """Train by minibatches; the losses of a cell are computed at once, before any of them is yielded."""
-        model = LinearModel(stepper.estimator, data)
+        model = self._model
+        if model is None or model.estimator is not stepper.estimator:
+            model = self._model = LinearModel(stepper.estimator, data)
+        else:
+            model.refresh()
         numbers = (data.X.data if model.sparse else data.X).nbytes * epoch.rows // len(data)
         cell = max(1, min(CELL, CELL_BYTES // max(1, model.nbytes, numbers)))
         while begin < end:
@@ -75,11 +80,11 @@ class LinearSteps:
         cell: int,
     ) -> tuple[list[tuple[float, float]], ValueError | None]:
         """Losses and weights of minibatches of one cell, as far as there was no overflow; and the overflow."""
+        rates, whole = epoch.rates, len(data) // epoch.rows if model.joins else 0
 
         def joined(position: int) -> bool:
             """Whether the minibatch is trained in one piece with the one before it."""
-            same = model.joins and position % cell and (position + 1) * epoch.rows <= len(data)
-            return bool(same) and epoch.rates[position] == epoch.rates[position - 1]
+            return position < whole and position % cell != 0 and rates[position] == rates[position - 1]
 
         begun = -1 if self._cut is None else int(self._cut["first"])
         first = wanted.start
@@ -90,7 +95,7 @@ class LinearSteps:
         else:
             first = wanted.start
         pieces = [p for p in range(first, wanted.stop) if p == first or not joined(p)]
-        continued = wanted.stop < len(epoch.rates) and joined(wanted.stop) and model.whole
+        continued = wanted.stop < len(rates) and joined(wanted.stop) and model.whole
         self._cut = None
 
         part = data.take(epoch.batch(first, wanted.stop))
@@ -104,11 +109,11 @@ class LinearSteps:
                 self._cut = model.saved(begin)
             batches = bounds[begin - first : end - first]
             place = self._place(model, part.X, batches[0][1] - batches[0][0])
-            done, error = place.train(model, Piece(part, signs, batches, epoch.rates[begin], decisions))
+            done, error = place.train(model, Piece(part, signs, batches, rates[begin], decisions))
             trained += done
             if error is not None:
                 break
-        stepper.adapter.set_rate(stepper.estimator, epoch.rates[first + max(trained, 1) - 1], epoch.rows)
+        stepper.adapter.set_rate(stepper.estimator, rates[first + max(trained, 1) - 1], epoch.rows)
         stepper.estimator.t_ = model.t
         told = _told(stepper, part, decisions, bounds[:trained])
         return told[wanted.start - first :], error

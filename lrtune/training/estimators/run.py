@@ -9,7 +9,7 @@ import contextlib
 import math
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +39,8 @@ OVERFLOW = re.compile(r"under-/overflow|non-finite parameter|contains NaN|contai
 """What scikit-learn's ValueErrors say when weights or predictions have overflowed."""
 
 UNSEEDED = contextlib.nullcontext()
+
+ORDER_BYTES = 2**22  # of orders of the rows that are kept, since the runs of a search share their seed
 
 REFUSALS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What an estimator raises that cannot train at a learning rate, or on a table."""
@@ -72,6 +74,17 @@ class EstimatorTask:
     given: Any
     steps: Any
     columns: Any
+    _orders: dict[tuple[int, int], Array] = field(default_factory=dict, repr=False)
+
+    def order(self, seed: int, epoch: int) -> Array:
+        """The order of the rows in an epoch, shape (n,); it is not to be changed."""
+        found = self._orders.get((seed, epoch))
+        if found is None:
+            found = np.random.default_rng([seed, epoch]).permutation(len(self.train))
+            if (len(self._orders) + 1) * found.nbytes > ORDER_BYTES:
+                self._orders.clear()
+            self._orders[seed, epoch] = found
+        return found
 
     def rows_per_step(self, recipe: Recipe) -> int:
         """Rows of a minibatch, at most those of the training part."""
@@ -169,12 +182,18 @@ class EstimatorMember(MinibatchMember):
 
     def train_to(self, target: int, *, evaluate: bool) -> dict[str, float]:
         """Train up to a step; what is measured there must be finite."""
-        with quiet():
+        with self._quiet():
             values = super().train_to(target, evaluate=evaluate)
         for name, value in values.items():
             if not math.isfinite(value):
                 raise TrainingStopped(Outcome.NON_FINITE, f"{name} was {value} at step {self.step}", values)
         return values
+
+    def _quiet(self) -> AbstractContextManager[None]:
+        """Where no code of scikit-learn's own is called, only NumPy has something to be quiet about."""
+        stepper, criterion = self.stepper, self.task.adapter.criterion
+        bare = stepper is not None and stepper.begun and stepper.inner is not None and not self.task.scorers
+        return np.errstate(all="ignore") if bare and getattr(criterion, "direct", False) else quiet()
 
     def train(self, epoch: int, begin: int, end: int) -> None:
         """Train on the minibatches of an epoch from position `begin` to `end`."""
@@ -194,8 +213,7 @@ class EstimatorMember(MinibatchMember):
     def order(self, epoch: int) -> Array:
         """The order of the rows in an epoch."""
         if self._order[0] != epoch:
-            rows = len(self.task.train)
-            self._order = (epoch, np.random.default_rng([self.recipe.seed, epoch]).permutation(rows))
+            self._order = (epoch, self.task.order(self.recipe.seed, epoch))
         return self._order[1]  # type: ignore[no-any-return]  # of Any
 
     def _seeded(self) -> AbstractContextManager[None]:

@@ -29,19 +29,21 @@ from lrtune.training.estimators.adapters import EstimatorAdapter, EstimatorStepp
 from lrtune.training.estimators.compiled_sgd import untouched
 from lrtune.training.estimators.fitted import column_names
 from lrtune.training.estimators.inner_steps import difference
-from lrtune.training.estimators.linear_stack import EstimatorRun
+from lrtune.training.estimators.linear_stack import LinearStacks, expected, joint
 from lrtune.training.estimators.preparation import prepared
 from lrtune.training.estimators.run import REFUSALS, EstimatorMember, EstimatorTask, quiet
 from lrtune.training.estimators.scorers import LOSSES, scorers_of
 from lrtune.training.estimators.state import UnsavableError, save_fitted
 from lrtune.training.final import trained_model
+from lrtune.training.member import MemberRun
 from lrtune.training.out_of_memory import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from lrtune.core.curve import Direction
-    from lrtune.training.base import Setup
+    from lrtune.training.base import Run, Setup
+    from lrtune.training.member import JointRun
 
 __all__ = ["SklearnTrainer"]
 
@@ -50,6 +52,7 @@ ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 PER_ROW = "linear models of scikit-learn update after each row: batch_size only sets how often the schedule moves"
 ANY_RECIPE = Recipe(lr=1.0)
 SMALL_LR = 1e-3
+PAIR = 2  # a search takes what a run costs beside others for the same in each company, and most are of two
 FORMAT = "lrtune-estimator-1"
 
 
@@ -105,6 +108,7 @@ class SklearnTrainer:
     """
 
     saves = True
+    stacks_in_step = True
     """Whether all that the estimator learns can be written as numbers."""
 
     def __init__(
@@ -232,7 +236,7 @@ class SklearnTrainer:
         """Settings that have been replaced, one sentence each."""
         return tuple(self._notices)
 
-    def start(self, recipes: Sequence[Recipe], /) -> EstimatorRun:
+    def start(self, recipes: Sequence[Recipe], /) -> MemberRun[EstimatorMember]:
         """Start a run of copies of the estimator, one for each recipe.
 
         Raises
@@ -247,7 +251,16 @@ class SklearnTrainer:
         parts = [(number, recipe, task, self._setup) for number, recipe in enumerate(recipes)]
         members = [task.adapter.member(*given) or EstimatorMember(*given) for given in parts]
         identity = {"format": FORMAT, "work": self.fingerprint(), "recipes": [recipe.to_json() for recipe in recipes]}
-        return EstimatorRun(members, identity if self.saves else None)
+        return MemberRun(members, identity if self.saves else None, LinearStacks())
+
+    def together(self, runs: Sequence[Run], /) -> JointRun[EstimatorMember] | None:
+        """See :class:`.Trainer`; None but for linear models at the same step of the same seed, where it pays."""
+        return joint(self.task, runs)
+
+    def stack_speedup(self, recipe: Recipe, members: int, /) -> float:
+        """How many times faster so many runs like this one are side by side; 1 where two of them go one by one."""
+        member = EstimatorMember(0, recipe, self.task, self._setup)
+        return expected(member, members) if expected(member, PAIR) > 1 else 1.0
 
     def refit(self, recipe: Recipe, X: Any, y: Any, *, sample_weight: Any = None) -> Any:  # noqa: N803 -- scikit-learn's name
         """A fitted estimator trained anew under a recipe on all these rows, with nothing held out.

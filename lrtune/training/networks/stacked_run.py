@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lrtune.errors import InputError
-from lrtune.training.member import MemberRun
+from lrtune.training.member import SideBySide
 from lrtune.training.networks.run import NetworkMember
 from lrtune.training.networks.stack import Stack
 from lrtune.training.networks.stackable import UnstackableError
@@ -15,22 +13,20 @@ from lrtune.training.networks.stackable import UnstackableError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from lrtune.core.recipe import Recipe
-    from lrtune.training.base import Report, Setup, State
+    from lrtune.training.base import Report
     from lrtune.training.member import TrainingStopped
     from lrtune.training.networks.stacking import Stacking
 
-__all__ = ["JointRun", "StackedRun"]
+__all__ = ["Stacks"]
 
 
-class SideBySide:
+class Stacks(SideBySide[NetworkMember]):
     """Advances members together, and keeps their stacks from one advance to the next."""
 
     def __init__(self, stacking: Stacking) -> None:
+        super().__init__()
         self._stacking = stacking
         self._stacks: list[Stack] = []
-        self.sizes: dict[NetworkMember, int] = {}
-        """Of each member that the last advance trained as one with others, how many they were."""
 
     def advance(self, members: Sequence[NetworkMember], steps: int, *, evaluate: bool) -> Sequence[Sequence[Report]]:
         """The reports of each member, after up to `steps` steps of its own."""
@@ -111,82 +107,6 @@ class SideBySide:
         left = list(members)
         for stack in self._stacks:
             stack.release(left)
-
-
-class StackedRun(MemberRun[NetworkMember]):
-    """A run of several recipes, trained together as far as possible."""
-
-    def __init__(self, members: Sequence[NetworkMember], identity: State, stacking: Stacking) -> None:
-        super().__init__(members, identity)
-        self._together = SideBySide(stacking)
-
-    def _advanced(self, members: Sequence[NetworkMember], steps: int, *, evaluate: bool) -> Sequence[Sequence[Report]]:
-        return self._together.advance(members, steps, evaluate=evaluate)
-
-
-class JointRun:
-    """Members of other runs, trained together; see :meth:`lrtune.training.networks.trainer.TorchTrainer.together`.
-
-    Each stays a member of its own run, which can be paused, saved, restored and closed between two advances. What is
-    dropped here only leaves this run.
-    """
-
-    def __init__(self, members: Sequence[NetworkMember], stacking: Stacking) -> None:
-        self._members = tuple(members)
-        self._left: set[int] = set()
-        self._together = SideBySide(stacking)
-
-    @property
-    def recipes(self) -> Sequence[Recipe]:
-        """The recipe of each member."""
-        return tuple(member.recipe for member in self._members)
-
-    @property
-    def alive(self) -> tuple[int, ...]:
-        """Numbers of the members that can continue here."""
-        return tuple(n for n, member in enumerate(self._members) if n not in self._left and not member.done)
-
-    @property
-    def sizes(self) -> dict[int, int]:
-        """Of each member that the last advance trained as one with others, how many they were."""
-        known = self._together.sizes
-        return {number: known[member] for number, member in enumerate(self._members) if member in known}
-
-    def advance(self, steps: int, /, *, evaluate: bool = True) -> list[Report]:
-        """Train every member alive by up to `steps` steps."""
-        numbers = self.alive if steps > 0 else ()
-        found = self._together.advance([self._members[n] for n in numbers], steps, evaluate=evaluate)
-        pairs = zip(numbers, found, strict=True)
-        return [dataclasses.replace(report, member=number) for number, reports in pairs for report in reports]
-
-    def setup(self) -> Setup:
-        """How the first member was set up beyond its recipe."""
-        return self._members[0].setup()
-
-    def drop(self, members: Iterable[int], /) -> None:
-        """Take members out of this run; their own runs go on."""
-        leaving = set(members)
-        self._left |= leaving
-        self._together.release(self._members[number] for number in leaving)
-
-    def state(self) -> State | None:
-        """None: the members' own runs are saved."""
-        return None
-
-    def restore(self, state: State, /) -> None:
-        """InputError: the members' own runs are restored."""
-        del state
-        msg = "a joint run cannot be restored from a state; restore the runs that it is made of"
-        raise InputError(msg)
-
-    def suspend(self) -> None:
-        """Move what lies on devices to the host."""
-        for number in self.alive:
-            self._members[number].suspend()
-
-    def close(self) -> None:
-        """Take all members out."""
-        self.drop(range(len(self._members)))
 
 
 def _raise(stop: TrainingStopped) -> Any:

@@ -18,7 +18,7 @@ from lrtune.core.recipe import Recipe
 from lrtune.errors import DataError, InputError, RecipeError
 from lrtune.training.base import Baseline
 from lrtune.training.final import trained_model
-from lrtune.training.member import MemberRun
+from lrtune.training.member import JointRun, MemberRun
 from lrtune.training.networks.amp import checked_precision, chosen_device
 from lrtune.training.networks.build import NetworkSettings, described
 from lrtune.training.networks.constant_baseline import chance_of
@@ -27,7 +27,7 @@ from lrtune.training.networks.data_loaders import LoaderSource
 from lrtune.training.networks.loss import metrics_of, objective_of
 from lrtune.training.networks.optimizers import parsed
 from lrtune.training.networks.run import NetworkMember
-from lrtune.training.networks.stacked_run import JointRun, StackedRun
+from lrtune.training.networks.stacked_run import Stacks
 from lrtune.training.networks.stacking import Stacking
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ class TorchTrainer:
         """The optimizer where a recipe names none; None where it is the user's own function."""
         return self._settings.optimizer if isinstance(self._settings.optimizer, str) else None
 
-    def start(self, recipes: Sequence[Recipe], /) -> StackedRun:
+    def start(self, recipes: Sequence[Recipe], /) -> MemberRun[NetworkMember]:
         """Start a run: one model for each recipe.
 
         Raises
@@ -217,9 +217,9 @@ class TorchTrainer:
         members = [NetworkMember(number, recipe, self._settings) for number, recipe in enumerate(recipes)]
         for member in members:
             self._notices.update(dict.fromkeys(member.live.notices if member.live is not None else ()))
-        return StackedRun(members, {"kind": KIND}, self._stacking)
+        return MemberRun(members, {"kind": KIND}, Stacks(self._stacking))
 
-    def together(self, runs: Sequence[Run], /) -> JointRun | None:
+    def together(self, runs: Sequence[Run], /) -> JointRun[NetworkMember] | None:
         """A run whose members are those of runs of this trainer; None where it is not faster than one by one.
 
         See :class:`lrtune.training.base.Trainer` for what holds of it.
@@ -228,7 +228,7 @@ class TorchTrainer:
             return None
         members = [member for run in runs if isinstance(run, MemberRun) for member in run.members]
         able = self._stacking.groups([member for member in members if not member.done])
-        return JointRun(members, self._stacking) if able else None
+        return JointRun(members, Stacks(self._stacking)) if able else None
 
     def stack_speedup(self, recipe: Recipe, members: int, /) -> float:
         """Member-steps a second of so many runs like this one side by side, over one by one; 1 where not stacked.

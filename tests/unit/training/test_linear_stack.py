@@ -67,7 +67,7 @@ def same(together: Sequence[Report], alone: Sequence[Report], **tolerance: float
 @pytest.fixture
 def _always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Together, however small they are."""
-    monkeypatch.setattr(linear_stack, "LEAST", 1)
+    monkeypatch.setattr(linear_stack, "speedup", lambda *_: 2.0)
 
 
 @pytest.mark.usefixtures("_always")
@@ -151,3 +151,78 @@ def test_others_are_trained_in_turn(estimator: Any, given: list[Recipe]) -> None
     assert stackable(made.start(given).members) == []
     alone = reports(made, [given[-1]])[0]
     assert [report.point for report in reports(made, given)[-1]] == [report.point for report in alone]
+
+
+def wide(**options: Any) -> SklearnTrainer:
+    """One whose models pay together, even two."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(120, 400)) / 20
+    return SklearnTrainer(sgd("log_loss"), features, np.arange(120) % 10, **options)
+
+
+def test_what_it_is_worth_follows_from_shapes() -> None:
+    given = Recipe(lr=0.01, epochs=2)
+    assert wide().stack_speedup(given, 8) > wide().stack_speedup(given, 2) > 1.1
+    assert wide().stack_speedup(given, 1) == 1.0
+    assert wide().stack_speedup(Recipe(lr=0.01, epochs=2, schedule="plateau"), 8) == 1.0
+    assert trainer(sgd("log_loss")).stack_speedup(given, 8) == 1.0  # two go one by one
+
+
+def test_runs_are_joined_and_stay_runs_of_their_own() -> None:
+    made, given = wide(), recipes(4)
+    whole = [reports(made, [recipe], 5)[0] for recipe in given]
+    runs = [made.start([recipe]) for recipe in given]
+    joint = made.together(runs)
+    assert joint is not None
+    assert joint.recipes == tuple(given)
+    for report in joint.advance(5):
+        assert report.point.values == pytest.approx(whole[report.member][0].point.values, **CLOSE)
+    joint.drop([1])
+    assert (joint.alive, runs[1].alive) == ((0, 2, 3), (0,))
+    state = runs[0].state()
+    assert [report.member for report in joint.advance(5)] == [0, 2, 3]
+    (left,) = runs[1].advance(5)
+    assert left.point.values == pytest.approx(whole[1][1].point.values, **CLOSE)
+    assert state is not None
+    runs[0].restore(state)
+    (again,) = runs[0].advance(5)
+    assert again.point.values == pytest.approx(whole[0][1].point.values, **CLOSE)
+    joint.close()
+    assert all(run.alive for run in runs)
+
+
+def test_what_cannot_be_trained_together_is_not_joined() -> None:
+    made, given = wide(), recipes(2)
+    ahead, behind = (made.start([recipe]) for recipe in given)
+    ahead.advance(1)
+    assert made.together([ahead, behind]) is None  # not at the same step
+    assert made.together([behind, wide().start([given[0]])]) is None  # another table
+    other = made.start([given[0].with_seed(2)])
+    assert made.together([behind, other]) is None  # other rows
+
+
+def test_a_run_that_was_interrupted_beside_others_has_no_state() -> None:
+    made = wide(metrics={"broken": broken})
+    runs = [made.start([recipe]) for recipe in recipes(3)]
+    joint = made.together(runs)
+    assert joint is not None
+    BROKEN.append(True)
+    try:
+        with pytest.raises(RuntimeError, match="broken"):
+            joint.advance(5)
+    finally:
+        BROKEN.clear()
+    assert [run.state() for run in runs] == [None] * 3
+    assert joint.alive == ()
+
+
+BROKEN: list[bool] = []
+
+
+def broken(estimator: Any, table: Any, target: Any) -> float:
+    """A scorer that fails when it is told to."""
+    del estimator, table, target
+    if BROKEN:
+        msg = "broken"
+        raise RuntimeError(msg)
+    return 0.0
