@@ -17,7 +17,8 @@ from scipy.special import expit
 
 from lrtune.training.estimators.losses import means
 from lrtune.training.estimators.run import EstimatorMember, quiet
-from lrtune.training.member import JointRun, MemberRun, SideBySide
+from lrtune.training.member import MemberRun
+from lrtune.training.side_by_side import JointRun, SideBySide
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

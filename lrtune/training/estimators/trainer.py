@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from lrtune.core.curve import Direction
     from lrtune.training.base import Run, Setup
-    from lrtune.training.member import JointRun
+    from lrtune.training.side_by_side import JointRun
 
 __all__ = ["SklearnTrainer"]
 
@@ -107,8 +107,8 @@ class SklearnTrainer:
         If the estimator or a metric cannot be used.
     """
 
-    saves = True
     stacks_in_step = True
+    saves = True
     """Whether all that the estimator learns can be written as numbers."""
 
     def __init__(
