@@ -11,9 +11,9 @@
 # last epoch: 0.431 in one call, 0.460 in two, 2.377 in twenty. No warning; `ema_overwrite_frequency` does not help.
 # Whoever looks at such a training after each epoch compares learning rates on another training than the final one.
 #
-# lrtune has no Keras trainer; whoever yields from a loop of `fit` calls in a generator is touched, and is told in
-# docs/tutorial.md. Where lrtune itself evaluates at averaged weights, it trains on from the trained ones:
-# tests/unit/training/test_optimizer_packages.py,
+# Whoever yields from a loop of `fit` calls in a generator is touched, and is told in docs/tutorial.md. lrtune's own
+# KerasTrainer and TorchTrainer measure the averaged weights and train on from the trained ones:
+# tests/hosts/test_keras.py, and in tests/unit/training/test_optimizer_packages.py
 # test_the_held_out_part_is_judged_at_the_other_point_and_training_goes_on_at_its_own.
 set -euo pipefail
 work=$(mktemp -d)
