@@ -16,7 +16,8 @@ from lrtune.core.outcome import Outcome
 from lrtune.errors import InputError
 from lrtune.training.base import Baseline, Report
 from lrtune.training.global_state import GlobalState
-from lrtune.training.member import Member, MemberRun, TrainingStopped
+from lrtune.training.member import Member, TrainingStopped
+from lrtune.training.member_run import MemberRun
 from lrtune.training.out_of_memory import first_line, is_out_of_memory
 from lrtune.training.setups import reference
 

@@ -1,7 +1,7 @@
 """The loop that trains a recipe: steps, epochs, the schedule's learning rates, evaluation, divergence at the step.
 
 Here a metric-driven schedule is updated at the end of an epoch, ``train_loss`` is averaged over the epoch, and a run
-is stopped at the step at which its loss diverged. A member trains one recipe; :class:`MemberRun` is the
+is stopped at the step at which its loss diverged. A member trains one recipe; :class:`.MemberRun` is the
 :class:`lrtune.training.base.Run` of several, the same for generators, scikit-learn and PyTorch.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,15 +19,14 @@ from lrtune.core.outcome import Outcome
 from lrtune.errors import InputError
 from lrtune.schedules import for_recipe
 from lrtune.training.base import Report
-from lrtune.training.side_by_side import SideBySide
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from lrtune.core.recipe import Recipe
     from lrtune.training.base import Setup, State
 
-__all__ = ["Member", "MemberRun", "MinibatchMember", "TrainingStopped"]
+__all__ = ["Member", "MinibatchMember", "TrainingStopped"]
 
 
 class TrainingStopped(Exception):  # noqa: N818 -- an outcome, not an error
@@ -63,7 +62,7 @@ class Member(abc.ABC):
         self.done = True
 
     def model(self) -> Any:
-        """What :meth:`MemberRun.model` hands over."""
+        """What :meth:`.MemberRun.model` hands over."""
         msg = "a run of this trainer hands over no model"
         raise InputError(msg)
 
@@ -96,107 +95,6 @@ class Member(abc.ABC):
             self.finish()
         elif outcome is not None:
             self.end()
-
-
-M = TypeVar("M", bound=Member)
-
-
-class MemberRun(Generic[M]):
-    """Members of one run; see :class:`lrtune.training.base.Run` for what each method promises.
-
-    Parameters
-    ----------
-    members
-        In the order of their numbers.
-    identity
-        Part of the state that must be equal for it to be restored; None where the trainer cannot save.
-    side_by_side
-        How they are trained at once; None for in turn.
-    """
-
-    def __init__(
-        self, members: Sequence[M], identity: State | None = None, side_by_side: SideBySide[M] | None = None
-    ) -> None:
-        self.members = tuple(members)
-        self._identity = identity
-        self._side_by_side: SideBySide[M] = side_by_side or SideBySide()
-
-    @property
-    def recipes(self) -> Sequence[Recipe]:
-        """The recipe of each member."""
-        return tuple(member.recipe for member in self.members)
-
-    @property
-    def alive(self) -> tuple[int, ...]:
-        """Numbers of the members that can continue."""
-        return tuple(member.number for member in self.members if not member.done)
-
-    def advance(self, steps: int, /, *, evaluate: bool = True) -> list[Report]:
-        """Train every member alive by up to `steps` steps; after an exception the run has no state to save."""
-        alive = [self.members[number] for number in self.alive] if steps > 0 else []
-        found = self._side_by_side.advance(alive, steps, evaluate=evaluate)
-        return [report for reports in found for report in reports]
-
-    def setup(self) -> Setup:
-        """How the first member was set up beyond its recipe."""
-        return self.members[0].setup()
-
-    def model(self) -> Any:
-        """The first member's model itself, as it was trained: a fitted estimator, or a module on the CPU in eval mode.
-
-        It is handed over: the run is closed next. InputError where the trainer has none to hand over.
-        """
-        return self.members[0].model()
-
-    def drop(self, members: Iterable[int], /) -> None:
-        """End these members."""
-        for number in members:
-            self.members[number].end()
-
-    def state(self) -> State | None:
-        """A snapshot of every member; None where one cannot be saved, or was interrupted by an exception."""
-        if self._identity is None or any(member.interrupted for member in self.members):
-            return None
-        try:
-            return {**self._identity, "members": [member.state() for member in self.members]}
-        except TypeError:
-            return None
-
-    def restore(self, state: State, /) -> None:
-        """Continue from a state of the same recipes.
-
-        InputError if the state belongs to something else, or is damaged, or runs of this trainer cannot be
-        saved.
-        """
-        if self._identity is None:
-            msg = "a run of this trainer cannot be restored from a state; the run starts again with the same recipe"
-            raise InputError(msg)
-        for name, value in self._identity.items():
-            if state.get(name) != value:
-                msg = f"the state belongs to another run (its {name} differs); start the run again"
-                raise InputError(msg)
-        if len(state.get("members", ())) != len(self.members):
-            msg = f"the state is not one of {len(self.members)} models in training; start the run again"
-            raise InputError(msg)
-        try:
-            for member, saved in zip(self.members, state["members"], strict=True):
-                member.restore(saved)
-                member.interrupted = False
-        except InputError:
-            raise
-        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            msg = f"the state is damaged ({type(error).__name__}: {error}); start the run again"
-            raise InputError(msg) from error
-
-    def suspend(self) -> None:
-        """Move what lies on devices to the host."""
-        for member in self.members:
-            member.suspend()
-
-    def close(self) -> None:
-        """End all members."""
-        for member in self.members:
-            member.end()
 
 
 class MinibatchMember(Member):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lrtune.integrations.hugging_face_trainer.run import HuggingFaceMember
-    from lrtune.training.member import MemberRun
+    from lrtune.training.member_run import MemberRun
 
 pytestmark = pytest.mark.hosts
 

@@ -12,7 +12,7 @@ from lrtune.errors import InputError
 from lrtune.integrations.hugging_face_trainer.live import HuggingFaceSettings
 from lrtune.integrations.hugging_face_trainer.run import HuggingFaceMember
 from lrtune.training.base import Baseline
-from lrtune.training.member import MemberRun
+from lrtune.training.member_run import MemberRun
 from lrtune.training.networks.amp import chosen_device
 from lrtune.training.networks.build import described
 

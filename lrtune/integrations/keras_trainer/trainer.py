@@ -13,7 +13,7 @@ from lrtune.integrations.keras_trainer.data import BatchSource, source_of
 from lrtune.integrations.keras_trainer.member import KerasMember, KerasTask
 from lrtune.training.base import Baseline
 from lrtune.training.callables import call_with, wanted
-from lrtune.training.member import MemberRun
+from lrtune.training.member_run import MemberRun
 from lrtune.training.setups import plain, reference
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from lrtune.integrations.lightning_trainer.live import quiet
 from lrtune.integrations.lightning_trainer.member import LightningMember, LightningTask, RunData
 from lrtune.training.base import Baseline
 from lrtune.training.callables import call_with, wanted
-from lrtune.training.member import MemberRun
+from lrtune.training.member_run import MemberRun
 from lrtune.training.networks.build import described
 from lrtune.training.networks.rng import RngStream
 from lrtune.training.networks.trainer import source_of

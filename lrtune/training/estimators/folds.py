@@ -16,7 +16,8 @@ from lrtune.errors import InputError
 from lrtune.training.base import Baseline, Report
 from lrtune.training.estimators.arrays import rows_of
 from lrtune.training.estimators.trainer import SklearnTrainer
-from lrtune.training.member import Member, MemberRun
+from lrtune.training.member import Member
+from lrtune.training.member_run import MemberRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

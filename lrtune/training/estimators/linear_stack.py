@@ -17,8 +17,7 @@ from scipy.special import expit
 
 from lrtune.training.estimators.losses import means
 from lrtune.training.estimators.run import EstimatorMember, quiet
-from lrtune.training.member import MemberRun
-from lrtune.training.side_by_side import JointRun, SideBySide
+from lrtune.training.member_run import JointRun, MemberRun, SideBySide
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

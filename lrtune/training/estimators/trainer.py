@@ -35,7 +35,7 @@ from lrtune.training.estimators.run import REFUSALS, EstimatorMember, EstimatorT
 from lrtune.training.estimators.scorers import LOSSES, scorers_of
 from lrtune.training.estimators.state import UnsavableError, save_fitted
 from lrtune.training.final import trained_model
-from lrtune.training.member import MemberRun
+from lrtune.training.member_run import MemberRun
 from lrtune.training.out_of_memory import first_line
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from lrtune.core.curve import Direction
     from lrtune.training.base import Run, Setup
-    from lrtune.training.side_by_side import JointRun
+    from lrtune.training.member_run import JointRun
 
 __all__ = ["SklearnTrainer"]
 

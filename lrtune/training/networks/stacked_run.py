@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from lrtune.training.member_run import SideBySide
 from lrtune.training.networks.run import NetworkMember
 from lrtune.training.networks.stack import Stack
 from lrtune.training.networks.stackable import UnstackableError
-from lrtune.training.side_by_side import SideBySide
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -18,7 +18,7 @@ from lrtune.core.recipe import Recipe
 from lrtune.errors import DataError, InputError, RecipeError
 from lrtune.training.base import Baseline
 from lrtune.training.final import trained_model
-from lrtune.training.member import MemberRun
+from lrtune.training.member_run import JointRun, MemberRun
 from lrtune.training.networks.amp import checked_precision, chosen_device
 from lrtune.training.networks.build import NetworkSettings, described
 from lrtune.training.networks.constant_baseline import chance_of
@@ -29,7 +29,6 @@ from lrtune.training.networks.optimizers import parsed
 from lrtune.training.networks.run import NetworkMember
 from lrtune.training.networks.stacked_run import Stacks
 from lrtune.training.networks.stacking import Stacking
-from lrtune.training.side_by_side import JointRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
