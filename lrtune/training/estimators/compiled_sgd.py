@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import importlib
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -26,7 +26,6 @@ __all__ = ["LinearModel", "Piece", "Place", "untouched"]
 SPARSE_DECAY = 0.01  # of the intercept's step where X is sparse
 NEVER = float("-inf")  # the tolerance at which the compiled loop does not stop early
 SMALLEST_SCALE = {64: 1e-9, 32: 1e-6}  # below it the compiled loop multiplies the scale into the weights
-MODEST = 0.5  # a learning rate
 NONE, L2 = 0, 2  # of scikit-learn's penalties, those that do not count over the rows of a call
 PASSIVE = ("pa1", "pa2")
 
@@ -123,22 +122,12 @@ class LinearModel:
         return found
 
     def call(
-        self,
-        column: int,
-        intercepts: tuple[float, float],
-        place: Place,
-        rate: float,
-        watch: _Watch | None,
-        *,
-        weights: Array | None = None,
+        self, column: int, intercepts: tuple[float, float], place: Place, rate: float, watch: _Watch | None
     ) -> Any:
-        """The compiled loop over the rows in place, once, or as often as `watch` puts in others.
-
-        `weights` are those of the column, or their :meth:`head`.
-        """
+        """The compiled loop over the rows in place, once, or as often as `watch` puts in others."""
         stop = (False, None, 1, 1) if watch is None else (True, watch, 1, watch.times)
         return self.loop(
-            self.coef[column] if weights is None else weights,
+            self.coef[column],
             intercepts[0],
             self.averages[column],
             intercepts[1],
@@ -196,39 +185,13 @@ class LinearModel:
         intercept = estimator._average_intercept if averaged else estimator._standard_intercept
         estimator.intercept_ = intercept if self.classes else intercept.copy()
 
-    @cached_property
-    def reaches(self) -> bool:
-        """Whether the compiled loop, given the first of an array's numbers, trains the others where they lie.
-
-        It does: it reads and writes them by their place, in the memory that the array owns. Tried on two numbers, which
-        fit into the smallest piece of memory there is, were they copied there.
-        """
-        given = sparse.csr_matrix([[1.0, 2.0]], dtype=self.coef.dtype)
-        place, found = Place(self, given, 1), np.zeros((2, 4), dtype=self.coef.dtype)
-        place.rows[...], place.y[...] = given.indptr, 1.0
-        for width, weights in enumerate(found, start=1):
-            self.call(0, (0.0, 0.0), place, MODEST, None, weights=weights[:width])
-        return bool(found[0, 1] != 0.0 and found[0, 1] * self.scales(MODEST, 1, 1)[-1] == found[1, 1])
-
-    def head(self, column: int, rate: float, rows: int, times: int) -> Array | None:
-        """The first weight of a column, where the compiled loop may be given it for all; None where it may not.
-
-        After each minibatch the loop looks through all that it is given for what is not finite, which for a sparse X of
-        many columns takes as long as its training. The loop must not have to multiply its scale into the weights, for
-        it would do so in the first alone.
-        """
-        left = max(0.0, 1.0 - rate * self.alpha) ** (rows * times) if self.penalty == L2 else 1.0
-        return (
-            self.coef[column, :1] if self.sparse and left > 2.0 * SMALLEST_SCALE[self.bits] and self.reaches else None
-        )
-
     def scales(self, rate: float, rows: int, times: int) -> Array:
         """By what the compiled loop's weights are to be multiplied before each minibatch of a piece.
 
         It shrinks them for the penalty by a common factor, which it multiplies in when that has become small.
         """
         if (rate, rows, times) not in self._scales:
-            self._scales[rate, rows, times] = self._new_scales(rate, rows, times)
+            self._scales = {(rate, rows, times): self._new_scales(rate, rows, times)}
         return self._scales[rate, rows, times]
 
     def _new_scales(self, rate: float, rows: int, times: int) -> Array:
@@ -314,19 +277,17 @@ class _Watch:
         """Products of each minibatch and the coefficients before it where X is sparse, else the coefficients."""
         self.rows = [place.of(piece.part.X, *bounds) for bounds in piece.batches]
         self.column: tuple[Array, Array, Array, Array] = (place.y[0],) * 4
-        self.weights: Array | None = None
-        """All of the column's, where the compiled loop was given the first of them."""
 
     def train(self) -> ValueError | None:
         """Train each column by all minibatches; where one overflows, the others need not come further."""
         error, intercepts, place = None, self.model.estimator.intercept_, self.place
         signs = self.piece.signs[:, self.begin : self.end].reshape(self.model.columns, len(self.rows), -1)
         for column in range(self.model.columns):
+            self.number = 0
             self.column = place.y[column], signs[column], self.intercepts[column], self.found[column]
+            place.rows[...], place.y[column] = self.rows[0], signs[column, 0]
             try:
-                intercept = self._quickly(column, intercepts[column])
-                if intercept is None:
-                    intercept = self._pass(column, intercepts[column], None)
+                _, intercept, *_ = self.model.call(column, (intercepts[column], 0.0), place, self.piece.rate, self)
             except ValueError as overflow:
                 self.times, error = self.number, ValueError(str(overflow).replace(f"#{self.number + 1}.", "#1."))
                 if not self.times:
@@ -338,31 +299,6 @@ class _Watch:
             self._decide()
         return error
 
-    def _pass(self, column: int, intercept: float, head: Array | None) -> float:
-        """Train a column by all minibatches; its intercept."""
-        self.number, self.weights = 0, None if head is None else self.model.coef[column]
-        self.place.rows[...], self.place.y[column] = self.rows[0], self.column[1][0]
-        found = self.model.call(column, (intercept, 0.0), self.place, self.piece.rate, self, weights=head)
-        return float(found[1])
-
-    def _quickly(self, column: int, intercept: float) -> float | None:
-        """The same, without a look at all weights after each minibatch; None, and nothing done, where that is due."""
-        rate, rows, weights = self.piece.rate, len(self.place.mask), self.model.coef[column]
-        head = self.model.head(column, rate, rows, self.times)
-        if head is None:
-            return None
-        before = weights.copy()
-        try:
-            found = self._pass(column, intercept, head)
-        except ValueError:
-            found = np.nan
-        else:
-            weights[1:] *= self.model.scales(rate, rows, self.times)[-1]
-        if np.isfinite(found) and np.isfinite(weights).all():
-            return found
-        weights[...] = before
-        return None
-
     def __call__(self, weights: Array, intercept: float) -> float:
         """Say nothing: the loop takes a score, and goes on whatever it is."""
         self.number = number = self.number + 1
@@ -372,7 +308,7 @@ class _Watch:
             y[...] = signs[number]
             intercepts[number] = intercept
             if self.place.sparse:
-                self.place.product(weights if self.weights is None else self.weights, found[number])
+                self.place.product(weights, found[number])
             else:
                 found[number] = weights
         return 0.0

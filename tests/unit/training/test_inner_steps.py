@@ -19,7 +19,6 @@ from lrtune.core.outcome import Outcome
 from lrtune.core.recipe import Recipe
 from lrtune.training import checkpoint
 from lrtune.training.estimators import backpropagation
-from lrtune.training.estimators.compiled_sgd import LinearModel
 from lrtune.training.estimators.state import save_fitted
 from lrtune.training.estimators.trainer import SklearnTrainer
 
@@ -154,11 +153,10 @@ def test_losses_within_a_piece_are_those_before_each_update(estimator: Any, kind
         assert one.point.values == pytest.approx(other.point.values, rel=1e-3 if kind == "single" else 1e-12)
 
 
-@pytest.mark.parametrize("kind", ["double", "sparse"])
-def test_a_shrinking_factor_that_becomes_small_is_followed(kind: str) -> None:
+def test_a_shrinking_factor_that_becomes_small_is_followed() -> None:
     """The compiled loop multiplies it into the weights below 1e-9, here several times in a piece."""
     (ours, _), (theirs, _) = (
-        curve(trainer(regressor(alpha=2.0), kind), Recipe(lr=0.2, epochs=3, batch_size=9), plain=plain)
+        curve(trainer(regressor(alpha=2.0)), Recipe(lr=0.2, epochs=3, batch_size=9), plain=plain)
         for plain in (False, True)
     )
     for one, other in zip(ours, theirs, strict=True):
@@ -217,31 +215,6 @@ def slipped(weights: Any, *rest: Any) -> Any:
 
 
 sgd_fast_64 = sgd_fast._plain_sgd64
-
-
-def copying(weights: Any, *rest: Any) -> Any:
-    """A compiled loop with memory of its own."""
-    own = np.zeros(8)
-    own[: len(weights)] = weights
-    result = sgd_fast_64(own[: len(weights)], *rest)
-    weights[...] = own[: len(weights)]
-    return result
-
-
-@pytest.mark.parametrize("lr", [0.05, 1e300])
-@pytest.mark.parametrize("estimator", [sgd(), sgd(loss="squared_error"), regressor(), Perceptron()], ids=repr)
-def test_sparse_rows_are_trained_the_same_with_a_look_at_all_weights(
-    estimator: Any, lr: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe, made = Recipe(lr=lr, epochs=3, batch_size=7, seed=3), trainer(estimator, "sparse")
-    assert LinearModel(made.start([recipe]).members[0].estimator, made.task.train).reaches
-    quick = curve(made, recipe, 4, evaluate=lr < 1)
-    monkeypatch.setattr(sgd_fast, "_plain_sgd64", copying)
-    made = trainer(estimator, "sparse")
-    assert not LinearModel(made.start([recipe]).members[0].estimator, made.task.train).reaches
-    reports, learned = curve(made, recipe, 4, evaluate=lr < 1)
-    assert repr(reports) == repr(quick[0])
-    assert learned == quick[1] or reports[-1].outcome is Outcome.NON_FINITE
 
 
 def gave_way(estimator: Any, said: str) -> None:
