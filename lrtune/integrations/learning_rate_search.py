@@ -239,13 +239,6 @@ class LearningRateSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn 
             tags.classifier_tags.multi_label = False
         return tags
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Without what a result holds only to train on: the trainer and its table."""
-        state: dict[str, Any] = super().__getstate__()
-        if "result_" in state:
-            state["result_"] = dataclasses.replace(state["result_"], winner=None)
-        return state
-
     def _scorer(self) -> Any:
         """The one scorer."""
         if isinstance(self.scoring, list | tuple | dict):

@@ -6,7 +6,7 @@ is, in words, is the verdict of :mod:`lrtune.reporting.diagnosis.study_verdict`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,8 @@ class Result:
     study
         The Optuna study: everything of Optuna's works on it.
     winner
-        The best run's last state, for :meth:`best_estimator` and :meth:`best_model`; None of a result read from JSON.
+        The best run's last state, for :meth:`best_estimator` and :meth:`best_model`; None of a result read from JSON,
+        unpickled or copied, since it holds the training code and its data.
     """
 
     name: str
@@ -84,6 +85,10 @@ class Result:
     machine_time: float | None = None
     study: optuna.Study | None = field(default=None, compare=False, repr=False)
     winner: Winner | None = field(default=None, compare=False, repr=False)
+
+    def __getstate__(self) -> list[Any]:
+        """Without what trained it: a function of the user's own cannot be pickled, and a table is large."""
+        return [None if one.name == "winner" else getattr(self, one.name) for one in fields(self)]
 
     def to_json(self) -> dict[str, Any]:
         """The answer as plain JSON values: the content of ``result.json``."""

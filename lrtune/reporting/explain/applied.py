@@ -147,10 +147,17 @@ def schedule_of(
 
 def _rates(source: Source, total: int, every: int, accumulate: int) -> Floats:
     """The rate of each update: where calls are counted, that of its last micro-batch."""
+    calls = total if source.at is not None else -(-total * accumulate // every)
+    try:
+        rates = source.rates(calls)
+    except (ArithmeticError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        msg = f"schedule_of: the rates of {source.name} cannot be computed ({type(error).__name__}: {error}); mend it"
+        raise InputError(msg) from error
     if source.at is not None:
-        return source.rates(total)
-    calls = -(-total * accumulate // every)
-    return np.repeat(source.rates(calls), every)[: total * accumulate][accumulate - 1 :: accumulate]
+        return rates
+    return np.repeat(rates, every)[: total * accumulate][accumulate - 1 :: accumulate]
 
 
 def _recipe(source: Source, rates: Floats, total: int, *, exact: bool) -> tuple[Recipe | None, Recipe, float]:

@@ -298,6 +298,8 @@ def test_nothing_odd_is_said_of_a_plain_schedule(spec: str) -> None:
         ({"lr_scheduler_type": "cosines"}, "lr_scheduler_type is one of"),
         ({"lr_scheduler_type": "warmup_stable_decay"}, "num_decay_steps"),
         ({"lr_scheduler_type": "linear", "learning_rate": "fast"}, "cannot be read"),
+        ({"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycles": "x"}}, "cannot be computed"),
+        ({"scheduler": {"type": "WarmupLR", "params": {"warmup_max_lr": "x"}}}, "cannot be computed"),
         ({"scheduler": {"type": "WarmupDecayLR"}}, "needs total_num_steps"),
         ({"scheduler": {"type": "Cosine", "params": {}}}, "DeepSpeed has the schedulers"),
         ({"scheduler": {"type": "WarmupLR", "params": {}}}, "lr of the optimizer is missing"),

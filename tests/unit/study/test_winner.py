@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import sys
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.nn import functional
 
-from lrtune import InputError, Result, SearchError, SklearnTrainer, Space, TorchTrainer, tune
+from lrtune import InputError, Recipe, Result, SearchError, SklearnTrainer, Space, TorchTrainer, tune
 from lrtune.core.outcome import Outcome
 from lrtune.study.trials.study_reader import read
 
@@ -208,6 +209,20 @@ def test_where_there_is_no_model_it_is_said() -> None:
         tune(SklearnTrainer(ESTIMATORS["sgd"], X * 1e6, Y), Space(lr=(1e5, 1e6)), epochs=2, budget=1.0)
     with pytest.raises(InputError, match="no trial was trained to its end"):
         caught.value.result.best_estimator()
+
+
+def test_a_result_is_pickled_without_what_trained_it() -> None:
+    def train(recipe: Recipe) -> Any:
+        yield from descend(recipe)
+
+    for used in (SklearnTrainer(ESTIMATORS["sgd"], X, Y), train):
+        result = tune(used, SPACE, epochs=2, budget=1.0)
+        assert result.winner is not None
+        again = pickle.loads(pickle.dumps(result))  # noqa: S301 -- our own
+        assert again == result
+        assert again.winner is None
+    with pytest.raises(InputError, match="give the trainer"):
+        again.refit()
 
 
 def test_a_winner_that_cannot_be_written_costs_nothing_else(tmp_path: Path) -> None:
