@@ -1,4 +1,4 @@
-"""Sessions of nox: tests, hosts, lint, types, docs, bench, minimums, faults, search; each says what it does."""
+"""Sessions of nox, each with what it does in its docstring; those without a name given are lint, types, tests, docs."""
 
 from __future__ import annotations
 
