@@ -33,7 +33,8 @@ def beside(beliefs: Beliefs, budget: Budget, candidates: Sequence[Observation]) 
     longest = max((run.trial.until or 0.0) - run.trained for run in joined)
     planned = context.spent + sum(1 - (run.trial.until or 0.0) / budget.length for run in joined)
     price = context.beside_price if context.by_time else 1.0
-    reserve = context.to_finish if beliefs.observed.completed else 1 + context.to_finish  # the first may yet diverge
+    few = len(beliefs.observed.completed) < (1 if context.by_time else CONFIG.fewest)
+    reserve = context.to_finish + few  # the first may yet diverge, and an answer of one full training is not sure
     ends = beliefs.draws(candidates)
     gain = np.maximum(0, ends[:, known].min(axis=1, keepdims=True) - ends).mean(axis=0)
     found: list[tuple[float, int, float]] = []
