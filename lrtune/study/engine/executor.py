@@ -152,7 +152,8 @@ def _train(state: SearchState, jobs: Sequence[_Job]) -> None:
             _in_turn(state, jobs, job, lambda lane=lane: train(lane.paused.run, [lane], monitor))  # type: ignore[misc]
     else:
         price = state.beside_price(lanes[0].recipe)
-        _guarded(state, jobs, lambda: train(run, lanes, monitor, price))
+        if _guarded(state, jobs, lambda: train(run, lanes, monitor, price)):
+            run.close()  # each has storage of its own again: one that is paused for long holds no more than itself
     for job, lane in zip(jobs, lanes, strict=True):
         job.result = job.result or lane.result
 
