@@ -99,4 +99,5 @@ def made(data: Any) -> lrtune.TorchTrainer:
         optimizer="sgd",
         batch_size=32,
         device="cpu",
+        stack=False,  # what breaks is one run
     )

@@ -83,9 +83,8 @@ def test_a_study_runs_as_it_stands(name: str, first: Callable[[str], tuple[Path,
 
 
 def test_a_study_is_deterministic(first: Callable[[str], tuple[Path, dict[str, Any]]], tmp_path: Path) -> None:
-    one, two = first("digits-mlp")[1], said("digits-mlp", tmp_path)
-    assert one.pop("machine_time") == pytest.approx(two.pop("machine_time"), rel=0.3), "as it was measured"
-    assert one == two
+    """One that decides nothing by a measured speed, as stack="auto" does for small networks."""
+    assert first("digits-sgd")[1] == said("digits-sgd", tmp_path)
 
 
 @pytest.mark.slow
