@@ -82,9 +82,8 @@ class SklearnTrainer:
     learning_rate_parameter
         Name of the estimator's learning rate where lrtune does not know it.
     batch_size
-        Rows a step where the recipe says nothing; None takes the estimator's own number, else 32. The
-        linear models update after each row, whatever the batch: there it only sets how often the
-        schedule moves.
+        Rows a step where the recipe says nothing; None takes the estimator's own number, else 32. The linear models
+        update after each row, whatever the batch: there it only sets how often the schedule moves.
 
     Notes
     -----
