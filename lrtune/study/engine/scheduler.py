@@ -39,7 +39,7 @@ IDLE_ROUNDS = 600
 """Decisions in a row to wait while no worker trains (half a minute) that are taken for a bug of the strategy."""
 
 MOST_TOGETHER = 16
-"""Runs that are trained as one stacked model: more of them add time wherever it was measured."""
+"""Runs that are claimed to be trained as one stacked model: it bounds memory, and what a decision takes."""
 
 PRICES = {0.05: 0.03, 0.6: 0.25}
 """What a strategy is told a run costs beside others, by the most that was measured for it; above all, none joins.
